@@ -1,0 +1,84 @@
+"""The shape of the network, read from Google's bert_config.json."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+from bert_pretrain.config.option import require
+
+# Keys of Google's multilingual and Chinese configs that describe a pooler which pretraining does not have.
+_IGNORED_MODEL_KEYS = frozenset(
+    {"directionality", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers",
+     "pooler_size_per_head", "pooler_type"}
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network's shape, in the keys of Google's bert_config.json."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+
+    @property
+    def head_size(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+    def check(self) -> None:
+        """Raises ValueError where the shape cannot be built."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type == "int":
+                require(
+                    isinstance(value, int) and not isinstance(value, bool) and value >= 1,
+                    f"bert_config: {field.name} must be a whole number of at least 1, got {value!r}",
+                )
+            if field.type == "float":
+                require(
+                    isinstance(value, (int, float)) and 0.0 <= value < 1.0,
+                    f"bert_config: {field.name} must be a number in [0, 1), got {value!r}",
+                )
+        require(
+            self.hidden_size % self.num_attention_heads == 0,
+            f"bert_config: hidden_size {self.hidden_size} is not a multiple of num_attention_heads "
+            f"{self.num_attention_heads}; each head gets hidden_size / num_attention_heads columns",
+        )
+        require(
+            self.hidden_act == "gelu",
+            f"bert_config: hidden_act must be 'gelu' (the tanh form of the published checkpoints), "
+            f"got {self.hidden_act!r}",
+        )
+
+    @classmethod
+    def from_json(cls, path: str) -> ModelConfig:
+        """Reads and checks a bert_config.json. ValueError names the file and the key at fault."""
+        try:
+            with open(path, encoding="utf-8") as file:
+                values = json.load(file)
+        except FileNotFoundError:
+            raise ValueError(f"--bert_config_file: {path} does not exist") from None
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ValueError(f"--bert_config_file: {path} cannot be read as JSON: {error}") from None
+        require(isinstance(values, dict), f"--bert_config_file: {path} holds no JSON object")
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - set(fields) - _IGNORED_MODEL_KEYS)
+        require(not unknown, f"--bert_config_file: {path}: unknown keys {', '.join(unknown)}")
+        missing = [name for name, f in fields.items() if f.default is dataclasses.MISSING and name not in values]
+        require(not missing, f"--bert_config_file: {path}: missing keys {', '.join(missing)}")
+        config = cls(**{name: value for name, value in values.items() if name in fields})
+        try:
+            config.check()
+        except ValueError as error:
+            raise ValueError(f"--bert_config_file: {path}: {error}") from None
+        return config

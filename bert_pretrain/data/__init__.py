@@ -1,0 +1,1 @@
+"""From text to the rows of one update: corpus, shards, order, packing."""

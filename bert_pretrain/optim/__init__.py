@@ -1,0 +1,1 @@
+"""From sums of losses to one update of the weights."""

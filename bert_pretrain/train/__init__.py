@@ -1,0 +1,1 @@
+"""The training job: model_fn, restore, evaluation, reports, the loop."""
