@@ -1,0 +1,28 @@
+"""The two heads of pretraining: which token was masked, and does the second segment follow the first.
+
+Letters: T tokens of all rows, M masked tokens, E examples, H hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from bert_pretrain.model.layers import Weights, dense, gelu, layer_norm
+
+
+def masked_lm_logits(weights: Weights, sequence: tf.Tensor, masked_positions: tf.Tensor) -> tf.Tensor:
+    """sequence [T, H], flat masked_positions [M] int32 -> [M, V] float32; the decoder is the word embedding."""
+    hidden = tf.gather(sequence, masked_positions)  # [M, H]
+    hidden = gelu(dense(weights, "cls/predictions/transform/dense", hidden))
+    hidden = layer_norm(weights, "cls/predictions/transform/LayerNorm", hidden)
+    table = tf.cast(weights["bert/embeddings/word_embeddings"], hidden.dtype)
+    logits = tf.matmul(hidden, table, transpose_b=True)  # [M, V]
+    return tf.nn.bias_add(tf.cast(logits, tf.float32), weights["cls/predictions/output_bias"])
+
+
+def next_sentence_logits(weights: Weights, sequence: tf.Tensor, cls_positions: tf.Tensor) -> tf.Tensor:
+    """sequence [T, H], flat cls_positions [E] int32 -> [E, 2] float32; column 0 is "follows", 1 is "random"."""
+    first = tf.gather(sequence, cls_positions)  # [E, H]
+    pooled = tf.cast(tf.tanh(dense(weights, "bert/pooler/dense", first)), tf.float32)
+    logits = tf.matmul(pooled, weights["cls/seq_relationship/output_weights"], transpose_b=True)  # [E, 2]
+    return tf.nn.bias_add(logits, weights["cls/seq_relationship/output_bias"])

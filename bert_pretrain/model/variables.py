@@ -1,0 +1,81 @@
+"""The network's variables: names and shapes of the published TF1 checkpoints, and how they start.
+
+The names are a contract (facts 3.6): Google's bert_model.ckpt and MLPerf's model.ckpt-28252 hold exactly these.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from bert_pretrain.config.model import ModelConfig
+
+Shape = tuple[int, ...]
+
+
+def shapes(config: ModelConfig) -> dict[str, Shape]:
+    """Variable name -> shape, in the order in which they are created; 398 for BERT-large."""
+    hidden = config.hidden_size
+    table: dict[str, Shape] = {
+        "bert/embeddings/word_embeddings": (config.vocab_size, hidden),
+        "bert/embeddings/token_type_embeddings": (config.type_vocab_size, hidden),
+        "bert/embeddings/position_embeddings": (config.max_position_embeddings, hidden),
+        **_layer_norm("bert/embeddings/LayerNorm", hidden),
+    }
+    for layer in range(config.num_hidden_layers):
+        table.update(_encoder_layer(f"bert/encoder/layer_{layer}", config))
+    table.update(_dense("bert/pooler/dense", hidden, hidden))
+    table.update(_dense("cls/predictions/transform/dense", hidden, hidden))
+    table.update(_layer_norm("cls/predictions/transform/LayerNorm", hidden))
+    table["cls/predictions/output_bias"] = (config.vocab_size,)
+    table["cls/seq_relationship/output_weights"] = (2, hidden)
+    table["cls/seq_relationship/output_bias"] = (2,)
+    return table
+
+
+def create(config: ModelConfig, seed: int) -> dict[str, tf.Variable]:
+    """Creates every variable in the default graph, float32.
+
+    Kernels and embeddings start from a normal distribution truncated at two deviations (width initializer_range,
+    facts 3.5), gamma at one, beta and biases at zero. The draw depends on the seed and the variable alone.
+    """
+    return {
+        name: tf.compat.v1.get_variable(
+            name, shape, tf.float32, _initializer(name, config, seed + 1_000_003 * number), use_resource=True
+        )
+        for number, (name, shape) in enumerate(shapes(config).items())
+    }
+
+
+def num_parameters(config: ModelConfig) -> int:
+    """Scalars in all variables together; 336,226,108 for BERT-large."""
+    return sum(tf.TensorShape(shape).num_elements() for shape in shapes(config).values())
+
+
+def _initializer(name: str, config: ModelConfig, seed: int) -> tf.compat.v1.keras.initializers.Initializer:
+    if name.endswith("gamma"):
+        return tf.compat.v1.ones_initializer()
+    if name.endswith(("beta", "bias")):
+        return tf.compat.v1.zeros_initializer()
+    return tf.compat.v1.truncated_normal_initializer(stddev=config.initializer_range, seed=seed % 2**31)
+
+
+def _encoder_layer(prefix: str, config: ModelConfig) -> dict[str, Shape]:
+    hidden, intermediate = config.hidden_size, config.intermediate_size
+    return {
+        **_dense(f"{prefix}/attention/self/query", hidden, hidden),
+        **_dense(f"{prefix}/attention/self/key", hidden, hidden),
+        **_dense(f"{prefix}/attention/self/value", hidden, hidden),
+        **_dense(f"{prefix}/attention/output/dense", hidden, hidden),
+        **_layer_norm(f"{prefix}/attention/output/LayerNorm", hidden),
+        **_dense(f"{prefix}/intermediate/dense", hidden, intermediate),
+        **_dense(f"{prefix}/output/dense", intermediate, hidden),
+        **_layer_norm(f"{prefix}/output/LayerNorm", hidden),
+    }
+
+
+def _dense(prefix: str, num_inputs: int, num_outputs: int) -> dict[str, Shape]:
+    return {f"{prefix}/kernel": (num_inputs, num_outputs), f"{prefix}/bias": (num_outputs,)}
+
+
+def _layer_norm(prefix: str, width: int) -> dict[str, Shape]:
+    return {f"{prefix}/beta": (width,), f"{prefix}/gamma": (width,)}
