@@ -1,0 +1,35 @@
+"""TFRecord framing: what surrounds each record in a shard.
+
+On disk a record is: uint64 length, uint32 masked CRC-32C of those eight bytes, the data, uint32 masked CRC-32C of the
+data; all little-endian (https://www.tensorflow.org/tutorials/load_data/tfrecord).
+"""
+
+from __future__ import annotations
+
+import struct
+
+from crc32c import crc32c
+
+HEADER = struct.Struct("<QI")
+FOOTER = struct.Struct("<I")
+FRAME_SIZE = HEADER.size + FOOTER.size
+
+_LENGTH = struct.Struct("<Q")
+_MASK_DELTA = 0xA282EAD8
+
+
+def masked_crc(data: bytes) -> int:
+    """TFRecord's form of the CRC-32C of `data`: rotated and shifted, so that a CRC of data holding CRCs stays sound."""
+    crc = crc32c(data)
+    return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
+
+
+def header(length: int) -> bytes:
+    """The twelve bytes in front of a record of `length` bytes."""
+    packed = _LENGTH.pack(length)
+    return packed + FOOTER.pack(masked_crc(packed))
+
+
+def frame(record: bytes) -> bytes:
+    """A record as it stands in a shard."""
+    return header(len(record)) + record + FOOTER.pack(masked_crc(record))

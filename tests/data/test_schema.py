@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bert_pretrain.data import schema
+
+
+def make_examples(num_examples=3, seq_length=8, max_predictions=2):
+    tokens = np.arange(num_examples * seq_length, dtype=np.int32).reshape(num_examples, seq_length)
+    slots = np.arange(num_examples * max_predictions, dtype=np.int32).reshape(num_examples, max_predictions)
+    return schema.Examples(
+        input_ids=tokens,
+        input_mask=np.ones_like(tokens),
+        segment_ids=tokens % 2,
+        masked_lm_positions=slots,
+        masked_lm_ids=slots + 100,
+        masked_lm_weights=np.ones(slots.shape, np.float32),
+        next_sentence_labels=np.arange(num_examples, dtype=np.int32) % 2,
+    )
+
+
+def parse(records, names, seq_length=8, max_predictions=2):
+    return schema.parse(tf.constant(records), tf.constant(names), seq_length, max_predictions)
+
+
+def test_the_table_and_examples_name_the_same_features_in_the_same_order():
+    assert tuple(feature.name for feature in schema.FEATURES) == schema.Examples._fields
+
+
+def test_encoded_examples_are_parsed_back_with_their_types():
+    examples = make_examples()
+    parsed = parse(schema.encode(examples), ["a", "b", "c"])
+    for name, expected, value in zip(schema.Examples._fields, examples, parsed):
+        np.testing.assert_array_equal(value.numpy(), expected, err_msg=name)
+        assert value.dtype == (tf.float32 if name == "masked_lm_weights" else tf.int32)
+
+
+def test_on_disk_integers_are_int64_and_weights_float32():
+    stored = tf.train.Example.FromString(schema.encode(make_examples())[0]).features.feature
+    kinds = {name: stored[name].WhichOneof("kind") for name in stored}
+    assert kinds.pop("masked_lm_weights") == "float_list"
+    assert set(kinds.values()) == {"int64_list"}
+    assert len(kinds) == 6
+
+
+def test_encoding_is_deterministic():
+    assert schema.encode(make_examples()) == schema.encode(make_examples())
+
+
+def test_lengths_come_from_the_record():
+    record = schema.encode(make_examples(1, seq_length=16, max_predictions=3))[0]
+    assert schema.record_lengths(record, "shard:0") == (16, 3)
+
+
+def test_a_record_without_a_feature_is_named_with_what_it_holds():
+    record = tf.train.Example()
+    record.features.feature["input_ids"].int64_list.value.extend([1, 2])
+    with pytest.raises(ValueError, match=r"^shard:7: feature input_mask is missing, present are input_ids; "):
+        schema.record_lengths(record.SerializeToString(), "shard:7")
+
+
+def test_a_record_with_uneven_features_is_named():
+    examples = make_examples(1)._replace(segment_ids=np.zeros([1, 5], np.int32))
+    with pytest.raises(ValueError, match=r"^shard:7: segment_ids has 5 int64_list values, expected 8; "):
+        schema.record_lengths(schema.encode(examples)[0], "shard:7")
+
+
+def test_a_feature_of_the_wrong_type_is_named():
+    record = tf.train.Example.FromString(schema.encode(make_examples(1))[0])
+    record.features.feature["segment_ids"].float_list.value.extend([0.0] * 8)
+    with pytest.raises(ValueError, match=r"^shard:7: segment_ids has 0 int64_list values, expected 8; "):
+        schema.record_lengths(record.SerializeToString(), "shard:7")
+
+
+def test_bytes_that_are_no_message_are_named():
+    with pytest.raises(ValueError, match=r"^shard:7: no tf.train.Example "):
+        schema.record_lengths(b"\xff\xff\xff", "shard:7")
+
+
+def test_tensorflow_names_the_record_whose_lengths_differ():
+    records = schema.encode(make_examples(2)) + schema.encode(make_examples(1, seq_length=9))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="c:30"):
+        parse(records, ["a:10", "b:20", "c:30"])
