@@ -1,0 +1,136 @@
+"""Which records form an update: a pure function of seed, update, rank, ranks and batch sizes.
+
+Training visits positions 0, 1, 2, ... Update u covers the next G = W * A * B of them and rank r the r-th slice of
+A * B, so the records of an update do not depend on how G splits into W, A and B. Every N positions, N being the
+number of records, are an epoch, and each epoch is a permutation of all records:
+
+- blocks of BLOCK consecutive records of a shard are permuted over the whole data set;
+- POOL permuted blocks at a time form a pool, and the records inside a pool are permuted.
+
+So the shuffle is global while reads stay inside POOL blocks at a time, which a disk or a network file system can read
+ahead. Permutations sort an integer hash (splitmix64) instead of asking numpy's generators, whose streams may change
+from version to version.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+BLOCK = 64  # consecutive records that stay together on disk: 160 KB at 2.5 KB a record, a sensible read-ahead
+POOL = 1024  # blocks shuffled into each other: 65,536 records
+
+
+class Pool(NamedTuple):
+    """A stretch of positions whose records lie in the same POOL blocks: `number` counts from 0 within `epoch`."""
+
+    epoch: int
+    number: int
+
+
+class Blocks(NamedTuple):
+    """Runs of consecutive records: the first of each and how many."""
+
+    first: np.ndarray  # int64
+    lengths: np.ndarray  # int64
+
+
+class _Epoch(NamedTuple):
+    """The permuted blocks of an epoch, and the position within the epoch at which each pool begins (one more: end)."""
+
+    blocks: Blocks
+    pool_starts: np.ndarray  # int64
+
+
+def update_slice(update: int, examples_per_rank: int, rank: int, num_ranks: int) -> tuple[int, int]:
+    """First and last-plus-one position of rank's examples in an update, updates counted from 0."""
+    start = (update * num_ranks + rank) * examples_per_rank
+    return start, start + examples_per_rank
+
+
+def evaluation_slice(num_examples: int, rank: int, num_ranks: int) -> tuple[int, int]:
+    """First and last-plus-one of rank's share of a finite set in file order; shares differ by one at the most."""
+    return num_examples * rank // num_ranks, num_examples * (rank + 1) // num_ranks
+
+
+class Order:
+    """The order of training records over `records_per_shard`, all epochs, for one seed."""
+
+    def __init__(self, records_per_shard: Sequence[int], seed: int) -> None:
+        self._seed = seed & 0xFFFFFFFFFFFFFFFF
+        self._blocks = _split_into_blocks(np.asarray(records_per_shard, np.int64))
+        self.num_records = int(self._blocks.lengths.sum())
+        assert self.num_records > 0, "an order needs a record"
+        self._epoch = functools.lru_cache(maxsize=2)(self._permute_blocks)
+        self._pool = functools.lru_cache(maxsize=2)(self._permute_pool)
+
+    def records(self, start: int, stop: int) -> np.ndarray:
+        """Numbers of the records at positions start:stop, counted over the shards from 0; int64."""
+        parts = [np.zeros([0], np.int64)]
+        while start < stop:
+            pool = self.pool(start)
+            ends_at = self._ends_at(pool)
+            records = self._pool(pool)
+            first = len(records) - (ends_at - start)
+            parts.append(records[first : first + stop - start])
+            start = ends_at
+        return np.concatenate(parts)
+
+    def pool(self, position: int) -> Pool:
+        """The pool to which a position belongs."""
+        epoch, within = divmod(position, self.num_records)
+        number = np.searchsorted(self._epoch(epoch).pool_starts, within, side="right") - 1
+        return Pool(epoch, int(number))
+
+    def pool_after(self, pool: Pool) -> Pool:
+        """The pool that follows, maybe in the next epoch."""
+        return self.pool(self._ends_at(pool))
+
+    def pool_blocks(self, pool: Pool) -> Blocks:
+        """The runs of records that a pool reads, for a read-ahead hint."""
+        blocks = self._epoch(pool.epoch).blocks
+        part = slice(pool.number * POOL, (pool.number + 1) * POOL)
+        return Blocks(blocks.first[part], blocks.lengths[part])
+
+    def _ends_at(self, pool: Pool) -> int:
+        return pool.epoch * self.num_records + int(self._epoch(pool.epoch).pool_starts[pool.number + 1])
+
+    def _permute_blocks(self, epoch: int) -> _Epoch:
+        order = _permutation(len(self._blocks.first), self._seed, epoch, 0)
+        blocks = Blocks(self._blocks.first[order], self._blocks.lengths[order])
+        pool_lengths = np.add.reduceat(blocks.lengths, np.arange(0, len(order), POOL))
+        return _Epoch(blocks, np.concatenate([[0], np.cumsum(pool_lengths)]))
+
+    def _permute_pool(self, pool: Pool) -> np.ndarray:
+        first, lengths = self.pool_blocks(pool)
+        starts = np.cumsum(lengths) - lengths
+        records = np.repeat(first - starts, lengths) + np.arange(lengths.sum())
+        return records[_permutation(len(records), self._seed, pool.epoch, 1 + pool.number)]
+
+
+def _split_into_blocks(records_per_shard: np.ndarray) -> Blocks:
+    num_blocks = -(-records_per_shard // BLOCK)
+    shard_starts = np.cumsum(records_per_shard) - records_per_shard
+    block_starts = np.cumsum(num_blocks) - num_blocks
+    within_shard = (np.arange(num_blocks.sum()) - np.repeat(block_starts, num_blocks)) * BLOCK
+    lengths = np.minimum(BLOCK, np.repeat(records_per_shard, num_blocks) - within_shard)
+    return Blocks(np.repeat(shard_starts, num_blocks) + within_shard, lengths)
+
+
+def _permutation(size: int, *key: int) -> np.ndarray:
+    """A permutation of range(size) that depends on nothing but its arguments."""
+    state = np.zeros([1], np.uint64)
+    for word in key:
+        state = _splitmix64(state ^ np.uint64(word))
+    return np.argsort(_splitmix64(state ^ np.arange(size, dtype=np.uint64)), kind="stable")
+
+
+def _splitmix64(state: np.ndarray) -> np.ndarray:
+    """One output for each uint64 state; Steele, Lea and Flood 2014, https://prng.di.unimi.it/splitmix64.c."""
+    state = state + np.uint64(0x9E3779B97F4A7C15)
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))
