@@ -28,7 +28,7 @@ def learning_rate(step: Number, config: OptimConfig, peak: float) -> Number:
     return _learning_rate(tf.cast(step, tf.float32), config, peak, minimum=tf.minimum, where=tf.where)
 
 
-def _learning_rate(step, config: OptimConfig, peak: float, minimum, where):  # noqa: ANN001
+def _learning_rate(step, config: OptimConfig, peak: float, minimum, where):
     decayed = peak * (1.0 - minimum(step, float(config.num_train_steps)) / config.num_train_steps) ** config.poly_power
     if config.num_warmup_steps == 0:
         return decayed

@@ -30,7 +30,8 @@ class Optimizer(Protocol):
 
     def apply(
         self, gradients: Mapping[str, tf.Tensor], learning_rate: tf.Tensor, gradient_scale: tf.Tensor
-    ) -> tf.Operation: ...
+    ) -> tf.Operation:
+        """One update of every variable from gradient * gradient_scale."""
 
 
 class Gradient(NamedTuple):

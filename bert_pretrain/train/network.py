@@ -1,0 +1,83 @@
+"""From a batch of rows to the sums that everything else is computed from: losses, gradients, accuracies, rates."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Optional
+
+import tensorflow as tf
+
+from bert_pretrain.config.model import ModelConfig
+from bert_pretrain.data.schema import Batch
+from bert_pretrain.model import encoder, heads, losses
+from bert_pretrain.model.dropout import Dropout
+from bert_pretrain.model.layers import Weights
+
+
+class Statistics(NamedTuple):
+    """Sums over examples, each a number or a float32 scalar; they add up over micro-batches and ranks."""
+
+    masked_lm_loss: tf.Tensor  # nats, weighted
+    masked_lm_correct: tf.Tensor
+    masked_lm_count: tf.Tensor
+    next_sentence_loss: tf.Tensor  # nats
+    next_sentence_correct: tf.Tensor
+    next_sentence_count: tf.Tensor  # = examples
+    tokens: tf.Tensor  # without padding
+    squared_lengths: tf.Tensor  # sum over examples of length^2, for the work of attention
+    slots: tf.Tensor  # tokens with padding
+
+
+def statistics(
+    weights: Weights,
+    batch: Batch,
+    model: ModelConfig,
+    dropout: Optional[Dropout] = None,
+    compute_dtype: tf.DType = tf.float32,
+) -> Statistics:
+    """Runs encoder, heads and losses over all rows of the batch."""
+    rows = encoder.Rows(batch.token_ids, batch.segment_ids, batch.position_ids, batch.example_ids)
+    sequence = encoder.encode(weights, rows, model, dropout, compute_dtype)  # [R * S, H]
+    words = losses.cross_entropy(
+        heads.masked_lm_logits(weights, sequence, batch.masked_positions), batch.masked_ids, batch.masked_weights
+    )
+    sentences = losses.cross_entropy(
+        heads.next_sentence_logits(weights, sequence, batch.cls_positions),
+        batch.next_sentence_labels,
+        tf.ones_like(batch.next_sentence_labels, tf.float32),
+    )
+    return Statistics(*words, *sentences, *_token_counts(batch))
+
+
+def micro_batch(batch: Batch, k: tf.Tensor) -> Batch:
+    """The rows, masked tokens and examples of micro-batch k, with flat positions counted from its first row."""
+    width = tf.shape(batch.token_ids)[1]
+    first = batch.row_splits[k] * width
+    rows = _slice(batch.row_splits, k)
+    masked = _slice(batch.masked_splits, k)
+    examples = _slice(batch.example_splits, k)
+    return Batch(
+        token_ids=batch.token_ids[rows],
+        segment_ids=batch.segment_ids[rows],
+        position_ids=batch.position_ids[rows],
+        example_ids=batch.example_ids[rows],
+        masked_positions=batch.masked_positions[masked] - first,
+        masked_ids=batch.masked_ids[masked],
+        masked_weights=batch.masked_weights[masked],
+        cls_positions=batch.cls_positions[examples] - first,
+        next_sentence_labels=batch.next_sentence_labels[examples],
+        row_splits=batch.row_splits[k : k + 2],
+        masked_splits=batch.masked_splits[k : k + 2],
+        example_splits=batch.example_splits[k : k + 2],
+    )
+
+
+def _slice(splits: tf.Tensor, k: tf.Tensor) -> slice:
+    """The k-th part of what splits [K+1] divides."""
+    return slice(splits[k], splits[k + 1])
+
+
+def _token_counts(batch: Batch) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    real = tf.cast(batch.example_ids > 0, tf.float32)  # [R, S]
+    # 1 + 3 + 5 + ... + (2L - 1) = L^2, so positions alone tell the squared lengths.
+    odd = 2.0 * tf.cast(batch.position_ids, tf.float32) + 1.0
+    return tf.reduce_sum(real), tf.reduce_sum(real * odd), tf.size(real, tf.float32)

@@ -1,0 +1,98 @@
+"""How a run ended: results.json and the results row."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import resource
+from typing import Any, Optional
+
+from bert_pretrain.train.clock import Rates
+from bert_pretrain.train.evaluation import Evaluated
+
+COMPLETED, TARGET_REACHED, INTERRUPTED = "completed", "target_reached", "interrupted"
+
+_COLUMNS = ("Model", "Ranks", "acc", "fps", "examples/s", "tokens/s", "end")
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What the hooks learn while a run goes on; the loop reads it at the end."""
+
+    end: str = COMPLETED
+    initial: Optional[Evaluated] = None  # before the first update
+    latest: Optional[Evaluated] = None
+    latest_update: int = -1  # the update after which `latest` was made
+
+
+def results(
+    outcome: Outcome, rates: Rates, ranks: int, device: str, updates: int, examples: int, utilization: Optional[float]
+) -> dict[str, Any]:
+    """The content of results.json: numbers or null, and two words, device and end."""
+    metrics = outcome.latest.metrics if outcome.latest else {}
+    return {
+        "ranks": ranks,
+        "device": device,
+        "updates": updates,
+        "examples": examples,
+        "peak_memory_bytes": peak_memory_bytes(),
+        "examples_per_second": rates.examples_per_second,
+        "updates_per_second": rates.updates_per_second,
+        "tokens_per_second": rates.tokens_per_second,
+        "padding_share": rates.padding_share,
+        "step_seconds": {"median": rates.step_seconds_median, "p95": rates.step_seconds_p95},
+        "input_wait_share": rates.input_wait_share,
+        "utilization": utilization,
+        "masked_lm_accuracy": metrics.get("masked_lm_accuracy"),
+        "masked_lm_loss": metrics.get("masked_lm_loss"),
+        "next_sentence_accuracy": metrics.get("next_sentence_accuracy"),
+        "next_sentence_loss": metrics.get("next_sentence_loss"),
+        "eval_examples": outcome.latest.num_examples if outcome.latest else None,
+        "initial_masked_lm_accuracy": outcome.initial.metrics["masked_lm_accuracy"] if outcome.initial else None,
+        "target_reached": outcome.end == TARGET_REACHED,
+        "end": outcome.end,
+    }
+
+
+def read(output_dir: str) -> Optional[dict[str, Any]]:
+    """The results.json of a finished or interrupted run, or None."""
+    try:
+        with open(os.path.join(output_dir, "results.json"), encoding="utf-8") as file:
+            return json.load(file)
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
+def write(output_dir: str, name: str, content: dict[str, Any]) -> None:
+    """Writes a JSON file whole or not at all."""
+    path = os.path.join(output_dir, name)
+    with open(f"{path}.tmp", "w", encoding="utf-8") as file:
+        json.dump(content, file, indent=2)
+        file.write("\n")
+    os.replace(f"{path}.tmp", path)
+
+
+def row(content: dict[str, Any]) -> str:
+    """The results as a Markdown table of one row; fps is updates per second, as in the seed's table."""
+    cells = [
+        "BERT Pretraining",
+        f"{content['device']} x{content['ranks']}",
+        _cell(content["masked_lm_accuracy"], "{:.6f}"),
+        _cell(content["updates_per_second"], "{:.6f}"),
+        _cell(content["examples_per_second"], "{:.2f}"),
+        _cell(content["tokens_per_second"], "{:.0f}"),
+        content["end"],
+    ]
+    return "\n".join(
+        (f"| {' | '.join(_COLUMNS)} |", f"|{'|'.join('---' for _ in _COLUMNS)}|", f"| {' | '.join(cells)} |")
+    )
+
+
+def peak_memory_bytes() -> int:
+    """The most main memory that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _cell(value: Optional[float], text: str) -> str:
+    return "-" if value is None else text.format(value)

