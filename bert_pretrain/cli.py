@@ -21,6 +21,8 @@ def define(*config_classes: type) -> None:
         types = typing.get_type_hints(config_class)
         for field in dataclasses.fields(config_class):
             _define_flag(field, types[field.name])
+            # --help shows the flags of the module that was started; without this they would count as cli.py's.
+            flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[field.name])
 
 
 def _define_flag(field: dataclasses.Field, annotation: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Optional
 import numpy as np
 import tensorflow as tf
 
-import bert_pretrain
+from bert_pretrain import __version__
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.training import Config
 from bert_pretrain.train.outcome import write
@@ -34,7 +34,7 @@ def describe(
         "device": device,
         "compute_dtype": compute_dtype,
         "versions": {
-            "bert_pretrain": bert_pretrain.__version__,
+            "bert_pretrain": __version__,
             "python": platform.python_version(),
             "tensorflow": tf.__version__,
             "numpy": np.__version__,

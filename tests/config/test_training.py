@@ -1,0 +1,65 @@
+"""Settings: the seed's flags are all there, wrong values get one line."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from bert_pretrain.config.training import Config, DataConfig, DeviceConfig, OptimConfig, RunConfig
+
+# facts/reference_systems.md section 2: the flags of the script that this project replaces.
+SEED_FLAGS = """bert_config_file input_files_dir eval_files_dir output_dir init_checkpoint eval_checkpoint_path
+dllog_path optimizer_type max_seq_length max_predictions_per_seq do_train do_eval is_dist_eval_enabled train_batch_size
+eval_batch_size learning_rate num_train_steps num_warmup_steps save_checkpoints_steps save_summary_steps
+display_loss_steps iterations_per_loop max_eval_steps num_accumulation_steps allreduce_post_accumulation
+verbose_logging horovod report_loss manual_fp16 amp use_xla init_loss_scale samples_between_eval stop_threshold
+samples_start_eval enable_device_warmup""".split()
+
+
+def config(**changes: object) -> Config:
+    values = {"bert_config_file": "c.json", "output_dir": "out", "do_train": True, "input_files_dir": "in", **changes}
+
+    def part(kind: type) -> object:
+        names = {field.name for field in dataclasses.fields(kind)}
+        return kind(**{name: value for name, value in values.items() if name in names})
+
+    return Config(part(RunConfig), part(DataConfig), part(OptimConfig), part(DeviceConfig))
+
+
+def test_every_flag_of_the_seed_exists() -> None:
+    names = {f.name for part in (RunConfig, DataConfig, OptimConfig, DeviceConfig) for f in dataclasses.fields(part)}
+    assert len(SEED_FLAGS) == 36
+    assert set(SEED_FLAGS) <= names
+
+
+def test_the_defaults_are_valid_once_the_required_are_given() -> None:
+    config().check()
+    assert config(train_batch_size=6, num_accumulation_steps=4).examples_per_rank() == 24
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bert_config_file": None}, "--bert_config_file is required"),
+        ({"output_dir": ""}, "--output_dir is required"),
+        ({"do_train": False}, "nothing to do: give --do_train, --do_eval, or both"),
+        ({"input_files_dir": None}, "--do_train needs --input_files_dir"),
+        ({"do_eval": True}, "--do_eval needs --eval_files_dir"),
+        ({"eval_checkpoint_path": "c"}, "--eval_checkpoint_path is for --do_eval alone"),
+        ({"train_batch_size": 0}, "--train_batch_size must be at least 1, got 0"),
+        ({"max_seq_length": 0}, "--max_seq_length must be at least 1, got 0"),
+        ({"max_eval_steps": -1}, "--max_eval_steps must be at least 0"),
+        ({"learning_rate": -1.0}, "--learning_rate must be at least 0"),
+        ({"num_train_steps": 0}, "--num_train_steps must be at least 1"),
+        ({"lamb_beta_1": 1.0}, r"--lamb_beta_1 must be in \[0, 1\)"),
+        ({"poly_power": 0.0}, "--poly_power must be above 0"),
+        ({"stop_threshold": 72.0}, r"--stop_threshold must be in \[0, 1\]"),
+        ({"save_checkpoints_steps": 0}, "--save_checkpoints_steps must be at least 1"),
+        ({"inter_op_threads": 0}, "--inter_op_threads must be at least 1"),
+        ({"init_optimizer_state": True}, "--init_optimizer_state needs --init_checkpoint"),
+    ],
+)
+def test_refuses(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        config(**changes).check()

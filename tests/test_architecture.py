@@ -1,0 +1,77 @@
+"""Who may import whom: the layers of docs/architecture.md, held by reading every import statement."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "bert_pretrain"
+
+# Layer -> layers of this package that it may import besides itself.
+MAY_IMPORT = {
+    "config": set(),
+    "world": set(),
+    "cli": {"config"},
+    "launch": set(),
+    "data": {"config"},
+    "model": {"config"},
+    "optim": {"config"},
+    "train": {"config", "world", "data", "model", "optim"},
+    "convert": {"config", "model"},
+    "run": {"cli", "config", "world", "train"},
+    "make_data": {"cli", "config", "data"},
+    "check_data": {"cli", "config", "data"},
+    "export": {"cli", "config", "convert"},
+    "report": {"cli", "config"},
+}
+# An outside power and the one file that may hold it.
+OWNERS = {"horovod": "world.py", "mpi4py": "data/parallel.py", "absl": "cli.py"}
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Full names of everything that a file imports, wherever the statement stands."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide the layer; write the full name"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def layer_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_follow_the_layers(path: Path) -> None:
+    layer = layer_of(path)
+    for name in imported_modules(path):
+        first, _, rest = name.partition(".")
+        if first == "bert_pretrain" and layer != "__init__":
+            target = rest.partition(".")[0]
+            if target.startswith("__"):
+                continue
+            assert layer in MAY_IMPORT, f"{path.name}: layer {layer} is not in the table"
+            assert target == layer or target in MAY_IMPORT[layer], f"{layer} must not import {name}"
+        if first in OWNERS:
+            owner = OWNERS[first]
+            assert str(path.relative_to(PACKAGE)) == owner, f"only {owner} may import {first}"
+
+
+@pytest.mark.parametrize("layer", ["config"])
+def test_config_needs_nothing_but_the_standard_library(layer: str) -> None:
+    import sys
+
+    for path in (PACKAGE / layer).glob("*.py"):
+        for name in imported_modules(path):
+            first = name.partition(".")[0]
+            assert first == "bert_pretrain" or first in sys.stdlib_module_names, f"{path.name} imports {name}"
+
+
+def test_no_file_outgrows_the_head() -> None:
+    long = {p.name: n for p in PACKAGE.rglob("*.py") if (n := len(p.read_text().splitlines())) > 350}
+    assert not long

@@ -1,0 +1,74 @@
+"""Flags made from dataclasses, driven as a person drives them: in a process of their own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import dataclasses
+from typing import Optional
+from bert_pretrain import cli
+from bert_pretrain.config.option import option
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    size: int = option(3, "How many.")
+    rate: float = option(0.5, "How fast.")
+    name: Optional[str] = option(None, "Which.")
+    limit: Optional[int] = option(None, "How far.")
+    deep: bool = option(True, "Whether.")
+    kind: str = option("lamb", "What kind.", ("lamb", "adam"))
+
+def main():
+    settings = cli.read(Settings)
+    if settings.size < 0:
+        raise ValueError("--size must be positive")
+    print(settings, sorted(cli.given(Settings)))
+    return 0
+
+cli.define(Settings)
+cli.main(main)
+"""
+
+
+def start(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_defaults_types_and_given() -> None:
+    assert start().stdout == "Settings(size=3, rate=0.5, name=None, limit=None, deep=True, kind='lamb') []\n"
+    done = start("--size=4", "--rate=2", "--name=x", "--limit=7", "--nodeep", "--kind=ADAM")
+    assert done.stdout == (
+        "Settings(size=4, rate=2.0, name='x', limit=7, deep=False, kind='adam') "
+        "['deep', 'kind', 'limit', 'name', 'rate', 'size']\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--sise=4", "Unknown command line flag 'sise'"),
+        ("--size=four", "flag --size=four"),
+        ("--kind=sgd", "value should be one of <lamb|adam>"),
+        ("--size=-1", "--size must be positive"),
+        ("stray", "unexpected argument 'stray'"),
+    ],
+)
+def test_a_wrong_argument_is_one_line_and_exit_code_2(argument: str, message: str) -> None:
+    done = start(argument)
+    assert done.returncode == 2
+    assert message in done.stderr and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_help_lists_the_flags() -> None:
+    done = start("--help")
+    assert "--[no]deep: Whether." in done.stdout and "--kind: <lamb|adam>: What kind." in done.stdout
+
+
+def test_flagfiles_may_hold_comments(tmp_path) -> None:
+    path = tmp_path / "recipe.flags"
+    path.write_text("# a recipe\n--size=9\n--nodeep\n")
+    assert "size=9" in start(f"--flagfile={path}").stdout
