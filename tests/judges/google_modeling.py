@@ -1,0 +1,108 @@
+"""Google's BERT as published (PyPI bert-tensorflow 1.0.4), made importable under TensorFlow 2.15.
+
+Nothing in Google's files is changed. Two things that they name are stood in for while they are imported:
+- `tensorflow.contrib.layers.layer_norm`, which TensorFlow 2 dropped: `layer_norm` below;
+- `tensorflow.compat.v1.flags`: run_pretraining.py defines flags when imported, and some have our flags' names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import sys
+import types
+import warnings
+from collections.abc import Mapping
+from typing import NamedTuple
+from unittest import mock
+
+import numpy as np
+import tensorflow as tf
+
+from bert_pretrain.config.model import ModelConfig
+from tests.judges.random_examples import Examples
+
+
+class GoogleCode(NamedTuple):
+    """Google's modules."""
+
+    modeling: types.ModuleType
+    optimization: types.ModuleType
+    run_pretraining: types.ModuleType
+
+
+class Results(NamedTuple):
+    """What Google's code makes of a batch with dropout off."""
+
+    masked_lm_logits: np.ndarray  # [E * P, V], unused slots included
+    next_sentence_logits: np.ndarray  # [E, 2]
+    masked_lm_loss: float
+    next_sentence_loss: float
+    gradients: dict[str, np.ndarray]  # of the two losses' sum, by variable name
+
+
+def layer_norm(inputs: tf.Tensor, begin_norm_axis: int, begin_params_axis: int, scope: str | None = None) -> tf.Tensor:
+    """contrib's layer_norm for the one way in which modeling.py calls it: over the last axis, epsilon 1e-12."""
+    assert begin_norm_axis == begin_params_axis == -1
+    with tf.compat.v1.variable_scope(scope, "LayerNorm"):
+        width = inputs.shape[-1:]
+        beta = tf.compat.v1.get_variable("beta", width, initializer=tf.compat.v1.zeros_initializer())
+        gamma = tf.compat.v1.get_variable("gamma", width, initializer=tf.compat.v1.ones_initializer())
+        mean, variance = tf.nn.moments(inputs, [-1], keepdims=True)
+        return tf.nn.batch_normalization(inputs, mean, variance, offset=beta, scale=gamma, variance_epsilon=1e-12)
+
+
+@functools.cache
+def google_code() -> GoogleCode:
+    """Imports Google's modules. ModuleNotFoundError without the test extra."""
+    layers = types.ModuleType("tensorflow.contrib.layers")
+    layers.layer_norm = layer_norm
+    contrib = types.ModuleType("tensorflow.contrib")
+    contrib.layers = layers
+    modules = {contrib.__name__: contrib, layers.__name__: layers}
+    with mock.patch.dict(sys.modules, modules), mock.patch.object(tf.compat.v1, "flags", mock.MagicMock()):
+        return GoogleCode(*(importlib.import_module(f"bert.{name}") for name in GoogleCode._fields))
+
+
+def results(config: ModelConfig, weights: Mapping[str, np.ndarray], batch: Examples) -> Results:
+    """Runs Google's network and losses on weights given by variable name; all must be used, and no others."""
+    code = google_code()
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`tf.layers.dense` is deprecated")
+        batch = Examples(*map(tf.constant, batch))
+        google_config = code.modeling.BertConfig.from_dict(dataclasses.asdict(config))
+        model = code.modeling.BertModel(google_config, False, batch.input_ids, batch.input_mask, batch.segment_ids)
+        masked_lm_loss, _, masked_lm_log_probs = code.run_pretraining.get_masked_lm_output(
+            google_config,
+            model.get_sequence_output(),
+            model.get_embedding_table(),
+            batch.masked_lm_positions,
+            batch.masked_lm_ids,
+            batch.masked_lm_weights,
+        )
+        next_sentence_loss, _, next_sentence_log_probs = code.run_pretraining.get_next_sentence_output(
+            google_config, model.get_pooled_output(), batch.next_sentence_labels
+        )
+        variables = {variable.op.name: variable for variable in tf.compat.v1.trainable_variables()}
+        assert set(variables) == set(weights)
+        gradients = tf.gradients(masked_lm_loss + next_sentence_loss, list(variables.values()))
+        starts = {variable.initializer.inputs[1]: weights[name] for name, variable in variables.items()}
+        session.run([variable.initializer for variable in variables.values()], starts)
+        return Results(
+            *session.run(
+                (
+                    _logits(masked_lm_log_probs),
+                    _logits(next_sentence_log_probs),
+                    masked_lm_loss,
+                    next_sentence_loss,
+                    dict(zip(variables, map(tf.convert_to_tensor, gradients))),
+                )
+            )
+        )
+
+
+def _logits(log_probs: tf.Tensor) -> tf.Tensor:
+    """What went into the log_softmax; Google's functions return only what came out."""
+    assert log_probs.op.type == "LogSoftmax"
+    return log_probs.op.inputs[0]

@@ -1,0 +1,57 @@
+"""Our network against Hugging Face's BertForPreTraining on the same random weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bert_pretrain.model import variables
+from tests.judges import random_examples
+from tests.judges.random_examples import TINY, WIDTH
+from tests.model import rows_of_ours
+
+for _package in ("torch", "transformers"):
+    pytest.importorskip(_package, reason=f"{_package} comes with the interop extra: pip install -e .[interop]")
+from tests.judges import hugging_face  # noqa: E402
+
+pytestmark = pytest.mark.interop
+
+LAYOUTS = {"one example a row": (((0,), (1,), (2,), (3,)), WIDTH), "packed": (((0, 2), (3, 1)), 39)}
+
+
+@pytest.fixture(scope="module", name="batch")
+def _batch():
+    return random_examples.examples()
+
+
+@pytest.fixture(scope="module", name="weights")
+def _weights():
+    return random_examples.weights(variables.shapes(TINY))
+
+
+@pytest.fixture(scope="module", name="theirs")
+def _theirs(weights, batch):
+    return hugging_face.results(TINY, weights, batch)
+
+
+@pytest.fixture(scope="module", name="ours", params=LAYOUTS.values(), ids=LAYOUTS.keys())
+def _ours(request, weights, batch):
+    return rows_of_ours.results(TINY, weights, random_examples.in_rows(batch, *request.param))
+
+
+def test_logits(ours, theirs, batch):
+    example, slot = np.nonzero(batch.masked_lm_weights)
+    at_masked = theirs.prediction_logits[example, batch.masked_lm_positions[example, slot]]
+    assert np.ptp(at_masked) > 1.0
+    np.testing.assert_allclose(ours.masked_lm_logits, at_masked, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(ours.next_sentence_logits, theirs.seq_relationship_logits, rtol=0, atol=1e-4)
+
+
+def test_loss(ours, theirs):
+    assert ours.masked_lm_loss + ours.next_sentence_loss == pytest.approx(theirs.loss, rel=1e-5)
+
+
+def test_gradients(ours, theirs):
+    assert set(ours.gradients) == set(theirs.gradients)
+    errors = rows_of_ours.gradient_errors(ours.gradients, theirs.gradients)
+    assert {name: error for name, error in errors.items() if error > 1e-4} == {}

@@ -1,0 +1,76 @@
+"""Five updates of an optimizer on a handful of variables, beside a judge's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Callable, TypeVar
+
+import numpy as np
+import tensorflow as tf
+
+from bert_pretrain.config.training import OptimConfig
+from bert_pretrain.optim.train_op import Optimizer
+from tests.judges.numpy_lamb import NumpyAdamw, NumpyLamb
+
+Judge = TypeVar("Judge", NumpyLamb, NumpyAdamw)
+
+LEARNING_RATES = (0.0, 1e-2, 8e-3, 3e-3, 1e-3)  # the first update of a warm-up moves only the moments
+GRADIENT_SCALE = 0.25
+
+SHAPES = {
+    "bert/embeddings/word_embeddings": (11, 4),
+    "bert/encoder/layer_0/attention/self/query/kernel": (4, 4),
+    "bert/encoder/layer_0/attention/self/query/bias": (4,),  # exempt
+    "bert/encoder/layer_0/output/LayerNorm/gamma": (4,),  # exempt
+    "bert/pooler/dense/kernel": (4, 4),  # starts at zero: no ratio in its first update
+    "cls/predictions/output_bias": (11,),  # exempt
+    "cls/seq_relationship/output_weights": (2, 4),  # never has a gradient: only decay moves it
+}
+
+
+def start() -> dict[str, np.ndarray]:
+    random = np.random.default_rng(11)
+    weights = {name: random.normal(0.0, 0.5, shape).astype(np.float32) for name, shape in SHAPES.items()}
+    weights["bert/pooler/dense/kernel"][:] = 0.0
+    return weights
+
+
+def gradients(update: int) -> dict[str, np.ndarray]:
+    """Gradients of an update, before GRADIENT_SCALE; of very different size from variable to variable."""
+    random = np.random.default_rng(100 + update)
+    values = {
+        name: (random.normal(0.0, 1.0, shape) * 10.0 ** (-number)).astype(np.float32)
+        for number, (name, shape) in enumerate(SHAPES.items())
+    }
+    values["cls/seq_relationship/output_weights"][:] = 0.0
+    return values
+
+
+def ours(
+    optimizer: Callable[[OptimConfig, Mapping[str, tf.Variable]], Optimizer], config: OptimConfig
+) -> list[dict[str, np.ndarray]]:
+    """After each of the five updates: every variable of the graph by name, slots included."""
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        weights = {
+            name: tf.compat.v1.get_variable(name, initializer=tf.constant(value), use_resource=True)
+            for name, value in start().items()
+        }
+        rule = optimizer(config, weights)
+        fed = {name: tf.compat.v1.placeholder(tf.float32, shape) for name, shape in SHAPES.items()}
+        rate = tf.compat.v1.placeholder(tf.float32, [])
+        update = rule.apply(fed, rate, tf.constant(GRADIENT_SCALE))
+        everything = {variable.op.name: variable for variable in tf.compat.v1.global_variables()}
+        session.run(tf.compat.v1.global_variables_initializer())
+        after = []
+        for number, learning_rate in enumerate(LEARNING_RATES):
+            values = gradients(number)
+            session.run(update, {rate: learning_rate, **{fed[name]: values[name] for name in fed}})
+            after.append(session.run(everything))
+        return after
+
+
+def judged(judge: Judge) -> Iterator[Judge]:
+    """Runs a NumPy judge; yields it after each update."""
+    for number, learning_rate in enumerate(LEARNING_RATES):
+        judge.update({name: value * GRADIENT_SCALE for name, value in gradients(number).items()}, learning_rate)
+        yield judge

@@ -1,0 +1,64 @@
+"""AdamW against its NumPy statement and against Google's own class."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bert_pretrain.config.training import OptimConfig
+from bert_pretrain.optim.adamw import Adamw
+from tests.judges import google_modeling
+from tests.judges.numpy_lamb import NumpyAdamw
+from tests.optim import five_updates
+
+CONFIGS = {
+    "default": OptimConfig(optimizer_type="adam"),
+    "other betas": OptimConfig(optimizer_type="adam", lamb_beta_1=0.8, lamb_beta_2=0.98),
+    "no decay": OptimConfig(optimizer_type="adam", lamb_weight_decay_rate=0.0),
+}
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+def test_five_updates(config):
+    judge = NumpyAdamw(
+        five_updates.start(),
+        config.lamb_beta_1,
+        config.lamb_beta_2,
+        epsilon=10.0**config.log_epsilon,
+        weight_decay_rate=config.lamb_weight_decay_rate,
+    )
+    ours = five_updates.ours(Adamw, config)
+    for values, stated in zip(ours, five_updates.judged(judge)):
+        for name in five_updates.SHAPES:
+            np.testing.assert_allclose(values[name], stated.weights[name], rtol=0, atol=1e-6, err_msg=name)
+            np.testing.assert_allclose(values[f"{name}/adam_m"], stated.first[name], rtol=1e-4, atol=1e-12)
+            np.testing.assert_allclose(values[f"{name}/adam_v"], stated.second[name], rtol=1e-5, atol=1e-20)
+    assert len(values) == 3 * len(five_updates.SHAPES)  # two slots a variable, nothing else
+
+
+def test_five_updates_against_googles_class():
+    ours = five_updates.ours(Adamw, CONFIGS["default"])
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        weights = {
+            name: tf.compat.v1.get_variable(name, initializer=tf.constant(value))
+            for name, value in five_updates.start().items()
+        }
+        rate = tf.compat.v1.placeholder(tf.float32, [])
+        optimizer = google_modeling.google_code().optimization.AdamWeightDecayOptimizer(
+            learning_rate=rate,
+            weight_decay_rate=0.01,
+            exclude_from_weight_decay=["LayerNorm", "layer_norm", "bias"],
+        )
+        fed = {name: tf.compat.v1.placeholder(tf.float32, shape) for name, shape in five_updates.SHAPES.items()}
+        update = optimizer.apply_gradients([(fed[name], weights[name]) for name in fed])
+        everything = {variable.op.name: variable for variable in tf.compat.v1.global_variables()}
+        session.run(tf.compat.v1.global_variables_initializer())
+        for number, learning_rate in enumerate(five_updates.LEARNING_RATES):
+            values = {fed[name]: value * five_updates.GRADIENT_SCALE for name, value in
+                      five_updates.gradients(number).items()}  # fmt: skip
+            session.run(update, {rate: learning_rate, **values})
+            theirs = session.run(everything)
+            assert set(theirs) == set(ours[number])
+            for name, value in theirs.items():
+                np.testing.assert_allclose(ours[number][name], value, rtol=0, atol=1e-6, err_msg=name)

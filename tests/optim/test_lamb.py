@@ -1,0 +1,78 @@
+"""LAMB against its NumPy statement, and its slots against MLPerf's checkpoint."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bert_pretrain.config.model import ModelConfig
+from bert_pretrain.config.training import OptimConfig
+from bert_pretrain.model import variables
+from bert_pretrain.optim.lamb import Lamb
+from tests.golden import checkpoint
+from tests.judges.numpy_lamb import NumpyLamb
+from tests.optim import five_updates
+
+CONFIGS = {
+    "default": OptimConfig(),
+    "recipe for batch 8192": OptimConfig(lamb_beta_1=0.88, lamb_beta_2=0.88, lamb_weight_decay_rate=0.0166629),
+    "no decay": OptimConfig(lamb_weight_decay_rate=0.0),
+    "large epsilon": OptimConfig(log_epsilon=-2),
+}
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+def test_five_updates(config):
+    judge = NumpyLamb(
+        five_updates.start(),
+        config.lamb_beta_1,
+        config.lamb_beta_2,
+        epsilon=10.0**config.log_epsilon,
+        weight_decay_rate=config.lamb_weight_decay_rate,
+    )
+    ours = five_updates.ours(Lamb, config)
+    for values, stated in zip(ours, five_updates.judged(judge)):
+        for name in five_updates.SHAPES:
+            np.testing.assert_allclose(values[name], stated.weights[name], rtol=0, atol=1e-6, err_msg=name)
+            np.testing.assert_allclose(values[f"{name}/LAMB"], stated.first[name], rtol=1e-4, atol=1e-12)
+            np.testing.assert_allclose(values[f"{name}/LAMB_1"], stated.second[name], rtol=1e-5, atol=1e-20)
+        assert values["beta1_power"] == pytest.approx(stated.beta_1_power, rel=1e-6)
+        assert values["beta2_power"] == pytest.approx(stated.beta_2_power, rel=1e-6)
+
+
+def test_the_first_update_is_corrected_for_bias():
+    # m / (1 - b1) / sqrt(v / (1 - b2)) of a first gradient is its sign, so an exempt variable moves by the rate.
+    values = five_updates.ours(Lamb, OptimConfig())
+    name = "bert/encoder/layer_0/output/LayerNorm/gamma"
+    np.testing.assert_array_equal(values[0][name], five_updates.start()[name])  # rate 0
+    assert np.abs(values[1][name] - values[0][name]).max() <= 1.1 * five_updates.LEARNING_RATES[1]
+    assert np.abs(values[1][name] - values[0][name]).max() >= 0.5 * five_updates.LEARNING_RATES[1]
+
+
+def test_decayed_variables_move_by_rate_times_their_norm():
+    values = five_updates.ours(Lamb, OptimConfig())
+    name = "bert/encoder/layer_0/attention/self/query/kernel"
+    for rate, before, after in zip(five_updates.LEARNING_RATES[1:], values, values[1:]):
+        moved = np.linalg.norm(after[name] - before[name]) / np.linalg.norm(before[name])
+        assert moved == pytest.approx(rate, rel=1e-4)
+
+
+def test_slots_of_large_are_the_checkpoints():
+    large = ModelConfig(
+        vocab_size=30522, hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096
+    )
+    with tf.Graph().as_default():
+        weights = {
+            name: tf.compat.v1.get_variable(name, shape, use_resource=True)
+            for name, shape in variables.shapes(large).items()
+        }
+        Lamb(OptimConfig(), weights)
+        created = {
+            variable.op.name: (variable.dtype.name, tuple(variable.shape))
+            for variable in tf.compat.v1.global_variables()
+        }
+        assert len(tf.compat.v1.trainable_variables()) == 398
+    expected = checkpoint.entries()
+    del expected["global_step"]  # belongs to the run, not to the optimizer
+    assert created == expected
