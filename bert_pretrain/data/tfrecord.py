@@ -7,6 +7,7 @@ data; all little-endian (https://www.tensorflow.org/tutorials/load_data/tfrecord
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 from crc32c import crc32c
 
@@ -18,18 +19,17 @@ _LENGTH = struct.Struct("<Q")
 _MASK_DELTA = 0xA282EAD8
 
 
-def masked_crc(data: bytes) -> int:
-    """TFRecord's form of the CRC-32C of `data`: rotated and shifted, so that a CRC of data holding CRCs stays sound."""
-    crc = crc32c(data)
+def masked(crc: Any) -> Any:
+    """TFRecord's form of a CRC-32C, or of an array of them as uint64: so that the CRC of data with CRCs stays sound."""
     return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
 
 
 def header(length: int) -> bytes:
     """The twelve bytes in front of a record of `length` bytes."""
     packed = _LENGTH.pack(length)
-    return packed + FOOTER.pack(masked_crc(packed))
+    return packed + FOOTER.pack(masked(crc32c(packed)))
 
 
 def frame(record: bytes) -> bytes:
     """A record as it stands in a shard."""
-    return header(len(record)) + record + FOOTER.pack(masked_crc(record))
+    return header(len(record)) + record + FOOTER.pack(masked(crc32c(record)))
