@@ -13,7 +13,7 @@ from bert_pretrain.train.evaluation import Evaluated
 
 COMPLETED, TARGET_REACHED, INTERRUPTED = "completed", "target_reached", "interrupted"
 
-_COLUMNS = ("Model", "Ranks", "acc", "fps", "examples/s", "tokens/s", "end")
+_COLUMNS = ("Model", "Device", "acc", "fps (updates/s)", "examples/s", "tokens/s", "end")
 
 
 @dataclasses.dataclass

@@ -1,0 +1,46 @@
+"""results.json: every promised key, numbers or null; the row with both rates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bert_pretrain.train import outcome as outcomes
+from bert_pretrain.train.clock import Rates
+from bert_pretrain.train.evaluation import Evaluated
+from bert_pretrain.train.outcome import Outcome
+
+KEYS = """ranks device updates examples peak_memory_bytes examples_per_second updates_per_second tokens_per_second
+padding_share step_seconds input_wait_share utilization masked_lm_accuracy masked_lm_loss next_sentence_accuracy
+next_sentence_loss eval_examples initial_masked_lm_accuracy target_reached end""".split()
+METRICS = {
+    "masked_lm_accuracy": 0.424126,
+    "masked_lm_loss": 3.0,
+    "next_sentence_accuracy": 0.9,
+    "next_sentence_loss": 0.2,
+}
+
+
+def test_every_promised_key_and_nulls_where_nothing_is_known() -> None:
+    content = outcomes.results(Outcome(), Rates(*[None] * 7), 8, "cpu", 10, 1920, None)
+    assert list(content) == KEYS
+    assert content["masked_lm_accuracy"] is None and content["step_seconds"] == {"median": None, "p95": None}
+    assert content["end"] == "completed" and content["target_reached"] is False
+    assert "| - |" in outcomes.row(content)
+
+
+def test_the_row_keeps_fps_and_examples_per_second_apart() -> None:
+    outcome = Outcome(end=outcomes.TARGET_REACHED, latest=Evaluated(METRICS, 10_000, 1.0))
+    rates = Rates(51.3, 0.267241, 9000.0, 0.02, 3.7, 3.8, 0.0)
+    content = outcomes.results(outcome, rates, 8, "BI-V100", 2000, 384_000, 0.5)
+    assert outcomes.row(content).splitlines() == [
+        "| Model | Device | acc | fps (updates/s) | examples/s | tokens/s | end |",
+        "|---|---|---|---|---|---|---|",
+        "| BERT Pretraining | BI-V100 x8 | 0.424126 | 0.267241 | 51.30 | 9000 | target_reached |",
+    ]
+
+
+def test_written_whole_and_read_back(tmp_path: Path) -> None:
+    assert outcomes.read(str(tmp_path)) is None
+    outcomes.write(str(tmp_path), "results.json", {"end": "completed"})
+    assert outcomes.read(str(tmp_path)) == {"end": "completed"}
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
