@@ -114,9 +114,7 @@ def _accumulate(
         return (k + 1, statistics + counted, *(total + value for total, value in zip(sums, map(_dense, gradients))))
 
     start = (tf.constant(0), tf.zeros([num_statistics]), *(tf.zeros(weight.shape) for weight in weights.values()))
-    _, statistics, *sums = tf.while_loop(
-        lambda k, *_: k < num_micro_batches, body, start, parallel_iterations=1, back_prop=False
-    )
+    _, statistics, *sums = tf.while_loop(lambda k, *_: k < num_micro_batches, body, start, parallel_iterations=1)
     return statistics, sums
 
 

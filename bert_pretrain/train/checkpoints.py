@@ -51,6 +51,17 @@ def compare(reader: tf.train.CheckpointReader, wanted: Mapping[str, Iterable[int
     )
 
 
+def check_model(prefix: str, flag: str, shapes: Mapping[str, Shape]) -> None:
+    """ValueError unless the checkpoint holds every variable of the model in its shape."""
+    found = compare(open_reader(prefix, flag), shapes)
+    wrong = found.misshaped + [f"{name}: not in the checkpoint" for name in found.missing]
+    if wrong:
+        raise ValueError(
+            f"--{flag}: {prefix} is another model's: {wrong[0]}{f', and {len(wrong) - 1} more' if wrong[1:] else ''}; "
+            f"give the --bert_config_file with which it was made"
+        )
+
+
 def newest(output_dir: str) -> Optional[str]:
     """Prefix of the checkpoint to continue from, or None in a directory that has none.
 
@@ -72,10 +83,15 @@ def newest(output_dir: str) -> Optional[str]:
 
 
 def step_of(prefix: Optional[str]) -> int:
-    """The update after which a checkpoint was written; 0 without a checkpoint."""
-    if prefix is None:
-        return 0
-    return int(open_reader(prefix, "output_dir").get_tensor("global_step"))
+    """The update after which a checkpoint was written; 0 without a checkpoint or where it does not say."""
+    reader = tf.train.load_checkpoint(prefix) if prefix else None
+    return int(reader.get_tensor("global_step")) if reader and reader.has_tensor("global_step") else 0
+
+
+def position_of(prefix: Optional[str]) -> int:
+    """Updates read from the data before a checkpoint of this project was written: the skipped ones count too."""
+    reader = tf.train.load_checkpoint(prefix) if prefix else None
+    return step_of(prefix) + (int(reader.get_tensor("loss_scale/skipped_updates")) if reader else 0)
 
 
 def _neighbours(prefix: str) -> str:

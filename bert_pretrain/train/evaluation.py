@@ -13,13 +13,12 @@ from typing import NamedTuple, Optional
 import numpy as np
 import tensorflow as tf
 
-from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.data.input_fn import EvaluationInput
 from bert_pretrain.data.schema import Batch
 from bert_pretrain.train import network
+from bert_pretrain.train.job import Job
 from bert_pretrain.train.metrics import summarize
 from bert_pretrain.train.network import Statistics
-from bert_pretrain.world import World
 
 
 class Evaluated(NamedTuple):
@@ -37,31 +36,34 @@ class Evaluation:
         self,
         weights: Mapping[str, tf.Variable],
         source: EvaluationInput,
-        model: ModelConfig,
-        compute_dtype: tf.DType,
-        world: World,
+        job: Job,
     ) -> None:
         features, self._rewind = source.tensors()
         batch = Batch(*(features[name] for name in Batch._fields))
         # Only the batch's own sums are float32: an evaluation's totals are added up in float64 on the host.
-        self._sums = tf.stack(network.statistics(weights, batch, model, compute_dtype=compute_dtype))
+        self._sums = tf.stack(network.statistics(weights, batch, job.model, compute_dtype=job.compute_dtype))
         self._num_examples = source.num_examples
-        self._world = world
+        self._world = job.world
+        self._takes_part = job.world.is_root or job.config.run.is_dist_eval_enabled
 
     def run(self, session: tf.compat.v1.Session) -> Evaluated:
         """Evaluates the session's weights. A collective: every rank must enter it."""
         begin = time.monotonic()
-        session.run(self._rewind)
-        totals = np.zeros(len(Statistics._fields))
-        while True:
-            try:
-                totals += session.run(self._sums)
-            except tf.errors.OutOfRangeError:
-                break
+        totals = self._totals(session) if self._takes_part else np.zeros(len(Statistics._fields))
         sums = Statistics(*self._world.sum_numbers(totals))
         num_examples = round(sums.next_sentence_count)
         assert num_examples == self._num_examples, f"evaluated {num_examples} examples of {self._num_examples}"
         return Evaluated(summarize(sums), num_examples, time.monotonic() - begin)
+
+    def _totals(self, session: tf.compat.v1.Session) -> np.ndarray:
+        """This rank's share of the sums, float64."""
+        totals = np.zeros(len(Statistics._fields))
+        session.run(self._rewind)
+        while True:
+            try:
+                totals += session.run(self._sums)
+            except tf.errors.OutOfRangeError:
+                return totals
 
 
 def is_due(step: int, batch_examples: int, start: int, between: int) -> bool:

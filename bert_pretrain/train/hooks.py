@@ -7,34 +7,21 @@ of tensors made by model_fn and looks none up by name.
 from __future__ import annotations
 
 import os
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional
 
 import numpy as np
 import tensorflow as tf
 
-from bert_pretrain.config.training import Config, RunConfig
+from bert_pretrain.config.training import RunConfig
 from bert_pretrain.train import outcome as outcomes
 from bert_pretrain.train.clock import Clock
 from bert_pretrain.train.evaluation import Evaluation, is_due
+from bert_pretrain.train.job import Job
 from bert_pretrain.train.journal import Journal
 from bert_pretrain.train.metrics import summarize
 from bert_pretrain.train.network import Statistics
 from bert_pretrain.train.outcome import Outcome
-
-
-class Watched(NamedTuple):
-    """What each update shows to the hook: tensors before the session's run, NumPy values after it."""
-
-    step: Any  # updates done, this one included
-    position: Any  # updates read from the data before this one; skipped ones count
-    statistics: Any  # [9], Statistics summed over ranks
-    learning_rate: Any
-    gradient_norm: Any
-    square_norms: Any  # [variables], of the gradients
-    finite: Any
-    loss_scale: Any
-    stop_requested: Any  # ranks that were told to stop
-    input_wait_seconds: Any
+from bert_pretrain.train.update import Watched
 
 
 class Surroundings(NamedTuple):
@@ -44,7 +31,6 @@ class Surroundings(NamedTuple):
     journal: Journal
     outcome: Outcome
     record_names: Callable[[int], list[str]]  # position -> this rank's records
-    batch_examples: int  # of an update, all ranks
 
 
 class Saver:
@@ -82,7 +68,7 @@ class TrainingHook(tf.estimator.SessionRunHook):
 
     def __init__(
         self,
-        config: Config,
+        job: Job,
         watched: Watched,
         variable_names: list[str],
         evaluation: Optional[Evaluation],
@@ -91,7 +77,8 @@ class TrainingHook(tf.estimator.SessionRunHook):
         surroundings: Surroundings,
     ) -> None:
         """Without an evaluation nothing is evaluated; the saver is None on ranks that write nothing."""
-        self._config = config
+        self._job = job
+        self._config = job.config
         self._watched = watched
         self._variable_names = variable_names
         self._evaluation = evaluation
@@ -139,11 +126,12 @@ class TrainingHook(tf.estimator.SessionRunHook):
             self._evaluate(session)
         if self._is_target_reached():
             outcome.end = outcomes.TARGET_REACHED
+        outcome.step = self._step
         self._save(session)
 
     def _is_evaluation_due(self) -> bool:
         run = self._config.run
-        return is_due(self._step, self._with.batch_examples, run.samples_start_eval, run.samples_between_eval)
+        return is_due(self._step, self._job.batch_examples, run.samples_start_eval, run.samples_between_eval)
 
     def _report(self, update: Watched) -> None:
         run, journal = self._config.run, self._with.journal
@@ -157,7 +145,7 @@ class TrainingHook(tf.estimator.SessionRunHook):
             journal.events("train", self._step, values)
         if shown:
             values.update(self._with.clock.recent()._asdict())
-            journal.record("train", self._step, self._step * self._with.batch_examples, values)
+            journal.record("train", self._step, self._step * self._job.batch_examples, values)
             journal.line(f"update {self._step}/{self._config.optim.num_train_steps}", values)
 
     def _evaluate(self, session: tf.compat.v1.Session) -> None:
@@ -167,7 +155,7 @@ class TrainingHook(tf.estimator.SessionRunHook):
             outcome.initial = evaluated
         outcome.latest, outcome.latest_update = evaluated, self._step
         values = {**evaluated.metrics, "eval_examples": evaluated.num_examples, "seconds": evaluated.seconds}
-        journal.record("eval", self._step, self._step * self._with.batch_examples, values)
+        journal.record("eval", self._step, self._step * self._job.batch_examples, values)
         journal.events("eval", self._step, evaluated.metrics)
         journal.line(f"evaluation after update {self._step}, {evaluated.num_examples} examples:", evaluated.metrics)
 

@@ -43,7 +43,8 @@ class Journal:
         if is_root:
             self._metrics = _open("output_dir", os.path.join(output_dir, "metrics.jsonl"))
             self._dllog = _open("dllog_path", dllog_path or os.path.join(output_dir, "bert_dllog.json"))
-            self._events = tf.compat.v1.summary.FileWriterCache.get(output_dir)
+            with tf.Graph().as_default():  # FileWriter refuses to be made elsewhere
+                self._events = tf.compat.v1.summary.FileWriter(output_dir)
 
     def say(self, text: str) -> None:
         """One line for the person."""
@@ -98,7 +99,7 @@ class Journal:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-        self._events.flush()
+        self._events.close()
         self._metrics.close()
         self._dllog.close()
 

@@ -80,4 +80,4 @@ def _token_counts(batch: Batch) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     real = tf.cast(batch.example_ids > 0, tf.float32)  # [R, S]
     # 1 + 3 + 5 + ... + (2L - 1) = L^2, so positions alone tell the squared lengths.
     odd = 2.0 * tf.cast(batch.position_ids, tf.float32) + 1.0
-    return tf.reduce_sum(real), tf.reduce_sum(real * odd), tf.size(real, tf.float32)
+    return tf.reduce_sum(real), tf.reduce_sum(real * odd), tf.cast(tf.size(real), tf.float32)

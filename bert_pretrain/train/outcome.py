@@ -21,20 +21,18 @@ class Outcome:
     """What the hooks learn while a run goes on; the loop reads it at the end."""
 
     end: str = COMPLETED
+    step: int = 0  # updates done
     initial: Optional[Evaluated] = None  # before the first update
     latest: Optional[Evaluated] = None
     latest_update: int = -1  # the update after which `latest` was made
 
 
-def results(
-    outcome: Outcome, rates: Rates, ranks: int, device: str, updates: int, examples: int, utilization: Optional[float]
-) -> dict[str, Any]:
+def results(outcome: Outcome, rates: Rates, ranks: int, device: str, examples: int) -> dict[str, Any]:
     """The content of results.json: numbers or null, and two words, device and end."""
-    metrics = outcome.latest.metrics if outcome.latest else {}
     return {
         "ranks": ranks,
         "device": device,
-        "updates": updates,
+        "updates": outcome.step,
         "examples": examples,
         "peak_memory_bytes": peak_memory_bytes(),
         "examples_per_second": rates.examples_per_second,
@@ -43,16 +41,19 @@ def results(
         "padding_share": rates.padding_share,
         "step_seconds": {"median": rates.step_seconds_median, "p95": rates.step_seconds_p95},
         "input_wait_share": rates.input_wait_share,
-        "utilization": utilization,
-        "masked_lm_accuracy": metrics.get("masked_lm_accuracy"),
-        "masked_lm_loss": metrics.get("masked_lm_loss"),
-        "next_sentence_accuracy": metrics.get("next_sentence_accuracy"),
-        "next_sentence_loss": metrics.get("next_sentence_loss"),
-        "eval_examples": outcome.latest.num_examples if outcome.latest else None,
+        "utilization": None,
+        **evaluated(outcome.latest),
         "initial_masked_lm_accuracy": outcome.initial.metrics["masked_lm_accuracy"] if outcome.initial else None,
         "target_reached": outcome.end == TARGET_REACHED,
         "end": outcome.end,
     }
+
+
+def evaluated(latest: Optional[Evaluated]) -> dict[str, Optional[float]]:
+    """The part of results.json that an evaluation fills."""
+    names = ("masked_lm_accuracy", "masked_lm_loss", "next_sentence_accuracy", "next_sentence_loss")
+    metrics = latest.metrics if latest else dict.fromkeys(names)
+    return {**{name: metrics[name] for name in names}, "eval_examples": latest.num_examples if latest else None}
 
 
 def read(output_dir: str) -> Optional[dict[str, Any]]:

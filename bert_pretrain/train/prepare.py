@@ -1,0 +1,93 @@
+"""What is found out, and refused, before anything is started."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple, Optional
+
+from bert_pretrain.config.model import ModelConfig
+from bert_pretrain.config.option import directories
+from bert_pretrain.config.training import Config
+from bert_pretrain.data.input_fn import Source
+from bert_pretrain.data.validation import Limits
+from bert_pretrain.model import variables
+from bert_pretrain.train import checkpoints, device, run_file
+from bert_pretrain.train.device import Device
+from bert_pretrain.world import World
+
+
+class Prepared(NamedTuple):
+    """The inputs of a run, opened and checked."""
+
+    config: Config
+    model: ModelConfig
+    device: Device
+    training: Optional[Source]
+    evaluation: Optional[Source]
+    checkpoint: Optional[str]  # in output_dir, to continue from
+    step: int  # updates that it has behind it
+
+
+def prepare(config: Config, given: set[str], world: World) -> Prepared:
+    """Opens everything that a run reads. ValueError, one line, for the first thing that is wrong.
+
+    `given` names the flags that the person set.
+    """
+    model = ModelConfig.from_json(config.run.bert_config_file)
+    training = _open(config, "input_files_dir", model, world) if config.run.do_train else None
+    evaluation = _open(config, "eval_files_dir", model, world) if config.run.do_eval else None
+    _check_writable(config.run.output_dir)
+    checkpoint = checkpoints.newest(config.run.output_dir)
+    if checkpoint:
+        checkpoints.check_model(checkpoint, "output_dir", variables.shapes(model))
+    return Prepared(
+        config,
+        model,
+        device.choose(config.device, given),
+        training,
+        evaluation,
+        checkpoint,
+        checkpoints.step_of(checkpoint),
+    )
+
+
+def describe(prepared: Prepared, world: World) -> dict[str, Any]:
+    """The content of run.json."""
+    data = {
+        kind: {
+            "fingerprint": source.index.fingerprint,
+            "records": source.index.num_records,
+            "paths": source.index.paths,
+        }
+        for kind, source in (("train", prepared.training), ("eval", prepared.evaluation))
+        if source
+    }
+    dtype = prepared.device.compute_dtype.name
+    return run_file.describe(prepared.config, prepared.model, prepared.device.name, world.size, data, dtype)
+
+
+def _open(config: Config, flag: str, model: ModelConfig, world: World) -> Source:
+    limits = Limits(model.vocab_size, model.type_vocab_size)
+    try:
+        source = Source.open(
+            directories(getattr(config.data, flag)), config.data, limits, rank=world.rank, num_ranks=world.size
+        )
+    except ValueError as error:
+        raise ValueError(f"--{flag}: {error}") from None
+    if source.lengths.seq_length > model.max_position_embeddings:
+        raise ValueError(
+            f"--{flag}: its records have {source.lengths.seq_length} tokens, more than the model's "
+            f"max_position_embeddings {model.max_position_embeddings}; use shorter records or another bert_config.json"
+        )
+    return source
+
+
+def _check_writable(output_dir: str) -> None:
+    probe = os.path.join(output_dir, f".writable-{os.getpid()}")
+    try:
+        os.makedirs(output_dir, exist_ok=True)
+        with open(probe, "w", encoding="utf-8"):
+            pass
+        os.remove(probe)
+    except OSError as error:
+        raise ValueError(f"--output_dir: {output_dir} cannot be written: {error.strerror}") from None

@@ -1,0 +1,73 @@
+"""One big batch (design 5.1, 5.2): however examples are cut into micro-batches and rows, the gradient is the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bert_pretrain.config.training import Config, DataConfig, DeviceConfig, OptimConfig, RunConfig
+from bert_pretrain.data.packing import lay_out
+from bert_pretrain.data.schema import Batch, Examples
+from bert_pretrain.model import variables
+from bert_pretrain.train import update
+from bert_pretrain.train.job import Job
+from bert_pretrain.train.network import Statistics
+from bert_pretrain.world import World
+from tests.train.small import MODEL, random_examples
+
+EXAMPLES = 12
+
+
+def gradient(examples: Examples, rows_per_micro_batch: int, pack: bool, model=MODEL) -> tuple[dict, Statistics]:
+    """Gradient by variable and statistics of one update."""
+    job = Job(Config(RunConfig(), DataConfig(), OptimConfig(), DeviceConfig()), model, World(), tf.float32)
+    with tf.Graph().as_default():
+        weights = variables.create(model, seed=1)
+        batch = Batch(*map(tf.constant, lay_out(examples, rows_per_micro_batch, pack)))
+        zero = tf.constant(0, tf.int64)
+        found, _ = update.gradient(job, batch, weights, tf.constant(1.0), zero, tf.constant(0.0))
+        with tf.compat.v1.Session() as session:
+            session.run(tf.compat.v1.global_variables_initializer())
+            values, statistics = session.run([found.values, found.statistics])
+    return values, Statistics(*statistics)
+
+
+def relative_difference(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
+    difference = sum(float(np.square(one[name] - other[name], dtype=np.float64).sum()) for name in one)
+    return float(np.sqrt(difference / sum(np.square(value, dtype=np.float64).sum() for value in one.values())))
+
+
+@pytest.fixture(scope="module")
+def examples() -> Examples:
+    return random_examples(np.random.default_rng(3), EXAMPLES)
+
+
+@pytest.fixture(scope="module")
+def whole(examples: Examples) -> tuple[dict, Statistics]:
+    return gradient(examples, EXAMPLES, pack=False)
+
+
+@pytest.mark.parametrize("pack", [False, True])
+@pytest.mark.parametrize("rows", [1, 2, 3, 5])
+def test_micro_batches_and_packing_leave_the_gradient_alone(examples, whole, rows: int, pack: bool) -> None:
+    values, statistics = gradient(examples, rows, pack)
+    assert relative_difference(whole[0], values) < 1e-5
+    # Everything but the slots, padding included, is the same.
+    np.testing.assert_allclose(statistics[:8], whole[1][:8], rtol=1e-5)
+
+
+def test_statistics_count_what_the_records_hold(examples: Examples, whole: tuple[dict, Statistics]) -> None:
+    lengths = examples.input_mask.sum(axis=1)
+    assert whole[1].masked_lm_count == (examples.masked_lm_weights > 0).sum()
+    assert whole[1].next_sentence_count == EXAMPLES
+    assert whole[1].tokens == lengths.sum()
+    assert whole[1].squared_lengths == np.square(lengths).sum()
+
+
+def test_dropout_differs_by_update_and_micro_batch_but_not_by_run(examples: Examples) -> None:
+    model = MODEL.__class__(**{**MODEL.__dict__, "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1})
+    first, again = (gradient(examples, 3, True, model)[0] for _ in range(2))
+    for name in first:
+        np.testing.assert_array_equal(first[name], again[name])
+    assert relative_difference(gradient(examples, 3, True)[0], first) > 1e-2
