@@ -134,7 +134,7 @@ def _fill(examples: Examples, lengths: np.ndarray, layout: _Layout, rows_per_mic
     columns = np.arange(layout.width, dtype=np.int32)
     for number, start, length, number_in_row in zip(
         order.tolist(), starts.tolist(), lengths.tolist(), numbers_in_row.tolist()
-    ):  # slices of whole examples cost a third of what indices of all tokens do
+    ):  # slices of whole examples are cheaper than indices of all tokens
         token_ids[start : start + length] = examples.input_ids[number, :length]
         segment_ids[start : start + length] = examples.segment_ids[number, :length]
         position_ids[start : start + length] = columns[:length]

@@ -1,3 +1,5 @@
+import pathlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -81,3 +83,12 @@ def test_tensorflow_names_the_record_whose_lengths_differ():
     records = schema.encode(make_examples(2)) + schema.encode(make_examples(1, seq_length=9))
     with pytest.raises(tf.errors.InvalidArgumentError, match="c:30"):
         parse(records, ["a:10", "b:20", "c:30"])
+
+
+def test_the_documented_table_is_the_schema():
+    text = (pathlib.Path(__file__).parents[2] / "docs" / "data_format.md").read_text(encoding="utf-8")
+    rows = [
+        f"| `{feature.name}` | {'float32' if feature.dtype is float else 'int64'}[{feature.length}] | {feature.meaning} |"
+        for feature in schema.FEATURES
+    ]
+    assert "\n".join(["| feature | on disk | meaning |", "|---|---|---|", *rows, ""]) in text
