@@ -86,7 +86,7 @@ def _write(table: str, facts: tuple[int, int, int], offsets: np.ndarray) -> None
     partial = f"{table}.{os.getpid()}"
     try:
         os.makedirs(os.path.dirname(table), exist_ok=True)
-        np.array([*facts, crc32c(offsets.data), *offsets], "<i8").tofile(partial)
+        np.concatenate([[*facts, crc32c(offsets.data)], offsets]).astype("<i8").tofile(partial)
         os.replace(partial, table)
     except OSError:
         with contextlib.suppress(OSError):

@@ -87,8 +87,6 @@ def test_tensorflow_names_the_record_whose_lengths_differ():
 
 def test_the_documented_table_is_the_schema():
     text = (pathlib.Path(__file__).parents[2] / "docs" / "data_format.md").read_text(encoding="utf-8")
-    rows = [
-        f"| `{feature.name}` | {'float32' if feature.dtype is float else 'int64'}[{feature.length}] | {feature.meaning} |"
-        for feature in schema.FEATURES
-    ]
+    types = {int: "int64", float: "float32"}
+    rows = [f"| `{name}` | {types[dtype]}[{length}] | {meaning} |" for name, length, dtype, meaning in schema.FEATURES]
     assert "\n".join(["| feature | on disk | meaning |", "|---|---|---|", *rows, ""]) in text
