@@ -1,0 +1,32 @@
+# shellcheck shell=bash
+# Sourced by the scripts beside it: $project, use_environment, launch, launch_last, prepare_demo.
+# DRY_RUN=1 prints the commands instead of running them.
+project="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+export BERT_PRETRAIN_CACHE="${BERT_PRETRAIN_CACHE:-$project/.cache}"
+
+# Sets $python to that of an environment with the given parts (--test, --horovod, ...), setting one up when there is none.
+use_environment() { python="$(bash "$project/init_tf.sh" --print-python "$@")"; }
+
+launch() {
+  if [ "${DRY_RUN:-}" = 1 ]; then
+    printf '%q ' "$@" | sed 's/ $//' && echo
+  else
+    "$@"
+  fi
+}
+
+# For the last command of a script: it takes the script's place, so signals and the exit code are its own.
+launch_last() {
+  if [ "${DRY_RUN:-}" = 1 ]; then launch "$@"; else exec "$@"; fi
+}
+
+# Makes the embedded demo's shards, unless they are there, and sets $demo_flags.
+prepare_demo() {
+  local demo="$BERT_PRETRAIN_CACHE/demo"
+  launch "$python" -m bert_pretrain.make_data --demo
+  # shellcheck disable=SC2034  # read by the scripts
+  demo_flags=(
+    "--flagfile=$project/configs/run/demo.flags"
+    "--input_files_dir=$demo/train" "--eval_files_dir=$demo/eval" "--bert_config_file=$demo/bert_config.json"
+  )
+}

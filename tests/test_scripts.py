@@ -1,0 +1,133 @@
+"""What the scripts would run, compared as text; init_tf.sh is stood in for by one that names a python."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SEED_ARGUMENTS = [
+    "--input_files_dir=shards/train",
+    "--init_checkpoint=ckpt/model.ckpt-28252",
+    "--eval_files_dir=shards/eval",
+    "--train_batch_size=6",
+    "--bert_config_file=bert_config.json",
+]
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A copy of the scripts, in a folder with a space in its name, whose environment is /env."""
+    folder = tmp_path / "a project"
+    shutil.copytree(ROOT / "scripts", folder / "scripts")
+    shutil.copytree(ROOT / "configs", folder / "configs")
+    _stand_in(folder, "/env/bin/python")
+    return folder
+
+
+def _stand_in(folder, python, code=0):
+    (folder / "init_tf.sh").write_text(f'echo "init_tf.sh $*" >&2\necho {python}\nexit {code}\n')
+
+
+def _run(project, script, *arguments, cwd=None, **environ):
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}
+    return subprocess.run(
+        ["bash", str(project / "scripts" / script), *arguments],
+        env={**kept, "PYTHONPATH": str(ROOT), "DRY_RUN": "1", **environ},
+        cwd=cwd or project,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def _quoted(path):
+    return str(path).replace(" ", "\\ ")
+
+
+def test_one_card_with_flags_puts_the_seeds_defaults_first(project):
+    done = _run(project, "run_1card_FPS.sh", *SEED_ARGUMENTS)
+    flagfile = f"--flagfile={_quoted(project / 'configs/run/seed_1card.flags')}"
+    assert done.stdout == " ".join(["/env/bin/python -m bert_pretrain.run", flagfile, *SEED_ARGUMENTS]) + "\n"
+    assert done.stderr == "init_tf.sh --print-python\n"
+    assert done.returncode == 0
+
+
+def test_one_card_without_flags_makes_and_trains_the_demo(project, tmp_path):
+    done = _run(project, "run_1card_FPS.sh", cwd=tmp_path)
+    demo = _quoted(project / ".cache/demo")
+    assert done.stdout.splitlines() == [
+        "/env/bin/python -m bert_pretrain.make_data --demo",
+        f"/env/bin/python -m bert_pretrain.run --flagfile={_quoted(project / 'configs/run/demo.flags')} "
+        f"--input_files_dir={demo}/train --eval_files_dir={demo}/eval --bert_config_file={demo}/bert_config.json "
+        f"--output_dir={_quoted(tmp_path / 'results/demo_1card')}",
+    ]
+
+
+def test_the_cache_folder_is_the_users_when_given(project):
+    done = _run(project, "run_1card_FPS.sh", BERT_PRETRAIN_CACHE="/big/cache")
+    assert "--input_files_dir=/big/cache/demo/train" in done.stdout
+
+
+def test_many_cards_with_flags(project):
+    _stand_in(project, sys.executable)
+    done = _run(project, "run_multi_card_FPS.sh", *SEED_ARGUMENTS, "--max_restarts=2", NP="1", OMP_NUM_THREADS="1")
+    pattern = (
+        r"\S*mpirun -np 1( --allow-run-as-root)? --bind-to none "
+        rf"{re.escape(sys.executable)} -m bert_pretrain.run --horovod --intra_op_threads=\d+ "
+        rf"'--flagfile={re.escape(str(project / 'configs/run/seed_multi_card.flags'))}' "
+        + re.escape(" ".join(SEED_ARGUMENTS))
+    )
+    assert re.fullmatch(pattern, done.stdout.strip()), done.stdout
+    assert done.stderr == "init_tf.sh --print-python --horovod\n"
+
+
+def test_many_cards_without_flags_train_the_demo_into_its_own_folder(project):
+    _stand_in(project, sys.executable)
+    done = _run(project, "run_multi_card_FPS.sh", NP="2")
+    assert "make_data --demo" in done.stdout.splitlines()[0]
+    assert f"--output_dir={project}/results/demo_multi_card" in done.stdout.splitlines()[1]
+
+
+def test_many_cards_name_the_launcher_where_no_environment_stands_yet(project):
+    assert _run(project, "run_multi_card_FPS.sh", "--a=b").stdout.startswith("/env/bin/python -m bert_pretrain.launch")
+
+
+def test_a_failing_environment_ends_the_script_with_its_exit_code(project):
+    _stand_in(project, "", code=3)
+    for script in ("run_1card_FPS.sh", "run_multi_card_FPS.sh", "run_tests.sh"):
+        assert _run(project, script, "--a=b").returncode == 3
+
+
+def test_tests_without_horovod_and_torch_say_what_is_left_out(project):
+    done = _run(project, "run_tests.sh", "-x")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "/env/bin/python -m pytest -rs -m not\\ horovod\\ and\\ not\\ interop -x"
+    assert [line.split(", ")[0] for line in lines[1:]] == [
+        "Not run: tests marked horovod",
+        "Not run: tests marked interop",
+    ]
+
+
+def test_tests_are_found_from_the_users_folder(project):
+    (project / "scripts/test_a.py").touch()
+    done = _run(project, "run_tests.sh", "test_a.py::test_b", "-k", "word", cwd=project / "scripts")
+    assert f"{_quoted(project / 'scripts/test_a.py')}::test_b -k word" in done.stdout
+
+
+def test_the_exit_code_is_the_programs(project, tmp_path):
+    failing = tmp_path / "python"
+    failing.write_text("#!/bin/sh\nexit 7\n")
+    failing.chmod(0o755)
+    _stand_in(project, failing)
+    for script in ("run_1card_FPS.sh", "run_multi_card_FPS.sh", "run_tests.sh"):
+        assert _run(project, script, "--a=b", DRY_RUN="").returncode == 7
+
+
+def test_scripts_never_delete():
+    for script in [*ROOT.glob("scripts/*.sh"), ROOT / "init_tf.sh", ROOT / ".ci/run"]:
+        assert not re.search(r"\b(rm|rmdir|drop_caches|unlink)\b", script.read_text()), script
