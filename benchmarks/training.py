@@ -1,0 +1,291 @@
+"""Whole training updates, ours and the peers', side by side: `python -m benchmarks.training --help`.
+
+Every worker is a process of its own. They take turns, a few updates each, round after round, so that a slow minute of
+the machine hits all of them; whoever has no turn is stopped, so that nothing is read ahead at another's expense.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import json
+import os
+import pathlib
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+from typing import NamedTuple
+
+from benchmarks import inputs
+from benchmarks.settings import Settings
+from bert_pretrain.config.model import ModelConfig
+
+_ROOT = pathlib.Path(__file__).parents[1]
+_PEER = "benchmarks.peers"
+WORKERS = {
+    "google": f"{_PEER}.google",
+    "hugging_face": f"{_PEER}.hugging_face",
+    "hugging_face_masked": f"{_PEER}.hugging_face",
+    "hugging_face_compiled": f"{_PEER}.hugging_face",
+}
+# Name -> model JSON, tokens of a record, predictions of a record.
+MODELS = {
+    "tiny-128": ("tiny", 128, 20),
+    "mini-512": ("mini", 512, 76),
+    "small-512": ("small", 512, 76),
+    "base-128": ("base", 128, 20),
+    "base-512": ("base", 512, 76),
+}
+
+
+class Round(NamedTuple):
+    """One worker's turn."""
+
+    seconds: list[float]
+    examples: list[int]
+    losses: list[float]
+    stolen_share: float  # of the machine's time, by other guests of its host
+
+
+class Worker:
+    """A running worker process."""
+
+    def __init__(self, name: str, settings: Settings, directory: pathlib.Path) -> None:
+        self.name = name
+        self.rounds: list[Round] = []
+        self.peak_memory_bytes = 0
+        path = directory / f"{name}.settings.json"
+        dataclasses.replace(settings, worker=name).write(str(path))
+        self._log = directory / f"{name}.log"
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", WORKERS[name], str(path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                cwd=_ROOT,
+            )
+        self.started = self._answer()
+        self.first_loss = self._ask(do="first_loss")["loss"]
+        self.warm_up_seconds: list[float] = []
+
+    def warm_up(self, num_steps: int) -> None:
+        """Untimed but reported: compiling, first allocations, filling of buffers."""
+        answer = self._ask(do="steps", count=num_steps)
+        self.warm_up_seconds = [step[0] for step in answer["steps"]]
+        self.peak_memory_bytes = answer["peak_memory_bytes"]
+
+    def take_turn(self, num_steps: int) -> None:
+        before = _processor_ticks()
+        answer = self._ask(do="steps", count=num_steps)
+        spent = [after - start for after, start in zip(_processor_ticks(), before)]
+        seconds, examples, losses = (list(column) for column in zip(*answer["steps"]))
+        self.rounds.append(Round(seconds, examples, losses, spent[7] / max(1, sum(spent[:8]))))
+        self.peak_memory_bytes = answer["peak_memory_bytes"]
+
+    def pause(self) -> None:
+        self._process.send_signal(signal.SIGSTOP)
+
+    def wake(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
+    def end(self) -> None:
+        """Ends the process, which holds nothing worth keeping."""
+        self._process.kill()
+        self._process.communicate()
+
+    def _ask(self, **request: object) -> dict:
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> dict:
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"worker {self.name} died; {self._log} ends with\n{self._log.read_text()[-2000:]}")
+        return json.loads(line)
+
+
+def compare(settings: Settings, names: list[str], directory: pathlib.Path, arguments: argparse.Namespace) -> list[dict]:
+    """Runs these workers on one job, round by round; a result for each."""
+    workers: list[Worker] = []
+    try:
+        for name in names:
+            _require_memory(workers)
+            workers.append(Worker(name, settings, directory))
+            workers[-1].warm_up(arguments.warm_up_steps)
+            workers[-1].pause()
+        for _ in range(arguments.rounds):
+            for worker in workers:
+                worker.wake()
+                worker.take_turn(arguments.steps_per_round)
+                worker.pause()
+    finally:
+        for worker in workers:
+            worker.end()
+    _check_first_losses(workers)
+    return [_result(worker) for worker in workers]
+
+
+def _require_memory(running: list[Worker]) -> None:
+    """Leaves off before the next worker would take memory that is not there, if it is like those before it."""
+    needed = max((worker.peak_memory_bytes for worker in running), default=0)
+    with open("/proc/meminfo", encoding="ascii") as file:
+        available = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+    if available < needed:
+        raise RuntimeError(
+            f"{available / 2**30:.1f} GiB of memory are left and the largest worker so far took "
+            f"{needed / 2**30:.1f}; run fewer of them at once (--at_once) or free memory"
+        )
+
+
+def _groups(names: list[str], at_once: int) -> list[list[str]]:
+    """The first worker is in every group, so that each other one has been measured beside it."""
+    first, *others = names
+    size = at_once - 1
+    return [[first, *others[start : start + size]] for start in range(0, len(others), size)] or [[first]]
+
+
+def _check_first_losses(workers: list[Worker]) -> None:
+    """All networks must be the same function, or their speeds say nothing."""
+    losses = {worker.name: worker.first_loss for worker in workers}
+    if max(losses.values()) - min(losses.values()) > 1e-4:
+        raise RuntimeError(f"the workers disagree on the first loss: {losses}")
+
+
+def _result(worker: Worker) -> dict:
+    rates = [sum(turn.examples) / sum(turn.seconds) for turn in worker.rounds]
+    seconds = [value for turn in worker.rounds for value in turn.seconds]
+    return {
+        "worker": worker.name,
+        "examples_per_second": statistics.median(rates),
+        "examples_per_second_least": min(rates),
+        "examples_per_second_most": max(rates),
+        "step_seconds_median": statistics.median(seconds),
+        "first_loss": worker.first_loss,
+        "mean_loss": statistics.fmean(loss for turn in worker.rounds for loss in turn.losses),
+        "peak_memory_bytes": worker.peak_memory_bytes,
+        "startup_seconds": worker.started["startup_seconds"],
+        "warm_up_seconds": worker.warm_up_seconds,
+        "stolen_share": statistics.fmean(turn.stolen_share for turn in worker.rounds),
+        "versions": worker.started["versions"],
+        "rounds": [turn._asdict() for turn in worker.rounds],
+    }
+
+
+def _prepare(model: str, lengths: str, arguments: argparse.Namespace, directory: pathlib.Path) -> Settings:
+    """Writes the model's JSON, its first weights and the shards, and tells where they are."""
+    name, seq_length, max_predictions = MODELS[model]
+    values = json.loads((_ROOT / "configs" / "model" / f"{name}.json").read_text())
+    if arguments.dropout is not None:
+        values.update(hidden_dropout_prob=arguments.dropout, attention_probs_dropout_prob=arguments.dropout)
+    config_path, weights = directory / f"{name}.json", directory / f"{name}.npz"
+    config_path.write_text(json.dumps(values))
+    if not weights.exists():
+        inputs.make_weights(str(weights), ModelConfig.from_json(str(config_path)))
+    shards = inputs.make_shards(str(directory), lengths, seq_length, max_predictions, arguments.num_records)
+    return Settings(
+        worker="",
+        model_config=str(config_path),
+        weights=str(weights),
+        shards=tuple(shards),
+        seq_length=seq_length,
+        max_predictions=max_predictions,
+        batch_size=arguments.batch_size,
+        num_accumulation_steps=arguments.num_accumulation_steps,
+        num_threads=arguments.num_threads,
+        optimizer=arguments.optimizer,
+        learning_rate=1e-4,
+        seed=0,
+    )
+
+
+def _table(results: list[dict]) -> str:
+    lines = [
+        "| worker | examples/s | least - most | of the first | step s | first loss | mean loss | GiB | start s |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for result in results:
+        lines.append(
+            f"| {result['worker']} | {result['examples_per_second']:.3f} "
+            f"| {result['examples_per_second_least']:.3f} - {result['examples_per_second_most']:.3f} "
+            f"| {result['examples_per_second'] / results[0]['examples_per_second']:.2f} "
+            f"| {result['step_seconds_median']:.3f} | {result['first_loss']:.5f} | {result['mean_loss']:.3f} "
+            f"| {result['peak_memory_bytes'] / 2**30:.1f} "
+            f"| {result['startup_seconds'] + sum(result['warm_up_seconds']):.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def _processor_ticks() -> list[int]:
+    """user nice system idle iowait irq softirq steal ... since boot, of all processors."""
+    with open("/proc/stat", encoding="ascii") as file:
+        return [int(value) for value in file.readline().split()[1:]]
+
+
+def _processor_name() -> str:
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _arguments(values: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Training updates of several implementations, side by side.")
+    parser.add_argument("--workers", default=",".join(WORKERS), help="Commas; ratios are to the first.")
+    parser.add_argument(
+        "--at_once", type=int, default=2, help="Workers that take turns, the first always among them; memory limits it."
+    )
+    parser.add_argument("--models", default="small-512", help=f"Commas, of {', '.join(MODELS)}.")
+    parser.add_argument("--lengths", default="wiki,full", help="Commas, of wiki and full.")
+    parser.add_argument("--batch_size", type=int, default=6, help="Examples of a micro-batch.")
+    parser.add_argument("--num_accumulation_steps", type=int, default=1, help="Micro-batches of an update.")
+    parser.add_argument("--num_threads", type=int, default=2, help="Threads of each worker.")
+    parser.add_argument("--optimizer", choices=("lamb", "adam"), default="lamb")
+    parser.add_argument("--dropout", type=float, help="Instead of the model's own rates.")
+    parser.add_argument("--num_records", type=int, default=2048, help="Records in the shards.")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps_per_round", type=int, default=4)
+    parser.add_argument("--warm_up_steps", type=int, default=3)
+    parser.add_argument("--output_dir", default="results/benchmarks", help="For the table, JSON, logs and inputs.")
+    arguments = parser.parse_args(values)
+    if arguments.at_once < 2:
+        parser.error("--at_once must be at least 2")
+    for name, allowed in (("workers", WORKERS), ("models", MODELS), ("lengths", ("wiki", "full"))):
+        unknown = set(getattr(arguments, name).split(",")) - set(allowed)
+        if unknown:
+            parser.error(f"--{name}: unknown {', '.join(sorted(unknown))}; there are {', '.join(allowed)}")
+    return arguments
+
+
+def main(values: list[str] | None = None) -> None:
+    """Measures every model on every kind of lengths; prints the tables, leaves training.json and training.md."""
+    arguments = _arguments(values)
+    directory = pathlib.Path(arguments.output_dir).resolve()
+    directory.mkdir(parents=True, exist_ok=True)
+    report = {
+        "date": datetime.date.today().isoformat(),
+        "processor": _processor_name(),
+        "num_processors": os.cpu_count(),
+        "settings": vars(arguments),
+        "comparisons": [],
+    }
+    page = [f"{report['date']}, {report['processor']}, {arguments.num_threads} threads, {arguments.optimizer}"]
+    for model in arguments.models.split(","):
+        for lengths in arguments.lengths.split(","):
+            settings = _prepare(model, lengths, arguments, directory)
+            for group in _groups(arguments.workers.split(","), arguments.at_once):
+                results = compare(settings, group, directory, arguments)
+                report["comparisons"].append({"model": model, "lengths": lengths, "results": results})
+                batch = f"{arguments.num_accumulation_steps} x {arguments.batch_size}"
+                page.append(f"\n{model}, {lengths} lengths, {batch} examples an update\n\n{_table(results)}")
+                print(page[-1], flush=True)
+                (directory / "training.json").write_text(json.dumps(report, indent=1))
+                (directory / "training.md").write_text("\n".join(page) + "\n")
+
+
+if __name__ == "__main__":
+    main()

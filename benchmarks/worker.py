@@ -1,0 +1,77 @@
+"""A worker's side of the protocol: one training job in one process, driven over its standard input and output.
+
+README.md describes the protocol. Standard library only, so that a worker's memory is its framework's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import sys
+import time
+from typing import Callable, NamedTuple, Protocol
+
+from benchmarks.settings import Settings
+
+
+class Step(NamedTuple):
+    """One update: reading its records, forward, backward, optimizer."""
+
+    seconds: float
+    examples: int
+    loss: float  # mean of the micro-batches' losses
+
+
+class Training(Protocol):
+    """One implementation at work."""
+
+    versions: dict[str, str]
+
+    def first_loss(self) -> float:
+        """Loss of the first micro-batch of the first shard, dropout off, weights as they stand before any step."""
+
+    def step(self) -> Step:
+        """Does one update."""
+
+
+def timed(update: Callable[[], float], settings: Settings) -> Step:
+    """Does one update, which returns its loss, and takes the time."""
+    start = time.perf_counter()
+    loss = update()
+    seconds = time.perf_counter() - start
+    return Step(seconds, settings.batch_size * settings.num_accumulation_steps, loss)
+
+
+def serve(make: Callable[[Settings], Training]) -> None:
+    """Builds the job that the settings file in argv[1] describes and answers requests until standard input ends."""
+    start = time.perf_counter()
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever the libraries print goes to the log
+    _offer_to_the_oom_killer()
+    training = make(Settings.read(sys.argv[1]))
+    _say(answers, startup_seconds=time.perf_counter() - start, versions=training.versions)
+    for line in sys.stdin:
+        request = json.loads(line)
+        if request["do"] == "first_loss":
+            _say(answers, loss=training.first_loss())
+        elif request["do"] == "steps":
+            steps = [training.step() for _ in range(request["count"])]
+            _say(answers, steps=steps, peak_memory_bytes=_peak_memory_bytes())
+        else:
+            raise ValueError(f"unknown request {line.strip()}")
+
+
+def _say(answers, **answer: object) -> None:
+    answers.write(json.dumps(answer) + "\n")
+
+
+def _offer_to_the_oom_killer() -> None:
+    """Should memory run out, the machine is to end this process and not somebody's work."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
+
+
+def _peak_memory_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,116 @@
+"""The peers that ours is measured against do the same work: optimizers, records, whole steps."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from benchmarks import inputs, training
+from benchmarks.peers import google_optimizers, records
+from bert_pretrain.data import schema
+from tests.judges.google_modeling import google_code
+from tests.judges.numpy_lamb import NumpyLamb
+from tests.optim import five_updates
+
+_WHY = "the other peer comes with the interop extra: pip install -e .[interop]"
+
+
+def _assert_as_stated(weights_after: list[dict[str, np.ndarray]]) -> None:
+    judge = NumpyLamb(five_updates.start(), 0.9, 0.999, epsilon=1e-6, weight_decay_rate=0.01)
+    for weights, stated in zip(weights_after, five_updates.judged(judge)):
+        for name in five_updates.SHAPES:
+            np.testing.assert_allclose(weights[name], stated.weights[name], rtol=0, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("num_micro_batches", [1, 2])
+def test_lamb_in_googles_place_is_lamb(num_micro_batches, monkeypatch):
+    rule = google_code().optimization.AdamWeightDecayOptimizer
+    apply_gradients = google_optimizers.lamb
+    if num_micro_batches > 1:
+        apply_gradients = google_optimizers.accumulating(apply_gradients, num_micro_batches)
+    monkeypatch.setattr(rule, "apply_gradients", apply_gradients)
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        weights = {
+            name: tf.compat.v1.get_variable(name, initializer=tf.constant(value))
+            for name, value in five_updates.start().items()
+        }
+        fed = {name: tf.compat.v1.placeholder(tf.float32, shape) for name, shape in five_updates.SHAPES.items()}
+        rate = tf.compat.v1.placeholder(tf.float32, [])
+        optimizer = rule(rate, weight_decay_rate=0.01, exclude_from_weight_decay=["LayerNorm", "layer_norm", "bias"])
+        update = optimizer.apply_gradients([(fed[name], weights[name]) for name in fed])
+        add = tf.compat.v1.get_collection(google_optimizers.ADD_MICRO_BATCH) * (num_micro_batches - 1)
+        session.run(tf.compat.v1.global_variables_initializer())
+        after = []
+        for number, learning_rate in enumerate(five_updates.LEARNING_RATES):
+            values = five_updates.gradients(number)
+            feed = {fed[name]: values[name] * five_updates.GRADIENT_SCALE for name in fed}
+            for operation in [*add, update]:
+                session.run(operation, {rate: learning_rate, **feed})
+            after.append(session.run(weights))
+    _assert_as_stated(after)
+
+
+@pytest.mark.interop
+def test_lamb_for_torch_is_lamb():
+    torch = pytest.importorskip("torch", reason=_WHY)
+    from benchmarks.peers.torch_lamb import Lamb
+
+    weights = {name: torch.nn.Parameter(torch.tensor(value)) for name, value in five_updates.start().items()}
+    rule = Lamb(weights.items(), lr=0.0)
+    after = []
+    for number, learning_rate in enumerate(five_updates.LEARNING_RATES):
+        for name, value in five_updates.gradients(number).items():
+            weights[name].grad = torch.tensor(value * five_updates.GRADIENT_SCALE)
+        for group in rule.param_groups:
+            group["lr"] = learning_rate
+        rule.step()
+        after.append({name: value.detach().numpy().copy() for name, value in weights.items()})
+    _assert_as_stated(after)
+
+
+@pytest.mark.parametrize("lengths", ["wiki", "full"])
+def test_records_are_read_without_tensorflow(tmp_path, lengths):
+    paths = inputs.make_shards(str(tmp_path), lengths, seq_length=64, max_predictions=10, num_records=24)
+    read = records.read(paths)
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        serialized = list(tf.compat.v1.io.tf_record_iterator(paths[0]))
+        ours = session.run(schema.parse(tf.constant(serialized), tf.constant([""] * len(serialized)), 64, 10))
+    assert len(read.input_ids) == 24
+    for name in schema.Examples._fields:
+        np.testing.assert_array_equal(getattr(read, name)[: len(serialized)], getattr(ours, name), err_msg=name)
+    num_tokens = read.input_mask.sum(axis=1)
+    assert (num_tokens == 64).all() == (lengths == "full")
+    np.testing.assert_array_equal(
+        read.masked_lm_weights.sum(axis=1), np.clip(np.round(0.15 * num_tokens), 1, 10), err_msg="masked tokens"
+    )
+
+
+@pytest.mark.interop
+@pytest.mark.slow
+def test_workers_take_turns_and_agree_on_the_first_loss(tmp_path):
+    for package in ("torch", "transformers"):
+        pytest.importorskip(package, reason=_WHY)
+    training.main(
+        [
+            *("--workers", "google,hugging_face_masked", "--models", "tiny-128", "--lengths", "wiki"),
+            *("--batch_size", "2", "--num_accumulation_steps", "2", "--num_records", "16", "--rounds", "2"),
+            *("--steps_per_round", "1", "--warm_up_steps", "1", "--output_dir", str(tmp_path)),
+        ]
+    )
+    (comparison,) = json.loads((tmp_path / "training.json").read_text())["comparisons"]
+    results = {result["worker"]: result for result in comparison["results"]}
+    assert list(results) == ["google", "hugging_face_masked"]
+    for result in results.values():
+        assert result["first_loss"] == pytest.approx(results["google"]["first_loss"], abs=1e-4)
+        assert [turn["examples"] for turn in result["rounds"]] == [[4], [4]]
+        assert result["examples_per_second"] > 0
+        assert 9.0 < result["mean_loss"] < 13.0  # ln 30522 + ln 2 = 11.02
+
+
+def test_the_first_worker_is_measured_beside_every_other():
+    assert training._groups(["ours", "a", "b", "c"], at_once=2) == [["ours", "a"], ["ours", "b"], ["ours", "c"]]
+    assert training._groups(["ours", "a", "b", "c"], at_once=3) == [["ours", "a", "b"], ["ours", "c"]]
+    assert training._groups(["ours"], at_once=2) == [["ours"]]
