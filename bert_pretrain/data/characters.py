@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
+from collections.abc import Sequence
+from itertools import compress
 
 # Code points that stand alone as words: the CJK ideograph blocks of google-research/bert's tokenization.py.
 _IDEOGRAPHS = (
     (0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F),
     (0x2B820, 0x2CEAF), (0xF900, 0xFAFF), (0x2F800, 0x2FA1F),
 )  # fmt: skip
-
-_ASCII_WORD = re.compile(r"[0-9A-Za-z]+|[!-/:-@\[-`{-~]")
-_PLAIN = re.compile(r"[!-~]*\Z")
 
 
 class _Cleaning(dict):
@@ -55,10 +53,20 @@ class _Accents(dict):
 _CLEANING, _PUNCTUATION, _ACCENTS = _Cleaning(), _Punctuation(), _Accents()
 
 
-def split_words(text: str, lower_case: bool) -> list[str]:
-    """The words of `text` before WordPiece: cleaned, ideographs and punctuation apart, lower case without accents."""
-    if _PLAIN.match(text):  # ASCII without space or control character: nothing to clean
-        return _ASCII_WORD.findall(text.lower() if lower_case else text)
+def split_words(pieces: Sequence[str], lower_case: bool) -> list[list[str]]:
+    """The words of each piece before WordPiece: cleaned, punctuation and ideographs apart, lower case without accents.
+
+    A piece has no space in it.
+    """
+    is_plain = [piece.isascii() and piece.isprintable() for piece in pieces]
+    plain = "\n".join(compress(pieces, is_plain))  # these need no cleaning, and go through in one call
+    separated = iter((plain.lower() if lower_case else plain).translate(_PUNCTUATION).split("\n"))
+    return [
+        next(separated).split() if known else _split_any(piece, lower_case) for piece, known in zip(pieces, is_plain)
+    ]
+
+
+def _split_any(text: str, lower_case: bool) -> list[str]:
     words = text.translate(_CLEANING).split()
     if lower_case:  # word by word: what becomes of a capital sigma depends on where its word ends
         words = [unicodedata.normalize("NFD", word.lower()).translate(_ACCENTS) for word in words]

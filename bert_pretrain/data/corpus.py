@@ -2,13 +2,47 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import NamedTuple
 
 
-def read_documents(path: str) -> Iterator[list[str]]:
-    """The documents of a text file, each a list of non-empty lines. ValueError names the file and line at fault."""
+class Span(NamedTuple):
+    """Bytes start:end of a text file, which begin and end between documents."""
+
+    path: str
+    start: int
+    end: int
+
+
+def whole(path: str) -> Span:
+    """All of a text file. ValueError for one that cannot be read or holds nothing."""
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
+    if not size:
+        raise ValueError(f"{path}: empty; give text, one sentence a line and a blank line between documents")
+    return Span(path, 0, size)
+
+
+def read_documents(spans: Iterable[Span], as_google: bool = False) -> Iterator[list[str]]:
+    """The documents in order, each a list of non-empty lines. ValueError names the file and byte at fault.
+
+    as_google: as google-research/bert's script reads through TensorFlow's file reader: the end of a file does not end
+    a document, and carriage returns do not exist.
+    """
+    if as_google:
+        lines = chain.from_iterable(map(_lines, spans))
+        return _documents(line.replace("\r", "").strip() for line in lines)
+    return chain.from_iterable(_documents(_lines(span)) for span in spans)
+
+
+def _documents(lines: Iterable[str]) -> Iterator[list[str]]:
     document: list[str] = []
-    for line in read_lines(path):
+    for line in lines:
         if line:
             document.append(line)
         elif document:
@@ -18,24 +52,69 @@ def read_documents(path: str) -> Iterator[list[str]]:
         yield document
 
 
-def read_lines(path: str) -> Iterator[str]:
-    """The lines of a UTF-8 file without white space at their ends. ValueError names the file and line at fault."""
+def _lines(span: Span) -> Iterator[str]:
+    """Lines without white space at their ends."""
+    position = span.start
     try:
-        with open(path, "rb") as file:  # in bytes, where only \n ends a line
-            for number, line in enumerate(file, start=1):
-                try:
-                    yield line.decode("utf-8").strip()
-                except UnicodeDecodeError as error:
-                    raise ValueError(
-                        f"{path}: line {number} is not UTF-8 ({error.reason} at its byte {error.start}); "
-                        f"convert the file, for example with iconv -f latin1 -t utf-8"
-                    ) from None
+        with open(span.path, "rb") as file:  # in bytes, where only \n ends a line
+            file.seek(position)
+            for line in file:
+                if position >= span.end:
+                    return
+                yield line.decode("utf-8").strip()
+                position += len(line)
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+        raise ValueError(f"{span.path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{span.path}: byte {position + error.start} is not UTF-8 ({error.reason}); "
+            f"convert the file, for example with iconv -f latin1 -t utf-8"
+        ) from None
 
 
-def write_documents(path: str, documents: Iterable[list[str]]) -> None:
-    """Writes documents as `read_documents` reads them."""
-    with open(path, "w", encoding="utf-8") as file:
-        for document in documents:
-            file.write("\n".join(document) + "\n\n")
+def divide(spans: list[Span], num_parts: int) -> list[list[Span]]:
+    """Cuts between documents into `num_parts` of about equal size. ValueError where there are too few documents."""
+    total = sum(span.end - span.start for span in spans)
+    cuts = [_next_beginning(spans, total * part // num_parts) for part in range(num_parts)]
+    cuts = [(0, spans[0].start), *cuts[1:], (len(spans), 0)]
+    parts = [_between(spans, begin, end) for begin, end in zip(cuts, cuts[1:])]
+    if not all(parts):
+        num_found = sum(map(bool, parts))
+        raise ValueError(
+            f"{spans[0].path}: too few documents for {num_parts} outputs of about {total // num_parts} bytes, "
+            f"cuts were found for {num_found}; name fewer outputs, or put blank lines between documents"
+        )
+    return parts
+
+
+def _next_beginning(spans: list[Span], offset: int) -> tuple[int, int]:
+    """Which span and byte the first document begins in at or after byte `offset` of all spans in a row."""
+    for number, span in enumerate(spans):
+        size = span.end - span.start
+        if offset < size:
+            return _after_blank_line(span, span.start + offset, number) if offset else (number, span.start)
+        offset -= size
+    return len(spans), 0
+
+
+def _after_blank_line(span: Span, position: int, number: int) -> tuple[int, int]:
+    with open(span.path, "rb") as file:
+        file.seek(position)
+        position += len(file.readline())  # the rest of a line
+        for line in file:
+            position += len(line)
+            if position >= span.end:
+                break
+            if not line.strip():
+                return number, position
+    return number + 1, 0
+
+
+def _between(spans: list[Span], begin: tuple[int, int], end: tuple[int, int]) -> list[Span]:
+    pieces = []
+    for number, span in enumerate(spans[begin[0] : end[0] + 1], start=begin[0]):
+        first = begin[1] if number == begin[0] and begin[1] else span.start
+        last = end[1] if number == end[0] else span.end
+        if first < last:
+            pieces.append(Span(span.path, first, last))
+    return pieces

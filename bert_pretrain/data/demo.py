@@ -9,8 +9,9 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
+from bert_pretrain.config.make_data import ExampleConfig
 from bert_pretrain.config.model import ModelConfig
-from bert_pretrain.data import demo_text, instances, masking, record_bytes, tokens, wordpiece
+from bert_pretrain.data import demo_text, record_bytes, shard_making, tokens, wordpiece
 from bert_pretrain.data.writer import write_shard
 
 _SIDE_FILE = "demo.json"
@@ -66,16 +67,18 @@ def _write_shards(
 ) -> dict:
     text = tokens.tokenize(documents, wordpiece.LineTokenizer(vocabulary, lower_case=True))
     rng = np.random.default_rng([settings.random_seed, num_passes])
-    pairs = instances.draw_pairs(text, settings.max_seq_length, settings.short_seq_prob, num_passes, rng)
-    rule = masking.MaskingRule(
-        settings.masked_lm_prob, settings.max_predictions_per_seq, vocabulary.id("[MASK]"), len(vocabulary.entries)
+    config = ExampleConfig(
+        settings.max_seq_length,
+        settings.max_predictions_per_seq,
+        settings.masked_lm_prob,
+        settings.short_seq_prob,
+        num_passes,
     )
-    order = rng.permutation(len(pairs.a_start))
+    blocks = shard_making.draw_examples(text, config, vocabulary, rng)
+    records = [record for block in blocks for record in record_bytes.records(*block)]
     for number, path in enumerate(paths):
-        mine = instances.Pairs(*(column[order[number :: len(paths)]] for column in pairs))
-        rows = instances.assemble(text, mine, settings.max_seq_length, vocabulary.id("[CLS]"), vocabulary.id("[SEP]"))
-        write_shard(path, record_bytes.records(rows, masking.mask(rows, rule, rng)))
-    return {"documents": text.num_documents, "tokens": len(text.ids), "examples": len(order)}
+        write_shard(path, records[number :: len(paths)])
+    return {"documents": text.num_documents, "tokens": len(text.ids), "examples": len(records)}
 
 
 def _shard_names(num_shards: int) -> list[str]:

@@ -109,21 +109,6 @@ def _truncate(pairs: Pairs, capacity: int, rng: np.random.Generator) -> Pairs:
     )
 
 
-def assemble(text: TokenizedText, pairs: Pairs, max_seq_length: int, cls_id: int, sep_id: int) -> Instances:
-    """[CLS] A [SEP] B [SEP] and padding for each pair."""
-    num_a = (pairs.a_end - pairs.a_start)[:, None]
-    num_tokens = num_a + (pairs.b_end - pairs.b_start)[:, None] + NUM_SPECIAL_TOKENS
-    column = np.arange(max_seq_length)[None, :]
-    in_b = column > num_a + 1
-    source = np.where(in_b, (pairs.b_start[:, None] - num_a - 2) + column, (pairs.a_start - 1)[:, None] + column)
-    ids = text.ids.take(source, mode="clip")  # [E, S]; special and padding columns are overwritten below
-    ids[:, 0] = cls_id
-    np.put_along_axis(ids, num_a + 1, sep_id, axis=1)
-    np.put_along_axis(ids, num_tokens - 1, sep_id, axis=1)
-    ids[column >= num_tokens] = 0
-    return Instances(ids, num_a[:, 0] + 2, num_tokens[:, 0], pairs.is_random_next)
-
-
 class Instances(NamedTuple):
     """E sequences before masking."""
 
@@ -131,3 +116,19 @@ class Instances(NamedTuple):
     num_first: np.ndarray  # [E] int64, tokens with segment 0: [CLS] A [SEP]
     num_tokens: np.ndarray  # [E] int64
     is_random_next: np.ndarray  # [E] bool
+
+
+def assemble(text: TokenizedText, pairs: Pairs, max_seq_length: int, cls_id: int, sep_id: int) -> Instances:
+    """[CLS] A [SEP] B [SEP] and padding for each pair."""
+    num_a = pairs.a_end - pairs.a_start
+    num_tokens = num_a + (pairs.b_end - pairs.b_start) + NUM_SPECIAL_TOKENS
+    column = np.arange(max_seq_length)
+    a_shift, b_shift = pairs.a_start - 1, pairs.b_start - num_a - 2
+    source = np.where(column > num_a[:, None] + 1, b_shift[:, None], a_shift[:, None]) + column
+    ids = text.ids.take(source, mode="clip").astype(np.int32)  # [E, S]; what is no word is overwritten
+    ids *= column < num_tokens[:, None]
+    row = np.arange(len(ids))
+    ids[:, 0] = cls_id
+    ids[row, num_a + 1] = sep_id
+    ids[row, num_tokens - 1] = sep_id
+    return Instances(ids, num_a + 2, num_tokens, pairs.is_random_next)

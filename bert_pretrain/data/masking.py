@@ -13,16 +13,18 @@ import numpy as np
 
 from bert_pretrain.data.instances import Instances
 
+KEPT = -1  # in place of a replacement: the token stays
 _MASK_SHARE, _MASK_OR_KEEP_SHARE = 0.8, 0.9
+_NOWHERE = 0xFFFF  # behind every column
 
 
 class Masking(NamedTuple):
     """What is predicted of E sequences; slots beyond num_masked are 0."""
 
-    input_ids: np.ndarray  # [E, S] int32, with the replacements
-    positions: np.ndarray  # [E, P] int32, ascending
-    ids: np.ndarray  # [E, P] int32, what stood there
-    num_masked: np.ndarray  # [E] int64
+    input_ids: np.ndarray  # [E, S], with the replacements
+    positions: np.ndarray  # [E, P], ascending
+    ids: np.ndarray  # [E, P], what stood there
+    num_masked: np.ndarray  # [E]
 
 
 class MaskingRule(NamedTuple):
@@ -38,58 +40,66 @@ class MaskingRule(NamedTuple):
 def mask(instances: Instances, rule: MaskingRule, rng: np.random.Generator) -> Masking:
     """Chooses and replaces tokens in each sequence."""
     choosable = _choosable(instances)
-    wanted = np.minimum(
-        rule.max_predictions_per_seq, np.maximum(1, np.rint(instances.num_tokens * rule.masked_lm_prob).astype(int))
-    )
+    wanted = np.clip(np.rint(instances.num_tokens * rule.masked_lm_prob), 1, rule.max_predictions_per_seq).astype(int)
     if rule.continues_word is None:
-        chosen = _choose_tokens(choosable, wanted, rule.max_predictions_per_seq, rng)
+        columns = _choose_tokens(choosable, rule.max_predictions_per_seq, rng)
+        num_masked = np.minimum(wanted, choosable.sum(axis=1))
     else:
         starts_word = choosable & ~rule.continues_word[instances.ids]
-        chosen = _choose_words(choosable, starts_word, wanted, rng)
-    row, column = np.nonzero(chosen)  # row by row, columns ascending
-    num_masked = chosen.sum(axis=1)
-    slot = np.arange(len(row)) - np.repeat(np.cumsum(num_masked) - num_masked, num_masked)
-    positions = np.zeros((len(wanted), rule.max_predictions_per_seq), np.int32)
-    ids = np.zeros_like(positions)
-    original = instances.ids[row, column]
-    positions[row, slot], ids[row, slot] = column, original
-    share = rng.random(len(row))
-    anything = rng.integers(0, rule.vocab_size, len(row))
+        columns, num_masked = _choose_words(choosable, starts_word, wanted, rule.max_predictions_per_seq, rng)
+    return replace(instances, columns, num_masked, _replacements(columns.shape, rule, rng))
+
+
+def replace(instances: Instances, columns: np.ndarray, num_masked: np.ndarray, replacements: np.ndarray) -> Masking:
+    """Puts replacements [E, P], or KEPT, in the first num_masked of columns [E, P] of each sequence."""
+    used = np.arange(columns.shape[1]) < num_masked[:, None]
+    by_column = np.argsort(np.where(used, columns, _NOWHERE), axis=1)
+    columns = np.where(used, np.take_along_axis(columns, by_column, axis=1), 0)
+    replacements = np.take_along_axis(replacements, by_column, axis=1)
+    original = np.where(used, np.take_along_axis(instances.ids, columns, axis=1), 0)
     input_ids = instances.ids.copy()
-    input_ids[row, column] = np.where(
-        share < _MASK_SHARE, rule.mask_id, np.where(share < _MASK_OR_KEEP_SHARE, original, anything)
-    )
-    return Masking(input_ids, positions, ids, num_masked)
+    row, slot = np.nonzero(used & (replacements != KEPT))
+    input_ids[row, columns[row, slot]] = replacements[row, slot]
+    return Masking(input_ids, columns, original, num_masked)
+
+
+def _replacements(shape: tuple[int, ...], rule: MaskingRule, rng: np.random.Generator) -> np.ndarray:
+    share = rng.random(shape, dtype=np.float32)
+    anything = rng.integers(0, rule.vocab_size, shape, dtype=np.int32)
+    other = np.where(share < _MASK_OR_KEEP_SHARE, KEPT, anything)
+    return np.where(share < _MASK_SHARE, rule.mask_id, other)
 
 
 def _choosable(instances: Instances) -> np.ndarray:
     """Which columns hold words: [E, S] bool."""
-    column = np.arange(instances.ids.shape[1])[None, :]
-    choosable = (column > 0) & (column < instances.num_tokens[:, None] - 1)
-    np.put_along_axis(choosable, instances.num_first[:, None] - 1, False, axis=1)
+    column = np.arange(instances.ids.shape[1])
+    choosable = column < instances.num_tokens[:, None] - 1
+    choosable[:, 0] = False
+    choosable[np.arange(len(choosable)), instances.num_first - 1] = False
     return choosable
 
 
-def _choose_tokens(
-    choosable: np.ndarray, wanted: np.ndarray, max_predictions: int, rng: np.random.Generator
-) -> np.ndarray:
-    """The `wanted` columns of each row with the smallest random numbers, or all there are: [E, S] bool."""
-    rank = rng.random(choosable.shape, dtype=np.float32)
-    rank[~choosable] = 2.0
-    num_candidates = min(max_predictions, choosable.shape[1] - 1)
-    candidates = np.argpartition(rank, num_candidates, axis=1)[:, :num_candidates]
-    candidate_rank = np.take_along_axis(rank, candidates, axis=1)
-    order = np.argsort(candidate_rank, axis=1)
-    taken = np.arange(num_candidates)[None, :] < np.minimum(wanted, choosable.sum(axis=1))[:, None]
-    chosen = np.zeros(choosable.shape, bool)
-    np.put_along_axis(chosen, np.take_along_axis(candidates, order, axis=1), taken, axis=1)
+def _choose_tokens(choosable: np.ndarray, max_predictions: int, rng: np.random.Generator) -> np.ndarray:
+    """The first columns of each row in random order; what cannot be chosen comes last: [E, P]."""
+    num_columns = choosable.shape[1]
+    # A random number above the column's: sorting moves columns without a slower argsort, and none are equal.
+    keys = rng.integers(0, 1 << 47, choosable.shape, dtype=np.int64)
+    keys = (keys << 16) | np.arange(num_columns)
+    keys[~choosable] = np.iinfo(np.int64).max
+    keys.sort(axis=1)
+    chosen = np.zeros((len(keys), max_predictions), np.int64)
+    chosen[:, :num_columns] = keys[:, :max_predictions] & _NOWHERE
     return chosen
 
 
 def _choose_words(
-    choosable: np.ndarray, starts_word: np.ndarray, wanted: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    """Words of each row in random order, each if it still fits into `wanted`: [E, S] bool."""
+    choosable: np.ndarray,
+    starts_word: np.ndarray,
+    wanted: np.ndarray,
+    max_predictions: int,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Words of each row in random order, each if it still fits into `wanted`: columns [E, P] and their number [E]."""
     num_rows, width = choosable.shape
     first = np.argmax(choosable, axis=1)
     starts_word = starts_word.copy()
@@ -112,4 +122,8 @@ def _choose_words(
         fits = size <= left[going_on]
         left[going_on] -= np.where(fits, size, 0)
         taken[going_on, candidate] = fits
-    return choosable & np.take_along_axis(taken, np.maximum(word, 0), axis=1)
+    row, column = np.nonzero(choosable & np.take_along_axis(taken, np.maximum(word, 0), axis=1))
+    num_masked = np.bincount(row, minlength=num_rows)
+    columns = np.zeros((num_rows, max_predictions), np.int64)
+    columns[row, np.arange(len(row)) - np.repeat(np.cumsum(num_masked) - num_masked, num_masked)] = column
+    return columns, num_masked

@@ -22,32 +22,48 @@ _MAP_ORDER = (
 
 def records(instances: Instances, masking: Masking) -> list[bytes]:
     """The records of E instances."""
-    num_examples, seq_length = masking.input_ids.shape
-    column = np.arange(seq_length)[None, :]
-    is_token = column < instances.num_tokens[:, None]
-    used = np.arange(masking.positions.shape[1])[None, :] < masking.num_masked[:, None]
-    weights = np.where(used, np.float32(1), np.float32(0)).astype("<f4")
-    payloads = {
-        "input_ids": _varints(masking.input_ids),
-        "input_mask": _rows(is_token.astype(np.uint8)),
-        "segment_ids": _rows((is_token & (column >= instances.num_first[:, None])).astype(np.uint8)),
-        "masked_lm_positions": _varints(masking.positions),
-        "masked_lm_ids": _varints(masking.ids),
-        "masked_lm_weights": _rows(weights.view(np.uint8)),
-        "next_sentence_labels": _rows(instances.is_random_next.astype(np.uint8)[:, None]),
-    }
-    assert len(payloads["input_ids"]) == num_examples
-    heads = [functools.partial(_entry_head, name) for name in _MAP_ORDER]
-    return [_record(heads, row) for row in zip(*(payloads[name] for name in _MAP_ORDER))]
+    seq_length, max_predictions = masking.input_ids.shape[1], masking.positions.shape[1]
+    zeros, ones = bytes(seq_length), b"\1" * seq_length
+    labels = [_entry("next_sentence_labels", bytes([label])) for label in (0, 1)]
+    masks = [_entry("input_mask", ones[:num] + zeros[num:]) for num in range(seq_length + 1)]
+    weights = [
+        _entry("masked_lm_weights", np.repeat([1, 0], [num, max_predictions - num]).astype("<f4").tobytes())
+        for num in range(max_predictions + 1)
+    ]
+    segments_head = _entry_head("segment_ids", seq_length)
+    heads = [functools.partial(_entry_head, name) for name in _MAP_ORDER[:3]]
+    rows = zip(
+        _varints(masking.ids),
+        _varints(masking.input_ids),
+        _varints(masking.positions),
+        instances.num_first.tolist(),
+        instances.num_tokens.tolist(),
+        masking.num_masked.tolist(),
+        instances.is_random_next.tolist(),
+    )
+    return [
+        _message(
+            (
+                heads[0](len(ids)), ids,
+                heads[1](len(input_ids)), input_ids,
+                heads[2](len(positions)), positions,
+                labels[is_random_next],
+                masks[num_tokens],
+                weights[num_masked],
+                segments_head, zeros[:num_first], ones[num_first:num_tokens], zeros[num_tokens:],
+            )
+        )
+        for ids, input_ids, positions, num_first, num_tokens, num_masked, is_random_next in rows
+    ]  # fmt: skip
 
 
-def _record(heads: list, payloads: tuple[bytes, ...]) -> bytes:
-    parts = []
-    for head, payload in zip(heads, payloads):
-        parts.append(head(len(payload)))
-        parts.append(payload)
+def _message(parts: tuple[bytes, ...]) -> bytes:
     features = b"".join(parts)
     return _features_head(len(features)) + features
+
+
+def _entry(name: str, payload: bytes) -> bytes:
+    return _entry_head(name, len(payload)) + payload
 
 
 @functools.cache
@@ -81,20 +97,23 @@ def _varint(value: int) -> bytes:
 
 
 def _varints(values: np.ndarray) -> list[bytes]:
-    """Each row of non-negative whole numbers as packed varints: seven bits a byte, low ones first."""
-    num_bytes = max(1, -(-int(values.max(initial=0)).bit_length() // 7))
-    shifts = 7 * np.arange(num_bytes)
-    rest = values[:, :, None] >> shifts  # [E, W, bytes]
-    present = rest > 0
-    present[:, :, 0] = True
-    encoded = (rest & 127).astype(np.uint8)
-    encoded[:, :, :-1] |= present[:, :, 1:].astype(np.uint8) << 7  # more bytes follow
+    """Each row of whole numbers below 2**28 as packed varints: seven bits a byte, low ones first."""
+    encoded = _varint_table(int(values.max(initial=0)) + 1).take(values).view(np.uint8)  # [E, 4 * W]
+    present = encoded != 0  # so it is: a varint's last byte has its high bits, the others say that more follow
+    present[:, ::4] = True
     flat = encoded[present].tobytes()
-    ends = np.cumsum(present.sum(axis=(1, 2))).tolist()
+    ends = np.cumsum(np.count_nonzero(present, axis=1)).tolist()
     return [flat[start:end] for start, end in zip([0, *ends], ends)]
 
 
-def _rows(values: np.ndarray) -> list[bytes]:
-    """Each row of a byte matrix."""
-    flat, width = values.tobytes(), values.shape[1]
-    return [flat[start : start + width] for start in range(0, len(flat), width)]
+@functools.lru_cache(maxsize=8)
+def _varint_table(size: int) -> np.ndarray:
+    """Varints of 0, 1, ... as four bytes each, zeros behind the last."""
+    assert size <= 1 << 28
+    values = np.arange(size, dtype=np.uint32)
+    table = np.zeros((size, 4), np.uint8)
+    for byte in range(4):
+        rest = values >> np.uint32(7 * byte)
+        more = (rest >= 128).astype(np.uint8) << 7
+        table[:, byte] = (rest & 127).astype(np.uint8) | more
+    return table.view("<u4").ravel()

@@ -7,7 +7,7 @@ becomes the same tokens. Each different piece is tokenized once and looked up fr
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -34,7 +34,7 @@ def load_vocabulary(path: str) -> Vocabulary:
     """Reads a vocab.txt, one entry a line; like Google, a repeated entry does not count a second time."""
     try:
         with open(path, encoding="utf-8", newline="\n") as file:
-            entries = tuple(dict.fromkeys(line.strip() for line in file))
+            entries = tuple(dict.fromkeys(line.replace("\r", "").strip() for line in file))
     except OSError as error:
         raise ValueError(f"--vocab_file: {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -60,7 +60,7 @@ def train_vocabulary(lines: Iterable[str], size: int, lower_case: bool) -> Vocab
     for line in lines:
         for piece in line.split(" "):
             words[piece] = words.get(piece, 0) + 1
-    text = [(split_words(piece, lower_case), count) for piece, count in words.items()]
+    text = list(zip(split_words(list(words), lower_case), words.values()))
     alphabet = sorted({char for piece, _ in text for word in piece for char in word})
     # Numbering the alphabet first decides ties between equally frequent pairs; the library's own numbers for the
     # ## characters follow a hash order that differs from run to run.
@@ -85,37 +85,67 @@ class LineTokenizer:
         self._wordpiece = Tokenizer(
             models.WordPiece(numbered, unk_token="[UNK]", max_input_chars_per_word=_MAX_WORD_CHARS)
         )
-        self._wordpiece.pre_tokenizer = pre_tokenizers.CharDelimiterSplit(" ")
         self._forget()
 
     def _forget(self) -> None:
-        self._numbers: dict[str, int] = {}  # piece -> its row in the two arrays below
-        self._piece_ids = np.empty(0, np.int32)
-        self._piece_starts = np.zeros(1, np.int64)
+        self._pieces, self._words = _Known(), _Known()
 
     def encode(self, lines: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids of all lines in a row, int32 [T], and the number of tokens of each line, int64 [len(lines)]."""
-        split = [line.split(" ") for line in lines]
-        pieces = list(chain.from_iterable(split))
-        if len(self._numbers) > _MAX_CACHED_PIECES:
+        """Token ids of all lines in a row, int32 [T], and the number of tokens of each line, int64 [len(lines)].
+
+        A line has no line feed in it.
+        """
+        if len(self._pieces) > _MAX_CACHED_PIECES:
             self._forget()
-        self._learn([piece for piece in dict.fromkeys(pieces) if piece not in self._numbers])
-        rows = np.fromiter(map(self._numbers.__getitem__, pieces), np.int64, len(pieces))
-        starts, sizes = self._piece_starts[rows], np.diff(self._piece_starts)[rows]
-        ends = np.cumsum(sizes)
-        within = np.arange(sizes.sum()) - np.repeat(ends - sizes, sizes)
-        ids = self._piece_ids[np.repeat(starts, sizes) + within]
-        last_pieces = np.cumsum([len(line) for line in split], dtype=np.int64)
-        line_ends = np.concatenate([[0], ends])[last_pieces]
+        rows = self._pieces.rows(" \n ".join(lines).split(" "))
+        new_pieces = self._pieces.without_ids()
+        if new_pieces:
+            self._pieces.learn(*self._encode_pieces(new_pieces))
+        ids, num_ids = self._pieces.ids(rows)
+        line_feeds = np.flatnonzero(rows == self._pieces.get("\n", -1))
+        assert len(line_feeds) == max(len(lines) - 1, 0)
+        line_ends = np.append(np.cumsum(num_ids)[line_feeds], len(ids))[: len(lines)]
         return ids, np.diff(line_ends, prepend=0)
 
-    def _learn(self, pieces: list[str]) -> None:
-        if not pieces:
-            return
-        texts = [" ".join(split_words(piece, self._lower_case)) for piece in pieces]
-        encoded = [encoding.ids for encoding in self._wordpiece.encode_batch_fast(texts, add_special_tokens=False)]
-        self._numbers.update(zip(pieces, range(len(self._numbers), len(self._numbers) + len(pieces))))
-        new_ids = np.fromiter(chain.from_iterable(encoded), np.int32)
-        new_ends = self._piece_starts[-1] + np.cumsum([len(ids) for ids in encoded])
-        self._piece_ids = np.concatenate([self._piece_ids, new_ids])
-        self._piece_starts = np.concatenate([self._piece_starts, new_ends])
+    def _encode_pieces(self, pieces: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of all pieces in a row, and how many belong to each."""
+        split = split_words(pieces, self._lower_case)
+        rows = self._words.rows(list(chain.from_iterable(split)))
+        new_words = self._words.without_ids()
+        if new_words:
+            encoded = [code.ids for code in self._wordpiece.encode_batch_fast(new_words, add_special_tokens=False)]
+            self._words.learn(np.fromiter(chain.from_iterable(encoded), np.int32), np.array([*map(len, encoded)]))
+        ids, num_ids = self._words.ids(rows)
+        ends = np.append(0, np.cumsum(num_ids))[np.cumsum([*map(len, split)])]
+        return ids, np.diff(ends, prepend=0)
+
+
+class _Known(dict):
+    """Strings, numbered as they come, and the token ids of each."""
+
+    def __init__(self) -> None:
+        self._ids = np.zeros(0, np.int32)
+        self._starts = np.zeros(1, np.int64)
+
+    def __missing__(self, text: str) -> int:
+        self[text] = number = len(self)
+        return number
+
+    def rows(self, texts: list[str]) -> np.ndarray:
+        """The number of each text; new ones are numbered, and must be learned next."""
+        return np.fromiter(map(self.__getitem__, texts), np.int64, len(texts))
+
+    def without_ids(self) -> list[str]:
+        """The texts that were numbered but not learned."""
+        return list(islice(self, len(self._starts) - 1, None))
+
+    def learn(self, ids: np.ndarray, num_ids: np.ndarray) -> None:
+        """Takes the ids of the texts without, in a row, and how many belong to each."""
+        self._starts = np.append(self._starts, self._starts[-1] + np.cumsum(num_ids))
+        self._ids = np.append(self._ids, ids)
+
+    def ids(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of numbered texts in a row, and how many belong to each."""
+        starts, num_ids = self._starts[rows], np.diff(self._starts)[rows]
+        before = np.cumsum(num_ids) - num_ids
+        return self._ids[np.repeat(starts - before, num_ids) + np.arange(num_ids.sum())], num_ids
