@@ -1,0 +1,92 @@
+"""Whole runs of the training door: in this process where that suffices, in one of their own where they must die."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from bert_pretrain.config.model import ModelConfig
+from bert_pretrain.config.training import Config, DataConfig, DeviceConfig, OptimConfig, RunConfig
+from bert_pretrain.train import loop
+from tests.train.small import MODEL, write_shards
+
+WITH_DROPOUT = dataclasses.replace(MODEL, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1)
+
+
+def write_model(path: Path, model: ModelConfig = WITH_DROPOUT) -> str:
+    """A bert_config.json; returns its path."""
+    path.write_text(json.dumps(dataclasses.asdict(model)))
+    return str(path)
+
+
+def make_data(root: Path) -> dict[str, str]:
+    """Shards for training and evaluation and a model; returns the settings that point at them."""
+    return {
+        "input_files_dir": write_shards(root / "train", 0, [40, 30, 50]),
+        "eval_files_dir": write_shards(root / "eval", 1, [503, 500]),
+        "bert_config_file": write_model(root / "bert_config.json"),
+    }
+
+
+def settings(**changes: object) -> dict[str, object]:
+    """Twelve updates of 2 x 3 examples, a checkpoint every five."""
+    return {
+        "do_train": True,
+        "train_batch_size": 3,
+        "num_accumulation_steps": 2,
+        "num_train_steps": 12,
+        "num_warmup_steps": 2,
+        "learning_rate": 1e-2,
+        "save_checkpoints_steps": 5,
+        "display_loss_steps": 1,
+        "eval_batch_size": 24,
+        **changes,
+    }
+
+
+def make_config(**values: object) -> Config:
+    """A Config from flat settings."""
+    parts = {}
+    for name, kind in (("run", RunConfig), ("data", DataConfig), ("optim", OptimConfig), ("device", DeviceConfig)):
+        own = {field.name for field in dataclasses.fields(kind)} & set(values)
+        parts[name] = kind(**{key: values.pop(key) for key in own})
+    assert not values, f"no such settings: {sorted(values)}"
+    return Config(**parts)
+
+
+def train(**values: object) -> dict[str, object]:
+    """Runs in this process; returns results.json."""
+    config = make_config(**values)
+    config.check()
+    assert loop.run(config, set(values)) == 0
+    return json.loads((Path(config.run.output_dir) / "results.json").read_text())
+
+
+def flags(**values: object) -> list[str]:
+    """The settings as a command line."""
+    return [f"--{name}={value}" for name, value in values.items()]
+
+
+def start(arguments: list[str], before: str = "", launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
+    """Runs the door in a process of its own; `before` is Python that the process executes first."""
+    code = f"{before}\nimport runpy\nrunpy.run_module('bert_pretrain.run', run_name='__main__', alter_sys=True)\n"
+    command = [*launcher, sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+def tensors(prefix: Path) -> dict[str, np.ndarray]:
+    """Everything that a checkpoint holds."""
+    reader = tf.train.load_checkpoint(str(prefix))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def metrics(output_dir: Path, kind: str) -> list[dict]:
+    """The points of one kind in metrics.jsonl."""
+    lines = (output_dir / "metrics.jsonl").read_text().splitlines()
+    return [point for point in map(json.loads, lines) if point["kind"] == kind]

@@ -1,0 +1,211 @@
+"""Bad input of one process (design 6): one line that says what, where and the remedy; exit code 2; nothing lost."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+import pytest
+
+from bert_pretrain.data.schema import encode
+from bert_pretrain.data.writer import write_shard
+from tests.e2e import runs
+from tests.train.small import MODEL, random_examples, write_shards
+
+Settings = dict[str, object]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Settings:
+    return runs.make_data(tmp_path / "data")
+
+
+def damage(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 0xFF
+    path.write_bytes(content)
+
+
+def change_records(directory: str, **columns: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Replaces the first shard's records by ones whose columns are changed."""
+    examples = random_examples(np.random.default_rng(5), 40)
+    changed = examples._replace(**{name: change(getattr(examples, name)) for name, change in columns.items()})
+    write_shard(f"{directory}/part-00000.tfrecord", encode(changed))
+
+
+def no_directory(data: Settings, tmp_path: Path) -> Settings:
+    return {"input_files_dir": str(tmp_path / "nowhere")}
+
+
+def empty_directory(data: Settings, tmp_path: Path) -> Settings:
+    (tmp_path / "empty").mkdir()
+    return {"input_files_dir": str(tmp_path / "empty")}
+
+
+def stray_file(data: Settings, tmp_path: Path) -> Settings:
+    Path(data["input_files_dir"], "readme.txt").write_text("these are the shards of last week")
+    return {}
+
+
+def truncated_shard(data: Settings, tmp_path: Path) -> Settings:
+    path = Path(data["input_files_dir"], "part-00001.tfrecord")
+    os.truncate(path, path.stat().st_size - 7)
+    return {}
+
+
+def corrupt_record(data: Settings, tmp_path: Path) -> Settings:
+    for number in range(3):
+        damage(Path(data["input_files_dir"], f"part-0000{number}.tfrecord"), 40)
+    return {}
+
+
+def wrong_length_flag(data: Settings, tmp_path: Path) -> Settings:
+    return {"max_seq_length": 128}
+
+
+def mixed_lengths(data: Settings, tmp_path: Path) -> Settings:
+    examples = random_examples(np.random.default_rng(5), 4, seq_length=32)
+    write_shard(f"{data['input_files_dir']}/part-00009.tfrecord", encode(examples))
+    return {}
+
+
+def longer_than_the_model(data: Settings, tmp_path: Path) -> Settings:
+    model = dataclasses.replace(MODEL, max_position_embeddings=32)
+    return {"bert_config_file": runs.write_model(tmp_path / "short.json", model)}
+
+
+def token_beyond_the_vocabulary(data: Settings, tmp_path: Path) -> Settings:
+    model = dataclasses.replace(MODEL, vocab_size=50)
+    return {"bert_config_file": runs.write_model(tmp_path / "small.json", model)}
+
+
+def position_beyond_the_sequence(data: Settings, tmp_path: Path) -> Settings:
+    change_records(data["input_files_dir"], masked_lm_positions=lambda p: np.full_like(p, 64))
+    return {}
+
+
+def unknown_config_key(data: Settings, tmp_path: Path) -> Settings:
+    path = tmp_path / "typo.json"
+    path.write_text(json.dumps({**dataclasses.asdict(MODEL), "hiden_size": 3}))
+    return {"bert_config_file": str(path)}
+
+
+def no_such_checkpoint(data: Settings, tmp_path: Path) -> Settings:
+    return {"init_checkpoint": str(tmp_path / "model.ckpt-28252")}
+
+
+def checkpoint_without_data(data: Settings, tmp_path: Path) -> Settings:
+    runs.train(**data, **{**runs.settings(output_dir=str(tmp_path / "made")), "num_train_steps": 1})
+    os.remove(tmp_path / "made" / "model.ckpt-1.data-00000-of-00001")
+    return {"init_checkpoint": str(tmp_path / "made" / "model.ckpt-1")}
+
+
+def checkpoint_of_another_vocabulary(data: Settings, tmp_path: Path) -> Settings:
+    runs.train(**data, **{**runs.settings(output_dir=str(tmp_path / "made")), "num_train_steps": 1})
+    model = dataclasses.replace(MODEL, vocab_size=120)
+    return {
+        "init_checkpoint": str(tmp_path / "made" / "model.ckpt-1"),
+        "bert_config_file": runs.write_model(tmp_path / "larger.json", model),
+    }
+
+
+def output_dir_of_another_model(data: Settings, tmp_path: Path) -> Settings:
+    runs.train(**data, **{**runs.settings(output_dir=str(tmp_path / "made")), "num_train_steps": 1})
+    model = dataclasses.replace(MODEL, intermediate_size=32)
+    return {
+        "output_dir": str(tmp_path / "made"),
+        "bert_config_file": runs.write_model(tmp_path / "other.json", model),
+    }
+
+
+def output_dir_of_other_data(data: Settings, tmp_path: Path) -> Settings:
+    runs.train(**data, **{**runs.settings(output_dir=str(tmp_path / "made")), "num_train_steps": 1})
+    return {
+        "output_dir": str(tmp_path / "made"),
+        "input_files_dir": write_shards(tmp_path / "others", 9, [17]),
+    }
+
+
+def output_dir_is_a_file(data: Settings, tmp_path: Path) -> Settings:
+    (tmp_path / "file").write_text("")
+    return {"output_dir": str(tmp_path / "file")}
+
+
+def horovod_without_a_launcher(data: Settings, tmp_path: Path) -> Settings:
+    return {"horovod": True}
+
+
+def gradient_not_finite(data: Settings, tmp_path: Path) -> Settings:
+    return {"learning_rate": 1e30, "optimizer_type": "adam", "num_warmup_steps": 0}
+
+
+CASES = {
+    no_directory: ["--input_files_dir", "nowhere: no such directory"],
+    empty_directory: ["--input_files_dir", "no TFRecord files in this directory"],
+    stray_file: ["readme.txt: not a TFRecord file", "--skip_unreadable"],
+    truncated_shard: ["part-00001.tfrecord:"],
+    corrupt_record: ["tfrecord:0: the record at this byte is damaged"],
+    wrong_length_flag: ["--max_seq_length is 128, but the records of", "have 64"],
+    mixed_lengths: ["part-00009.tfrecord:0: records here have 32 tokens"],
+    longer_than_the_model: ["64 tokens, more than the model's max_position_embeddings 32"],
+    token_beyond_the_vocabulary: ["input_ids", "the model has vocab_size 50"],
+    position_beyond_the_sequence: ["masked_lm_positions", "part-00000.tfrecord:"],
+    unknown_config_key: ["typo.json: unknown keys hiden_size"],
+    no_such_checkpoint: ["--init_checkpoint:", "model.ckpt-28252.index does not exist"],
+    checkpoint_without_data: ["model.ckpt-1.index is there but its .data files are not"],
+    checkpoint_of_another_vocabulary: [
+        "44 of 46 variables matched, 2 of another shape",
+        "bert/embeddings/word_embeddings: checkpoint [97, 32], model [120, 32]",
+    ],
+    output_dir_of_another_model: ["--output_dir:", "is another model's"],
+    output_dir_of_other_data: ["--output_dir:", "holds a run with train data"],
+    output_dir_is_a_file: ["--output_dir:", "cannot be written"],
+    horovod_without_a_launcher: ["--horovod: not started by mpirun or horovodrun"],
+    gradient_not_finite: ["the gradient is not finite, first at", "its records are", "part-0000"],
+}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def test_one_line_and_the_cause(case: Callable, data: Settings, tmp_path: Path) -> None:
+    values = {**data, **runs.settings(output_dir=str(tmp_path / "out")), **case(data, tmp_path)}
+    with pytest.raises(ValueError) as error:
+        runs.train(**values)
+    message = str(error.value)
+    assert "\n" not in message
+    for part in CASES[case]:
+        assert part in message
+
+
+def test_a_person_sees_one_line_and_exit_code_2(data: Settings, tmp_path: Path) -> None:
+    values = {**data, **runs.settings(output_dir=str(tmp_path / "out")), **corrupt_record(data, tmp_path)}
+    done = runs.start(runs.flags(**values))
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    told_more = runs.start([*runs.flags(**values), "--verbose_logging"])
+    assert told_more.returncode == 2 and "Traceback" in told_more.stderr
+
+
+def test_stray_files_can_be_left_out_by_name(data: Settings, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    stray_file(data, tmp_path)
+    values = {**runs.settings(output_dir=str(tmp_path / "out")), "num_train_steps": 1}
+    assert runs.train(**data, **values, skip_unreadable=True)["updates"] == 1
+    assert "left out" in capsys.readouterr().err
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(data: Settings, tmp_path: Path) -> None:
+    output_dir = tmp_path / "out"
+    runs.train(**data, **{**runs.settings(output_dir=str(output_dir)), "num_train_steps": 5})
+    kept = runs.tensors(output_dir / "model.ckpt-5")
+    # A directory where the next checkpoint's file must go refuses it as a full disk would.
+    (output_dir / "model.ckpt-10.index").mkdir()
+    with pytest.raises(ValueError, match=r"model\.ckpt-10 cannot be written.*earlier checkpoints are untouched"):
+        runs.train(**data, **runs.settings(output_dir=str(output_dir)))
+    shutil.rmtree(output_dir / "model.ckpt-10.index")
+    for name, value in runs.tensors(output_dir / "model.ckpt-5").items():
+        np.testing.assert_array_equal(value, kept[name])
