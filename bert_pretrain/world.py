@@ -63,7 +63,9 @@ class HorovodWorld(World):
         try:
             import horovod.tensorflow as hvd
         except ImportError as error:
-            raise ValueError(f"--horovod: Horovod cannot be imported ({error}); run: bash init_tf.sh --horovod") from None
+            raise ValueError(
+                f"--horovod: Horovod cannot be imported ({error}); run: bash init_tf.sh --horovod"
+            ) from None
         hvd.init()
         self._hvd = hvd
         self.rank, self.size, self.local_rank = hvd.rank(), hvd.size(), hvd.local_rank()

@@ -39,16 +39,22 @@ def open_reader(prefix: str, flag: str) -> tf.train.CheckpointReader:
 
 
 def compare(reader: tf.train.CheckpointReader, wanted: Mapping[str, Iterable[int]]) -> Comparison:
-    """Sorts variables into matched, missing, mis-shaped and extra; a variable counts once."""
-    held = reader.get_variable_to_shape_map()
-    missing = [name for name in wanted if name not in held]
-    differing = [name for name, shape in wanted.items() if name in held and list(shape) != list(held[name])]
+    """Sorts float32 variables into matched, missing, mis-shaped and extra; each counts once."""
+    dtypes = reader.get_variable_to_dtype_map()
+    held = {name: f"{list(shape)}{_dtype(dtypes[name])}" for name, shape in reader.get_variable_to_shape_map().items()}
+    needed = {name: f"{list(shape)}" for name, shape in wanted.items()}
+    differing = [name for name in needed if name in held and needed[name] != held[name]]
     return Comparison(
-        matched=[name for name in wanted if name in held and name not in differing],
-        missing=missing,
-        misshaped=[f"{name}: checkpoint {list(held[name])}, model {list(wanted[name])}" for name in differing],
-        extra=sorted(set(held) - set(wanted)),
+        matched=[name for name in needed if name in held and name not in differing],
+        missing=[name for name in needed if name not in held],
+        misshaped=[f"{name}: checkpoint {held[name]}, model {needed[name]}" for name in differing],
+        extra=sorted(set(held) - set(needed)),
     )
+
+
+def _dtype(dtype: tf.DType) -> str:
+    """Nothing for float32, which everything that is loaded has."""
+    return "" if dtype == tf.float32 else f" {dtype.name}"
 
 
 def check_model(prefix: str, flag: str, shapes: Mapping[str, Shape]) -> None:

@@ -13,7 +13,9 @@ import tensorflow as tf
 
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.training import Config, DataConfig, DeviceConfig, OptimConfig, RunConfig
+from bert_pretrain.model import variables
 from bert_pretrain.train import loop
+from tests.golden import checkpoint as golden
 from tests.train.small import MODEL, write_shards
 
 WITH_DROPOUT = dataclasses.replace(MODEL, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1)
@@ -23,6 +25,21 @@ def write_model(path: Path, model: ModelConfig = WITH_DROPOUT) -> str:
     """A bert_config.json; returns its path."""
     path.write_text(json.dumps(dataclasses.asdict(model)))
     return str(path)
+
+
+def write_mlperf_checkpoint(prefix: str, model: ModelConfig) -> None:
+    """A checkpoint with the 1,197 names of MLPerf's model.ckpt-28252 and random values, for a model of its depth."""
+    random, shapes = np.random.default_rng(0), variables.shapes(model)
+    with tf.Graph().as_default():
+        for name in golden.entries():
+            shape = shapes.get(name.removesuffix("/LAMB_1").removesuffix("/LAMB"), ())
+            value = np.abs(0.02 * random.standard_normal(shape, np.float32), dtype=np.float32)
+            value = np.int64(28252) if name == "global_step" else value
+            start = tf.compat.v1.placeholder_with_default(value, shape)
+            tf.compat.v1.get_variable(name, initializer=start, use_resource=True)
+        with tf.compat.v1.Session() as session:
+            session.run(tf.compat.v1.global_variables_initializer())
+            tf.compat.v1.train.Saver().save(session, prefix, write_meta_graph=False)
 
 
 def make_data(root: Path) -> dict[str, str]:
