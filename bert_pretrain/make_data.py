@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from tqdm import tqdm
+
 from bert_pretrain import cli
 from bert_pretrain.config.make_data import ExampleConfig, MakeDataConfig
 from bert_pretrain.config.option import require
-from bert_pretrain.data import corpus, shard_making, wordpiece
+from bert_pretrain.data import articles, corpus, parallel, shard_making, wordpiece
 from bert_pretrain.data.demo import make_demo
+
+_LOG_SECONDS = 10  # between lines of progress where there is no terminal
 
 
 def _run() -> int:
@@ -15,19 +25,14 @@ def _run() -> int:
     example_config.check()
     if config.demo:
         return _make_demo(config)
-    spans = shard_making.find_text(config.input_file)
-    if config.train_vocab:
-        return _train_vocabulary(spans, config, example_config)
-    vocabulary = wordpiece.load_vocabulary(config.vocab_file)
-    if config.output_dir:
-        tasks = shard_making.tasks_for_directory(spans, config.output_dir)
-    else:
-        outputs = [path.strip() for path in config.output_file.split(",")]
-        tasks = shard_making.tasks_for_files(spans, outputs, example_config.mode)
-    for task in tasks:
-        counts = shard_making.make(task, example_config, vocabulary)
-        print(f"{', '.join(task.outputs)}: {counts.examples} examples of {counts.documents} documents")
-    return 0
+    with parallel.workers(config.num_processes or parallel.num_cores()) as workers:
+        if workers is None:  # a rank that has done its part
+            return 0
+        if config.make_text:
+            return _make_text(config, workers)
+        if config.train_vocab:
+            return _train_vocabulary(config, example_config)
+        return _make_shards(config, example_config, workers)
 
 
 def _make_demo(config: MakeDataConfig) -> int:
@@ -39,12 +44,75 @@ def _make_demo(config: MakeDataConfig) -> int:
     return 0
 
 
-def _train_vocabulary(spans: list[corpus.Span], config: MakeDataConfig, example_config: ExampleConfig) -> int:
+def _make_text(config: MakeDataConfig, workers: parallel.Workers) -> int:
+    tasks = articles.plan(config.input_file, config.output_dir, config.num_held_out, config.language)
+    todo = articles.unfinished(tasks)
+    sizes = [corpus.whole(task.source).end for task in todo]
+    results = _work_through(workers, articles.make, todo, sizes, len(tasks))
+    num_train, num_held_out = (sum(column) for column in zip(*results)) if results else (0, 0)
+    print(f"{config.output_dir}: {num_train} articles for training and {num_held_out} held out, from {len(todo)} files")
+    return 0
+
+
+def _train_vocabulary(config: MakeDataConfig, example_config: ExampleConfig) -> int:
+    spans = shard_making.find_text(config.input_file)
     lines = (line for document in corpus.read_documents(spans) for line in document)
     vocabulary = wordpiece.train_vocabulary(lines, config.vocab_size, example_config.do_lower_case)
     wordpiece.write_vocabulary(config.vocab_file, vocabulary)
     print(f"{config.vocab_file}: {len(vocabulary.entries)} entries")
     return 0
+
+
+def _make_shards(config: MakeDataConfig, example_config: ExampleConfig, workers: parallel.Workers) -> int:
+    wordpiece.load_vocabulary(config.vocab_file)  # a bad one is refused before any work
+    spans = shard_making.find_text(config.input_file)
+    if config.output_dir:
+        tasks = shard_making.tasks_for_directory(
+            spans, config.output_dir, config.num_shards, config.vocab_file, example_config
+        )
+    else:
+        outputs = [path.strip() for path in config.output_file.split(",")]
+        tasks = shard_making.tasks_for_files(spans, outputs, config.vocab_file, example_config)
+    todo = shard_making.unfinished(tasks)
+    results = _work_through(workers, shard_making.make, todo, [task.num_bytes for task in todo], len(tasks))
+    num_examples = sum(counts.examples for counts in results)
+    num_shards = sum(len(task.outputs) for task in todo)
+    num_kept = sum(len(task.outputs) for task in tasks) - num_shards
+    print(f"{num_examples} examples in {num_shards} new shards" + (f", {num_kept} were there" if num_kept else ""))
+    return 0
+
+
+def _work_through(
+    workers: parallel.Workers, work: parallel.Work, pieces: Sequence[Any], sizes: list[int], num_all: int
+) -> list[Any]:
+    """Does the pieces, the largest first, and shows progress in bytes of text and the time that is left."""
+    order = sorted(range(len(pieces)), key=lambda piece: -sizes[piece])
+    left = [sizes[piece] for piece in order]
+    results = []
+    if num_all > len(pieces):
+        print(f"{num_all - len(pieces)} of {num_all} were finished before and are kept", file=sys.stderr)
+    on_terminal = sys.stderr.isatty()
+    # tqdm reckons; where there is no terminal, its line is printed from time to time.
+    bar = tqdm(total=sum(sizes), unit="B", unit_scale=True, file=sys.stderr if on_terminal else io.StringIO())
+    last_line = time.monotonic()
+
+    def progress(number: int, share: float) -> None:
+        nonlocal last_line
+        done = min(left[number], share * sizes[order[number]])
+        left[number] -= done
+        bar.update(done)
+        if not on_terminal and time.monotonic() - last_line > _LOG_SECONDS:
+            last_line = time.monotonic()
+            print(bar, file=sys.stderr, flush=True)
+
+    def finish(number: int, result: Any) -> None:
+        results.append(result)
+        bar.set_postfix_str(f"{len(results)} of {len(pieces)} done", refresh=on_terminal)
+        progress(number, 1.0)
+
+    with bar:
+        workers.run(work, [pieces[piece] for piece in order], progress, finish)
+    return results
 
 
 if __name__ == "__main__":

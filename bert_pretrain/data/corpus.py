@@ -35,12 +35,13 @@ def read_documents(spans: Iterable[Span], as_google: bool = False) -> Iterator[l
     a document, and carriage returns do not exist.
     """
     if as_google:
-        lines = chain.from_iterable(map(_lines, spans))
-        return _documents(line.replace("\r", "").strip() for line in lines)
-    return chain.from_iterable(_documents(_lines(span)) for span in spans)
+        lines = chain.from_iterable(map(read_lines, spans))
+        return group(line.replace("\r", "").strip() for line in lines)
+    return chain.from_iterable(group(read_lines(span)) for span in spans)
 
 
-def _documents(lines: Iterable[str]) -> Iterator[list[str]]:
+def group(lines: Iterable[str]) -> Iterator[list[str]]:
+    """Lines as documents: runs of lines that are not empty."""
     document: list[str] = []
     for line in lines:
         if line:
@@ -52,8 +53,8 @@ def _documents(lines: Iterable[str]) -> Iterator[list[str]]:
         yield document
 
 
-def _lines(span: Span) -> Iterator[str]:
-    """Lines without white space at their ends."""
+def read_lines(span: Span) -> Iterator[str]:
+    """Lines without white space at their ends. ValueError names the file and byte at fault."""
     position = span.start
     try:
         with open(span.path, "rb") as file:  # in bytes, where only \n ends a line
@@ -118,3 +119,9 @@ def _between(spans: list[Span], begin: tuple[int, int], end: tuple[int, int]) ->
         if first < last:
             pieces.append(Span(span.path, first, last))
     return pieces
+
+
+def write_documents(path: str, documents: Iterable[list[str]]) -> None:
+    """Writes documents as `read_documents` reads them."""
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        file.writelines("\n".join(document) + "\n\n" for document in documents)

@@ -14,21 +14,27 @@ import re
 import sysconfig
 import warnings
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+
+from bert_pretrain.data import parallel
 
 _PACKAGES = ("absl", "keras", "numpy", "tensorflow")  # what training needs is installed
 _NOT_PROSE_DIRECTORIES = frozenset({"site-packages", "test", "tests", "idle_test", "lib2to3", "__pycache__"})
 _NOT_PROSE = re.compile(r">>>|```|\.\. |::|[=\-~^]{4}|[{}\\|<]|\w\(\)?.*=.*\)|^\s*[@#$%]")
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')]?\s+(?=[\"'(`*]?[A-Z])")
 _ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|etc|vs|cf|Fig|Eq|Sec|Dr|Mr|No|al|approx|resp)|\b[A-Z])\.$")
+_FILES_AT_ONCE = 64
 _MIN_WORDS, _MIN_LETTER_SHARE = 4, 0.75
 
 
 def demo_documents(num_processes: int = 2) -> list[list[str]]:
     """Documents of at least two sentences, in the same order for the same installed files; no sentence occurs twice."""
     paths = _source_files()
-    with ProcessPoolExecutor(num_processes) as pool:
-        texts = list(pool.map(_documentation, paths, chunksize=32))
+    pieces = [paths[start : start + _FILES_AT_ONCE] for start in range(0, len(paths), _FILES_AT_ONCE)]
+    found: dict[int, list[list[str]]] = {}
+    with parallel.workers(num_processes) as workers:
+        assert workers is not None, "the demo is made by one rank"
+        workers.run(_documentation_of_files, pieces, lambda number, share: None, found.__setitem__)
+    texts = [text for number in range(len(pieces)) for text in found[number]]
     return _without_repetition([*_language_reference(), *texts])
 
 
@@ -49,6 +55,10 @@ def _source_files() -> list[str]:
             subdirectories[:] = sorted(set(subdirectories) - _NOT_PROSE_DIRECTORIES)
             paths.extend(os.path.join(directory, name) for name in sorted(names) if name.endswith(".py"))
     return paths
+
+
+def _documentation_of_files(paths: list[str], report: parallel.Report) -> list[list[str]]:
+    return [_documentation(path) for path in paths]
 
 
 def _documentation(path: str) -> list[str]:

@@ -18,6 +18,7 @@ import numpy as np
 
 from bert_pretrain.data.instances import NUM_SPECIAL_TOKENS, Instances, Pairs, assemble
 from bert_pretrain.data.masking import KEPT, Masking, MaskingRule, replace
+from bert_pretrain.data.parallel import Report
 from bert_pretrain.data.tokens import TokenizedText
 
 _EXAMPLES_AT_ONCE = 2048
@@ -36,8 +37,8 @@ class ExactRule(NamedTuple):
 class ExactExamples:
     """All examples of a text in the script's order; what was drawn for masking lies in a temporary file."""
 
-    def __init__(self, text: TokenizedText, rule: ExactRule, spool_directory: str) -> None:
-        """Draws. A text without a word, and one of a single one-word sentence, are for the caller to refuse."""
+    def __init__(self, text: TokenizedText, rule: ExactRule, spool_directory: str, report: Report) -> None:
+        """Draws. A text without words is for the caller to refuse."""
         self._text, self._rule = text, rule
         rng = random.Random(rule.random_seed)
         documents = list(range(text.num_documents))
@@ -47,6 +48,7 @@ class ExactExamples:
         for _ in range(rule.dupe_factor):
             for position in range(len(documents)):
                 drawer.draw_document(position)
+            report(1 / rule.dupe_factor)
         self._drawn.finish()
         order = array("q", range(len(self._drawn)))
         _shuffle(order, rng.getrandbits)
@@ -54,6 +56,13 @@ class ExactExamples:
 
     def __len__(self) -> int:
         return len(self._order)
+
+    def pick(self, num_examples: int) -> None:
+        """Leaves `num_examples` at equal distances, as MLPerf picks its evaluation set from the held-out articles."""
+        if num_examples > len(self):
+            raise ValueError(f"--num_picked_examples {num_examples}: the text makes only {len(self)} examples")
+        distance = len(self) / num_examples
+        self._order = self._order[[int(number * distance) for number in range(num_examples)]]
 
     def blocks(self, first: int, step: int, cls_id: int, sep_id: int) -> Iterator[tuple[Instances, Masking]]:
         """Examples first, first + step, ... in blocks."""

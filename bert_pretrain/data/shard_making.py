@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import glob
 import os
 import zlib
@@ -11,16 +13,18 @@ from typing import NamedTuple
 import numpy as np
 
 from bert_pretrain.config.make_data import ExampleConfig
-from bert_pretrain.data import corpus, record_bytes
+from bert_pretrain.data import corpus, record_bytes, side_file
 from bert_pretrain.data.exact import ExactExamples, ExactRule
 from bert_pretrain.data.instances import Instances, Pairs, assemble, draw_pairs
 from bert_pretrain.data.masking import Masking, MaskingRule, mask
-from bert_pretrain.data.tokens import tokenize, tokenize_in_blocks
-from bert_pretrain.data.wordpiece import LineTokenizer, Vocabulary
+from bert_pretrain.data.parallel import Report
+from bert_pretrain.data.tokens import TokenizedText, tokenize, tokenize_in_blocks
+from bert_pretrain.data.wordpiece import LineTokenizer, Vocabulary, load_vocabulary
 from bert_pretrain.data.writer import write_shard
 
 _TOKENS_AT_ONCE = 8_000_000
 _EXAMPLES_AT_ONCE = 2048
+_BYTES_PER_TOKEN = 4.5  # of English text, for progress only
 
 
 class Task(NamedTuple):
@@ -28,6 +32,13 @@ class Task(NamedTuple):
 
     spans: tuple[corpus.Span, ...]
     outputs: tuple[str, ...]  # more than one only in exact mode
+    vocab_file: str
+    config: ExampleConfig
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of text."""
+        return sum(span.end - span.start for span in self.spans)
 
 
 class Counts(NamedTuple):
@@ -49,27 +60,60 @@ def find_text(patterns: str) -> list[corpus.Span]:
     return [corpus.whole(path) for path in paths]
 
 
-def tasks_for_files(spans: list[corpus.Span], outputs: list[str], mode: str) -> list[Task]:
+def tasks_for_files(spans: list[corpus.Span], outputs: list[str], vocab_file: str, config: ExampleConfig) -> list[Task]:
     """All text to `outputs`: in turn, as Google's script does it, or each its part of the text in fast mode."""
-    if mode == "exact":
-        return [Task(tuple(spans), tuple(outputs))]
+    if config.mode == "exact":
+        return [Task(tuple(spans), tuple(outputs), vocab_file, config)]
     parts = corpus.divide(spans, len(outputs))
-    return [Task(tuple(part), (output,)) for part, output in zip(parts, outputs)]
+    return [Task(tuple(part), (output,), vocab_file, config) for part, output in zip(parts, outputs)]
 
 
-def tasks_for_directory(spans: list[corpus.Span], directory: str) -> list[Task]:
-    """A shard of its own for each text file."""
-    outputs = [os.path.join(directory, os.path.basename(span.path) + ".tfrecord") for span in spans]
-    for span, output in zip(spans, outputs):
-        if outputs.count(output) > 1:
-            raise ValueError(f"{span.path}: another input has the same file name, and both would become {output}")
-    return [Task((span,), (output,)) for span, output in zip(spans, outputs)]
+def tasks_for_directory(
+    spans: list[corpus.Span], directory: str, num_shards: int, vocab_file: str, config: ExampleConfig
+) -> list[Task]:
+    """`num_shards` shards, each of its part of the text; with 0, a shard for each text file."""
+    if num_shards:
+        parts = corpus.divide(spans, num_shards)
+        names = [f"part-{number:05d}-of-{num_shards:05d}" for number in range(num_shards)]
+    else:
+        parts = [[span] for span in spans]
+        names = [os.path.basename(span.path) for span in spans]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"--input_file: two files are called {name}, and both would become {name}.tfrecord")
+    outputs = [os.path.join(directory, f"{name}.tfrecord") for name in names]
+    return [Task(tuple(part), (output,), vocab_file, config) for part, output in zip(parts, outputs)]
 
 
-def make(task: Task, config: ExampleConfig, vocabulary: Vocabulary) -> Counts:
-    """Makes the shards of a task; each appears under its name only when complete."""
-    tokenizer = LineTokenizer(vocabulary, config.do_lower_case)
-    return (_make_exact if config.mode == "exact" else _make_fast)(task, config, tokenizer)
+def unfinished(tasks: list[Task]) -> list[Task]:
+    """The tasks with an output that is still to be made. ValueError where an output is there, but another one."""
+    finished = [[side_file.is_finished(path, _origin(task)) for path in task.outputs] for task in tasks]
+    return [task for task, outputs in zip(tasks, finished) if not all(outputs)]
+
+
+def make(task: Task, report: Report) -> Counts:
+    """Makes the shards of a task; each appears under its name only when complete, and a side file with it."""
+    config = task.config
+    tokenizer = _tokenizer(task.vocab_file, config.do_lower_case)
+    try:
+        for output in task.outputs:
+            os.makedirs(os.path.dirname(output) or ".", exist_ok=True)
+            side_file.remove_partial(output)
+        return (_make_exact if config.mode == "exact" else _make_fast)(task, tokenizer, report)
+    except OSError as error:
+        raise ValueError(f"{task.outputs[0]}: cannot be written ({error.strerror}); nothing is left of it") from None
+
+
+@functools.lru_cache(maxsize=1)
+def _tokenizer(vocab_file: str, lower_case: bool) -> LineTokenizer:
+    """One for all tasks of a process: what it has learned serves the next shard."""
+    return LineTokenizer(load_vocabulary(vocab_file), lower_case)
+
+
+def _origin(task: Task) -> side_file.Origin:
+    return side_file.Origin(
+        dataclasses.asdict(task.config), side_file.hash_file(task.vocab_file), side_file.describe_text(task.spans)
+    )
 
 
 def masking_rule(config: ExampleConfig, vocabulary: Vocabulary) -> MaskingRule:
@@ -84,9 +128,11 @@ def masking_rule(config: ExampleConfig, vocabulary: Vocabulary) -> MaskingRule:
     )
 
 
-def _make_exact(task: Task, config: ExampleConfig, tokenizer: LineTokenizer) -> Counts:
-    vocabulary = tokenizer.vocabulary
+def _make_exact(task: Task, tokenizer: LineTokenizer, report: Report) -> Counts:
+    config, vocabulary = task.config, tokenizer.vocabulary
+    origin = _origin(task)
     text = tokenize(corpus.read_documents(task.spans, as_google=True), tokenizer)
+    report(0.1)
     _require_words(len(text.ids), task)
     rule = ExactRule(
         config.max_seq_length,
@@ -95,38 +141,46 @@ def _make_exact(task: Task, config: ExampleConfig, tokenizer: LineTokenizer) -> 
         config.random_seed,
         masking_rule(config, vocabulary),
     )
-    examples = ExactExamples(text, rule, os.path.dirname(task.outputs[0]) or ".")
+    examples = ExactExamples(text, rule, os.path.dirname(task.outputs[0]) or ".", lambda share: report(0.6 * share))
+    if config.num_picked_examples:
+        examples.pick(config.num_picked_examples)
     for number, output in enumerate(task.outputs):
         blocks = examples.blocks(number, len(task.outputs), vocabulary.id("[CLS]"), vocabulary.id("[SEP]"))
-        write_shard(output, (record for block in blocks for record in record_bytes.records(*block)))
+        num_records = write_shard(output, (record for block in blocks for record in record_bytes.records(*block)))
+        _write_side_file(output, origin, Counts(text.num_documents, len(text.ids), num_records))
+        report(0.3 / len(task.outputs))
     return Counts(text.num_documents, len(text.ids), len(examples))
 
 
-def _make_fast(task: Task, config: ExampleConfig, tokenizer: LineTokenizer) -> Counts:
+def _make_fast(task: Task, tokenizer: LineTokenizer, report: Report) -> Counts:
     (output,) = task.outputs
-    counts = Counts(0, 0, 0)
+    origin = _origin(task)
+    num_documents = num_tokens = 0
 
     def records() -> Iterator[bytes]:
-        nonlocal counts
+        nonlocal num_documents, num_tokens
         # By name, so that a shard does not depend on how many others are made.
-        rng = np.random.default_rng([config.random_seed, zlib.crc32(os.path.basename(output).encode())])
-        documents = corpus.read_documents(task.spans)
-        for text in tokenize_in_blocks(documents, tokenizer, _TOKENS_AT_ONCE):
-            num_examples = 0
-            for block in draw_examples(text, config, tokenizer.vocabulary, rng):
-                num_examples += len(block[0].ids)
+        rng = np.random.default_rng([task.config.random_seed, zlib.crc32(os.path.basename(output).encode())])
+        for text in tokenize_in_blocks(corpus.read_documents(task.spans), tokenizer, _TOKENS_AT_ONCE):
+            num_documents += text.num_documents
+            num_tokens += len(text.ids)
+            for block in draw_examples(text, task.config, tokenizer.vocabulary, rng):
                 yield from record_bytes.records(*block)
-            counts = Counts(
-                counts.documents + text.num_documents, counts.tokens + len(text.ids), counts.examples + num_examples
-            )
-        _require_words(counts.tokens, task)
+            report(len(text.ids) * _BYTES_PER_TOKEN / task.num_bytes)
+        _require_words(num_tokens, task)
 
-    write_shard(output, records())
+    num_records = write_shard(output, records())
+    counts = Counts(num_documents, num_tokens, num_records)
+    _write_side_file(output, origin, counts)
     return counts
 
 
+def _write_side_file(output: str, origin: side_file.Origin, counts: Counts) -> None:
+    side_file.write(output, origin, counts._asdict())
+
+
 def draw_examples(
-    text, config: ExampleConfig, vocabulary: Vocabulary, rng: np.random.Generator
+    text: TokenizedText, config: ExampleConfig, vocabulary: Vocabulary, rng: np.random.Generator
 ) -> Iterator[tuple[Instances, Masking]]:
     """The examples of a text in random order, in blocks."""
     pairs = draw_pairs(text, config.max_seq_length, config.short_seq_prob, config.dupe_factor, rng)
