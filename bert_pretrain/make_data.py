@@ -50,7 +50,7 @@ def _make_text(config: MakeDataConfig, workers: parallel.Workers) -> int:
     sizes = [corpus.whole(task.source).end for task in todo]
     results = _work_through(workers, articles.make, todo, sizes, len(tasks))
     num_train, num_held_out = (sum(column) for column in zip(*results)) if results else (0, 0)
-    print(f"{config.output_dir}: {num_train} articles for training and {num_held_out} held out, from {len(todo)} files")
+    print(f"{config.output_dir}: {num_train} articles for training and {num_held_out} held out, from {len(todo)} new files")
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import html
+import importlib.util
 import json
 import os
 import random
@@ -11,8 +12,6 @@ import re
 from collections.abc import Iterator
 from importlib import metadata
 from typing import NamedTuple
-
-import sentencex
 
 from bert_pretrain.data import corpus, side_file
 from bert_pretrain.data.parallel import Report
@@ -62,6 +61,8 @@ def _files_below(directory: str) -> list[str]:
 
 def plan(patterns: str, output_dir: str, num_held_out: int, language: str) -> list[TextTask]:
     """A task for each raw file; its text gets the file's place below what the files have in common as name."""
+    if importlib.util.find_spec("sentencex") is None:
+        raise ValueError("--make_text divides text with sentencex, which is not installed; pip install sentencex")
     sources = find_files(patterns)
     common = os.path.commonpath([os.path.dirname(os.path.abspath(source)) for source in sources])
     names = [os.path.relpath(os.path.abspath(source), common).replace(os.sep, "-") for source in sources]
@@ -159,6 +160,8 @@ def _json_articles(path: str, lines: Iterator[str]) -> Iterator[str]:
 
 def split(article: str, language: str) -> list[str]:
     """The sentences of an article, without headings and remains of markup."""
+    import sentencex  # of the data extra
+
     sentences: list[str] = []
     for paragraph in article.split("\n"):
         clean = clean_paragraph(paragraph)

@@ -6,6 +6,8 @@ becomes the same tokens. Each different piece is tokenized once and looked up fr
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 from typing import NamedTuple
@@ -18,6 +20,7 @@ from bert_pretrain.data.characters import split_words
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _MAX_WORD_CHARS = 200  # longer words are [UNK], as in google-research/bert
 _MAX_CACHED_PIECES = 1_000_000  # about 300 MB
+_MAX_COUNTED_PIECES = 10_000_000  # about 1.5 GB
 
 
 class Vocabulary(NamedTuple):
@@ -49,18 +52,21 @@ def load_vocabulary(path: str) -> Vocabulary:
 
 
 def write_vocabulary(path: str, vocabulary: Vocabulary) -> None:
-    """Writes Google's vocab.txt form."""
-    with open(path, "w", encoding="utf-8", newline="\n") as file:
-        file.writelines(f"{entry}\n" for entry in vocabulary.entries)
+    """Writes Google's vocab.txt form, complete or not at all. ValueError where that is impossible."""
+    partial = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.partial")
+    try:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        with open(partial, "w", encoding="utf-8", newline="\n") as file:
+            file.writelines(f"{entry}\n" for entry in vocabulary.entries)
+        os.replace(partial, path)
+    except OSError as error:
+        raise ValueError(f"--vocab_file: {path} cannot be written ({error.strerror})") from None
 
 
 def train_vocabulary(lines: Iterable[str], size: int, lower_case: bool) -> Vocabulary:
-    """A WordPiece vocabulary of at most `size` entries, the same for the same lines, whatever their order."""
-    words: dict[str, int] = {}
-    for line in lines:
-        for piece in line.split(" "):
-            words[piece] = words.get(piece, 0) + 1
-    text = list(zip(split_words(list(words), lower_case), words.values()))
+    """A WordPiece vocabulary of at most `size` entries, the same for the same lines."""
+    pieces = _count_pieces(lines)
+    text = list(zip(split_words(list(pieces), lower_case), pieces.values()))
     alphabet = sorted({char for piece, _ in text for word in piece for char in word})
     # Numbering the alphabet first decides ties between equally frequent pairs; the library's own numbers for the
     # ## characters follow a hash order that differs from run to run.
@@ -73,6 +79,16 @@ def train_vocabulary(lines: Iterable[str], size: int, lower_case: bool) -> Vocab
     tokenizer.train_from_iterator((" ".join(piece * count) for piece, count in text), trainer)
     numbered = tokenizer.get_vocab()
     return Vocabulary(tuple(sorted(numbered, key=numbered.__getitem__)))
+
+
+def _count_pieces(lines: Iterable[str]) -> Counter:
+    """How often each piece occurs; of a very long text, without the rarest."""
+    pieces: Counter = Counter()
+    for line in lines:
+        pieces.update(line.split(" "))
+        if len(pieces) > _MAX_COUNTED_PIECES:
+            pieces = Counter({piece: count for piece, count in pieces.items() if count > 1})
+    return pieces
 
 
 class LineTokenizer:

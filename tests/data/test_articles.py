@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import random
 
@@ -21,6 +22,10 @@ def test_paragraphs_are_cleaned(raw, clean):
     assert clean_paragraph(raw) == clean
 
 
+needs_sentencex = pytest.mark.skipif(not importlib.util.find_spec("sentencex"), reason="needs sentencex")
+
+
+@needs_sentencex
 def test_sentences_are_divided_and_headings_left_out():
     article = (
         "History.\n\nDr. Smith arrived in the U.S. in 1999. He left &ndash; soon after \u2013 for Rome!\nSee also.\n"
@@ -71,6 +76,7 @@ def raw(tmp_path):
     return folder
 
 
+@needs_sentencex
 def test_folders_become_text_with_a_share_held_out(raw, tmp_path):
     tasks = articles.plan(str(raw), str(tmp_path / "text"), 4, "en")
     counts = [articles.make(task, lambda share: None) for task in tasks]
@@ -92,6 +98,7 @@ def test_folders_become_text_with_a_share_held_out(raw, tmp_path):
     assert all(len(document) == 2 for document in train)
 
 
+@needs_sentencex
 def test_finished_text_is_kept_and_other_text_is_not_overwritten(raw, tmp_path):
     tasks = articles.plan(str(raw), str(tmp_path / "text"), 4, "en")
     articles.make(tasks[1], lambda share: None)
@@ -100,6 +107,7 @@ def test_finished_text_is_kept_and_other_text_is_not_overwritten(raw, tmp_path):
         articles.unfinished(articles.plan(str(raw), str(tmp_path / "text"), 5, "en"))
 
 
+@needs_sentencex
 def test_files_of_one_name_are_refused(tmp_path):
     for name in ("a/b", "a-b"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

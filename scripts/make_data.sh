@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# From text to shards for training and evaluation, step by step; each step that is finished is not done again.
+#   bash scripts/make_data.sh SOURCE OUTPUT_DIR [flags of bert_pretrain.make_data for the shards]
+# SOURCE      a Wikipedia dump (pages-articles .xml or .xml.bz2), or a folder of .txt or .jsonl files
+# OUTPUT_DIR  gets extracted/ (a dump's articles), text/, vocab.txt, train/ and eval/
+#   VOCAB_FILE=vocab.txt     a vocabulary that is there; else one of VOCAB_SIZE=30522 entries is trained
+#   NUM_SHARDS=500           shards for training
+#   NUM_HELD_OUT=10000       articles for evaluation, drawn by MLPerf's rule, and
+#   NUM_EVAL_EXAMPLES=10000  examples made of them
+#   NP=8                     processes; else one for each core
+# MLPerf's training data (512 tokens, ten passes, the bytes of Google's script):
+#   VOCAB_FILE=vocab.txt bash scripts/make_data.sh enwiki-pages-articles.xml.bz2 wiki --flagfile=configs/run/mlperf_data.flags
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=_launch.sh
+. "$(dirname "${BASH_SOURCE[0]}")/_launch.sh"
+
+if [ $# -lt 2 ]; then
+  sed -n '2,14s/^# \{0,1\}//p' "$0" >&2
+  exit 2
+fi
+source="$1" output="$2"
+shift 2
+np="${NP:-$(nproc)}"
+vocabulary="${VOCAB_FILE:-$output/vocab.txt}"
+
+# shellcheck disable=SC2119
+use_environment
+if ! "$python" -c 'import sentencex, wikiextractor' 2>/dev/null; then
+  launch "$python" -m pip install --quiet --no-deps wikiextractor==3.1.0 \
+    "sentencex==1.0.32; python_version >= '3.10'" "sentencex==0.6.1; python_version < '3.10'"
+fi
+make_data() { launch "$python" -m bert_pretrain.make_data "--num_processes=$np" "$@"; }
+
+launch mkdir -p "$output"
+case "$source" in
+  *.xml | *.xml.bz2)
+    if [ ! -d "$output/extracted" ]; then
+      launch rm -rf "$output/extracted.partial"
+      launch "$python" -m wikiextractor.WikiExtractor "$source" --output "$output/extracted.partial" \
+        --json --bytes 30M --processes "$np"
+      launch mv "$output/extracted.partial" "$output/extracted"
+    fi
+    source="$output/extracted"
+    ;;
+esac
+make_data --make_text "--input_file=$source" "--output_dir=$output/text" "--num_held_out=${NUM_HELD_OUT:-10000}"
+if [ ! -f "$vocabulary" ]; then
+  make_data --train_vocab "--input_file=$output/text/train/*.txt" "--vocab_file=$vocabulary" \
+    "--vocab_size=${VOCAB_SIZE:-30522}" "$@"
+fi
+make_data "--vocab_file=$vocabulary" "$@" "--input_file=$output/text/train/*.txt" "--output_dir=$output/train" \
+  "--num_shards=${NUM_SHARDS:-500}"
+make_data "--vocab_file=$vocabulary" "$@" "--input_file=$output/text/eval/*.txt" "--output_dir=$output/eval" \
+  --num_shards=1 --mode=exact "--num_picked_examples=${NUM_EVAL_EXAMPLES:-10000}"
