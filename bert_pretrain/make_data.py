@@ -50,7 +50,8 @@ def _make_text(config: MakeDataConfig, workers: parallel.Workers) -> int:
     sizes = [corpus.whole(task.source).end for task in todo]
     results = _work_through(workers, articles.make, todo, sizes, len(tasks))
     num_train, num_held_out = (sum(column) for column in zip(*results)) if results else (0, 0)
-    print(f"{config.output_dir}: {num_train} articles for training and {num_held_out} held out, from {len(todo)} new files")
+    counts = f"{num_train} articles for training and {num_held_out} held out"
+    print(f"{config.output_dir}: {counts}, from {len(todo)} new files")
     return 0
 
 
@@ -98,7 +99,7 @@ def _work_through(
 
     def progress(number: int, share: float) -> None:
         nonlocal last_line
-        done = min(left[number], share * sizes[order[number]])
+        done = left[number] if share == 1.0 else min(left[number], int(share * sizes[order[number]]))
         left[number] -= done
         bar.update(done)
         if not on_terminal and time.monotonic() - last_line > _LOG_SECONDS:

@@ -52,3 +52,4 @@ make_data "--vocab_file=$vocabulary" "$@" "--input_file=$output/text/train/*.txt
   "--num_shards=${NUM_SHARDS:-500}"
 make_data "--vocab_file=$vocabulary" "$@" "--input_file=$output/text/eval/*.txt" "--output_dir=$output/eval" \
   --num_shards=1 --mode=exact "--num_picked_examples=${NUM_EVAL_EXAMPLES:-10000}"
+launch_last "$python" -m bert_pretrain.check_data "--input_files_dir=$output/train,$output/eval" "--vocab_file=$vocabulary"

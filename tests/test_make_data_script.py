@@ -3,6 +3,7 @@
 import bz2
 import importlib.util
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from bert_pretrain.data import schema
 from bert_pretrain.data.shards import ShardIndex
 
 ROOT = Path(__file__).parent.parent
+WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau".split(" ")
 DUMP = Path(__file__).parent / "data" / "wikipedia" / "dump.xml"
 
 pytestmark = pytest.mark.skipif(
@@ -67,16 +69,18 @@ def test_a_dump_becomes_shards_and_each_step_goes_on(run, tmp_path):
     again = run("dump.xml.bz2", "out put", *flags)
     assert again.returncode == 0, again.stderr
     changed = {path.name for path in stamps if path.stat().st_mtime_ns != stamps[path]}
-    assert changed == {"part-00001-of-00002.tfrecord", "part-00001-of-00002.tfrecord.json"}
+    assert changed == {"part-00001-of-00002.tfrecord", "part-00001-of-00002.tfrecord.json", "manifest.json"}
 
 
 def test_a_folder_of_text_works_as_well(run, tmp_path):
     (tmp_path / "text").mkdir()
+    rng = random.Random(0)
     for number in range(3):
-        lines = [f"The {word} of number {number} is here. It stays for now." for word in ("cat", "dog", "bird", "cow")]
-        (tmp_path / "text" / f"{number}.txt").write_text("\n\n".join(lines))
-    made = run("text", "out", "--max_seq_length=16", "--max_predictions_per_seq=3")
-    assert made.returncode == 0, made.stderr
+        documents = [". ".join(" ".join(rng.choices(WORDS, k=9)).capitalize() for _ in range(9)) for _ in range(9)]
+        (tmp_path / "text" / f"{number}.txt").write_text("\n\n".join(documents))
+    made = run("text", "out", "--max_seq_length=32", "--max_predictions_per_seq=3")
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert "verdict: sound" in made.stdout
     assert len(list((tmp_path / "out" / "train").glob("*.tfrecord"))) == 2
 
 

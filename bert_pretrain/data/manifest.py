@@ -1,0 +1,82 @@
+"""manifest.json beside shards: what they were when they were checked, which training then insists on."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import NamedTuple, Optional
+
+from bert_pretrain.data.shards import ShardIndex
+
+_NAME = "manifest.json"
+
+
+class Manifest(NamedTuple):
+    """What the shards of a directory were when they were checked."""
+
+    num_records: int
+    max_seq_length: int
+    max_predictions_per_seq: int
+    max_token_id: int  # of the records that were parsed
+    fingerprint: str  # ShardIndex.fingerprint
+    shards: dict[str, int]  # records of each
+
+
+def write(directory: str, manifest: Manifest) -> None:
+    """Writes the manifest of a directory, complete or not at all."""
+    path = os.path.join(directory, _NAME)
+    partial = os.path.join(directory, f".{_NAME}.partial")
+    try:
+        with open(partial, "w", encoding="utf-8") as file:
+            json.dump(manifest._asdict(), file, indent=1)
+            file.write("\n")
+        os.replace(partial, path)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be written ({error.strerror}); or give --nowrite_manifest") from None
+
+
+def read(directory: str) -> Optional[Manifest]:
+    """The manifest of a directory, None where there is none. ValueError for one that is no manifest."""
+    path = os.path.join(directory, _NAME)
+    try:
+        with open(path, encoding="utf-8") as file:
+            return Manifest(**json.load(file))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError):
+        raise ValueError(f"{path}: not a manifest of bert_pretrain.check_data; remove it or check again") from None
+
+
+def enforce(directory: str, index: ShardIndex, seq_length: int, max_predictions: int) -> None:
+    """Raises ValueError where the shards of a directory are no longer those of its manifest, if it has one.
+
+    `index` is that of the directory's shards alone.
+    """
+    manifest = read(directory)
+    if manifest is None:
+        return
+    found = {os.path.basename(path): records for path, records in zip(index.paths, index.records_per_shard)}
+    problem = _difference(manifest, found)
+    if problem is None and manifest.fingerprint != index.fingerprint:
+        problem = "a shard has another size"
+    lengths = manifest.max_seq_length, manifest.max_predictions_per_seq
+    if problem is None and lengths != (seq_length, max_predictions):
+        problem = f"records of {lengths[0]} tokens and {lengths[1]} predictions, now {seq_length} and {max_predictions}"
+    if problem is not None:
+        raise ValueError(
+            f"{directory}: not the data that {_NAME} describes: {problem}; "
+            f"restore it, or run bert_pretrain.check_data again and accept what it finds"
+        )
+
+
+def _difference(manifest: Manifest, found: dict[str, int]) -> Optional[str]:
+    missing = sorted(set(manifest.shards) - set(found))
+    new = sorted(set(found) - set(manifest.shards))
+    other = sorted(name for name in found if found[name] != manifest.shards.get(name, found[name]))
+    if missing:
+        return f"{missing[0]} is missing" + (f", and {len(missing) - 1} more" if len(missing) > 1 else "")
+    if new:
+        return f"{new[0]} is new" + (f", and {len(new) - 1} more" if len(new) > 1 else "")
+    if other:
+        return f"{other[0]} has {found[other[0]]} records instead of {manifest.shards[other[0]]}"
+    return None
