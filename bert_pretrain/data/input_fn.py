@@ -113,10 +113,9 @@ class TrainingInput:
         tf.compat.v1.add_to_collection(tf.compat.v1.GraphKeys.TABLE_INITIALIZERS, self.initializer)
         asked = tf.timestamp()
         with tf.control_dependencies([asked]):
-            batch = iterator.get_next()
-        with tf.control_dependencies(list(batch)):
-            waited = tf.timestamp() - asked
-        return {**batch._asdict(), "input_wait_seconds": waited}
+            batch, made = iterator.get_next()
+        # Not the time at which get_next ends: that operation's end may itself wait for a thread of the step.
+        return {**batch._asdict(), "input_wait_seconds": tf.maximum(made - asked, 0.0)}
 
     def records(self, update: int) -> np.ndarray:
         """Numbers of this rank's records in an update."""
@@ -176,7 +175,8 @@ class EvaluationInput:
             tf.data.Dataset.range(num_batches), self._source, self._read_batch, self._batch_size, self._pack, None
         )
         iterator = tf.compat.v1.data.make_initializable_iterator(batches)
-        return iterator.get_next()._asdict(), iterator.initializer
+        batch, _ = iterator.get_next()
+        return batch._asdict(), iterator.initializer
 
     def _read_batch(self, number: int) -> np.ndarray:
         start = self._start + number * self._batch_size
@@ -191,7 +191,10 @@ def _pipeline(
     pack: bool,
     num_examples: Optional[int],
 ) -> tf.data.Dataset:
-    """Batches of the records that `records` names for each step; num_examples where all batches have as many."""
+    """Batches of the records that `records` names for each step, and the second at which each was made.
+
+    num_examples where all batches have as many.
+    """
 
     @tf.autograph.experimental.do_not_convert
     def read(step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -205,7 +208,7 @@ def _pipeline(
         return lay_out(examples, rows_per_micro_batch, pack)
 
     @tf.autograph.experimental.do_not_convert
-    def make(step: tf.Tensor) -> Batch:
+    def make(step: tf.Tensor) -> tuple[Batch, tf.Tensor]:
         serialized, names = tf.numpy_function(read, [step], [tf.string, tf.string])
         serialized.set_shape([num_examples])
         names.set_shape([num_examples])
@@ -213,7 +216,8 @@ def _pipeline(
         batch = Batch(*tf.numpy_function(arrange, [names, *examples], list(_dtypes())))
         for tensor, shape in zip(batch, _shapes(num_examples)):
             tensor.set_shape(shape)
-        return batch
+        with tf.control_dependencies(list(batch)):
+            return batch, tf.timestamp()
 
     options = tf.data.Options()
     options.threading.private_threadpool_size = _THREADS

@@ -29,7 +29,8 @@ def learning_rate(step: Number, config: OptimConfig, peak: float) -> Number:
 
 
 def _learning_rate(step, config: OptimConfig, peak: float, minimum, where):
-    decayed = peak * (1.0 - minimum(step, float(config.num_train_steps)) / config.num_train_steps) ** config.poly_power
+    last = float(config.num_train_steps)
+    decayed = peak * ((last - minimum(step, last)) / last) ** config.poly_power
     if config.num_warmup_steps == 0:
         return decayed
     since_start = step - float(config.start_warmup_step)

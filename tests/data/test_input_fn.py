@@ -173,9 +173,19 @@ def test_shapes_and_types_are_known_where_they_can_be(make_source):
         assert features["input_wait_seconds"].shape.as_list() == []
 
 
-def test_waiting_is_measured(make_source):
-    waits = [batch["input_wait_seconds"] for batch in run_training(training(make_source(11)), 3)]
-    assert all(0 < wait < 60 for wait in waits)
+def test_waiting_is_the_time_from_asking_to_having(make_source, monkeypatch):
+    source = make_source(11)
+    waits = [batch["input_wait_seconds"] for batch in run_training(training(source), 3)]
+    assert 0 < waits[0] < 60  # nothing is read before the first batch is asked for
+    read = source.index.read
+
+    def slow_read(numbers):
+        time.sleep(0.3)
+        return read(numbers)
+
+    monkeypatch.setattr(source.index, "read", slow_read)
+    waits = [batch["input_wait_seconds"] for batch in run_training(training(source), 6)]
+    assert sum(waits) > 0.6  # two threads read six batches
 
 
 def test_records_of_an_update_are_named_by_file_and_number(make_source, directory):

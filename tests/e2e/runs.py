@@ -30,16 +30,13 @@ def write_model(path: Path, model: ModelConfig = WITH_DROPOUT) -> str:
 def write_mlperf_checkpoint(prefix: str, model: ModelConfig) -> None:
     """A checkpoint with the 1,197 names of MLPerf's model.ckpt-28252 and random values, for a model of its depth."""
     random, shapes = np.random.default_rng(0), variables.shapes(model)
-    with tf.Graph().as_default():
-        for name in golden.entries():
-            shape = shapes.get(name.removesuffix("/LAMB_1").removesuffix("/LAMB"), ())
-            value = np.abs(0.02 * random.standard_normal(shape, np.float32), dtype=np.float32)
-            value = np.int64(28252) if name == "global_step" else value
-            start = tf.compat.v1.placeholder_with_default(value, shape)
-            tf.compat.v1.get_variable(name, initializer=start, use_resource=True)
-        with tf.compat.v1.Session() as session:
-            session.run(tf.compat.v1.global_variables_initializer())
-            tf.compat.v1.train.Saver().save(session, prefix, write_meta_graph=False)
+    names = list(golden.entries())
+    values = []
+    for name in names:
+        shape = shapes.get(name.removesuffix("/LAMB_1").removesuffix("/LAMB"), ())
+        value = random.random(shape, np.float32) * np.float32(0.02)
+        values.append(tf.constant(28252, tf.int64) if name == "global_step" else tf.convert_to_tensor(value))
+    tf.raw_ops.SaveV2(prefix=prefix, tensor_names=names, shape_and_slices=[""] * len(names), tensors=values)
 
 
 def make_data(root: Path) -> dict[str, str]:
