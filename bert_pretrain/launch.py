@@ -113,6 +113,8 @@ def job(flags: Sequence[str], environ: Mapping[str, str], machine: Machine) -> J
     command = [_program("mpirun"), "-np", str(ranks)]
     if machine.is_root:
         command.append("--allow-run-as-root")
+    if not hostfile:
+        command.append("--use-hwthread-cpus")  # a slot is what num_cores counts, not a physical core
     if ranks_here > machine.num_cores:
         command.append("--oversubscribe")
     # Unbound: the threads of a rank move to the core that is free, also beside another job on the same machine.
@@ -165,6 +167,8 @@ class Supervisor:
             start_new_session=True,
             preexec_fn=_end_with_parent,
         )
+        if self.num_signals:  # it came before there was a process to hand it to
+            self._process.terminate()
         rank_code = _pass_on(self._process.stderr)
         code = self._process.wait()
         if code == 1 and rank_code:  # horovodrun ends with 1 whatever its ranks ended with

@@ -41,14 +41,17 @@ def test_a_number_of_ranks_that_cannot_be_is_refused(text):
 def test_mpirun_on_one_machine():
     started = launch.job(["--a=b"], {}, EIGHT_CARDS)
     trainer = [sys.executable, "-m", "bert_pretrain.run", "--horovod", "--intra_op_threads=8", "--a=b"]
-    assert started.command[1:] == ["-np", "8", "--allow-run-as-root", "--bind-to", "none", *trainer]
+    assert started.command[1:] == [
+        *["-np", "8", "--allow-run-as-root", "--use-hwthread-cpus", "--bind-to", "none"],
+        *trainer,
+    ]
     assert started.command[0].endswith("mpirun")
     assert started.environ == {"OMP_NUM_THREADS": "8"}
 
 
 def test_more_ranks_than_cores_share_them_with_one_thread_each():
     started = launch.job([], {"NP": "8"}, TWO_CORES)
-    assert started.command[1:6] == ["-np", "8", "--oversubscribe", "--bind-to", "none"]
+    assert started.command[1:5] == ["-np", "8", "--use-hwthread-cpus", "--oversubscribe"]
     assert started.environ == {"OMP_NUM_THREADS": "1"}
     assert "--intra_op_threads=1" in started.command
 

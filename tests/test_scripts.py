@@ -77,7 +77,7 @@ def test_many_cards_with_flags(project):
     _stand_in(project, sys.executable)
     done = _run(project, "run_multi_card_FPS.sh", *SEED_ARGUMENTS, "--max_restarts=2", NP="1", OMP_NUM_THREADS="1")
     pattern = (
-        r"\S*mpirun -np 1( --allow-run-as-root)? --bind-to none "
+        r"\S*mpirun -np 1( --allow-run-as-root)? --use-hwthread-cpus --bind-to none "
         rf"{re.escape(sys.executable)} -m bert_pretrain.run --horovod --intra_op_threads=\d+ "
         rf"'--flagfile={re.escape(str(project / 'configs/run/seed_multi_card.flags'))}' "
         + re.escape(" ".join(SEED_ARGUMENTS))
