@@ -1,0 +1,148 @@
+"""make_data beside google-research/bert's script: the same text, vocabulary and flags, one process, one core.
+
+    python -m benchmarks.make_data [--text=FILE] [--vocab_file=FILE] [--megabytes=8] [--repeats=3]
+
+Text is the embedded demo's unless one is given; the vocabulary is trained from it unless one is given. A time is that
+of a whole run less that of a run on two words (start-up, the same for any text), the best of the repeats. Tokenizing
+is timed inside one process each. Prints a Markdown table; needs bert-tensorflow==1.0.4.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+JUDGE = pathlib.Path(__file__).parents[1] / "tests" / "judges" / "google_data.py"
+SHAPES = ((128, 20), (512, 76))
+# On one core each, and without threads: what is compared is the work, not the machine.
+ENVIRON = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+TOKENIZE = """
+import sys, time
+kind, vocab_file, text_file = sys.argv[1:]
+with open(text_file, encoding="utf-8") as file:
+    lines = [line.strip() for line in file]
+if kind == "google":
+    from absl import flags
+    from bert import tokenization
+    flags.FLAGS(["tokenize"])
+    tokenizer = tokenization.FullTokenizer(vocab_file)
+    start = time.perf_counter()
+    for line in lines:
+        tokenizer.convert_tokens_to_ids(tokenizer.tokenize(line))
+else:
+    from bert_pretrain.data.wordpiece import LineTokenizer, load_vocabulary
+    tokenizer = LineTokenizer(load_vocabulary(vocab_file), lower_case=True)
+    start = time.perf_counter()
+    for first in range(0, len(lines), 20_000):
+        tokenizer.encode(lines[first : first + 20_000])
+print(time.perf_counter() - start)
+"""
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    with tempfile.TemporaryDirectory() as folder:
+        text, vocab_file = prepare(arguments, pathlib.Path(folder))
+        seconds = {"tokenizing": [tokenizing_seconds(kind, text, vocab_file, arguments.repeats) for kind in KINDS]}
+        for shape in SHAPES:
+            name = f"{shape[0]}/{shape[1]}, dupe_factor 10"
+            seconds[name] = [
+                whole_seconds(maker, text, vocab_file, shape, pathlib.Path(folder), arguments.repeats)
+                for maker in (google, exact, fast)
+            ]
+        print_table(seconds, text.stat().st_size)
+
+
+KINDS = ("google", "ours")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--text", type=pathlib.Path)
+    parser.add_argument("--vocab_file", type=pathlib.Path)
+    parser.add_argument("--megabytes", type=float, default=8.0, help="of text, at the most")
+    parser.add_argument("--repeats", type=int, default=3)
+    return parser.parse_args()
+
+
+def prepare(arguments: argparse.Namespace, folder: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
+    """The text, cut to its size between documents, and the vocabulary."""
+    from bert_pretrain.data import corpus, demo_text, wordpiece
+
+    if arguments.text:
+        documents = list(corpus.read_documents([corpus.whole(str(arguments.text))]))
+    else:
+        documents = demo_text.demo_documents()
+    text, size = folder / "text.txt", 0
+    kept = [d for d in documents if (size := size + sum(len(line) + 1 for line in d)) <= arguments.megabytes * 1e6]
+    corpus.write_documents(str(text), kept)
+    if arguments.vocab_file:
+        return text, arguments.vocab_file
+    lines = (line for document in kept for line in document)
+    wordpiece.write_vocabulary(str(folder / "vocab.txt"), wordpiece.train_vocabulary(lines, 30_522, lower_case=True))
+    return text, folder / "vocab.txt"
+
+
+def google(flags: list[str]) -> list[str]:
+    return [sys.executable, str(JUDGE), *flags]
+
+
+def exact(flags: list[str]) -> list[str]:
+    return [sys.executable, "-m", "bert_pretrain.make_data", "--mode=exact", "--num_processes=1", *flags]
+
+
+def fast(flags: list[str]) -> list[str]:
+    return [sys.executable, "-m", "bert_pretrain.make_data", "--mode=fast", "--num_processes=1", *flags]
+
+
+def whole_seconds(maker, text, vocab_file, shape, folder, repeats) -> float:
+    two_words = folder / "two_words.txt"
+    two_words.write_text("two words\n")
+    runs = []
+    for _ in range(repeats):
+        whole, start_up = (run_seconds(maker, path, vocab_file, shape, folder) for path in (text, two_words))
+        runs.append(whole - start_up)
+    return min(runs)
+
+
+def run_seconds(maker, text, vocab_file, shape, folder) -> float:
+    output = folder / "examples.tfrecord"
+    for path in (output, folder / "examples.tfrecord.json"):
+        path.unlink(missing_ok=True)
+    flags = [f"--input_file={text}", f"--output_file={output}", f"--vocab_file={vocab_file}", "--dupe_factor=10"]
+    flags += [f"--max_seq_length={shape[0]}", f"--max_predictions_per_seq={shape[1]}"]
+    start = time.perf_counter()
+    on_one_core(maker(flags))
+    return time.perf_counter() - start
+
+
+def tokenizing_seconds(kind, text, vocab_file, repeats) -> float:
+    command = [sys.executable, "-c", TOKENIZE, kind, str(vocab_file), str(text)]
+    return min(float(on_one_core(command).split()[-1]) for _ in range(repeats))
+
+
+def on_one_core(command: list[str]) -> str:
+    core = min(os.sched_getaffinity(0))
+    done = subprocess.run(["taskset", "-c", str(core), *command], capture_output=True, text=True, env=ENVIRON)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    return done.stdout
+
+
+def print_table(seconds: dict[str, list[float]], num_bytes: int) -> None:
+    print(f"\n{num_bytes / 1e6:.1f} MB of text, one core, seconds without start-up (times Google's speed)\n")
+    print("| | Google's script | exact | fast |")
+    print("|---|---|---|---|")
+    for name, (judge, *ours) in seconds.items():
+        cells = [f"{value:.2f} ({judge / value:.1f}x)" for value in ours]
+        print(f"| {name} | {judge:.2f} | {' | '.join(cells if len(cells) == 2 else cells * 2)} |")
+
+
+if __name__ == "__main__":
+    main()
