@@ -26,6 +26,7 @@ from bert_pretrain.config.model import ModelConfig
 _ROOT = pathlib.Path(__file__).parents[1]
 _PEER = "benchmarks.peers"
 WORKERS = {
+    "ours": "benchmarks.ours",
     "google": f"{_PEER}.google",
     "hugging_face": f"{_PEER}.hugging_face",
     "hugging_face_masked": f"{_PEER}.hugging_face",

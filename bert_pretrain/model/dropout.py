@@ -1,39 +1,68 @@
 """Dropout whose masks are a pure function of where and when they are drawn.
 
-A run that is stopped and continued must drop the same units (design 5.7), so no generator carries state: each
-mask's seed is made from the run's seed, the rank, the update, the micro-batch and the place in the network.
+A run that is stopped and continued must drop the same units (design 5.7), so no generator carries state: the bits of
+a mask come from the run's seed, the rank, the update, the micro-batch and the place in the network.
+
+There are two sources of bits. Compiled kernels get a key and hash each unit's number with it where the mask is used,
+forward and again backward, so that no mask is ever in memory. Without a compiler that would take a dozen passes, so
+the words are drawn beforehand.
 """
 
 from __future__ import annotations
 
 import tensorflow as tf
 
-_BITS = 16  # random bits per unit: 0.1 becomes 6554 / 65536 = 0.10001
+_WORD_BITS = 16  # of a drawn word: 0.1 becomes 6554 / 65536 = 0.10001; a hash has 32
 
 
 class Dropout:
-    """Draws the masks of one micro-batch; each call is one place in the network, numbered in order of calls."""
+    """The bits of one micro-batch's masks; each call is one place in the network, numbered in order of calls."""
 
-    def __init__(self, seed: int, rank: int, update: tf.Tensor, micro_batch: tf.Tensor) -> None:
+    def __init__(self, seed: int, rank: int, update: tf.Tensor, micro_batch: tf.Tensor, compiled: bool) -> None:
         """seed and rank are numbers, update and micro_batch integer scalars of the graph."""
         self._fixed = (seed * 1_000_003 + rank) * 1_000_003
         self._moving = tf.cast(update, tf.int64) * 2**20 + tf.cast(micro_batch, tf.int64)
+        self._compiled = compiled
         self._num_places = 0
 
-    def __call__(self, inputs: tf.Tensor, rate: float) -> tf.Tensor:
-        """inputs, any shape -> the same with about rate of its units zero and the others divided by 1 - rate."""
+    def bits(self, shape: tf.Tensor) -> tf.Tensor:
+        """What `keep` makes a mask of this shape from: a key, [2] uint32, or words, uint16 of the shape."""
         place, self._num_places = self._num_places, self._num_places + 1
-        dropped = round(rate * 2**_BITS)
-        if dropped == 0:
-            return inputs
         seed = tf.stack([tf.constant((self._fixed + place) % 2**63, tf.int64), self._moving])
-        keep = tf.reshape(_random_words(tf.size(inputs), seed) >= dropped, tf.shape(inputs))
-        scale = 2**_BITS / (2**_BITS - dropped)
-        return inputs * (tf.cast(keep, inputs.dtype) * tf.cast(scale, inputs.dtype))
+        if self._compiled:
+            return tf.random.stateless_uniform([2], seed, None, None, tf.uint32)
+        count = tf.reduce_prod(shape)
+        draws = tf.random.stateless_uniform([(count + 1) // 2], seed, None, None, tf.uint32)  # two words in each
+        return tf.reshape(tf.reshape(tf.bitcast(draws, tf.uint16), [-1])[:count], shape)
 
 
-def _random_words(count: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """[count] uniform 16-bit integers as int32; two for each 32 bits drawn."""
-    draws = tf.random.stateless_uniform([(count + 1) // 2], seed, None, None, tf.uint32)
-    words = tf.reshape(tf.bitcast(draws, tf.uint16), [-1])
-    return tf.cast(words[:count], tf.int32)
+def drop(inputs: tf.Tensor, bits: tf.Tensor, rate: float) -> tf.Tensor:
+    """inputs with about rate of its units zero and the others divided by 1 - rate; its own gradient, too."""
+    if bits.dtype == tf.uint32:
+        dropped, kinds = round(rate * 2**32), 2**32
+        kept = _hash_of_numbers(tf.shape(inputs), bits) >= tf.constant(dropped, tf.uint32)
+    else:
+        dropped, kinds = round(rate * 2**_WORD_BITS), 2**_WORD_BITS
+        kept = tf.cast(bits, tf.int32) >= dropped
+    return tf.where(kept, inputs * tf.cast(kinds / (kinds - dropped), inputs.dtype), tf.zeros([], inputs.dtype))
+
+
+def _hash_of_numbers(shape: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+    """A hash of each unit's number in an array of this shape; two rounds, so that two keys' masks are unrelated."""
+    numbers = tf.cast(tf.range(tf.reduce_prod(shape)), tf.uint32)
+    mixed = _mix(tf.bitwise.bitwise_xor(numbers, key[0]))
+    return tf.reshape(_mix(tf.bitwise.bitwise_xor(mixed, key[1])), shape)
+
+
+def _mix(values: tf.Tensor) -> tf.Tensor:
+    """A bijection of 32-bit words in which each input bit moves each output bit about half the time.
+
+    The constants are Wellons's "lowbias32" (https://nullprogram.com/blog/2018/07/31/).
+    """
+    values = tf.bitwise.bitwise_xor(values, tf.bitwise.right_shift(values, _word(16))) * _word(0x7FEB352D)
+    values = tf.bitwise.bitwise_xor(values, tf.bitwise.right_shift(values, _word(15))) * _word(0x846CA68B)
+    return tf.bitwise.bitwise_xor(values, tf.bitwise.right_shift(values, _word(16)))
+
+
+def _word(value: int) -> tf.Tensor:
+    return tf.constant(value, tf.uint32)

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from bert_pretrain.model.layers import Weights, dense, gelu, layer_norm
+from bert_pretrain.model.kernels import Kernels
+from bert_pretrain.model.layers import Weights, dense, layer_norm
 
 
-def masked_lm_logits(weights: Weights, sequence: tf.Tensor, masked_positions: tf.Tensor) -> tf.Tensor:
+def masked_lm_logits(weights: Weights, sequence: tf.Tensor, masked_positions: tf.Tensor, kernels: Kernels) -> tf.Tensor:
     """sequence [T, H], flat masked_positions [M] int32 -> [M, V] float32; the decoder is the word embedding."""
     hidden = tf.gather(sequence, masked_positions)  # [M, H]
-    hidden = gelu(dense(weights, "cls/predictions/transform/dense", hidden))
-    hidden = layer_norm(weights, "cls/predictions/transform/LayerNorm", hidden)
+    hidden = kernels.gelu(dense(weights, "cls/predictions/transform/dense", hidden))
+    hidden = layer_norm(weights, "cls/predictions/transform/LayerNorm", hidden, kernels)
     table = tf.cast(weights["bert/embeddings/word_embeddings"], hidden.dtype)
     logits = tf.matmul(hidden, table, transpose_b=True)  # [M, V]
     return tf.nn.bias_add(tf.cast(logits, tf.float32), weights["cls/predictions/output_bias"])

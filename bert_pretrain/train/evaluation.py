@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from bert_pretrain.data.input_fn import EvaluationInput
 from bert_pretrain.data.schema import Batch
+from bert_pretrain.model.kernels import Kernels
 from bert_pretrain.train import network
 from bert_pretrain.train.job import Job
 from bert_pretrain.train.metrics import summarize
@@ -41,7 +42,11 @@ class Evaluation:
         features, self._rewind = source.tensors()
         batch = Batch(*(features[name] for name in Batch._fields))
         # Only the batch's own sums are float32: an evaluation's totals are added up in float64 on the host.
-        self._sums = tf.stack(network.statistics(weights, batch, job.model, compute_dtype=job.compute_dtype))
+        self._sums = tf.stack(
+            network.statistics(
+                weights, batch, job.model, Kernels(job.config.device.use_xla), compute_dtype=job.compute_dtype
+            )
+        )
         self._num_examples = source.num_examples
         self._world = job.world
         self._takes_part = job.world.is_root or job.config.run.is_dist_eval_enabled

@@ -57,7 +57,7 @@ class Journal:
 
     def progress(self, update: int) -> None:
         """Moves the bar of a terminal; elsewhere the lines of `record` are the progress."""
-        if not self._is_root or not sys.stdout.isatty():
+        if not self._is_root or not sys.stderr.isatty():
             return
         if self._bar is None:
             self._bar = tqdm(total=self._num_updates, initial=update - 1, unit="update", dynamic_ncols=True)

@@ -10,6 +10,7 @@ from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.data.schema import Batch
 from bert_pretrain.model import encoder, heads, losses
 from bert_pretrain.model.dropout import Dropout
+from bert_pretrain.model.kernels import Kernels
 from bert_pretrain.model.layers import Weights
 
 
@@ -31,14 +32,17 @@ def statistics(
     weights: Weights,
     batch: Batch,
     model: ModelConfig,
+    kernels: Kernels,
     dropout: Optional[Dropout] = None,
     compute_dtype: tf.DType = tf.float32,
 ) -> Statistics:
     """Runs encoder, heads and losses over all rows of the batch."""
     rows = encoder.Rows(batch.token_ids, batch.segment_ids, batch.position_ids, batch.example_ids)
-    sequence = encoder.encode(weights, rows, model, dropout, compute_dtype)  # [R * S, H]
+    sequence = encoder.encode(weights, rows, model, kernels, dropout, compute_dtype)  # [R * S, H]
     words = losses.cross_entropy(
-        heads.masked_lm_logits(weights, sequence, batch.masked_positions), batch.masked_ids, batch.masked_weights
+        heads.masked_lm_logits(weights, sequence, batch.masked_positions, kernels),
+        batch.masked_ids,
+        batch.masked_weights,
     )
     sentences = losses.cross_entropy(
         heads.next_sentence_logits(weights, sequence, batch.cls_positions),

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from bert_pretrain.data.schema import Batch
 from bert_pretrain.model.dropout import Dropout
+from bert_pretrain.model.kernels import Kernels
 from bert_pretrain.model.layers import Weights
 from bert_pretrain.optim import schedule, train_op
 from bert_pretrain.optim.loss_scale import LossScale
@@ -89,9 +90,13 @@ def gradient(
     (counts,) = job.world.sum([tf.stack(counts)])
     masked_lm_count, next_sentence_count, stop_requested = tf.unstack(counts)
 
+    compiled = job.config.device.use_xla
+    kernels = Kernels(compiled)
+
     def micro_batch(k: tf.Tensor, local: Weights) -> tuple[tf.Tensor, tf.Tensor]:
-        dropout = Dropout(job.config.run.seed, job.world.rank, position, k)
-        sums = network.statistics(local, network.micro_batch(batch, k), job.model, dropout, job.compute_dtype)
+        dropout = Dropout(job.config.run.seed, job.world.rank, position, k, compiled)
+        part = network.micro_batch(batch, k)
+        sums = network.statistics(local, part, job.model, kernels, dropout, job.compute_dtype)
         loss = tf.math.divide_no_nan(sums.masked_lm_loss, masked_lm_count)
         return loss + sums.next_sentence_loss / next_sentence_count, tf.stack(sums)
 

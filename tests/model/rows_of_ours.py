@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.model import encoder, heads, losses
+from bert_pretrain.model.kernels import Kernels
 from tests.judges.random_examples import RowBatch
 
 
@@ -23,13 +24,14 @@ class Results(NamedTuple):
     gradients: dict[str, np.ndarray]
 
 
-def results(config: ModelConfig, weights: Mapping[str, np.ndarray], batch: RowBatch) -> Results:
+def results(config: ModelConfig, weights: Mapping[str, np.ndarray], batch: RowBatch, compiled: bool = False) -> Results:
     """Runs our encoder, heads and losses on weights given by variable name."""
+    kernels = Kernels(compiled)
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         tensors = {name: tf.constant(value) for name, value in weights.items()}
         rows = encoder.Rows(*map(tf.constant, batch[:4]))
-        sequence = encoder.encode(tensors, rows, config)
-        masked_lm_logits = heads.masked_lm_logits(tensors, sequence, tf.constant(batch.masked_positions))
+        sequence = encoder.encode(tensors, rows, config, kernels)
+        masked_lm_logits = heads.masked_lm_logits(tensors, sequence, tf.constant(batch.masked_positions), kernels)
         next_sentence_logits = heads.next_sentence_logits(tensors, sequence, tf.constant(batch.cls_positions))
         masked_lm = losses.cross_entropy(masked_lm_logits, batch.masked_ids, batch.masked_weights)
         one_each = np.ones(batch.next_sentence_labels.shape, np.float32)

@@ -1,0 +1,88 @@
+"""This project's training updates as a worker: `python -m benchmarks.ours SETTINGS.json`.
+
+The graph is that of bert_pretrain.run: the same input, update and session settings; only Estimator and the hook, which
+cost microseconds, are left out.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.settings import Settings
+from benchmarks.worker import Step, serve, timed
+from bert_pretrain.config.model import ModelConfig
+from bert_pretrain.config.training import Config, DataConfig, DeviceConfig, OptimConfig, RunConfig
+from bert_pretrain.data.input_fn import EvaluationInput, Lengths, Source, TrainingInput
+from bert_pretrain.data.schema import Batch
+from bert_pretrain.data.shards import ShardIndex
+from bert_pretrain.data.validation import Limits
+from bert_pretrain.model import variables
+from bert_pretrain.model.kernels import Kernels
+from bert_pretrain.train import device, network, update
+from bert_pretrain.train.job import Job
+from bert_pretrain.world import World
+
+
+class Ours:
+    """Training updates of this project."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.versions = {"tensorflow": tf.__version__}
+        self._settings = settings
+        model = ModelConfig.from_json(settings.model_config)
+        source = Source(
+            ShardIndex(settings.shards),
+            Lengths(settings.seq_length, settings.max_predictions),
+            Limits(model.vocab_size, model.type_vocab_size),
+        )
+        config = _config(settings)
+        job = Job(config, model, World(), tf.float32)
+        with tf.Graph().as_default():
+            weights = variables.create(model, settings.seed)
+            first, rewind = EvaluationInput(source, settings.batch_size, pack=False).tensors()
+            sums = network.statistics(weights, _batch(first), model, Kernels(compiled=True))
+            training_input = TrainingInput(
+                source, config.examples_per_rank(), settings.batch_size, config.data.pack_sequences, settings.seed
+            )
+            features = training_input()
+            step = tf.compat.v1.train.get_or_create_global_step()
+            self._operation, watched = update.build(
+                job, _batch(features), features["input_wait_seconds"], tf.constant(0.0), weights, step
+            )
+            self._loss = update.loss(watched.statistics)
+            self._session = tf.compat.v1.Session(config=device.session_config(config.device, 0))
+            with np.load(settings.weights) as stored:
+                starts = {weight.initializer.inputs[1]: stored[name] for name, weight in weights.items()}
+                self._session.run(tf.compat.v1.global_variables_initializer(), starts)
+            self._session.run([rewind, training_input.initializer])
+            self._first_loss = float(self._session.run(update.loss(tf.stack(sums))))
+
+    def first_loss(self) -> float:
+        return self._first_loss
+
+    def step(self) -> Step:
+        return timed(lambda: float(self._session.run([self._loss, self._operation])[0]), self._settings)
+
+
+def _config(settings: Settings) -> Config:
+    return Config(
+        RunConfig(seed=settings.seed),
+        DataConfig(train_batch_size=settings.batch_size),
+        OptimConfig(
+            optimizer_type=settings.optimizer,
+            learning_rate=settings.learning_rate,
+            num_warmup_steps=0,
+            num_train_steps=10**9,
+            num_accumulation_steps=settings.num_accumulation_steps,
+        ),
+        DeviceConfig(intra_op_threads=settings.num_threads),
+    )
+
+
+def _batch(features: dict[str, tf.Tensor]) -> Batch:
+    return Batch(*(features[name] for name in Batch._fields))
+
+
+if __name__ == "__main__":
+    serve(Ours)

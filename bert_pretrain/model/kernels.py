@@ -1,0 +1,199 @@
+"""The work between the matrix products, with gradients written out.
+
+TensorFlow's own gradients of these expressions keep every intermediate and make a dozen passes over memory. Here each
+kernel keeps what its gradient needs and no more, and where XLA is used, forward and backward are one compiled loop
+each. Arithmetic is float32 whatever the dtype of the data.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Callable, Optional
+
+import tensorflow as tf
+
+from bert_pretrain.model.dropout import drop
+
+LAYER_NORM_EPSILON = 1e-12  # of the published checkpoints (facts 3.5)
+_MASKED_SCORE = -10000.0  # added to the scores of what a token must not see (facts 3.5)
+_GELU_SCALE, _GELU_CUBIC = math.sqrt(2.0 / math.pi), 0.044715
+
+
+class Kernels:
+    """The kernels, compiled by XLA or as plain operations. bits come from Dropout.bits; None drops nothing."""
+
+    def __init__(self, compiled: bool) -> None:
+        self._compiled = compiled
+
+    def gelu(self, inputs: tf.Tensor) -> tf.Tensor:
+        """The tanh form of GELU (Hendrycks & Gimpel 2016), elementwise."""
+
+        @tf.custom_gradient
+        def kernel(inputs: tf.Tensor):
+            return self._run(_gelu, inputs), lambda upstream: self._run(_gelu_gradient, inputs, upstream)
+
+        return kernel(inputs)
+
+    def dropout(self, inputs: tf.Tensor, bits: Optional[tf.Tensor], rate: float) -> tf.Tensor:
+        """Any shape -> the same with about rate of its units zero and the others divided by 1 - rate."""
+        if bits is None:
+            return inputs
+
+        @tf.custom_gradient
+        def kernel(inputs: tf.Tensor):
+            dropped = self._run(drop, inputs, bits, rate=rate)
+            return dropped, lambda upstream: self._run(drop, upstream, bits, rate=rate)
+
+        return kernel(inputs)
+
+    def layer_norm(self, inputs: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
+        """[T, H] -> [T, H] with mean 0 and variance 1 along H, then times gamma [H] plus beta [H]."""
+
+        @tf.custom_gradient
+        def kernel(inputs: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor):
+            output, mean, deviation = self._run(_norm, inputs, gamma, beta)
+            return output, lambda upstream: self._run(_norm_gradient, inputs, gamma, mean, deviation, upstream)
+
+        return kernel(inputs, gamma, beta)
+
+    def add_and_norm(
+        self,
+        inputs: tf.Tensor,
+        residual: tf.Tensor,
+        gamma: tf.Tensor,
+        beta: tf.Tensor,
+        bits: Optional[tf.Tensor],
+        rate: float,
+    ) -> tf.Tensor:
+        """layer_norm(residual + dropout(inputs)), all [T, H]."""
+
+        @tf.custom_gradient
+        def kernel(inputs: tf.Tensor, residual: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor):
+            output, mean, deviation = self._run(_add_and_norm, inputs, residual, gamma, beta, bits, rate=rate)
+
+            def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
+                return self._run(
+                    _add_and_norm_gradient, inputs, residual, gamma, mean, deviation, upstream, bits, rate=rate
+                )
+
+            return output, gradient
+
+        return kernel(inputs, residual, gamma, beta)
+
+    def attention(
+        self,
+        query: tf.Tensor,
+        key: tf.Tensor,
+        value: tf.Tensor,
+        example_ids: tf.Tensor,
+        bits: Optional[tf.Tensor],
+        rate: float,
+    ) -> tf.Tensor:
+        """query, key, value [R, N, S, D] -> [R, N, S, D]; a token sees those with its own entry of example_ids [R, S].
+
+        The gradient keeps the probabilities and makes the dropped ones again. It needs their product with their
+        gradient summed over a row, which equals the context's product with its own gradient (Dao et al. 2022, 3.1).
+        """
+        scale = 1.0 / math.sqrt(query.shape[-1])
+
+        @tf.custom_gradient
+        def kernel(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor):
+            scores = tf.matmul(query, key, transpose_b=True)  # [R, N, S, S]
+            probabilities = tf.nn.softmax(self._run(_mask, scores, example_ids, scale=scale))
+            context = tf.matmul(self._dropped(probabilities, bits, rate, value.dtype), value)  # [R, N, S, D]
+
+            def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+                dropped = self._dropped(probabilities, bits, rate, value.dtype)
+                to_value = tf.matmul(dropped, upstream, transpose_a=True)
+                to_dropped = tf.matmul(upstream, value, transpose_b=True)  # [R, N, S, S]
+                row_sums = self._run(_row_products, upstream, context)  # [R, N, S, 1]
+                to_scores = self._run(
+                    _softmax_gradient, probabilities, to_dropped, row_sums, bits, rate=rate, scale=scale
+                )
+                return tf.matmul(to_scores, key), tf.matmul(to_scores, query, transpose_a=True), to_value
+
+            return context, gradient
+
+        return kernel(query, key, value)
+
+    def _dropped(self, probabilities: tf.Tensor, bits: Optional[tf.Tensor], rate: float, dtype: tf.DType) -> tf.Tensor:
+        return tf.cast(probabilities if bits is None else self._run(drop, probabilities, bits, rate=rate), dtype)
+
+    def _run(self, function: Callable, *tensors: Optional[tf.Tensor], **numbers: float):
+        return (_compile(function) if self._compiled else function)(*tensors, **numbers)
+
+
+@functools.cache
+def _compile(function: Callable) -> Callable:
+    return tf.function(function, jit_compile=True, autograph=False)
+
+
+def _gelu(inputs: tf.Tensor) -> tf.Tensor:
+    x = tf.cast(inputs, tf.float32)
+    inner = _GELU_SCALE * x * (1.0 + _GELU_CUBIC * x * x)
+    return tf.cast(0.5 * x * (1.0 + tf.tanh(inner)), inputs.dtype)
+
+
+def _gelu_gradient(inputs: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
+    x, square = tf.cast(inputs, tf.float32), tf.square(tf.cast(inputs, tf.float32))
+    tanh = tf.tanh(_GELU_SCALE * x * (1.0 + _GELU_CUBIC * square))
+    inner_slope = _GELU_SCALE * (1.0 + 3.0 * _GELU_CUBIC * square)
+    slope = 0.5 * (1.0 + tanh) + 0.5 * x * (1.0 - tf.square(tanh)) * inner_slope
+    return tf.cast(tf.cast(upstream, tf.float32) * slope, inputs.dtype)
+
+
+def _norm(inputs: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The output, and for the gradient mean and inverse deviation, each [T, 1]."""
+    x = tf.cast(inputs, tf.float32)
+    mean = tf.reduce_mean(x, axis=-1, keepdims=True)
+    centered = x - mean
+    deviation = tf.math.rsqrt(tf.reduce_mean(tf.square(centered), axis=-1, keepdims=True) + LAYER_NORM_EPSILON)
+    return tf.cast(centered * deviation * gamma + beta, inputs.dtype), mean, deviation
+
+
+def _norm_gradient(
+    inputs: tf.Tensor, gamma: tf.Tensor, mean: tf.Tensor, deviation: tf.Tensor, upstream: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """To inputs, gamma and beta."""
+    normal = (tf.cast(inputs, tf.float32) - mean) * deviation
+    upstream = tf.cast(upstream, tf.float32)
+    to_normal = upstream * gamma
+    along = tf.reduce_mean(to_normal * normal, axis=-1, keepdims=True)
+    to_inputs = deviation * (to_normal - tf.reduce_mean(to_normal, axis=-1, keepdims=True) - normal * along)
+    return tf.cast(to_inputs, inputs.dtype), tf.reduce_sum(upstream * normal, axis=0), tf.reduce_sum(upstream, axis=0)
+
+
+def _add(inputs: tf.Tensor, residual: tf.Tensor, bits: Optional[tf.Tensor], rate: float) -> tf.Tensor:
+    dropped = inputs if bits is None else drop(inputs, bits, rate)
+    return tf.cast(residual, tf.float32) + tf.cast(dropped, tf.float32)
+
+
+def _add_and_norm(inputs, residual, gamma, beta, bits, *, rate: float):
+    output, mean, deviation = _norm(_add(inputs, residual, bits, rate), gamma, beta)
+    return tf.cast(output, inputs.dtype), mean, deviation
+
+
+def _add_and_norm_gradient(inputs, residual, gamma, mean, deviation, upstream, bits, *, rate: float):
+    """To inputs, residual, gamma and beta."""
+    total = _add(inputs, residual, bits, rate)  # made again: a pass is cheaper than keeping it
+    to_total, to_gamma, to_beta = _norm_gradient(total, gamma, mean, deviation, upstream)
+    to_total = tf.cast(to_total, inputs.dtype)
+    return to_total if bits is None else drop(to_total, bits, rate), to_total, to_gamma, to_beta
+
+
+def _mask(scores: tf.Tensor, example_ids: tf.Tensor, *, scale: float) -> tf.Tensor:
+    """scores [R, N, S, S] scaled, plus the masked score between tokens of different examples."""
+    visible = tf.equal(example_ids[:, None, :, None], example_ids[:, None, None, :])  # [R, 1, S, S]
+    return tf.cast(scores, tf.float32) * scale + tf.where(visible, 0.0, _MASKED_SCORE)
+
+
+def _row_products(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(tf.cast(one, tf.float32) * tf.cast(other, tf.float32), axis=-1, keepdims=True)
+
+
+def _softmax_gradient(probabilities, to_dropped, row_sums, bits, *, rate: float, scale: float) -> tf.Tensor:
+    """From the gradient to the dropped probabilities [R, N, S, S] to that of the unscaled scores."""
+    to_probabilities = to_dropped if bits is None else drop(to_dropped, bits, rate)
+    gradient = probabilities * (tf.cast(to_probabilities, tf.float32) - row_sums) * scale
+    return tf.cast(gradient, to_dropped.dtype)
