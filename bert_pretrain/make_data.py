@@ -77,6 +77,13 @@ def _make_shards(config: MakeDataConfig, example_config: ExampleConfig, workers:
     todo = shard_making.unfinished(tasks)
     results = _work_through(workers, shard_making.make, todo, [task.num_bytes for task in todo], len(tasks))
     num_examples = sum(counts.examples for counts in results)
+    num_alone = sum(counts.documents == 1 for counts in results)
+    if num_alone:
+        print(
+            f"note: the text of {num_alone} of {len(todo)} outputs is a single document, from which random second "
+            "sentences are taken as well; blank lines divide documents",
+            file=sys.stderr,
+        )
     num_shards = sum(len(task.outputs) for task in todo)
     num_kept = sum(len(task.outputs) for task in tasks) - num_shards
     print(f"{num_examples} examples in {num_shards} new shards" + (f", {num_kept} were there" if num_kept else ""))

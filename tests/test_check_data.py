@@ -65,18 +65,6 @@ def test_faults_of_all_kinds_are_named_at_once(data):
     assert not (shards / "manifest.json").exists()
 
 
-def test_lengths_are_checked_against_flags(data):
-    done = check_data(f"--input_files_dir={data}/shards", "--max_seq_length=64")
-    assert done.returncode == 1
-    assert "48 tokens and 8 slots for masked ones, where 64 and 8 are expected" in done.stdout
-
-
-def test_what_cannot_be_looked_at_is_exit_code_2(data):
-    failed = check_data(f"--input_files_dir={data}/none")
-    assert failed.returncode == 2 and "no such directory" in failed.stderr
-    assert failed.stderr.splitlines()[-1].startswith("error: ")
-
-
 @pytest.mark.parametrize(
     "settings, message",
     [

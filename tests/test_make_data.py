@@ -90,6 +90,14 @@ def test_work_goes_on_at_the_first_unfinished_shard(folder):
     assert other.returncode == 2 and "made from dupe_factor 10 (now 2)" in other.stderr
 
 
+def test_text_without_blank_lines_is_remarked_on(folder):
+    path = folder / "single.text"
+    path.write_text("alpha beta\ngamma delta\n")
+    flags = [f"--input_file={path}", f"--vocab_file={folder}/vocabulary", f"--output_file={folder}/single"]
+    made = make_data(*flags)
+    assert made.returncode == 0 and "is a single document" in made.stderr
+
+
 @pytest.mark.skipif(not importlib.util.find_spec("sentencex"), reason="needs sentencex")
 def test_text_folders_become_sentences(folder):
     made = make_data("--make_text", f"--input_file={folder}/?.txt", f"--output_dir={folder}/text", "--num_held_out=6")

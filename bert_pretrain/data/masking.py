@@ -16,6 +16,7 @@ from bert_pretrain.data.instances import Instances
 KEPT = -1  # in place of a replacement: the token stays
 _MASK_SHARE, _MASK_OR_KEEP_SHARE = 0.8, 0.9
 _NOWHERE = 0xFFFF  # behind every column
+_MAX_SHORT_COLUMN_BITS = 12  # leave 20 random bits of 32
 
 
 class Masking(NamedTuple):
@@ -82,13 +83,18 @@ def _choosable(instances: Instances) -> np.ndarray:
 def _choose_tokens(choosable: np.ndarray, max_predictions: int, rng: np.random.Generator) -> np.ndarray:
     """The first columns of each row in random order; what cannot be chosen comes last: [E, P]."""
     num_columns = choosable.shape[1]
-    # A random number above the column's: sorting moves columns without a slower argsort, and none are equal.
-    keys = rng.integers(0, 1 << 47, choosable.shape, dtype=np.int64)
-    keys = (keys << 16) | np.arange(num_columns)
-    keys[~choosable] = np.iinfo(np.int64).max
+    column_bits = num_columns.bit_length()
+    dtype = np.uint32 if column_bits <= _MAX_SHORT_COLUMN_BITS else np.uint64
+    largest = dtype(np.iinfo(dtype).max)
+    column_mask = dtype((1 << column_bits) - 1)
+    # A random number with the column in its low bits: sorting moves columns without a slower argsort.
+    keys = rng.integers(0, largest, choosable.shape, dtype, endpoint=True)
+    keys &= ~column_mask
+    keys |= np.arange(num_columns, dtype=dtype)
+    keys |= np.where(choosable, dtype(0), largest)
     keys.sort(axis=1)
     chosen = np.zeros((len(keys), max_predictions), np.int64)
-    chosen[:, :num_columns] = keys[:, :max_predictions] & _NOWHERE
+    chosen[:, :num_columns] = keys[:, :max_predictions] & column_mask
     return chosen
 
 

@@ -57,7 +57,20 @@ def find_text(patterns: str) -> list[corpus.Span]:
         if not found:
             raise ValueError(f"--input_file: no file matches {pattern.strip()}")
         paths += found
-    return [corpus.whole(path) for path in paths]
+    spans = [corpus.whole(path) for path in paths]
+    for span in spans:
+        _refuse_other_forms(span.path)
+    return spans
+
+
+def _refuse_other_forms(path: str) -> None:
+    with open(path, "rb") as file:
+        start = file.read(64).lstrip()
+    for mark, form in ((b'{"', "JSON"), (b"<doc ", "WikiExtractor's"), (b"<mediawiki", "a Wikipedia dump")):
+        if start.startswith(mark):
+            raise ValueError(
+                f"{path}: {form}, not one sentence a line; --make_text or scripts/make_data.sh turn it into that"
+            )
 
 
 def tasks_for_files(spans: list[corpus.Span], outputs: list[str], vocab_file: str, config: ExampleConfig) -> list[Task]:

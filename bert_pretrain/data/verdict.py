@@ -103,7 +103,7 @@ def _masking(contents: Contents, mask_id: Optional[int], findings: list[str], re
         mask_id = counts.most_common(1)[0][0] if counts else -1
     masks = counts[mask_id] / contents.num_masked
     kept = contents.num_kept / contents.num_masked
-    others = 1 - masks - kept
+    others = max(0.0, 1 - masks - kept)
     findings.append(
         f"{share:.1%} of the tokens are to be predicted: {masks:.1%} [MASK] (id {mask_id}), {others:.1%} other tokens, "
         f"{kept:.1%} as they were"

@@ -136,3 +136,10 @@ def test_an_output_that_cannot_be_written_is_named(folder):
     (folder / "file").write_text("in the way")
     with pytest.raises(ValueError, match=r"a\.txt\.tfrecord: cannot be written"):
         make(in_directory(folder, output="file/shards"))
+
+
+@pytest.mark.parametrize("start", ['{"id": 1, "text": "w1 w2"}', '\n<doc id="12">', "<mediawiki xmlns="])
+def test_raw_forms_are_told_from_text(folder, start):
+    (folder / "a.txt").write_text(start)
+    with pytest.raises(ValueError, match="not one sentence a line; --make_text"):
+        in_directory(folder)
