@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from bert_pretrain import cli
+from bert_pretrain import cli, processes
 from bert_pretrain.config.training import Config, DataConfig, DeviceConfig, OptimConfig, RunConfig
 
 _PARTS = {"run": RunConfig, "data": DataConfig, "optim": OptimConfig, "device": DeviceConfig}
@@ -17,11 +17,14 @@ def main() -> int:
     config.check()
     # TensorFlow is imported late: --help and a wrong flag are answered at once, and its chatter is set up first.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from bert_pretrain import world
     from bert_pretrain.train import loop
 
-    return loop.run(config, given)
+    with world.connected(config.run.horovod) as ranks:
+        return loop.run(config, given, ranks)
 
 
 if __name__ == "__main__":
+    processes.name_stderr(processes.launched_rank())
     cli.define(*_PARTS.values())
     cli.main(main)

@@ -6,23 +6,30 @@ exchange; on the host, numbers and small objects are exchanged between the sessi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
+import sys
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-# Environment variables by which a launcher tells a process how many there are: Open MPI, MPICH and Slurm's PMI,
-# horovodrun with Gloo.
-_LAUNCHER_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "HOROVOD_SIZE")
-_STALL_WARNING_SECONDS, _STALL_END_SECONDS = "60", "600"
+from bert_pretrain import processes
+
+# A rank that does not come to an exchange is named after the first and ends the job after the second; 0 means never.
+_STALL_SECONDS = {"HOROVOD_STALL_CHECK_TIME_SECONDS": "60", "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "600"}
+_LARGEST_HALF = 2.0**15  # half of what float16 holds, so that the sum of rounded numbers stays finite
+_LAST_WORDS_SECONDS = 10.0
 
 
 class World:
     """A job of one process; HorovodWorld overrides every method."""
 
-    rank, size, local_rank = 0, 1, 0
+    rank, size = 0, 1
+    local_rank, local_size = 0, 1  # among the ranks of this machine
 
     @property
     def is_root(self) -> bool:
@@ -30,7 +37,7 @@ class World:
         return self.rank == 0
 
     def sum(self, tensors: list[tf.Tensor], half: bool = False) -> list[tf.Tensor]:
-        """In the graph: each tensor summed over ranks, all in one exchange; half sends float16."""
+        """In the graph: each float32 tensor summed over ranks, all in one exchange; half sends float16."""
         return tensors
 
     def sum_numbers(self, numbers: np.ndarray) -> np.ndarray:
@@ -56,10 +63,10 @@ class World:
 class HorovodWorld(World):
     """One of the processes that mpirun or horovodrun started."""
 
-    def __init__(self) -> None:
-        # A rank that does not come to an exchange is named after a minute and ends the job after ten.
-        os.environ.setdefault("HOROVOD_STALL_CHECK_TIME_SECONDS", _STALL_WARNING_SECONDS)
-        os.environ.setdefault("HOROVOD_STALL_SHUTDOWN_TIME_SECONDS", _STALL_END_SECONDS)
+    def __init__(self, launched_size: int) -> None:
+        """ValueError where Horovod is missing, or does not see the processes that the launcher started."""
+        for name, seconds in _STALL_SECONDS.items():
+            os.environ.setdefault(name, seconds)
         try:
             import horovod.tensorflow as hvd
         except ImportError as error:
@@ -67,13 +74,29 @@ class HorovodWorld(World):
                 f"--horovod: Horovod cannot be imported ({error}); run: bash init_tf.sh --horovod"
             ) from None
         hvd.init()
+        if hvd.size() != launched_size:
+            raise ValueError(
+                f"--horovod: the launcher started {launched_size} processes, but Horovod sees {hvd.size()}: it was "
+                f"built with another MPI; use the mpirun beside {sys.executable}"
+            )
         self._hvd = hvd
-        self.rank, self.size, self.local_rank = hvd.rank(), hvd.size(), hvd.local_rank()
+        self.rank, self.size = hvd.rank(), hvd.size()
+        self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
         self._exchanges = _HostExchanges(hvd)
+        seconds = [float(os.environ[name]) for name in _STALL_SECONDS]
+        processes.Watch(self.gather(processes.this_process()), self.rank, *seconds).start()
 
     def sum(self, tensors: list[tf.Tensor], half: bool = False) -> list[tf.Tensor]:
-        compression = self._hvd.Compression.fp16 if half else self._hvd.Compression.none
-        return self._hvd.grouped_allreduce(tensors, op=self._hvd.Sum, compression=compression)
+        if not half:
+            return self._hvd.grouped_allreduce(tensors, op=self._hvd.Sum)
+        # The ranks' largest values added up bound every sum. Scaled to that bound nothing overflows, and what float16
+        # cannot hold is less than 2^-39 of it.
+        largest = tf.reduce_max(tf.stack([tf.reduce_max(tf.abs(tensor)) for tensor in tensors]))
+        bound = self._hvd.allreduce(largest, op=self._hvd.Sum)
+        scale = tf.where(bound > 0.0, _LARGEST_HALF / bound, 1.0)
+        halves = [tf.cast(tensor * scale, tf.float16) for tensor in tensors]
+        sums = self._hvd.grouped_allreduce(halves, op=self._hvd.Sum)
+        return [tf.cast(total, tf.float32) / scale for total in sums]
 
     def sum_numbers(self, numbers: np.ndarray) -> np.ndarray:
         return self._exchanges.sum(numbers)
@@ -117,17 +140,47 @@ class _HostExchanges:
         return self._session.run(self._gathers[kind], {self._inputs[kind]: values})
 
 
-def connect(use_horovod: bool) -> World:
-    """The world that --horovod asks for. ValueError where the launcher and the flag contradict each other."""
-    sizes = [int(os.environ[name]) for name in _LAUNCHER_SIZES if name in os.environ]
-    if use_horovod and not sizes:
+@contextlib.contextmanager
+def connected(use_horovod: bool) -> Iterator[World]:
+    """The world that --horovod asks for, left in good order at the end.
+
+    ValueError where the launcher and the flag contradict each other. Where other ranks broke off an exchange, the
+    process ends here, with exit code 1.
+    """
+    world = _connect(use_horovod)
+    try:
+        yield world
+    except tf.errors.OpError as error:
+        if "Horovod" not in str(error):
+            raise
+        _end_alone(world.rank, error)
+    world.close()
+
+
+def _connect(use_horovod: bool) -> World:
+    size = processes.launched_size()
+    if use_horovod and size is None:
         raise ValueError(
             "--horovod: not started by mpirun or horovodrun; use scripts/run_multi_card_FPS.sh, "
             "or mpirun -np N python -m bert_pretrain.run --horovod ..., or leave --horovod out"
         )
-    if not use_horovod and max(sizes, default=1) > 1:
+    if not use_horovod and size is not None and size > 1:
         raise ValueError(
-            f"started by mpirun as one of {max(sizes)} processes but without --horovod: each would train alone into "
+            f"started by mpirun as one of {size} processes but without --horovod: each would train alone into "
             f"the same directory; add --horovod"
         )
-    return HorovodWorld() if use_horovod else World()
+    return HorovodWorld(size) if use_horovod else World()
+
+
+def _end_alone(rank: int, error: tf.errors.OpError) -> None:
+    """Ends the process after others broke off an exchange."""
+    # A rank that ended by itself has said why, and its exit code is to be the job's: the launcher gets time to see it.
+    time.sleep(_LAST_WORDS_SECONDS)
+    reason = str(error).splitlines()[0]
+    print(
+        f"error: rank {rank} waited for an exchange that other ranks broke off or did not come to; the lines above "
+        f"name them ({reason})",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)  # Horovod's orderly end waits for all ranks

@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).parent.parent / "bert_pretrain"
 # Layer -> layers of this package that it may import besides itself.
 MAY_IMPORT = {
     "config": set(),
-    "world": set(),
+    "processes": set(),
+    "world": {"processes"},
     "cli": {"config"},
     "launch": set(),
     "data": {"config"},
@@ -20,7 +21,7 @@ MAY_IMPORT = {
     "optim": {"config"},
     "train": {"config", "world", "data", "model", "optim"},
     "convert": {"config", "model"},
-    "run": {"cli", "config", "world", "train"},
+    "run": {"cli", "config", "processes", "world", "train"},
     "make_data": {"cli", "config", "data"},
     "check_data": {"cli", "config", "data"},
     "export": {"cli", "config", "convert"},

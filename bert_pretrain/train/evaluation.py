@@ -7,7 +7,7 @@ neither restarts the training input nor copies a weight.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple, Optional
 
 import numpy as np
@@ -20,6 +20,8 @@ from bert_pretrain.train import network
 from bert_pretrain.train.job import Job
 from bert_pretrain.train.metrics import summarize
 from bert_pretrain.train.network import Statistics
+
+_CALL_SECONDS = 10.0  # between calls of a root that evaluates alone; Horovod's patience is a minute
 
 
 class Evaluated(NamedTuple):
@@ -41,34 +43,52 @@ class Evaluation:
     ) -> None:
         features, self._rewind = source.tensors()
         batch = Batch(*(features[name] for name in Batch._fields))
+        # Not compiled: forward alone gains little, and each new shape would cost more than it.
+        kernels = Kernels(compiled=False)
+        sums = network.statistics(weights, batch, job.model, kernels, compute_dtype=job.compute_dtype)
         # Only the batch's own sums are float32: an evaluation's totals are added up in float64 on the host.
-        self._sums = tf.stack(
-            network.statistics(
-                weights, batch, job.model, Kernels(job.config.device.use_xla), compute_dtype=job.compute_dtype
-            )
-        )
+        self._sums = tf.stack(sums)
         self._num_examples = source.num_examples
         self._world = job.world
-        self._takes_part = job.world.is_root or job.config.run.is_dist_eval_enabled
+        self._root_alone = not job.config.run.is_dist_eval_enabled and job.world.size > 1
 
     def run(self, session: tf.compat.v1.Session) -> Evaluated:
         """Evaluates the session's weights. A collective: every rank must enter it."""
         begin = time.monotonic()
-        totals = self._totals(session) if self._takes_part else np.zeros(len(Statistics._fields))
+        totals = self._totals_of_root(session) if self._root_alone else sum(self._batches(session), self._nothing())
         sums = Statistics(*self._world.sum_numbers(totals))
         num_examples = round(sums.next_sentence_count)
         assert num_examples == self._num_examples, f"evaluated {num_examples} examples of {self._num_examples}"
         return Evaluated(summarize(sums), num_examples, time.monotonic() - begin)
 
-    def _totals(self, session: tf.compat.v1.Session) -> np.ndarray:
-        """This rank's share of the sums, float64."""
-        totals = np.zeros(len(Statistics._fields))
+    def _batches(self, session: tf.compat.v1.Session) -> Iterator[np.ndarray]:
+        """The sums of each batch of this rank's share."""
         session.run(self._rewind)
         while True:
             try:
-                totals += session.run(self._sums)
+                yield session.run(self._sums)
             except tf.errors.OutOfRangeError:
-                return totals
+                return
+
+    def _totals_of_root(self, session: tf.compat.v1.Session) -> np.ndarray:
+        """Root's sums; zeros on the others, who answer its calls, so that Horovod does not take them for stalled."""
+        totals = self._nothing()
+        if not self._world.is_root:
+            while self._world.agree(None):
+                pass
+            return totals
+        called = time.monotonic()
+        for sums in self._batches(session):
+            totals += sums
+            if time.monotonic() - called > _CALL_SECONDS:
+                self._world.agree(True)
+                called = time.monotonic()
+        self._world.agree(False)
+        return totals
+
+    @staticmethod
+    def _nothing() -> np.ndarray:
+        return np.zeros(len(Statistics._fields))
 
 
 def is_due(step: int, batch_examples: int, start: int, between: int) -> bool:

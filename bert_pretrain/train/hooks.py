@@ -7,6 +7,7 @@ of tensors made by model_fn and looks none up by name.
 from __future__ import annotations
 
 import os
+import sys
 from typing import Callable, NamedTuple, Optional
 
 import numpy as np
@@ -185,7 +186,10 @@ class TrainingHook(tf.estimator.SessionRunHook):
             )
             return
         bad = self._variable_names[int(np.argmin(np.isfinite(update.square_norms)))]
-        records = self._with.record_names(int(update.position))
+        names = self._job.world.gather(self._with.record_names(int(update.position)))
+        if not self._job.world.is_root:
+            sys.exit(2)  # root tells it
+        records = [name for of_rank in names for name in of_rank]
         raise ValueError(
             f"update {self._step + 1}: the gradient is not finite, first at {bad} (loss {_loss(update):g}); its "
             f"records are {', '.join(records)}. Weights are those of update {self._step}; the last checkpoint stays. "

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any, Callable, TypeVar
 
 from bert_pretrain.world import World
 
 T = TypeVar("T")
+
+_SHOWN = 3  # differences in one line
 
 
 def together(world: World, prepare: Callable[[], T]) -> T:
@@ -30,13 +33,34 @@ def together(world: World, prepare: Callable[[], T]) -> T:
     raise ValueError(messages[0] if everywhere else f"rank {wrong[0]} of {world.size}: {messages[wrong[0]]}")
 
 
+def of_root(world: World, find: Callable[[], T]) -> T:
+    """find()'s result at root, on every rank; where it raises ValueError there, all end as in `together`."""
+    return world.agree(together(world, find if world.is_root else lambda: None))
+
+
 def check_alike(world: World, facts: dict[str, Any]) -> None:
-    """ValueError, naming the rank and the item, where a rank's facts differ from root's."""
+    """ValueError, naming the rank and what differs, where a rank's facts differ from root's. A collective."""
     root, *others = world.gather(facts)
     for rank, other in enumerate(others, start=1):
-        for name in sorted(set(root) | set(other)):
-            if root.get(name) != other.get(name):
-                raise ValueError(
-                    f"rank {rank} differs from rank 0 in {name}: {other.get(name)!r} against {root.get(name)!r}; "
-                    f"start every rank with the same settings, files and versions"
-                )
+        names = [name for name in {**root, **other} if root.get(name) != other.get(name)]
+        if names:
+            shown = ", ".join(f"{name} ({other.get(name)!r}, there {root.get(name)!r})" for name in names[:_SHOWN])
+            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+            raise ValueError(
+                f"rank {rank} differs from rank 0 in {shown}{more}; start every rank with the same settings, files "
+                f"and versions"
+            )
+
+
+def alike(run: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """What must be the same on every rank, by the name under which a difference is reported.
+
+    run is the content of run.json, shapes are the model's variables.
+    """
+    facts = {f"--{name}": value for part in run["settings"].values() for name, value in part.items()}
+    facts.update({f"model {name}": value for name, value in run["model"].items()})
+    facts.update({f"variable {name}": shape for name, shape in shapes.items()})
+    for kind, data in run["data"].items():
+        facts.update({f"{kind} data's {name}": data[name] for name in ("records", "fingerprint")})
+    facts.update({f"version of {name}": value for name, value in run["versions"].items()})
+    return {**facts, "compute_dtype": run["compute_dtype"]}

@@ -1,17 +1,15 @@
-"""What is found out, and refused, before anything is started."""
+"""What a run reads, opened and checked before anything is started."""
 
 from __future__ import annotations
 
-import os
 from typing import Any, NamedTuple, Optional
 
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.option import directories
 from bert_pretrain.config.training import Config
-from bert_pretrain.data.input_fn import Source
+from bert_pretrain.data.input_fn import EvaluationInput, Source
 from bert_pretrain.data.validation import Limits
-from bert_pretrain.model import variables
-from bert_pretrain.train import checkpoints, device, run_file
+from bert_pretrain.train import device, run_file
 from bert_pretrain.train.device import Device
 from bert_pretrain.world import World
 
@@ -24,8 +22,6 @@ class Prepared(NamedTuple):
     device: Device
     training: Optional[Source]
     evaluation: Optional[Source]
-    checkpoint: Optional[str]  # in output_dir, to continue from
-    step: int  # updates that it has behind it
 
 
 def prepare(config: Config, given: set[str], world: World) -> Prepared:
@@ -36,19 +32,7 @@ def prepare(config: Config, given: set[str], world: World) -> Prepared:
     model = ModelConfig.from_json(config.run.bert_config_file)
     training = _open(config, "input_files_dir", model, world) if config.run.do_train else None
     evaluation = _open(config, "eval_files_dir", model, world) if config.run.do_eval else None
-    _check_writable(config.run.output_dir)
-    checkpoint = checkpoints.newest(config.run.output_dir)
-    if checkpoint:
-        checkpoints.check_model(checkpoint, "output_dir", variables.shapes(model))
-    return Prepared(
-        config,
-        model,
-        device.choose(config.device, given),
-        training,
-        evaluation,
-        checkpoint,
-        checkpoints.step_of(checkpoint),
-    )
+    return Prepared(config, model, device.choose(config.device, given, world.local_rank), training, evaluation)
 
 
 def describe(prepared: Prepared, world: World) -> dict[str, Any]:
@@ -66,6 +50,16 @@ def describe(prepared: Prepared, world: World) -> dict[str, Any]:
     return run_file.describe(prepared.config, prepared.model, prepared.device.name, world.size, data, dtype)
 
 
+def evaluation_input(prepared: Prepared, world: World) -> Optional[EvaluationInput]:
+    """This rank's slice of the evaluation set, or all of it where root evaluates alone."""
+    data = prepared.config.data
+    if prepared.evaluation is None:
+        return None
+    limit = data.max_eval_steps * data.eval_batch_size or None
+    share = (world.rank, world.size) if prepared.config.run.is_dist_eval_enabled else (0, 1)
+    return EvaluationInput(prepared.evaluation, data.eval_batch_size, data.pack_sequences, limit, *share)
+
+
 def _open(config: Config, flag: str, model: ModelConfig, world: World) -> Source:
     limits = Limits(model.vocab_size, model.type_vocab_size)
     try:
@@ -80,14 +74,3 @@ def _open(config: Config, flag: str, model: ModelConfig, world: World) -> Source
             f"max_position_embeddings {model.max_position_embeddings}; use shorter records or another bert_config.json"
         )
     return source
-
-
-def _check_writable(output_dir: str) -> None:
-    probe = os.path.join(output_dir, f".writable-{os.getpid()}")
-    try:
-        os.makedirs(output_dir, exist_ok=True)
-        with open(probe, "w", encoding="utf-8"):
-            pass
-        os.remove(probe)
-    except OSError as error:
-        raise ValueError(f"--output_dir: {output_dir} cannot be written: {error.strerror}") from None

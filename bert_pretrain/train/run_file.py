@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import platform
 import sys
@@ -57,9 +58,34 @@ def check_same_run(output_dir: str, present: dict[str, Any]) -> None:
             )
 
 
+def batch_notice(output_dir: str, present: dict[str, Any], position: int) -> Optional[str]:
+    """One line where W, A or B differ from the last start's, else None; position counts updates read from the data."""
+    earlier = _read(output_dir)
+    if earlier is None or _batch(earlier) == _batch(present):
+        return None
+    before, now = _batch(earlier), _batch(present)
+    num_examples = math.prod(now)
+    if num_examples == math.prod(before):
+        effect = "the same examples follow, with other dropout"
+    else:
+        effect = (
+            f"position in the data is counted with the new batch and goes on at example {position * num_examples:,}"
+        )
+    return (
+        f"an update was {before[0]} ranks x {before[1]} micro-batches x {before[2]} examples at the last start and is "
+        f"{now[0]} x {now[1]} x {now[2]} now; {effect}"
+    )
+
+
 def save(output_dir: str, content: dict[str, Any]) -> None:
     """Writes run.json."""
     write(output_dir, "run.json", content)
+
+
+def _batch(content: dict[str, Any]) -> tuple[int, int, int]:
+    """W, A and B of a run."""
+    settings = content["settings"]
+    return content["ranks"], settings["optim"]["num_accumulation_steps"], settings["data"]["train_batch_size"]
 
 
 def _compared(earlier: dict[str, Any], present: dict[str, Any]) -> list[tuple[str, Any, Any]]:

@@ -1,0 +1,64 @@
+"""The plan of a run in a few lines, before anything takes time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bert_pretrain.config.training import Config
+from bert_pretrain.model import variables
+from bert_pretrain.optim import schedule
+from bert_pretrain.train.job import Job
+from bert_pretrain.train.past import Past
+from bert_pretrain.train.prepare import Prepared
+
+
+def lines(prepared: Prepared, past: Past, job: Job, given: set[str]) -> Iterator[str]:
+    """What will be done, and settings that cannot take effect; `given` names the flags that the person set."""
+    config, ranks = job.config, job.world.size
+    notices = [*prepared.device.notices, *_exchange_notices(config, job, given), *filter(None, [past.notice])]
+    yield from (f"note: {notice}" for notice in notices)
+    yield (
+        f"model: {variables.num_parameters(job.model):,} parameters; device: {prepared.device.name} x{ranks}, "
+        f"{job.compute_dtype.name}"
+    )
+    if config.run.verbose_logging:
+        yield from (f"variable {name} {list(shape)}" for name, shape in variables.shapes(job.model).items())
+    if not config.run.do_train:
+        return
+    yield (
+        f"training data: {prepared.training.index.num_records:,} records; an update has {job.batch_examples} examples: "
+        f"{ranks} ranks x {config.optim.num_accumulation_steps} micro-batches x {config.data.train_batch_size}"
+    )
+    yield f"learning rate: {_learning_rate(config, ranks)}"
+    if past.checkpoint:
+        yield f"continuing {past.checkpoint} at update {past.step}"
+
+
+def _exchange_notices(config: Config, job: Job, given: set[str]) -> Iterator[str]:
+    optim = config.optim
+    if not config.run.horovod:
+        for name in ("allreduce_fp16", "allreduce_post_accumulation"):
+            if name in given and getattr(optim, name):
+                yield f"--{name}: has no effect without --horovod, one process exchanges nothing"
+    elif not optim.allreduce_post_accumulation and config.run.do_train:
+        yield (
+            "--allreduce_post_accumulation=False: the same numbers either way; gradients are summed over ranks once, "
+            "after accumulation"
+        )
+    if config.run.horovod and optim.allreduce_fp16:
+        megabytes = variables.num_parameters(job.model) * 2 / 1e6
+        yield f"--allreduce_fp16: gradients are exchanged in float16, {megabytes:,.1f} MB an update"
+
+
+def _learning_rate(config: Config, ranks: int) -> str:
+    """The rule of --lr_scaling as it applies here, and the schedule."""
+    optim = config.optim
+    peak = schedule.effective_peak(optim, ranks, config.run.horovod)
+    if not config.run.horovod:
+        rule = "as given: one process"
+    elif optim.lr_scaling == "none":
+        rule = "as given: --lr_scaling=none"
+    else:
+        rule = f"{optim.learning_rate:g} x {ranks} ranks: --lr_scaling=linear"
+    warm_up = f"warm-up over {optim.num_warmup_steps:,} updates" if optim.num_warmup_steps else "no warm-up"
+    return f"peak {peak:g} ({rule}); {warm_up}, zero at update {optim.num_train_steps:,}"
