@@ -41,7 +41,7 @@ class Ours:
         with tf.Graph().as_default():
             weights = variables.create(model, settings.seed)
             first, rewind = EvaluationInput(source, settings.batch_size, pack=False).tensors()
-            sums = network.statistics(weights, _batch(first), model, Kernels(compiled=True))
+            sums = network.statistics(weights, _batch(first), model, Kernels(compiled=False))
             training_input = TrainingInput(
                 source, config.examples_per_rank(), settings.batch_size, config.data.pack_sequences, settings.seed
             )

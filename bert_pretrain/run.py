@@ -16,7 +16,7 @@ def main() -> int:
     given = set().union(*(cli.given(part) for part in _PARTS.values()))
     config.check()
     # TensorFlow is imported late: --help and a wrong flag are answered at once, and its chatter is set up first.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from bert_pretrain import world
     from bert_pretrain.train import loop
 

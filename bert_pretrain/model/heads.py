@@ -10,12 +10,15 @@ import tensorflow as tf
 from bert_pretrain.model.kernels import Kernels
 from bert_pretrain.model.layers import Weights, dense, layer_norm
 
+# Never compiled: the number of masked tokens differs from update to update, and XLA would start anew for each.
+_KERNELS = Kernels(compiled=False)
 
-def masked_lm_logits(weights: Weights, sequence: tf.Tensor, masked_positions: tf.Tensor, kernels: Kernels) -> tf.Tensor:
+
+def masked_lm_logits(weights: Weights, sequence: tf.Tensor, masked_positions: tf.Tensor) -> tf.Tensor:
     """sequence [T, H], flat masked_positions [M] int32 -> [M, V] float32; the decoder is the word embedding."""
     hidden = tf.gather(sequence, masked_positions)  # [M, H]
-    hidden = kernels.gelu(dense(weights, "cls/predictions/transform/dense", hidden))
-    hidden = layer_norm(weights, "cls/predictions/transform/LayerNorm", hidden, kernels)
+    hidden = _KERNELS.gelu(dense(weights, "cls/predictions/transform/dense", hidden))
+    hidden = layer_norm(weights, "cls/predictions/transform/LayerNorm", hidden, _KERNELS)
     table = tf.cast(weights["bert/embeddings/word_embeddings"], hidden.dtype)
     logits = tf.matmul(hidden, table, transpose_b=True)  # [M, V]
     return tf.nn.bias_add(tf.cast(logits, tf.float32), weights["cls/predictions/output_bias"])

@@ -100,7 +100,9 @@ class Kernels:
         @tf.custom_gradient
         def kernel(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor):
             scores = tf.matmul(query, key, transpose_b=True)  # [R, N, S, S]
-            probabilities = tf.nn.softmax(self._run(_mask, scores, example_ids, scale=scale))
+            masked = self._run(_mask, scores, example_ids, scale=scale)
+            # A compiled function's result has no shape that TensorFlow's optimizer could see; it warns of softmax's.
+            probabilities = tf.nn.softmax(tf.reshape(masked, tf.shape(scores)))
             context = tf.matmul(self._dropped(probabilities, bits, rate, value.dtype), value)  # [R, N, S, D]
 
             def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

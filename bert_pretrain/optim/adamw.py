@@ -7,13 +7,15 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from bert_pretrain.config.training import OptimConfig
+from bert_pretrain.optim.compiled import runner
 from bert_pretrain.optim.decay import is_exempt
 
 
 class Adamw:
     """Slots carry the names of Google's checkpoints: `<variable>/adam_m` and `<variable>/adam_v`."""
 
-    def __init__(self, config: OptimConfig, weights: Mapping[str, tf.Variable]) -> None:
+    def __init__(self, config: OptimConfig, weights: Mapping[str, tf.Variable], compiled: bool = False) -> None:
+        self._run = runner(compiled)
         self._config = config
         self._weights = weights
         self._slots = {
@@ -35,19 +37,41 @@ class Adamw:
         self, gradients: Mapping[str, tf.Tensor], learning_rate: tf.Tensor, gradient_scale: tf.Tensor
     ) -> tf.Operation:
         """One update of every variable from gradient * gradient_scale; the scale folds unscaling and clipping in."""
-        beta_1, beta_2 = self._config.lamb_beta_1, self._config.lamb_beta_2
-        assigned = []
+        config, assigned = self._config, []
         for name, weight in self._weights.items():
-            gradient = gradients[name] * gradient_scale
-            first, second = self._slots[name]
-            new_first = beta_1 * first + (1.0 - beta_1) * gradient
-            new_second = beta_2 * second + (1.0 - beta_2) * tf.square(gradient)
-            direction = new_first / (tf.sqrt(new_second) + self._config.epsilon)
-            if not is_exempt(name):
-                direction += self._config.lamb_weight_decay_rate * weight
-            assigned += [
-                weight.assign(weight - learning_rate * direction),
-                first.assign(new_first),
-                second.assign(new_second),
-            ]
+            variables = (weight, *self._slots[name])
+            moved = self._run(
+                _moved,
+                *(variable.read_value() for variable in variables),
+                gradients[name],
+                gradient_scale,
+                learning_rate,
+                beta_1=config.lamb_beta_1,
+                beta_2=config.lamb_beta_2,
+                epsilon=config.epsilon,
+                decay=0.0 if is_exempt(name) else config.lamb_weight_decay_rate,
+            )
+            assigned += [variable.assign(value) for variable, value in zip(variables, moved)]
         return tf.group(*assigned)
+
+
+def _moved(
+    weight: tf.Tensor,
+    first: tf.Tensor,
+    second: tf.Tensor,
+    gradient: tf.Tensor,
+    gradient_scale: tf.Tensor,
+    learning_rate: tf.Tensor,
+    *,
+    beta_1: float,
+    beta_2: float,
+    epsilon: float,
+    decay: float,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The new weight and moments."""
+    gradient = gradient * gradient_scale
+    first = beta_1 * first + (1.0 - beta_1) * gradient
+    second = beta_2 * second + (1.0 - beta_2) * tf.square(gradient)
+    direction = first / (tf.sqrt(second) + epsilon)
+    direction = direction + decay * weight if decay else direction
+    return weight - learning_rate * direction, first, second

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from bert_pretrain.config.training import OptimConfig
+from bert_pretrain.optim.compiled import runner
 from bert_pretrain.optim.decay import is_exempt
 
 
@@ -17,8 +18,10 @@ class Lamb:
     second, and `beta1_power`, `beta2_power` are the betas to the power of the next update's number.
     """
 
-    def __init__(self, config: OptimConfig, weights: Mapping[str, tf.Variable]) -> None:
+    def __init__(self, config: OptimConfig, weights: Mapping[str, tf.Variable], compiled: bool = False) -> None:
+        self._run = runner(compiled)
         self._config = config
+        self._numbers = {"beta_1": config.lamb_beta_1, "beta_2": config.lamb_beta_2, "epsilon": config.epsilon}
         self._weights = weights
         self._first = {name: _slot(f"{name}/LAMB", weight.shape) for name, weight in weights.items()}
         self._second = {name: _slot(f"{name}/LAMB_1", weight.shape) for name, weight in weights.items()}
@@ -29,50 +32,66 @@ class Lamb:
         self, gradients: Mapping[str, tf.Tensor], learning_rate: tf.Tensor, gradient_scale: tf.Tensor
     ) -> tf.Operation:
         """One update of every variable from gradient * gradient_scale; the scale folds unscaling and clipping in."""
-        corrections = 1.0 - self._beta_1_power.read_value(), 1.0 - self._beta_2_power.read_value()
+        corrections = tf.stack([1.0 - self._beta_1_power, 1.0 - self._beta_2_power])
         assigned = []
         for name, weight in self._weights.items():
             first, second = self._first[name], self._second[name]
-            values = self._updated(
+            new_first, new_second, direction = self._run(
+                _direction,
                 weight.read_value(),
                 first.read_value(),
                 second.read_value(),
-                gradients[name] * gradient_scale,
-                learning_rate,
+                gradients[name],
+                gradient_scale,
                 corrections,
-                is_exempt(name),
+                **self._numbers,
+                decay=0.0 if is_exempt(name) else self._config.lamb_weight_decay_rate,
             )
-            assigned += [variable.assign(value) for variable, value in zip((weight, first, second), values)]
+            rate = learning_rate
+            if not is_exempt(name):
+                rate = rate * _trust_ratio(weight.read_value(), direction)
+            moved = self._run(_move, weight.read_value(), direction, rate)
+            assigned += [weight.assign(moved), first.assign(new_first), second.assign(new_second)]
         with tf.control_dependencies(assigned):
             return tf.group(
                 self._beta_1_power.assign(self._beta_1_power * self._config.lamb_beta_1),
                 self._beta_2_power.assign(self._beta_2_power * self._config.lamb_beta_2),
             )
 
-    def _updated(
-        self,
-        weight: tf.Tensor,
-        first: tf.Tensor,
-        second: tf.Tensor,
-        gradient: tf.Tensor,
-        learning_rate: tf.Tensor,
-        corrections: tuple[tf.Tensor, tf.Tensor],
-        exempt: bool,
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        beta_1, beta_2 = self._config.lamb_beta_1, self._config.lamb_beta_2
-        first = beta_1 * first + (1.0 - beta_1) * gradient
-        second = beta_2 * second + (1.0 - beta_2) * tf.square(gradient)
-        direction = first / corrections[0] / (tf.sqrt(second / corrections[1]) + self._config.epsilon)
-        if exempt:
-            return weight - learning_rate * direction, first, second
-        direction += self._config.lamb_weight_decay_rate * weight
-        rate = learning_rate * _trust_ratio(tf.norm(weight), tf.norm(direction))
-        return weight - rate * direction, first, second
+
+def _direction(
+    weight: tf.Tensor,
+    first: tf.Tensor,
+    second: tf.Tensor,
+    gradient: tf.Tensor,
+    gradient_scale: tf.Tensor,
+    corrections: tf.Tensor,
+    *,
+    beta_1: float,
+    beta_2: float,
+    epsilon: float,
+    decay: float,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The new moments, and where the weight is to go before the trust ratio."""
+    gradient = gradient * gradient_scale
+    first = beta_1 * first + (1.0 - beta_1) * gradient
+    second = beta_2 * second + (1.0 - beta_2) * tf.square(gradient)
+    direction = first / corrections[0] / (tf.sqrt(second / corrections[1]) + epsilon)
+    return first, second, direction + decay * weight if decay else direction
 
 
-def _trust_ratio(weight_norm: tf.Tensor, direction_norm: tf.Tensor) -> tf.Tensor:
-    usable = tf.logical_and(weight_norm > 0.0, direction_norm > 0.0)
-    return tf.where(usable, weight_norm / direction_norm, 1.0)
+def _trust_ratio(weight: tf.Tensor, direction: tf.Tensor) -> tf.Tensor:
+    """|weight| / |direction|, or 1 where either is zero.
+
+    Not compiled with the rest: XLA adds up a sum on one thread and one number at a time, l2_loss on all.
+    """
+    weight_square, direction_square = tf.nn.l2_loss(weight), tf.nn.l2_loss(direction)
+    usable = tf.logical_and(weight_square > 0.0, direction_square > 0.0)
+    return tf.where(usable, tf.sqrt(weight_square / direction_square), 1.0)
+
+
+def _move(weight: tf.Tensor, direction: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
+    return weight - rate * direction
 
 
 def _slot(name: str, shape: tf.TensorShape) -> tf.Variable:

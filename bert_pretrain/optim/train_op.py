@@ -44,9 +44,9 @@ class Gradient(NamedTuple):
     finite: tf.Tensor  # bool scalar
 
 
-def optimizer(config: OptimConfig, weights: Mapping[str, tf.Variable]) -> Optimizer:
+def optimizer(config: OptimConfig, weights: Mapping[str, tf.Variable], compiled: bool) -> Optimizer:
     """The optimizer that --optimizer_type names, with its slots in the default graph."""
-    return {"lamb": Lamb, "adam": Adamw}[config.optimizer_type](config, weights)
+    return {"lamb": Lamb, "adam": Adamw}[config.optimizer_type](config, weights, compiled)
 
 
 def gradient(
@@ -64,7 +64,7 @@ def gradient(
     """
     statistics, sums = _accumulate(micro_batch, num_micro_batches, num_statistics, weights, loss_scale)
     *sums, statistics = sum_over_ranks([*sums, statistics])
-    square_norms = tf.stack([tf.reduce_sum(tf.square(value)) for value in sums]) / tf.square(loss_scale)
+    square_norms = 2.0 * tf.stack([tf.nn.l2_loss(value) for value in sums]) / tf.square(loss_scale)
     norm = tf.sqrt(tf.reduce_sum(square_norms))
     return Gradient(dict(zip(weights, sums)), statistics, square_norms, norm, tf.math.is_finite(norm))
 

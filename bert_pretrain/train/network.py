@@ -40,7 +40,7 @@ def statistics(
     rows = encoder.Rows(batch.token_ids, batch.segment_ids, batch.position_ids, batch.example_ids)
     sequence = encoder.encode(weights, rows, model, kernels, dropout, compute_dtype)  # [R * S, H]
     words = losses.cross_entropy(
-        heads.masked_lm_logits(weights, sequence, batch.masked_positions, kernels),
+        heads.masked_lm_logits(weights, sequence, batch.masked_positions),
         batch.masked_ids,
         batch.masked_weights,
     )

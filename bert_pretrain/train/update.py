@@ -47,7 +47,7 @@ def build(
     batch is this rank's share; stop is 1.0 where this rank was told to stop.
     """
     optim = job.config.optim
-    rule = train_op.optimizer(optim, weights)
+    rule = train_op.optimizer(optim, weights, job.config.device.use_xla)
     loss_scale = LossScale(optim.init_loss_scale, dynamic=job.compute_dtype == tf.float16)
     step_before, scale = step.read_value(), loss_scale.value.read_value()
     position = step_before + loss_scale.skipped_updates.read_value()
@@ -106,9 +106,16 @@ def gradient(
         len(Statistics._fields),
         weights,
         loss_scale,
-        functools.partial(job.world.sum, half=job.config.optim.allreduce_fp16),
+        functools.partial(_sum_over_ranks, job),
     )
     return found, stop_requested
+
+
+def _sum_over_ranks(job: Job, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
+    """Gradients and, last, statistics: all in one exchange, but for float16, which is too short for counts."""
+    if not job.config.optim.allreduce_fp16:
+        return job.world.sum(tensors)
+    return [*job.world.sum(tensors[:-1], half=True), *job.world.sum(tensors[-1:])]
 
 
 def loss(statistics: tf.Tensor) -> tf.Tensor:

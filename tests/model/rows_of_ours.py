@@ -31,7 +31,7 @@ def results(config: ModelConfig, weights: Mapping[str, np.ndarray], batch: RowBa
         tensors = {name: tf.constant(value) for name, value in weights.items()}
         rows = encoder.Rows(*map(tf.constant, batch[:4]))
         sequence = encoder.encode(tensors, rows, config, kernels)
-        masked_lm_logits = heads.masked_lm_logits(tensors, sequence, tf.constant(batch.masked_positions), kernels)
+        masked_lm_logits = heads.masked_lm_logits(tensors, sequence, tf.constant(batch.masked_positions))
         next_sentence_logits = heads.next_sentence_logits(tensors, sequence, tf.constant(batch.cls_positions))
         masked_lm = losses.cross_entropy(masked_lm_logits, batch.masked_ids, batch.masked_weights)
         one_each = np.ones(batch.next_sentence_labels.shape, np.float32)

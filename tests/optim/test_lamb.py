@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -23,7 +25,8 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
-def test_five_updates(config):
+@pytest.mark.parametrize("compiled", [False, True])
+def test_five_updates(config, compiled):
     judge = NumpyLamb(
         five_updates.start(),
         config.lamb_beta_1,
@@ -31,7 +34,7 @@ def test_five_updates(config):
         epsilon=10.0**config.log_epsilon,
         weight_decay_rate=config.lamb_weight_decay_rate,
     )
-    ours = five_updates.ours(Lamb, config)
+    ours = five_updates.ours(functools.partial(Lamb, compiled=compiled), config)
     for values, stated in zip(ours, five_updates.judged(judge)):
         for name in five_updates.SHAPES:
             np.testing.assert_allclose(values[name], stated.weights[name], rtol=0, atol=1e-6, err_msg=name)
