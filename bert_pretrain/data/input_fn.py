@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import re
 import sys
 import threading
@@ -19,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from bert_pretrain.config.training import DataConfig
-from bert_pretrain.data import schema
+from bert_pretrain.data import manifest, schema
 from bert_pretrain.data.order import Order, evaluation_slice, update_slice
 from bert_pretrain.data.packing import lay_out
 from bert_pretrain.data.schema import Batch, Examples
@@ -49,9 +50,16 @@ class Source:
     def open(
         cls, directories: Sequence[str], flags: DataConfig, limits: Limits, rank: int = 0, num_ranks: int = 1
     ) -> Source:
-        """Finds and indexes the shards in `directories`. ValueError, one line, for whatever is wrong with them."""
+        """Finds and indexes the shards in `directories`. ValueError, one line, for whatever is wrong with them.
+
+        A directory with a manifest.json must hold what that says.
+        """
         index = ShardIndex(find_shards(directories, flags.skip_unreadable), rank, num_ranks)
-        return cls(index, read_lengths(index, flags), limits)
+        lengths = read_lengths(index, flags)
+        for directory in directories:
+            own = [path for path in index.paths if os.path.samefile(os.path.dirname(path) or ".", directory)]
+            manifest.enforce(directory, ShardIndex(own), *lengths)
+        return cls(index, lengths, limits)
 
 
 def read_lengths(index: ShardIndex, flags: DataConfig) -> Lengths:

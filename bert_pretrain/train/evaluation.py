@@ -18,7 +18,7 @@ from bert_pretrain.data.schema import Batch
 from bert_pretrain.model.kernels import Kernels
 from bert_pretrain.train import network
 from bert_pretrain.train.job import Job
-from bert_pretrain.train.metrics import summarize
+from bert_pretrain.train.metrics import ratio, summarize
 from bert_pretrain.train.network import Statistics
 
 _CALL_SECONDS = 10.0  # between calls of a root that evaluates alone; Horovod's patience is a minute
@@ -27,7 +27,7 @@ _CALL_SECONDS = 10.0  # between calls of a root that evaluates alone; Horovod's 
 class Evaluated(NamedTuple):
     """What one evaluation found."""
 
-    metrics: dict[str, Optional[float]]  # masked_lm_loss, masked_lm_accuracy, next_sentence_loss, ..._accuracy
+    metrics: dict[str, Optional[float]]  # losses, accuracies, and what always guessing one token would reach
     num_examples: int
     seconds: float
 
@@ -48,6 +48,8 @@ class Evaluation:
         sums = network.statistics(weights, batch, job.model, kernels, compute_dtype=job.compute_dtype)
         # Only the batch's own sums are float32: an evaluation's totals are added up in float64 on the host.
         self._sums = tf.stack(sums)
+        self._token_counts = tf.math.bincount(batch.masked_ids, minlength=job.model.vocab_size)
+        self._num_sums, self._vocab_size = len(Statistics._fields), job.model.vocab_size
         self._num_examples = source.num_examples
         self._world = job.world
         self._root_alone = not job.config.run.is_dist_eval_enabled and job.world.size > 1
@@ -56,17 +58,19 @@ class Evaluation:
         """Evaluates the session's weights. A collective: every rank must enter it."""
         begin = time.monotonic()
         totals = self._totals_of_root(session) if self._root_alone else sum(self._batches(session), self._nothing())
-        sums = Statistics(*self._world.sum_numbers(totals))
+        totals = self._world.sum_numbers(totals)
+        sums, token_counts = Statistics(*totals[: self._num_sums]), totals[self._num_sums :]
         num_examples = round(sums.next_sentence_count)
         assert num_examples == self._num_examples, f"evaluated {num_examples} examples of {self._num_examples}"
-        return Evaluated(summarize(sums), num_examples, time.monotonic() - begin)
+        metrics = {**summarize(sums), "most_frequent_token": ratio(token_counts.max(), token_counts.sum())}
+        return Evaluated(metrics, num_examples, time.monotonic() - begin)
 
     def _batches(self, session: tf.compat.v1.Session) -> Iterator[np.ndarray]:
-        """The sums of each batch of this rank's share."""
+        """For each batch of this rank's share the sums, then the masked tokens by vocabulary entry."""
         session.run(self._rewind)
         while True:
             try:
-                yield session.run(self._sums)
+                yield np.concatenate(session.run([self._sums, self._token_counts]))
             except tf.errors.OutOfRangeError:
                 return
 
@@ -86,9 +90,8 @@ class Evaluation:
         self._world.agree(False)
         return totals
 
-    @staticmethod
-    def _nothing() -> np.ndarray:
-        return np.zeros(len(Statistics._fields))
+    def _nothing(self) -> np.ndarray:
+        return np.zeros(self._num_sums + self._vocab_size)
 
 
 def is_due(step: int, batch_examples: int, start: int, between: int) -> bool:

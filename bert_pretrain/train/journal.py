@@ -22,6 +22,7 @@ _LINE = (
     ("loss", "loss", "{:.4f}"),
     ("mlm", "masked_lm_loss", "{:.4f}"),
     ("mlm_acc", "masked_lm_accuracy", "{:.4f}"),
+    ("(most frequent token alone:", "most_frequent_token", "{:.4f})"),
     ("nsp_acc", "next_sentence_accuracy", "{:.3f}"),
     ("lr", "learning_rate", "{:.3e}"),
     ("examples/s", "examples_per_second", "{:.2f}"),
