@@ -100,6 +100,9 @@ class DeviceConfig:
     use_xla: bool = option(True, "Let XLA compile what was measured to be faster compiled on this device.")
     intra_op_threads: int = option(0, "Threads inside one operation; 0 means one per core that this process may use.")
     inter_op_threads: int = option(1, "Operations that run side by side.")
+    peak_tflops: Optional[float] = option(
+        None, "Peak of a card in TFLOP/s, for the utilization in results.json; a CPU's matmul rate is measured."
+    )
     enable_device_warmup: bool = option(
         False, "Run one update untimed and without effect before the first, so that compiling is not counted."
     )
@@ -111,6 +114,9 @@ class DeviceConfig:
         """Raises ValueError for a setting that cannot be."""
         require(self.intra_op_threads >= 0, f"--intra_op_threads must be at least 0, got {self.intra_op_threads}")
         require(self.inter_op_threads >= 1, f"--inter_op_threads must be at least 1, got {self.inter_op_threads}")
+        require(
+            self.peak_tflops is None or self.peak_tflops > 0, f"--peak_tflops must be above 0, got {self.peak_tflops}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -71,6 +71,11 @@ class Clock:
         """Speed over all timed updates of this session."""
         return _rates(self._timed)
 
+    def work(self) -> tuple[Statistics, float]:
+        """What the timed updates summed up, all ranks, and their seconds."""
+        sums = sum((update.sums for update in self._timed), np.zeros(len(Statistics._fields)))
+        return Statistics(*sums), sum(update.seconds for update in self._timed)
+
 
 def _rates(timed: list[_Timed]) -> Rates:
     seconds = [update.seconds for update in timed]

@@ -32,7 +32,7 @@ def conclude(prepared: Prepared, past: Past, job: Job, journal: Journal) -> dict
         if run.do_train and (latest.metrics["masked_lm_accuracy"] or 0.0) >= run.stop_threshold > 0:
             outcome.end = outcomes.TARGET_REACHED
     examples = outcome.step * job.batch_examples if run.do_train else 0
-    return outcomes.results(outcome, Clock().total(), job.world.size, prepared.device.name, examples)
+    return outcomes.results(outcome, Clock().total(), job.world.size, prepared.device.name, examples, None)
 
 
 def _to_evaluate(run: RunConfig, past: Past, job: Job) -> tuple[str, int]:

@@ -5,21 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Optional
 
+import numpy as np
 import tensorflow as tf
 
 from bert_pretrain.config.training import Config
 from bert_pretrain.data import input_fn as inputs
 from bert_pretrain.data.input_fn import TrainingInput
 from bert_pretrain.model import variables
-from bert_pretrain.train import device, introduction, preflight, run_file
+from bert_pretrain.train import device, introduction, preflight, run_file, utilization
 from bert_pretrain.train import outcome as outcomes
 from bert_pretrain.train.clock import Clock
 from bert_pretrain.train.conclusion import conclude
 from bert_pretrain.train.hooks import Surroundings
 from bert_pretrain.train.job import Job
 from bert_pretrain.train.journal import Journal
+from bert_pretrain.train.metrics import ratio
 from bert_pretrain.train.model_fn import Parts, make_model_fn
 from bert_pretrain.train.outcome import Outcome
 from bert_pretrain.train.past import Past, look
@@ -104,7 +106,18 @@ def _train(prepared: Prepared, past: Past, job: Job, journal: Journal) -> dict[s
         )
         estimator.train(training_input, hooks=world.hooks(), max_steps=config.optim.num_train_steps)
     examples = outcome.step * job.batch_examples
-    return outcomes.results(outcome, clock.total(), world.size, prepared.device.name, examples)
+    share = _utilization(prepared, clock, world)
+    return outcomes.results(outcome, clock.total(), world.size, prepared.device.name, examples, share)
+
+
+def _utilization(prepared: Prepared, clock: Clock, world: World) -> Optional[float]:
+    """Useful work of all ranks over the matmul rate of all, measured at the same time; None where none was timed."""
+    settings, card = prepared.config.device, prepared.device
+    session_config = device.session_config(settings, card.card, world.local_size)
+    peak = utilization.peak_flops(card.name, card.is_card, settings.peak_tflops, session_config)
+    (peaks,) = world.sum_numbers(np.array([peak]))
+    sums, seconds = clock.work()
+    return ratio(utilization.training_flops(sums, prepared.model), peaks * seconds)
 
 
 def _repeat_results(output_dir: str, past: Past, journal: Journal) -> None:

@@ -27,7 +27,9 @@ class Outcome:
     latest_update: int = -1  # the update after which `latest` was made
 
 
-def results(outcome: Outcome, rates: Rates, ranks: int, device: str, examples: int) -> dict[str, Any]:
+def results(
+    outcome: Outcome, rates: Rates, ranks: int, device: str, examples: int, utilization: Optional[float]
+) -> dict[str, Any]:
     """The content of results.json: numbers or null, and two words, device and end."""
     return {
         "ranks": ranks,
@@ -41,7 +43,7 @@ def results(outcome: Outcome, rates: Rates, ranks: int, device: str, examples: i
         "padding_share": rates.padding_share,
         "step_seconds": {"median": rates.step_seconds_median, "p95": rates.step_seconds_p95},
         "input_wait_share": rates.input_wait_share,
-        "utilization": None,
+        "utilization": utilization,
         **evaluated(outcome.latest),
         "initial_masked_lm_accuracy": outcome.initial.metrics["masked_lm_accuracy"] if outcome.initial else None,
         "target_reached": outcome.end == TARGET_REACHED,

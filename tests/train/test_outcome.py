@@ -21,7 +21,7 @@ METRICS = {
 
 
 def test_every_promised_key_and_nulls_where_nothing_is_known() -> None:
-    content = outcomes.results(Outcome(), Rates(*[None] * 7), 8, "cpu", 1920)
+    content = outcomes.results(Outcome(), Rates(*[None] * 7), 8, "cpu", 1920, None)
     assert list(content) == KEYS
     assert content["masked_lm_accuracy"] is None and content["step_seconds"] == {"median": None, "p95": None}
     assert content["end"] == "completed" and content["target_reached"] is False
@@ -31,7 +31,7 @@ def test_every_promised_key_and_nulls_where_nothing_is_known() -> None:
 def test_the_row_keeps_fps_and_examples_per_second_apart() -> None:
     outcome = Outcome(end=outcomes.TARGET_REACHED, latest=Evaluated(METRICS, 10_000, 1.0))
     rates = Rates(51.3, 0.267241, 9000.0, 0.02, 3.7, 3.8, 0.0)
-    content = outcomes.results(outcome, rates, 8, "BI-V100", 384_000)
+    content = outcomes.results(outcome, rates, 8, "BI-V100", 384_000, 0.5)
     assert outcomes.row(content).splitlines() == [
         "| Model | Device | acc | fps (updates/s) | examples/s | tokens/s | end |",
         "|---|---|---|---|---|---|---|",

@@ -1,0 +1,56 @@
+"""How much of the machine's own matmul rate became useful work (facts/performance.md 3.1 and 3.4)."""
+
+from __future__ import annotations
+
+import time
+from typing import Optional
+
+import numpy as np
+import tensorflow as tf
+
+from bert_pretrain.config.model import ModelConfig
+from bert_pretrain.train.network import Statistics
+
+# Dense float16 TFLOP/s of cards, by a part of their name.
+_PEAK_TFLOPS = {"V100": 125.0, "A100": 312.0, "H100": 989.0, "BI-V100": 147.0}
+_SIZE, _REPEATS = 2048, 12
+
+
+def training_flops(sums: Statistics, model: ModelConfig) -> float:
+    """Floating-point operations of forward and backward passes over these examples, without padding.
+
+    A multiply-add is two; backward is twice forward; dropout, norms and softmax are left out.
+    """
+    width, inner = model.hidden_size, model.intermediate_size
+    layer = (8.0 * width**2 + 4.0 * width * inner) * sums.tokens + 4.0 * width * sums.squared_lengths
+    masked_lm = sums.masked_lm_count * (2.0 * width**2 + 2.0 * width * model.vocab_size)
+    next_sentence = sums.next_sentence_count * (2.0 * width**2 + 4.0 * width)
+    return 3.0 * (model.num_hidden_layers * layer + masked_lm + next_sentence)
+
+
+def peak_flops(
+    device_name: str, is_card: bool, peak_tflops: Optional[float], config: tf.compat.v1.ConfigProto
+) -> float:
+    """FLOP/s to hold a run against: --peak_tflops, else what is known of a card, else measured here; 0 if unknown."""
+    if peak_tflops:
+        return peak_tflops * 1e12
+    if is_card:
+        known = [name for name in _PEAK_TFLOPS if name in device_name]
+        return _PEAK_TFLOPS[max(known, key=len)] * 1e12 if known else 0.0
+    return matmul_rate(config)
+
+
+def matmul_rate(config: tf.compat.v1.ConfigProto) -> float:
+    """FLOP/s of float32 products of two square matrices, with the session's threads: the median of a dozen."""
+    with tf.Graph().as_default(), tf.compat.v1.Session(config=config) as session:
+        values = tf.random.stateless_uniform([_SIZE, _SIZE], [1, 2])
+        matrix = tf.compat.v1.get_variable("matrix", initializer=values, use_resource=True)
+        product = tf.matmul(matrix, matrix).op
+        session.run(matrix.initializer)
+        session.run(product)
+        seconds = []
+        for _ in range(_REPEATS):
+            begin = time.perf_counter()
+            session.run(product)
+            seconds.append(time.perf_counter() - begin)
+    return 2.0 * _SIZE**3 / float(np.median(seconds))
