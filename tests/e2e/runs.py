@@ -50,7 +50,7 @@ def make_data(root: Path) -> dict[str, str]:
 
 
 def settings(**changes: object) -> dict[str, object]:
-    """Twelve updates of 2 x 3 examples, a checkpoint every five."""
+    """Twelve updates of 2 x 3 examples, a checkpoint every five; not compiled, which takes longer than the updates."""
     return {
         "do_train": True,
         "train_batch_size": 3,
@@ -61,6 +61,7 @@ def settings(**changes: object) -> dict[str, object]:
         "save_checkpoints_steps": 5,
         "display_loss_steps": 1,
         "eval_batch_size": 24,
+        "use_xla": False,
         **changes,
     }
 

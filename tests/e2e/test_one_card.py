@@ -20,7 +20,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def undisturbed(data: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of twelve updates that nobody interrupted."""
     output_dir = tmp_path_factory.mktemp("undisturbed")
-    runs.train(**data, **runs.settings(output_dir=str(output_dir)))
+    runs.train(**data, **runs.settings(output_dir=str(output_dir), use_xla=True))
     return output_dir
 
 
@@ -45,7 +45,7 @@ def test_a_run_leaves_what_the_readme_promises(data, undisturbed: Path) -> None:
 def test_stopped_after_update_7_and_started_again_ends_bit_for_bit_the_same(
     data, undisturbed: Path, tmp_path: Path, signal: str
 ) -> None:
-    arguments = runs.flags(**data, **runs.settings(output_dir=str(tmp_path)))
+    arguments = runs.flags(**data, **runs.settings(output_dir=str(tmp_path), use_xla=True))
     die = f"""
 import os, signal
 from bert_pretrain.train.hooks import TrainingHook
@@ -135,7 +135,7 @@ def test_training_learns(data, tmp_path: Path) -> None:
 
 
 def test_device_warm_up_leaves_no_trace(data, undisturbed: Path, tmp_path: Path) -> None:
-    runs.train(**data, **runs.settings(output_dir=str(tmp_path), enable_device_warmup=True))
+    runs.train(**data, **runs.settings(output_dir=str(tmp_path), use_xla=True, enable_device_warmup=True))
     one, other = (runs.tensors(path / "model.ckpt-12") for path in (undisturbed, tmp_path))
     for name in one:
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)
