@@ -23,12 +23,7 @@ shift 2
 np="${NP:-$(nproc)}"
 vocabulary="${VOCAB_FILE:-$output/vocab.txt}"
 
-# shellcheck disable=SC2119
-use_environment
-if ! "$python" -c 'import sentencex, wikiextractor' 2>/dev/null; then
-  launch "$python" -m pip install --quiet --no-deps wikiextractor==3.1.0 \
-    "sentencex==1.0.32; python_version >= '3.10'" "sentencex==0.6.1; python_version < '3.10'"
-fi
+use_environment --data
 make_data() { launch "$python" -m bert_pretrain.make_data "--num_processes=$np" "$@"; }
 
 launch mkdir -p "$output"

@@ -30,7 +30,7 @@ def run(tmp_path):
     project = tmp_path / "a project"
     for name in ("scripts", "configs"):
         shutil.copytree(ROOT / name, project / name)
-    (project / "init_tf.sh").write_text(f"echo {sys.executable}\n")
+    (project / "init_tf.sh").write_text(f'echo init_tf.sh "$@" >&2; echo {sys.executable}\n')
     sizes = {"NUM_SHARDS": "2", "NUM_HELD_OUT": "2", "NUM_EVAL_EXAMPLES": "5", "VOCAB_SIZE": "100", "NP": "2"}
 
     def run_script(*arguments):
@@ -80,6 +80,7 @@ def test_a_folder_of_text_works_as_well(run, tmp_path):
         (tmp_path / "text" / f"{number}.txt").write_text("\n\n".join(documents))
     made = run("text", "out", "--max_seq_length=32", "--max_predictions_per_seq=3")
     assert made.returncode == 0, made.stdout + made.stderr
+    assert made.stderr.startswith("init_tf.sh --print-python --data\n")
     assert "verdict: sound" in made.stdout
     assert len(list((tmp_path / "out" / "train").glob("*.tfrecord"))) == 2
 

@@ -97,6 +97,28 @@ def test_many_cards_name_the_launcher_where_no_environment_stands_yet(project):
     assert _run(project, "run_multi_card_FPS.sh", "--a=b").stdout.startswith("/env/bin/python -m bert_pretrain.launch")
 
 
+def test_data_from_a_dump_is_made_step_by_step(project):
+    vocabulary = project / "vocab.txt"
+    vocabulary.touch()
+    done = _run(project, "make_data.sh", "dump.xml.bz2", "wiki", "--dupe_factor=2", NP="3", VOCAB_FILE=str(vocabulary))
+    assert done.stderr == "init_tf.sh --print-python --data\n"
+    make_data = "/env/bin/python -m bert_pretrain.make_data --num_processes=3"
+    of_shards = f"{make_data} --vocab_file={_quoted(vocabulary)} --dupe_factor=2"
+    assert done.stdout.splitlines() == [
+        "mkdir -p wiki",
+        "rm -rf wiki/extracted.partial",
+        "/env/bin/python -m wikiextractor.WikiExtractor dump.xml.bz2 --output wiki/extracted.partial "
+        "--json --bytes 30M --processes 3",
+        "mv wiki/extracted.partial wiki/extracted",
+        f"{make_data} --make_text --input_file=wiki/extracted --output_dir=wiki/text --num_held_out=10000",
+        f"{of_shards} --input_file=wiki/text/train/\\*.txt --output_dir=wiki/train --num_shards=500",
+        f"{of_shards} --input_file=wiki/text/eval/\\*.txt --output_dir=wiki/eval --num_shards=1 --mode=exact "
+        "--num_picked_examples=10000",
+        "/env/bin/python -m bert_pretrain.check_data --input_files_dir=wiki/train\\,wiki/eval "
+        f"--vocab_file={_quoted(vocabulary)}",
+    ]
+
+
 def test_a_failing_environment_ends_the_script_with_its_exit_code(project):
     _stand_in(project, "", code=3)
     for script in ("run_1card_FPS.sh", "run_multi_card_FPS.sh", "run_tests.sh"):
