@@ -21,8 +21,11 @@ from bert_pretrain import processes
 
 # A rank that does not come to an exchange is named after the first and ends the job after the second; 0 means never.
 _STALL_SECONDS = {"HOROVOD_STALL_CHECK_TIME_SECONDS": "60", "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "600"}
+# Horovod's threads meet in MPI every millisecond. Without this they wait by spinning, and where ranks fill all cores
+# they spin on those that compute.
+_YIELD = {"OMPI_MCA_mpi_yield_when_idle": "1"}
 _LARGEST_HALF = 2.0**15  # half of what float16 holds, so that the sum of rounded numbers stays finite
-_LAST_WORDS_SECONDS = 10.0
+_LAST_WORDS_SECONDS = 5.0
 
 
 class World:
@@ -65,7 +68,7 @@ class HorovodWorld(World):
 
     def __init__(self, launched_size: int) -> None:
         """ValueError where Horovod is missing, or does not see the processes that the launcher started."""
-        for name, seconds in _STALL_SECONDS.items():
+        for name, seconds in {**_STALL_SECONDS, **_YIELD}.items():
             os.environ.setdefault(name, seconds)
         try:
             import horovod.tensorflow as hvd

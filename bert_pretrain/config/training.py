@@ -100,6 +100,9 @@ class DeviceConfig:
     use_xla: bool = option(True, "Let XLA compile what was measured to be faster compiled on this device.")
     intra_op_threads: int = option(0, "Threads inside one operation; 0 means one per core that this process may use.")
     inter_op_threads: int = option(1, "Operations that run side by side.")
+    recompute: bool = option(
+        False, "Keep only each layer's input and run the layer again in the backward pass: less memory, more time."
+    )
     peak_tflops: Optional[float] = option(
         None, "Peak of a card in TFLOP/s, for the utilization in results.json; a CPU's matmul rate is measured."
     )

@@ -6,6 +6,7 @@ sees the tokens of its own example and nothing else.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple, Optional
 
 import tensorflow as tf
@@ -14,6 +15,7 @@ from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.model.dropout import Dropout
 from bert_pretrain.model.kernels import Kernels
 from bert_pretrain.model.layers import Weights, dense, layer_norm
+from bert_pretrain.model.recompute import recomputed
 
 
 class Rows(NamedTuple):
@@ -28,15 +30,17 @@ class Rows(NamedTuple):
 class Encoder(NamedTuple):
     """What all layers of one pass have in common."""
 
-    weights: Weights
     config: ModelConfig
     kernels: Kernels
-    dropout: Optional[Dropout]  # None drops nothing
     example_ids: tf.Tensor  # [R, S]
 
-    def bits(self, tensor_shape: tf.Tensor, rate: float) -> Optional[tf.Tensor]:
-        """Random bits for a mask of this shape, or None where nothing is dropped."""
-        return self.dropout.bits(tensor_shape) if self.dropout and rate else None
+
+class LayerBits(NamedTuple):
+    """Random bits for a layer's masks; None where nothing is dropped."""
+
+    attention: Optional[tf.Tensor]
+    projected: Optional[tf.Tensor]
+    narrow: Optional[tf.Tensor]
 
 
 def encode(
@@ -46,18 +50,39 @@ def encode(
     kernels: Kernels,
     dropout: Optional[Dropout] = None,
     compute_dtype: tf.DType = tf.float32,
+    recompute: bool = False,
 ) -> tf.Tensor:
-    """Hidden states of the last layer, [R * S, H] in compute_dtype. Without a dropout nothing is dropped."""
-    encoder = Encoder(weights, config, kernels, dropout, rows.example_ids)
-    hidden = tf.cast(_embed(encoder, rows), compute_dtype)  # [T, H]
-    for layer in range(config.num_hidden_layers):
-        hidden = _layer(encoder, f"bert/encoder/layer_{layer}", hidden)
+    """Hidden states of the last layer, [R * S, H] in compute_dtype. Without a dropout nothing is dropped.
+
+    With recompute only each layer's input is kept, and the layer is run again in the backward pass.
+    """
+    encoder = Encoder(config, kernels, rows.example_ids)
+    hidden = tf.cast(_embed(encoder, weights, rows, dropout), compute_dtype)  # [T, H]
+    for number in range(config.num_hidden_layers):
+        prefix = f"bert/encoder/layer_{number}/"
+        own = {name: weight for name, weight in weights.items() if name.startswith(prefix)}
+        layer = functools.partial(_layer, encoder, prefix, bits=_layer_bits(dropout, config, rows, tf.shape(hidden)))
+        hidden = recomputed(layer, own, hidden) if recompute else layer(own, hidden)
     return hidden
 
 
-def _embed(encoder: Encoder, rows: Rows) -> tf.Tensor:
+def _layer_bits(dropout: Optional[Dropout], config: ModelConfig, rows: Rows, hidden_shape: tf.Tensor) -> LayerBits:
+    num_rows, width = tf.unstack(tf.shape(rows.example_ids))
+    probabilities = tf.stack([num_rows, config.num_attention_heads, width, width])
+    return LayerBits(
+        _bits(dropout, probabilities, config.attention_probs_dropout_prob),
+        _bits(dropout, hidden_shape, config.hidden_dropout_prob),
+        _bits(dropout, hidden_shape, config.hidden_dropout_prob),
+    )
+
+
+def _bits(dropout: Optional[Dropout], shape: tf.Tensor, rate: float) -> Optional[tf.Tensor]:
+    return dropout.bits(shape) if dropout and rate else None
+
+
+def _embed(encoder: Encoder, weights: Weights, rows: Rows, dropout: Optional[Dropout]) -> tf.Tensor:
     """[T, H] float32."""
-    weights, config = encoder.weights, encoder.config
+    config = encoder.config
     token_ids, segment_ids, position_ids = (tf.reshape(ids, [-1]) for ids in rows[:3])  # [T] each
     words = tf.gather(weights["bert/embeddings/word_embeddings"], token_ids)  # [T, H]
     # So few kinds of segment that a product is cheaper than gather's gradient, a scatter into two rows.
@@ -66,21 +91,20 @@ def _embed(encoder: Encoder, rows: Rows) -> tf.Tensor:
     positions = tf.gather(weights["bert/embeddings/position_embeddings"], position_ids)  # [T, H]
     hidden = layer_norm(weights, "bert/embeddings/LayerNorm", words + segments + positions, encoder.kernels)
     rate = config.hidden_dropout_prob
-    return encoder.kernels.dropout(hidden, encoder.bits(tf.shape(hidden), rate), rate)
+    return encoder.kernels.dropout(hidden, _bits(dropout, tf.shape(hidden), rate), rate)
 
 
-def _layer(encoder: Encoder, name: str, hidden: tf.Tensor) -> tf.Tensor:
+def _layer(encoder: Encoder, prefix: str, weights: Weights, hidden: tf.Tensor, bits: LayerBits) -> tf.Tensor:
     """hidden [T, H] -> [T, H]: attention and feed-forward, each with dropout, residual and layer norm after it."""
-    weights = encoder.weights
-    context = _attend(encoder, f"{name}/attention/self", hidden)
-    projected = dense(weights, f"{name}/attention/output/dense", context)
-    hidden = _add_and_norm(encoder, f"{name}/attention/output/LayerNorm", projected, hidden)
-    wide = encoder.kernels.gelu(dense(weights, f"{name}/intermediate/dense", hidden))  # [T, I]
-    narrow = dense(weights, f"{name}/output/dense", wide)
-    return _add_and_norm(encoder, f"{name}/output/LayerNorm", narrow, hidden)
+    context = _attend(encoder, f"{prefix}attention/self", weights, hidden, bits.attention)
+    projected = dense(weights, f"{prefix}attention/output/dense", context)
+    hidden = _add_and_norm(encoder, f"{prefix}attention/output/LayerNorm", weights, projected, hidden, bits.projected)
+    wide = encoder.kernels.gelu(dense(weights, f"{prefix}intermediate/dense", hidden))  # [T, I]
+    narrow = dense(weights, f"{prefix}output/dense", wide)
+    return _add_and_norm(encoder, f"{prefix}output/LayerNorm", weights, narrow, hidden, bits.narrow)
 
 
-def _attend(encoder: Encoder, name: str, hidden: tf.Tensor) -> tf.Tensor:
+def _attend(encoder: Encoder, name: str, weights: Weights, hidden: tf.Tensor, bits: Optional[tf.Tensor]) -> tf.Tensor:
     """Multi-head attention within each row: hidden [T, H] -> [T, H]."""
     config = encoder.config
     num_rows, width = tf.unstack(tf.shape(encoder.example_ids))
@@ -90,15 +114,21 @@ def _attend(encoder: Encoder, name: str, hidden: tf.Tensor) -> tf.Tensor:
         return tf.transpose(tf.reshape(projected, [num_rows, width, heads, head_size]), [0, 2, 1, 3])
 
     query, key, value = (
-        split_heads(dense(encoder.weights, f"{name}/{part}", hidden)) for part in ("query", "key", "value")
+        split_heads(dense(weights, f"{name}/{part}", hidden)) for part in ("query", "key", "value")
     )  # [R, N, S, D] each
-    rate = config.attention_probs_dropout_prob
-    bits = encoder.bits(tf.stack([num_rows, heads, width, width]), rate)
-    context = encoder.kernels.attention(query, key, value, encoder.example_ids, bits, rate)
+    context = encoder.kernels.attention(
+        query, key, value, encoder.example_ids, bits, config.attention_probs_dropout_prob
+    )
     return tf.reshape(tf.transpose(context, [0, 2, 1, 3]), [-1, config.hidden_size])
 
 
-def _add_and_norm(encoder: Encoder, name: str, inputs: tf.Tensor, residual: tf.Tensor) -> tf.Tensor:
-    weights, rate = encoder.weights, encoder.config.hidden_dropout_prob
-    bits = encoder.bits(tf.shape(inputs), rate)
-    return encoder.kernels.add_and_norm(inputs, residual, weights[f"{name}/gamma"], weights[f"{name}/beta"], bits, rate)
+def _add_and_norm(
+    encoder: Encoder,
+    name: str,
+    weights: Weights,
+    inputs: tf.Tensor,
+    residual: tf.Tensor,
+    bits: Optional[tf.Tensor],
+) -> tf.Tensor:
+    gamma, beta = weights[f"{name}/gamma"], weights[f"{name}/beta"]
+    return encoder.kernels.add_and_norm(inputs, residual, gamma, beta, bits, encoder.config.hidden_dropout_prob)

@@ -33,30 +33,34 @@ class Lamb:
     ) -> tf.Operation:
         """One update of every variable from gradient * gradient_scale; the scale folds unscaling and clipping in."""
         corrections = tf.stack([1.0 - self._beta_1_power, 1.0 - self._beta_2_power])
-        assigned = []
-        for name, weight in self._weights.items():
-            first, second = self._first[name], self._second[name]
-            new_first, new_second, direction = self._run(
-                _direction,
-                weight.read_value(),
-                first.read_value(),
-                second.read_value(),
-                gradients[name],
-                gradient_scale,
-                corrections,
-                **self._numbers,
-                decay=0.0 if is_exempt(name) else self._config.lamb_weight_decay_rate,
-            )
-            rate = learning_rate
-            if not is_exempt(name):
-                rate = rate * _trust_ratio(weight.read_value(), direction)
-            moved = self._run(_move, weight.read_value(), direction, rate)
-            assigned += [weight.assign(moved), first.assign(new_first), second.assign(new_second)]
-        with tf.control_dependencies(assigned):
+        done: list[tf.Operation] = []
+        for name, gradient in gradients.items():
+            # One variable after the other: side by side, all their new moments would be in memory at once.
+            with tf.control_dependencies(done):
+                done = self._apply_one(name, gradient, gradient_scale, corrections, learning_rate)
+        with tf.control_dependencies(done):
             return tf.group(
                 self._beta_1_power.assign(self._beta_1_power * self._config.lamb_beta_1),
                 self._beta_2_power.assign(self._beta_2_power * self._config.lamb_beta_2),
             )
+
+    def _apply_one(
+        self,
+        name: str,
+        gradient: tf.Tensor,
+        gradient_scale: tf.Tensor,
+        corrections: tf.Tensor,
+        learning_rate: tf.Tensor,
+    ) -> list[tf.Operation]:
+        variables = (self._weights[name], self._first[name], self._second[name])
+        weight, first, second = (variable.read_value() for variable in variables)
+        decay = 0.0 if is_exempt(name) else self._config.lamb_weight_decay_rate
+        first, second, direction = self._run(
+            _direction, weight, first, second, gradient, gradient_scale, corrections, **self._numbers, decay=decay
+        )
+        rate = learning_rate if is_exempt(name) else learning_rate * _trust_ratio(weight, direction)
+        moved = self._run(_move, weight, direction, rate)
+        return [variable.assign(value) for variable, value in zip(variables, (moved, first, second))]
 
 
 def _direction(

@@ -35,10 +35,11 @@ def statistics(
     kernels: Kernels,
     dropout: Optional[Dropout] = None,
     compute_dtype: tf.DType = tf.float32,
+    recompute: bool = False,
 ) -> Statistics:
     """Runs encoder, heads and losses over all rows of the batch."""
     rows = encoder.Rows(batch.token_ids, batch.segment_ids, batch.position_ids, batch.example_ids)
-    sequence = encoder.encode(weights, rows, model, kernels, dropout, compute_dtype)  # [R * S, H]
+    sequence = encoder.encode(weights, rows, model, kernels, dropout, compute_dtype, recompute)  # [R * S, H]
     words = losses.cross_entropy(
         heads.masked_lm_logits(weights, sequence, batch.masked_positions),
         batch.masked_ids,

@@ -96,7 +96,9 @@ def gradient(
     def micro_batch(k: tf.Tensor, local: Weights) -> tuple[tf.Tensor, tf.Tensor]:
         dropout = Dropout(job.config.run.seed, job.world.rank, position, k, compiled)
         part = network.micro_batch(batch, k)
-        sums = network.statistics(local, part, job.model, kernels, dropout, job.compute_dtype)
+        sums = network.statistics(
+            local, part, job.model, kernels, dropout, job.compute_dtype, job.config.device.recompute
+        )
         loss = tf.math.divide_no_nan(sums.masked_lm_loss, masked_lm_count)
         return loss + sums.next_sentence_loss / next_sentence_count, tf.stack(sums)
 

@@ -19,9 +19,11 @@ from tests.train.small import MODEL, random_examples
 EXAMPLES = 12
 
 
-def gradient(examples: Examples, rows_per_micro_batch: int, pack: bool, model=MODEL) -> tuple[dict, Statistics]:
+def gradient(
+    examples: Examples, rows_per_micro_batch: int, pack: bool, model=MODEL, **device
+) -> tuple[dict, Statistics]:
     """Gradient by variable and statistics of one update."""
-    job = Job(Config(RunConfig(), DataConfig(), OptimConfig(), DeviceConfig()), model, World(), tf.float32)
+    job = Job(Config(RunConfig(), DataConfig(), OptimConfig(), DeviceConfig(**device)), model, World(), tf.float32)
     with tf.Graph().as_default():
         weights = variables.create(model, seed=1)
         batch = Batch(*map(tf.constant, lay_out(examples, rows_per_micro_batch, pack)))
@@ -71,3 +73,10 @@ def test_dropout_differs_by_update_and_micro_batch_but_not_by_run(examples: Exam
     for name in first:
         np.testing.assert_array_equal(first[name], again[name])
     assert relative_difference(gradient(examples, 3, True)[0], first) > 1e-2
+
+
+@pytest.mark.parametrize("use_xla", [False, True])
+def test_recomputing_changes_nothing_but_memory(examples: Examples, use_xla: bool) -> None:
+    model = MODEL.__class__(**{**MODEL.__dict__, "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1})
+    kept, again = (gradient(examples, 5, True, model, use_xla=use_xla, recompute=r)[0] for r in (False, True))
+    assert relative_difference(kept, again) < 1e-6
