@@ -1,45 +1,75 @@
-"""What the README states about flags is made from the dataclasses. To rewrite it: python -m tests.test_readme"""
+"""What the pages state about flags is made from the dataclasses. To rewrite it: python -m tests.test_readme"""
 
 from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Collection
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from bert_pretrain.config.check_data import CheckDataConfig
+from bert_pretrain.config.make_data import ExampleConfig, MakeDataConfig
 from bert_pretrain.config.training import DataConfig, DeviceConfig, OptimConfig, RunConfig
 from tests.config.test_training import SEED_FLAGS
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-BEGIN, END = "<!-- flags: made from the dataclasses -->", "<!-- end of flags -->"
+MAKING_DATA = ROOT / "docs" / "making_data.md"
+END = "<!-- end of flags -->"
 PARTS = (RunConfig, DataConfig, OptimConfig, DeviceConfig)
+MAKE_DATA_PARTS = (MakeDataConfig, ExampleConfig)
+# The flags of google-research/bert's create_pretraining_data.py.
+GOOGLE_FLAGS = """input_file output_file vocab_file do_lower_case do_whole_word_mask max_seq_length
+max_predictions_per_seq random_seed dupe_factor masked_lm_prob short_seq_prob""".split()
 
 
-def table() -> str:
-    """Every flag of bert_pretrain.run as a Markdown table; * marks those that the seed has too."""
+class Table(NamedTuple):
+    """The flags of one door, behind a marker on a page."""
+
+    page: Path
+    begin: str
+    parts: tuple[type, ...]
+    marked: Collection[str]  # with *: names that a predecessor has too
+
+
+TABLES = (
+    Table(README, "<!-- flags: made from the dataclasses -->", PARTS, SEED_FLAGS),
+    Table(MAKING_DATA, "<!-- flags of make_data: made from the dataclasses -->", MAKE_DATA_PARTS, GOOGLE_FLAGS),
+    Table(MAKING_DATA, "<!-- flags of check_data: made from the dataclasses -->", (CheckDataConfig,), ()),
+)
+
+
+def markdown(table: Table) -> str:
     lines = ["| flag | type | default | meaning |", "|---|---|---|---|"]
-    for part in PARTS:
+    for part in table.parts:
         lines.append(f"| **{part.__doc__.strip()}** | | | |")
         for field in dataclasses.fields(part):
             kind = re.sub(r"Optional\[(.*)\]", r"\1", field.type)
             choices = field.metadata["choices"]
-            mark = "*" if field.name in SEED_FLAGS else ""
+            mark = "*" if field.name in table.marked else ""
             default = "" if field.default is None else field.default
             kind = " or ".join(choices) if choices else kind
             lines.append(f"| `--{field.name}`{mark} | {kind} | {default} | {field.metadata['help']} |")
     return "\n".join(lines)
 
 
-def with_table(text: str) -> str:
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{table()}\n{END}{rest.split(END)[1]}"
+def with_table(text: str, table: Table) -> str:
+    before, rest = text.split(table.begin)
+    return f"{before}{table.begin}\n{markdown(table)}\n{END}{rest.split(END, 1)[1]}"
 
 
-def test_the_table_of_flags_is_the_dataclasses() -> None:
-    text = README.read_text(encoding="utf-8")
-    assert text == with_table(text), "run: python -m tests.test_readme"
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.parts[0].__name__)
+def test_the_table_of_flags_is_the_dataclasses(table: Table) -> None:
+    text = table.page.read_text(encoding="utf-8")
+    assert text == with_table(text, table), "run: python -m tests.test_readme"
+
+
+def test_the_marked_flags_exist() -> None:
+    for table in TABLES:
+        assert set(table.marked) <= {field.name for part in table.parts for field in dataclasses.fields(part)}
 
 
 @pytest.mark.parametrize("page", [README, *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"], ids=str)
@@ -52,15 +82,15 @@ def test_links_and_named_files_exist(page: Path) -> None:
 
 
 def test_every_recipe_names_known_flags_and_its_command() -> None:
-    known = {field.name for part in PARTS for field in dataclasses.fields(part)}
     for recipe in (ROOT / "configs" / "run").glob("*.flags"):
         text = recipe.read_text(encoding="utf-8")
         assert re.search(r"^# command: ", text, re.MULTILINE | re.IGNORECASE), f"{recipe.name} has no command"
-        if "data" in recipe.stem:
-            continue
+        parts = MAKE_DATA_PARTS if "make_data" in text else PARTS
+        known = {field.name for part in parts for field in dataclasses.fields(part)}
         plain = set(re.findall(r"^--(\w+)", text, re.MULTILINE))
         assert all(name in known or name.removeprefix("no") in known for name in plain), recipe.name
 
 
 if __name__ == "__main__":
-    README.write_text(with_table(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for made in TABLES:
+        made.page.write_text(with_table(made.page.read_text(encoding="utf-8"), made), encoding="utf-8")
