@@ -5,6 +5,12 @@
 Text is the embedded demo's unless one is given; the vocabulary is trained from it unless one is given. A time is that
 of a whole run less that of a run on two words (start-up, the same for any text), the best of the repeats. Tokenizing
 is timed inside one process each. Prints a Markdown table; needs bert-tensorflow==1.0.4.
+
+    python -m benchmarks.make_data --memory_mb=1024 [--limit_mb=2048]
+
+measures instead the peak memory of exact and fast mode on a text of that size, the same text over and over, in one
+process each that may not hold more data than the limit. With ten passes a shard takes 10 to 20 times the text on the
+disk of $TMPDIR.
 """
 
 from __future__ import annotations
@@ -12,6 +18,7 @@ from __future__ import annotations
 import argparse
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -44,11 +51,27 @@ else:
 print(time.perf_counter() - start)
 """
 
+# The process says itself what its peak was: what its parent is told (ru_maxrss) counts the parent's memory too, which
+# it shared until it became another program.
+MEASURE = """
+import resource, runpy, sys
+limit, sys.argv = int(sys.argv[1]), sys.argv[2:]
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+try:
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+finally:
+    with open("/proc/self/status") as file:
+        print(next(line for line in file if line.startswith("VmHWM")))
+"""
+
 
 def main() -> None:
     arguments = parse_arguments()
     with tempfile.TemporaryDirectory() as folder:
         text, vocab_file = prepare(arguments, pathlib.Path(folder))
+        if arguments.memory_mb:
+            measure_memory(arguments, text, vocab_file, pathlib.Path(folder))
+            return
         seconds = {"tokenizing": [tokenizing_seconds(kind, text, vocab_file, arguments.repeats) for kind in KINDS]}
         for shape in SHAPES:
             name = f"{shape[0]}/{shape[1]}, dupe_factor 10"
@@ -68,6 +91,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--vocab_file", type=pathlib.Path)
     parser.add_argument("--megabytes", type=float, default=8.0, help="of text, at the most")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--memory_mb", type=int, help="measure peak memory on a text of so many MB instead")
+    parser.add_argument("--limit_mb", type=int, default=2048, help="of data that a process may hold")
     return parser.parse_args()
 
 
@@ -112,14 +137,19 @@ def whole_seconds(maker, text, vocab_file, shape, folder, repeats) -> float:
 
 
 def run_seconds(maker, text, vocab_file, shape, folder) -> float:
+    command = maker(new_output(text, vocab_file, shape, folder))
+    start = time.perf_counter()
+    on_one_core(command)
+    return time.perf_counter() - start
+
+
+def new_output(text, vocab_file, shape, folder) -> list[str]:
+    """The flags of a run, after what the last one left is removed."""
     output = folder / "examples.tfrecord"
     for path in (output, folder / "examples.tfrecord.json"):
         path.unlink(missing_ok=True)
     flags = [f"--input_file={text}", f"--output_file={output}", f"--vocab_file={vocab_file}", "--dupe_factor=10"]
-    flags += [f"--max_seq_length={shape[0]}", f"--max_predictions_per_seq={shape[1]}"]
-    start = time.perf_counter()
-    on_one_core(maker(flags))
-    return time.perf_counter() - start
+    return [*flags, f"--max_seq_length={shape[0]}", f"--max_predictions_per_seq={shape[1]}"]
 
 
 def tokenizing_seconds(kind, text, vocab_file, repeats) -> float:
@@ -133,6 +163,39 @@ def on_one_core(command: list[str]) -> str:
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
     return done.stdout
+
+
+def measure_memory(arguments, text, vocab_file, folder) -> None:
+    large = folder / "large.txt"
+    repeat(text, large, arguments.memory_mb << 20)
+    print(f"\n{large.stat().st_size >> 20} MB of text, data limited to {arguments.limit_mb} MB a process\n")
+    print("| | peak resident memory, MB | seconds |")
+    print("|---|---|---|")
+    for shape in SHAPES:
+        for maker in (exact, fast):
+            _, _, *module_and_flags = maker(new_output(large, vocab_file, shape, folder))
+            start = time.perf_counter()
+            peak = peak_bytes(module_and_flags, arguments.limit_mb << 20)
+            seconds = time.perf_counter() - start
+            print(f"| {maker.__name__}, {shape[0]}/{shape[1]} | {peak >> 20} | {seconds:.0f} |", flush=True)
+
+
+def repeat(text: pathlib.Path, large: pathlib.Path, num_bytes: int) -> None:
+    """Writes the text again and again, a blank line between, until `num_bytes` are there."""
+    with open(large, "wb") as file:
+        while file.tell() < num_bytes:
+            with open(text, "rb") as source:
+                shutil.copyfileobj(source, file)
+            file.write(b"\n")
+
+
+def peak_bytes(module_and_flags: list[str], limit_bytes: int) -> int:
+    """Largest resident memory of a module's run in a process that may hold so many bytes of data."""
+    command = [sys.executable, "-c", MEASURE, str(limit_bytes), *module_and_flags]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRON)
+    if done.returncode:
+        sys.exit(f"{' '.join(module_and_flags)} failed:\n{done.stderr[-2000:]}")
+    return int(done.stdout.split()[-2]) << 10
 
 
 def print_table(seconds: dict[str, list[float]], num_bytes: int) -> None:
