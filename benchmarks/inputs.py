@@ -13,7 +13,7 @@ from bert_pretrain.data import schema
 from bert_pretrain.data.writer import write_shard
 from bert_pretrain.model import variables
 
-_HISTOGRAM = pathlib.Path(__file__).parents[1] / "tests" / "golden" / "wiki512_length_histogram.json"
+HISTOGRAM = pathlib.Path(__file__).parents[1] / "tests" / "golden" / "wiki512_length_histogram.json"
 _CLS, _SEP, _MASK, _FIRST_WORD = 101, 102, 103, 999  # of the published uncased vocabulary
 _NUM_SHARDS = 4
 _MASKED_SHARE = 0.15
@@ -43,7 +43,7 @@ def make_weights(path: str, config: ModelConfig) -> None:
 def _lengths(kind: str, seq_length: int, count: int, random: np.random.Generator) -> np.ndarray:
     if kind == "full":
         return np.full(count, seq_length)
-    counts = np.array(json.loads(_HISTOGRAM.read_text())["counts"], np.float64)  # of lengths 1, 2, ... 512
+    counts = np.array(json.loads(HISTOGRAM.read_text())["counts"], np.float64)  # of lengths 1, 2, ... 512
     return np.minimum(random.choice(np.arange(1, len(counts) + 1), count, p=counts / counts.sum()), seq_length)
 
 

@@ -62,7 +62,7 @@ def _files_below(directory: str) -> list[str]:
 def plan(patterns: str, output_dir: str, num_held_out: int, language: str) -> list[TextTask]:
     """A task for each raw file; its text gets the file's place below what the files have in common as name."""
     if importlib.util.find_spec("sentencex") is None:
-        raise ValueError("--make_text divides text with sentencex, which is not installed; pip install sentencex")
+        raise ValueError("--make_text divides text with sentencex, which is not installed; bash init_tf.sh --data")
     sources = find_files(patterns)
     common = os.path.commonpath([os.path.dirname(os.path.abspath(source)) for source in sources])
     names = [os.path.relpath(os.path.abspath(source), common).replace(os.sep, "-") for source in sources]
