@@ -27,7 +27,7 @@ from bert_pretrain.data.shards import ShardIndex
 from bert_pretrain.data.validation import Limits
 from bert_pretrain.model import variables
 from bert_pretrain.optim.lamb import Lamb
-from bert_pretrain.world import connect
+from bert_pretrain.world import World, connected
 
 _CONFIGS = pathlib.Path(__file__).parents[1] / "configs" / "model"
 _ROUNDS = 15
@@ -166,18 +166,21 @@ def packing_() -> None:
 
 def allreduce() -> None:
     """BERT-base's gradient over the ranks: our one grouped exchange, float32 and float16, and one for each variable."""
-    world = connect(True)
+    with connected(True) as world:
+        seconds = _exchanges(world)
+        if world.is_root:
+            table(f"440 MB of gradients over {world.size} ranks", seconds, 1, "updates")
+
+
+def _exchanges(world: World) -> dict[str, list[float]]:
     shapes = variables.shapes(ModelConfig.from_json(str(_CONFIGS / "base.json")))
     with tf.Graph().as_default():
         values = [tf.ones(shape) for shape in shapes.values()]
-        parts = {"grouped, float32": world.sum(values), "grouped, float16": world.sum(values, half=True)}
+        parts = {"grouped, float16": world.sum(values, half=True), "grouped, float32": world.sum(values)}
         parts["one by one"] = [tensor for value in values for tensor in world.sum([value])]
         session = tf.compat.v1.Session(config=_two_threads())
         runs = {n: (lambda t=tensors: session.run([x.op for x in t])) for n, tensors in parts.items()}
-        seconds = in_turns(runs, 7)
-    if world.is_root:
-        table(f"440 MB of gradients over {world.size} ranks", seconds, 1, "updates")
-    world.close()
+        return in_turns(runs, 7)
 
 
 def _two_threads() -> tf.compat.v1.ConfigProto:
