@@ -44,11 +44,11 @@ def run(config: Config, given: set[str], world: World) -> int:
     journal = preflight.together(world, lambda: _journal(config, world))
     job = Job(config, prepared.model, world, prepared.device.compute_dtype)
     try:
-        for line in introduction.lines(prepared, past, job, given):
-            journal.say(line)
         if config.run.do_train and past.is_finished(config.optim.num_train_steps, config.run.stop_threshold):
             _repeat_results(config.run.output_dir, past, journal)
             return 0
+        for line in introduction.lines(prepared, past, job, given):
+            journal.say(line)
         if world.is_root:
             run_file.save(config.run.output_dir, facts)
         with _explained():

@@ -13,7 +13,7 @@ T = TypeVar("T")
 _SHOWN = 3  # differences in one line
 
 
-def together(world: World, prepare: Callable[[], T]) -> T:
+def together(world: World, prepare: Callable[[], T], root_only: bool = False) -> T:
     """prepare() on every rank; where it raises ValueError on any, root raises the first and the others leave quietly.
 
     Without this a rank that found an error would leave the rest waiting in their first exchange.
@@ -29,13 +29,14 @@ def together(world: World, prepare: Callable[[], T]) -> T:
         return result
     if not world.is_root:
         sys.exit(2)
+    first = messages[wrong[0]]
     everywhere = len(wrong) == world.size and len(set(messages)) == 1
-    raise ValueError(messages[0] if everywhere else f"rank {wrong[0]} of {world.size}: {messages[wrong[0]]}")
+    raise ValueError(first if everywhere or root_only else f"rank {wrong[0]} of {world.size}: {first}")
 
 
 def of_root(world: World, find: Callable[[], T]) -> T:
     """find()'s result at root, on every rank; where it raises ValueError there, all end as in `together`."""
-    return world.agree(together(world, find if world.is_root else lambda: None))
+    return world.agree(together(world, find if world.is_root else lambda: None, root_only=True))
 
 
 def check_alike(world: World, facts: dict[str, Any]) -> None:

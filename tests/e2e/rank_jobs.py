@@ -1,0 +1,89 @@
+"""One rank of several that do a list of jobs one after the other: a start costs seconds, a job less.
+
+mpirun -np N python -m tests.e2e.rank_jobs JOBS.json; the answers of root go to answers.json beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from bert_pretrain import processes, world
+from bert_pretrain.config.model import ModelConfig
+from bert_pretrain.data.input_fn import Source, TrainingInput
+from bert_pretrain.data.schema import Batch
+from bert_pretrain.data.validation import Limits
+from bert_pretrain.model import variables
+from bert_pretrain.train import loop, update
+from bert_pretrain.train.job import Job
+from bert_pretrain.world import World
+from tests.e2e import runs
+
+Values = dict[str, object]
+
+
+def gradient(ranks: World, values: Values) -> tuple[dict[str, np.ndarray], list[float]]:
+    """The first update's gradient by variable and its statistics, from settings as runs.settings gives them."""
+    config = runs.make_config(**values)
+    model = ModelConfig.from_json(config.run.bert_config_file)
+    limits = Limits(model.vocab_size, model.type_vocab_size)
+    source = Source.open([config.data.input_files_dir], config.data, limits, ranks.rank, ranks.size)
+    shares = TrainingInput(
+        source, config.examples_per_rank(), config.data.train_batch_size, config.data.pack_sequences,
+        config.data.data_seed, rank=ranks.rank, num_ranks=ranks.size,
+    )  # fmt: skip
+    with tf.Graph().as_default():
+        weights = variables.create(model, seed=1)
+        features = shares()
+        batch = Batch(*(features[name] for name in Batch._fields))
+        job, zero = Job(config, model, ranks, tf.float32), tf.constant(0, tf.int64)
+        found, _ = update.gradient(job, batch, weights, tf.constant(1.0), zero, tf.constant(0.0))
+        with tf.compat.v1.Session() as session:
+            session.run([tf.compat.v1.global_variables_initializer(), shares.initializer])
+            values, statistics = session.run([found.values, found.statistics])
+    return values, statistics.tolist()
+
+
+def _gradient(ranks: World, job: Values) -> object:
+    values, statistics = gradient(ranks, job["settings"])
+    if ranks.is_root:
+        np.savez(job["to"], **values)
+    return statistics
+
+
+def _run(ranks: World, job: Values) -> object:
+    """A whole run; `of_rank_1` are settings that only rank 1 has. The exit code, or the person's line."""
+    values = {**job["settings"], **(job.get("of_rank_1", {}) if ranks.rank == 1 else {})}
+    config = runs.make_config(**values, horovod=True)
+    try:
+        return loop.run(config, set(values), ranks)
+    except (ValueError, SystemExit) as error:
+        return str(error)
+
+
+def _speak(ranks: World, job: Values) -> object:
+    print(f"rank {ranks.rank} has something to say\nand more", file=sys.stderr, flush=True)
+    return None
+
+
+_DO = {"gradient": _gradient, "run": _run, "speak": _speak}
+
+
+def main(path: Path) -> None:
+    """Answers are [root's, rank 1's, ...] per job."""
+    tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
+    answers = []
+    with world.connected(use_horovod=True) as ranks:
+        for job in json.loads(path.read_text()):
+            answers.append(ranks.gather(_DO[job["do"]](ranks, job)))
+        if ranks.is_root:
+            path.with_name("answers.json").write_text(json.dumps(answers))
+
+
+if __name__ == "__main__":
+    processes.name_stderr(processes.launched_rank())
+    main(Path(sys.argv[1]))
