@@ -6,7 +6,6 @@ import json
 import os
 import random
 import re
-import shutil
 import signal
 import sys
 from pathlib import Path
@@ -285,15 +284,25 @@ def test_mpirun_without_horovod_is_refused(data: Data, tmp_path: Path) -> None:
 # --- Bad days ---
 
 
-def command(data: Data, output_dir: Path, before: str = "", **changes: object) -> list[str]:
-    """Two ranks of a run with dropout that goes on for 100 updates."""
+def flags(data: Data, output_dir: Path, **changes: object) -> list[str]:
+    """A run with dropout that goes on for 100 updates."""
     values = {
         **data, **runs.settings(output_dir=str(output_dir), num_train_steps=100), "use_xla": False,
         "save_checkpoints_steps": 20, **changes,
     }  # fmt: skip
-    arguments = runs.flags(**values)
+    return runs.flags(**values)
+
+
+def command(data: Data, output_dir: Path, before: str = "") -> list[str]:
+    """Two ranks of that run; `before` is Python that each executes first."""
+    arguments = flags(data, output_dir)
     rank = ranks.dying_trainer(arguments, before) if before else ranks.trainer(arguments)
     return [*ranks.mpirun(2), *rank]
+
+
+def launched(arguments: list[str]) -> list[str]:
+    """The command of scripts/run_multi_card_FPS.sh."""
+    return [sys.executable, "-m", "bert_pretrain.launch", "--intra_op_threads=1", *arguments]
 
 
 def on_rank_1(at_update: int, statement: str) -> str:
@@ -341,9 +350,7 @@ def test_sigterm_to_one_rank_ends_both_with_a_checkpoint(data: Data, undisturbed
 
 
 def test_killed_and_started_again_by_the_launcher_ends_bit_for_bit_the_same(data, undisturbed, tmp_path) -> None:
-    arguments = command(data, tmp_path / "out")[len(ranks.mpirun(2)) + 5 :]
-    launch = [sys.executable, "-m", "bert_pretrain.launch", "--max_restarts=2", "--intra_op_threads=1", *arguments]
-    job = ranks.start(launch, tmp_path, NP="2")
+    job = ranks.start(launched([*flags(data, tmp_path / "out"), "--max_restarts=2"]), tmp_path, NP="2")
     job.wait_for(r"update 2[5-9]/100 ")
     os.kill(job.pid_of(random.choice([0, 1])), signal.SIGKILL)
     ended = job.end()
@@ -354,9 +361,24 @@ def test_killed_and_started_again_by_the_launcher_ends_bit_for_bit_the_same(data
     assert ranks.left_behind(str(tmp_path)) == []
 
 
+def test_gloo_ends_bit_for_bit_as_mpi(data: Data, undisturbed: Path, tmp_path: Path) -> None:
+    ended = ranks.run(launched(flags(data, tmp_path / "out")), tmp_path, NP="2", HOROVOD_LAUNCHER="gloo")
+    assert ended.code == 0, ended.err
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["ranks"] == 2
+    assert_same_end(undisturbed, tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_eight_ranks_train_and_evaluate(data: Data, tmp_path: Path) -> None:
+    arguments = flags(data, tmp_path / "out", num_train_steps=2, do_eval=True)
+    ended = ranks.run(launched(arguments), tmp_path, NP="8")
+    assert ended.code == 0, ended.err
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert (results["ranks"], results["updates"], results["examples"]) == (8, 2, 96)
+    assert (results["end"], results["eval_examples"]) == ("completed", 1003)
+
+
 def test_a_bad_record_that_one_rank_meets_ends_the_job(data: Data, tmp_path: Path) -> None:
-    shards = tmp_path / "train"
-    shutil.copytree(data["input_files_dir"], shards)
     before = """
 if RANK == 1:
     from bert_pretrain.data.shards import ShardIndex
