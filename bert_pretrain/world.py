@@ -179,10 +179,10 @@ def _end_alone(rank: int, error: tf.errors.OpError) -> None:
     """Ends the process after others broke off an exchange."""
     # A rank that ended by itself has said why, and its exit code is to be the job's: the launcher gets time to see it.
     time.sleep(_LAST_WORDS_SECONDS)
-    reason = str(error).splitlines()[0]
+    reason = str(error).partition("[[")[0].strip().splitlines()[-1]  # what follows names nodes of the graph
     print(
-        f"error: rank {rank} waited for an exchange that other ranks broke off or did not come to; the lines above "
-        f"name them ({reason})",
+        f"error: rank {rank} waited for an exchange that other ranks broke off or did not come to; where lines above "
+        f"name missing ranks, it was those ({reason})",
         file=sys.stderr,
         flush=True,
     )

@@ -54,7 +54,7 @@ class Source:
 
         A directory with a manifest.json must hold what that says.
         """
-        index = ShardIndex(find_shards(directories, flags.skip_unreadable), rank, num_ranks)
+        index = ShardIndex(find_shards(directories, flags.skip_unreadable, is_root=rank == 0), rank, num_ranks)
         lengths = read_lengths(index, flags)
         for directory in directories:
             own = [path for path in index.paths if os.path.samefile(os.path.dirname(path) or ".", directory)]

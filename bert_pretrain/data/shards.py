@@ -29,15 +29,15 @@ class Location(NamedTuple):
     offset: int
 
 
-def find_shards(directories: Sequence[str], skip_unreadable: bool = False) -> list[str]:
+def find_shards(directories: Sequence[str], skip_unreadable: bool = False, is_root: bool = True) -> list[str]:
     """The TFRecord files directly in `directories`, by name within each, without hidden files.
 
     ValueError for a directory that is missing, given twice or without shards, and for a file that is no TFRecord;
-    with skip_unreadable such a file is named on stderr and left out.
+    with skip_unreadable such a file is left out, and named on stderr by the rank that speaks for all.
     """
     paths: list[str] = []
     for directory in directories:
-        found = _find_in(directory, skip_unreadable)
+        found = _find_in(directory, skip_unreadable, is_root)
         if not found:
             raise ValueError(f"{directory}: no TFRecord files in this directory; give the one that holds the shards")
         paths += found
@@ -48,7 +48,7 @@ def find_shards(directories: Sequence[str], skip_unreadable: bool = False) -> li
     return paths
 
 
-def _find_in(directory: str, skip_unreadable: bool) -> list[str]:
+def _find_in(directory: str, skip_unreadable: bool, is_root: bool) -> list[str]:
     try:
         names = sorted(entry.name for entry in os.scandir(directory) if not entry.is_dir())
     except FileNotFoundError:
@@ -62,7 +62,7 @@ def _find_in(directory: str, skip_unreadable: bool) -> list[str]:
         path, why = next(iter(strays.items()))
         others = f", and so are {len(strays) - 1} other files there" if len(strays) > 1 else ""
         raise ValueError(f"{path}: {why}{others}; move it elsewhere, or give --skip_unreadable to leave such files out")
-    for path, why in strays.items():
+    for path, why in strays.items() if is_root else ():
         print(f"--skip_unreadable: left out {path}: {why}", file=sys.stderr)
     return [path for path in paths if path not in strays]
 
