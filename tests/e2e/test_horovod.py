@@ -89,6 +89,8 @@ def two(exact: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "output_dir": f"{folder}/alone", "eval_checkpoint_path": f"{folder}/target/model.ckpt-2",
             },
         },
+        "results_lost": {"do": "remove", "path": f"{folder}/adam/results.json"},
+        "results_again": {"settings": five_updates(exact, folder / "adam", "adam")},
         "other_batch": {
             "settings": five_updates(exact, folder / "lamb", "lamb", num_train_steps=6, train_batch_size=1),
         },
@@ -194,6 +196,13 @@ def test_a_finished_run_ends_at_once_on_both_ranks(two: Path, answers: dict) -> 
     assert len(runs.metrics(two / "target", "train")) == 2
 
 
+def test_a_run_killed_before_its_results_gets_them_on_both_ranks(two: Path, answers: dict) -> None:
+    assert answers["results_again"] == [0, 0]
+    results = json.loads((two / "adam" / "results.json").read_text())
+    assert (results["updates"], results["examples"], results["end"]) == (5, 60, "completed")
+    assert len(runs.metrics(two / "adam", "train")) == 5
+
+
 def test_going_on_with_another_batch_is_said(two: Path, answers: dict) -> None:
     assert answers["other_batch"] == [0, 0]
     told = (
@@ -211,7 +220,7 @@ def test_root_alone_writes_and_speaks(two: Path) -> None:
     out = (two / "out.txt").read_text()
     for line in ("update 1/5 ", "evaluation after update 2, 1003 examples"):
         assert out.count(line) == {"update 1/5 ": 2}.get(line, 1), line
-    assert out.count("note: --allreduce_post_accumulation=False: the same numbers either way") == 4
+    assert out.count("note: --allreduce_post_accumulation=False: the same numbers either way") == 5
     assert "learning rate: peak 0.001 (as given: --lr_scaling=none); warm-up over 2 updates, zero at update 5" in out
     assert "learning rate: peak 0.02 (0.01 x 2 ranks: --lr_scaling=linear)" in out
     held = {path.name for path in (two / "target").iterdir()}

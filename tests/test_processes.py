@@ -1,0 +1,91 @@
+"""What a process learns from its launcher, how it names its words, and how it finds a rank that was stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bert_pretrain import processes
+from bert_pretrain.processes import Process, Watch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize(
+    ("environ", "rank", "size"),
+    [
+        ({}, 0, None),
+        ({"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "8"}, 3, 8),
+        ({"PMI_RANK": "1", "PMI_SIZE": "2"}, 1, 2),
+        ({"HOROVOD_RANK": "1", "HOROVOD_SIZE": "4"}, 1, 4),
+        ({"OMPI_COMM_WORLD_SIZE": "1"}, 0, 1),
+    ],
+)
+def test_launchers_tell_rank_and_size(environ: dict[str, str], rank: int, size: int) -> None:
+    assert processes.launched_rank(environ) == rank
+    assert processes.launched_size(environ) == size
+
+
+def run(code: str) -> subprocess.CompletedProcess:
+    program = f"import os, signal, sys\nfrom bert_pretrain import processes\n{code}"
+    return subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_each_line_of_another_rank_carries_its_number_and_none_is_lost() -> None:
+    ended = run(
+        "processes.name_stderr(3)\nprint('to stdout')\nprint('one', file=sys.stderr, flush=True)\n"
+        "os.write(2, b'two\\nthr')\nos.write(2, b'ee\\nhalf a line')\nos.abort()"
+    )
+    assert ended.returncode == -signal.SIGABRT
+    assert ended.stderr == "[rank 3] one\n[rank 3] two\n[rank 3] three\n[rank 3] half a line\n"
+
+
+def test_root_speaks_without_a_number() -> None:
+    ended = run("processes.name_stderr(0)\nprint('one', file=sys.stderr)\nsys.exit(2)")
+    assert (ended.stderr, ended.returncode) == ("one\n", 2)
+
+
+def watched(stop: bool, end_seconds: float) -> subprocess.CompletedProcess:
+    """A process that watches another of its machine for a second."""
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        if stop:
+            sleeper.send_signal(signal.SIGSTOP)
+        return run(
+            f"import time\nown = processes.this_process()\nother = processes.Process(own.machine, {sleeper.pid})\n"
+            f"processes.Watch([own, other], 0, 0.2, {end_seconds}).start()\ntime.sleep(1.5)\nsys.exit(0)"
+        )
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+
+
+def test_a_stopped_rank_is_named_and_ends_the_job() -> None:
+    ended = watched(stop=True, end_seconds=0.5)
+    assert ended.returncode == 1
+    first, last = ended.stderr.splitlines()
+    assert first.startswith("warning: rank 1 (process ") and last.startswith("error: rank 1 (process ")
+
+
+def test_a_stopped_rank_is_only_named_where_no_end_is_wanted() -> None:
+    ended = watched(stop=True, end_seconds=0)
+    assert ended.returncode == 0
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_a_running_rank_is_left_alone() -> None:
+    ended = watched(stop=False, end_seconds=0.5)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_ranks_of_other_machines_are_not_looked_for() -> None:
+    own = processes.this_process()
+    watch = Watch([own, Process("elsewhere", os.getpid()), Process(own.machine, 17)], 0, 60, 600)
+    assert watch._pids == {0: os.getpid(), 2: 17}

@@ -1,0 +1,57 @@
+"""Which card a rank takes, and how many threads."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import tensorflow as tf
+
+from bert_pretrain.config.training import DeviceConfig
+from bert_pretrain.train import device
+
+
+@pytest.fixture
+def cards(monkeypatch: pytest.MonkeyPatch):
+    """Says how many cards TensorFlow shows."""
+
+    def show(count: int) -> None:
+        shown = [f"card {number}" for number in range(count)]
+        monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: shown)
+        monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda card: {"device_name": card})
+
+    return show
+
+
+@pytest.mark.parametrize(("visible", "local_rank", "card"), [(4, 0, 0), (4, 3, 3), (1, 3, 0)])
+def test_a_rank_takes_the_card_of_its_number_or_the_only_one(cards, visible: int, local_rank: int, card: int) -> None:
+    cards(visible)
+    chosen = device.choose(DeviceConfig(), set(), local_rank)
+    assert (chosen.name, chosen.card, chosen.compute_dtype) == (f"card {card}", card, tf.float16)
+    assert device.session_config(DeviceConfig(), chosen.card).gpu_options.visible_device_list == str(card)
+
+
+def test_more_ranks_than_cards_are_refused(cards) -> None:
+    cards(2)
+    with pytest.raises(ValueError, match=r"shows 2 cards; start 2 ranks \(NP=2\)"):
+        device.choose(DeviceConfig(), set(), local_rank=2)
+
+
+def test_a_cpu_says_once_that_it_computes_in_float32(cards) -> None:
+    cards(0)
+    assert device.choose(DeviceConfig(), set()).notices == []
+    (notice,) = device.choose(DeviceConfig(), {"amp"}).notices
+    assert notice.startswith("--amp: no card here")
+
+
+def test_the_ranks_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+
+    def threads(config: DeviceConfig, local_size: int) -> int:
+        return device.session_config(config, 0, local_size).intra_op_parallelism_threads
+
+    assert [threads(DeviceConfig(), ranks) for ranks in (1, 2, 16)] == [8, 4, 1]
+    assert threads(DeviceConfig(intra_op_threads=3), 2) == 3
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {5, 6})  # bound by the launcher
+    assert threads(DeviceConfig(), 2) == 2
