@@ -136,7 +136,7 @@ class RunConfig:
         None, "TF1 checkpoint prefix to start the weights from; ignored when output_dir holds a checkpoint to continue."
     )
     init_optimizer_state: bool = option(
-        False, "Load the optimizer's slots and step count from --init_checkpoint too, not only the weights."
+        False, "Load the optimizer's slots and beta powers from --init_checkpoint too, not only the weights."
     )
     allow_partial_init: bool = option(
         False, "Start although --init_checkpoint lacks variables or has other shapes; those start at random."
@@ -149,7 +149,7 @@ class RunConfig:
     )
     save_checkpoints_steps: int = option(1000, "Updates between checkpoints; one more is written at the end.")
     keep_checkpoint_max: int = option(5, "Newest checkpoints kept; 0 keeps all.")
-    save_summary_steps: int = option(1, "Updates between TensorBoard points; at most one per --display_loss_steps.")
+    save_summary_steps: int = option(1, "Updates between points of TensorBoard's curves.")
     display_loss_steps: int = option(10, "Updates between lines of progress and of metrics.jsonl.")
     samples_between_eval: int = option(150_000, "Training examples between evaluations.")
     samples_start_eval: int = option(3_000_000, "Training examples before the first evaluation.")
