@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from bert_pretrain.config.training import DataConfig
-from bert_pretrain.data import manifest, schema
+from bert_pretrain.data import balance, manifest, schema
 from bert_pretrain.data.order import Order, evaluation_slice, update_slice
 from bert_pretrain.data.packing import lay_out
 from bert_pretrain.data.schema import Batch, Examples
@@ -127,8 +127,10 @@ class TrainingInput:
 
     def records(self, update: int) -> np.ndarray:
         """Numbers of this rank's records in an update."""
-        start, stop = update_slice(update, self._examples_per_rank, self._rank, self._num_ranks)
-        return self._order.records(start, stop)
+        records = self._order.records(*update_slice(update, self._examples_per_rank * self._num_ranks))
+        if self._num_ranks == 1:
+            return records
+        return records[balance.share(self._source.index.sizes(records), self._rank, self._num_ranks)]
 
     def record_names(self, update: int) -> list[str]:
         """'path:number' of this rank's records in an update, numbers from 0 in each shard."""
@@ -141,7 +143,7 @@ class TrainingInput:
 
     def _read_ahead(self, update: int) -> None:
         """On entering a pool, has the next one read into the page cache; the first time, this one too."""
-        start, _ = update_slice(update, self._examples_per_rank, self._rank, self._num_ranks)
+        start, _ = update_slice(update, self._examples_per_rank * self._num_ranks)
         pool = self._order.pool(start)
         if pool == self._announced:
             return

@@ -1,8 +1,8 @@
-"""Which records form an update: a pure function of seed, update, rank, ranks and batch sizes.
+"""Which records form an update: a pure function of seed, update and batch size.
 
-Training visits positions 0, 1, 2, ... Update u covers the next G = W * A * B of them and rank r the r-th slice of
-A * B, so the records of an update do not depend on how G splits into W, A and B. Every N positions, N being the
-number of records, are an epoch, and each epoch is a permutation of all records:
+Training visits positions 0, 1, 2, ... Update u covers the next G = W * A * B of them, so its records do not depend on
+how G splits into W, A and B; balance.py deals them to the ranks. Every N positions, N being the number of records, are
+an epoch, and each epoch is a permutation of all records:
 
 - blocks of BLOCK consecutive records of a shard are permuted over the whole data set;
 - POOL permuted blocks at a time form a pool, and the records inside a pool are permuted.
@@ -45,10 +45,9 @@ class _Epoch(NamedTuple):
     pool_starts: np.ndarray  # int64
 
 
-def update_slice(update: int, examples_per_rank: int, rank: int, num_ranks: int) -> tuple[int, int]:
-    """First and last-plus-one position of rank's examples in an update, updates counted from 0."""
-    start = (update * num_ranks + rank) * examples_per_rank
-    return start, start + examples_per_rank
+def update_slice(update: int, num_examples: int) -> tuple[int, int]:
+    """First and last-plus-one position of the examples of an update of G = num_examples, updates counted from 0."""
+    return update * num_examples, (update + 1) * num_examples
 
 
 def evaluation_slice(num_examples: int, rank: int, num_ranks: int) -> tuple[int, int]:

@@ -109,6 +109,8 @@ def test_a_stray_file_is_named_or_left_out_on_request(directory, capfd, make, wh
     assert "\n" not in str(raised.value)
     assert find_shards([str(directory)], skip_unreadable=True) == paths
     assert capfd.readouterr().err.startswith(f"--skip_unreadable: left out {directory}/stray: {why}")
+    assert find_shards([str(directory)], skip_unreadable=True, is_root=False) == paths
+    assert capfd.readouterr().err == ""
 
 
 def test_several_stray_files_are_counted(directory):
@@ -143,6 +145,13 @@ def test_a_record_is_located_by_shard_number_and_byte(directory):
     assert index.locate(4) == Location(paths[1], 1, begin)
     assert index.locate(0) == Location(paths[0], 0, 0)
     assert index.names(np.array([4, 0])) == [f"{paths[1]}:{begin}", f"{paths[0]}:0"]
+
+
+def test_sizes_are_those_on_disk_in_the_order_asked_for(directory):
+    index = ShardIndex(write(directory, [3, 5]))
+    asked = [(1, 4), (0, 2), (1, 0), (0, 2)]
+    sizes = index.sizes(np.array([7, 2, 3, 2]))
+    assert sizes.tolist() == [16 + len(content(shard, number)) for shard, number in asked]
 
 
 @pytest.mark.parametrize("rank", [0, 1, 2])
