@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import Callable, NamedTuple, Optional
 
 ROOT = Path(__file__).parents[2]
 MPIRUN = str(Path(sys.executable).parent / "mpirun")
@@ -71,11 +71,25 @@ class Started:
         _until(lambda: re.search(pattern, self.out) or self.process.poll() is not None, seconds, self._err)
         assert re.search(pattern, self.out), self._err.read_text()[-3000:]
 
-    def pid_of(self, rank: int) -> int:
-        """The process of a rank."""
+    @property
+    def err(self) -> str:
+        return self._err.read_text()
+
+    def descendants(self) -> list[int]:
+        """All processes below the one that was started."""
+        return _descendants(self.process.pid)
+
+    def find(self, rank: int) -> Optional[int]:
+        """The process of a rank, None before it is there."""
         wanted = f"OMPI_COMM_WORLD_RANK={rank}".encode()
-        found = [pid for pid in _descendants(self.process.pid) if wanted in _read(pid, "environ").split(b"\0")]
-        return min(found)  # a rank's own children inherit its environment and come after it
+        found = [pid for pid in self.descendants() if wanted in _read(pid, "environ").split(b"\0")]
+        return min(found, default=None)  # a rank's own children inherit its environment and come after it
+
+    def pid_of(self, rank: int) -> int:
+        """The process of a rank that is known to be there."""
+        found = self.find(rank)
+        assert found is not None, self.err[-3000:]
+        return found
 
     def end(self, seconds: float = 180) -> Ended:
         """Waits for the end."""
@@ -85,8 +99,8 @@ class Started:
             for pid in [*_descendants(self.process.pid), self.process.pid]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            raise AssertionError(f"not over after {seconds} s:\n{self.out}\n{self._err.read_text()}") from None
-        return Ended(code, self.out, self._err.read_text(), time.monotonic() - self._begin)
+            raise AssertionError(f"not over after {seconds} s:\n{self.out}\n{self.err}") from None
+        return Ended(code, self.out, self.err, time.monotonic() - self._begin)
 
 
 def start(command: list[str], folder: Path, **environ: str) -> Started:
@@ -117,7 +131,7 @@ def left_behind(marker: str) -> list[str]:
 
 
 def _with_marker(marker: str) -> Iterator[str]:
-    for pid in _all_pids():
+    for pid in running():
         line = _read(pid, "cmdline").replace(b"\0", b" ").decode(errors="replace")
         if marker in line and pid != os.getpid():
             yield line
@@ -125,8 +139,8 @@ def _with_marker(marker: str) -> Iterator[str]:
 
 def _descendants(pid: int) -> list[int]:
     children: dict[int, list[int]] = {}
-    for other in _all_pids():
-        fields = _read(other, "stat").rpartition(b")")[2].split()
+    for other in running():
+        fields = _stat(other)
         if fields:
             children.setdefault(int(fields[1]), []).append(other)
     found, rest = [], [pid]
@@ -136,8 +150,15 @@ def _descendants(pid: int) -> list[int]:
     return found
 
 
-def _all_pids() -> list[int]:
-    return [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+def running() -> list[int]:
+    """All processes of this machine that have not ended."""
+    pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+    return [pid for pid in pids if _stat(pid)[:1] not in ([], [b"Z"])]  # a zombie has ended
+
+
+def _stat(pid: int) -> list[bytes]:
+    """State, parent and more of a process; nothing where it has gone."""
+    return _read(pid, "stat").rpartition(b")")[2].split()
 
 
 def _read(pid: int, name: str) -> bytes:
