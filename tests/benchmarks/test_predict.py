@@ -39,7 +39,7 @@ def test_messages_cost_time_of_their_own() -> None:
 
 def test_one_rank_exchanges_nothing_and_waits_for_nobody() -> None:
     found = predict.predict(Rank(0.1, 0.5), Network(1e9, 1e-3), 10**9, 1, 24, Share(12.0, 12.0))
-    assert found == predict.Prediction(1.2, 0.0, 0.0, 0.5, pytest.approx(24 / 1.7), 1.0)
+    assert found == pytest.approx((1.2, 0.0, 0.0, 0.5, 24 / 1.7, 1.0))
 
 
 def test_an_update_is_the_sum_of_its_parts() -> None:
