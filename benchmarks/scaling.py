@@ -1,0 +1,182 @@
+"""One process of two threads, two of one and eight of one on the same cores, with the same global batch.
+
+`python -m benchmarks.scaling --help`. Whole jobs take turns, round after round, each started as a person would start
+it; rates are medians over the updates that results.json counts. Beside them stands what benchmarks/predict.py says,
+given only the first process at two batch sizes and the exchange measured by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import statistics
+import sys
+import time
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from benchmarks import inputs, predict
+from benchmarks.predict import Network, Rank, Share
+from bert_pretrain import world
+from bert_pretrain.config.model import ModelConfig
+from bert_pretrain.model import variables
+from tests.e2e import ranks
+
+_ROOT = pathlib.Path(__file__).parents[1]
+_SEQ_LENGTH = 512
+
+
+class Case(NamedTuple):
+    """How a job is cut."""
+
+    num_ranks: int
+    num_threads: int
+    num_micro_batches: int
+    batch_size: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.num_ranks} x {self.num_threads}"
+
+    @property
+    def examples_per_rank(self) -> int:
+        return self.num_micro_batches * self.batch_size
+
+
+# The last is the first with a quarter of the batch: two points tell rows from optimizer.
+CASES = (Case(1, 2, 4, 6), Case(2, 1, 2, 6), Case(8, 1, 1, 3), Case(1, 2, 1, 6))
+
+
+class Measured(NamedTuple):
+    """One job's results."""
+
+    update_seconds: float  # median
+    examples_per_second: float  # at that median
+    rows: float  # of 512 tokens, padding included, of all ranks and an update on average
+
+
+def measure(case: Case, model: str, lengths: str, folder: pathlib.Path, arguments: argparse.Namespace) -> Measured:
+    """Runs one job to its end."""
+    output_dir = folder / "run"
+    shutil.rmtree(output_dir, ignore_errors=True)
+    flags = [
+        "--do_train", f"--input_files_dir={folder}/{lengths}", f"--bert_config_file={_ROOT}/configs/model/{model}.json",
+        f"--output_dir={output_dir}", f"--train_batch_size={case.batch_size}", "--num_warmup_steps=10",
+        f"--num_accumulation_steps={case.num_micro_batches}", f"--num_train_steps={arguments.updates}",
+        "--save_checkpoints_steps=1000000", f"--intra_op_threads={case.num_threads}", *arguments.flags.split(),
+    ]  # fmt: skip
+    module = "bert_pretrain.launch" if case.num_ranks > 1 else "bert_pretrain.run"
+    environ = {"NP": str(case.num_ranks), "OMP_NUM_THREADS": str(case.num_threads)}
+    ended = ranks.run([sys.executable, "-m", module, *flags], folder / "log", 3600, **environ)
+    if ended.code != 0:
+        raise RuntimeError(f"{case.name} ended with {ended.code}:\n{ended.err[-2000:]}")
+    results = json.loads((output_dir / "results.json").read_text())
+    seconds = results["step_seconds"]["median"]
+    tokens = results["tokens_per_second"] / results["updates_per_second"] / (1.0 - results["padding_share"])
+    return Measured(seconds, case.num_ranks * case.examples_per_rank / seconds, tokens / _SEQ_LENGTH)
+
+
+def exchange(model: str) -> None:
+    """Under mpirun: prints the median seconds of one exchange of the model's gradient."""
+    config = ModelConfig.from_json(f"{_ROOT}/configs/model/{model}.json")
+    seconds = []
+    with world.connected(use_horovod=True) as job, tf.Graph().as_default():
+        # Variables, because Grappler would exchange constants once and for all.
+        weights = variables.create(config, seed=0)
+        sums = tf.group(*job.sum([weight.read_value() for weight in weights.values()]))
+        options = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=1, inter_op_parallelism_threads=1)
+        with tf.compat.v1.Session(config=options) as session:
+            session.run(tf.compat.v1.global_variables_initializer())
+            for _ in range(12):
+                begin = time.perf_counter()
+                session.run(sums)
+                seconds.append(time.perf_counter() - begin)
+        if job.is_root:
+            print(json.dumps(statistics.median(seconds[2:])))
+
+
+def _exchange_seconds(num_ranks: int, model: str, folder: pathlib.Path) -> float:
+    if num_ranks == 1:
+        return 0.0
+    command = [*ranks.mpirun(num_ranks), sys.executable, "-m", "benchmarks.scaling", "--exchange", f"--model={model}"]
+    ended = ranks.run(command, folder / "exchange", 600)
+    if ended.code != 0:
+        raise RuntimeError(f"the exchange of {num_ranks} ranks ended with {ended.code}:\n{ended.err[-2000:]}")
+    return float(ended.out)
+
+
+def _calibrate(whole: list[Measured], quarter: list[Measured]) -> Rank:
+    """Seconds of a row and of the optimizer from one process at two batch sizes."""
+    (rows, seconds), (fewer_rows, fewer_seconds) = (
+        (statistics.fmean(m.rows for m in measured), statistics.median(m.update_seconds for m in measured))
+        for measured in (whole, quarter)
+    )
+    seconds_per_row = (seconds - fewer_seconds) / (rows - fewer_rows)
+    return Rank(seconds_per_row, max(0.0, seconds - rows * seconds_per_row))
+
+
+def _predicted(case: Case, alone: Rank, exchange_seconds: float, lengths: str) -> predict.Prediction:
+    """The cores are shared: a rank among W gets a W-th of what the one process had."""
+    rank = Rank(alone.seconds_per_row * case.num_ranks, alone.optimizer_seconds * case.num_ranks)
+    rows = predict.share(case.examples_per_rank, case.num_ranks, {"full": "padded", "wiki": "dealt"}[lengths])
+    # All of the measured exchange, whatever its bytes.
+    network = Network(np.inf, exchange_seconds / max(1, 2 * (case.num_ranks - 1)))
+    return predict.predict(rank, network, 0, case.num_ranks, case.examples_per_rank, Share(*rows))
+
+
+def compare(lengths: str, folder: pathlib.Path, arguments: argparse.Namespace) -> str:
+    """The table for one kind of lengths."""
+    measured: dict[Case, list[Measured]] = {case: [] for case in CASES}
+    for number in range(arguments.rounds):
+        for case in CASES:
+            measured[case].append(measure(case, arguments.model, lengths, folder, arguments))
+            print(f"round {number + 1}, {lengths}, {case.name}: {measured[case][-1]}", file=sys.stderr, flush=True)
+    alone = _calibrate(measured[CASES[0]], measured[CASES[-1]])
+    lines = [
+        "| processes x threads | an update | examples/s | least - most | of the first | predicted | exchange s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    first = statistics.median(m.examples_per_second for m in measured[CASES[0]])
+    for case in CASES:
+        rates = [m.examples_per_second for m in measured[case]]
+        seconds = _exchange_seconds(case.num_ranks, arguments.model, folder)
+        expected = _predicted(case, alone, seconds, lengths).examples_per_second
+        lines.append(
+            f"| {case.name} | {case.num_ranks} x {case.num_micro_batches} x {case.batch_size} "
+            f"| {statistics.median(rates):.3f} | {min(rates):.3f} - {max(rates):.3f} "
+            f"| {statistics.median(rates) / first:.3f} | {expected:.3f} | {seconds:.3f} |"
+        )
+    title = f"{arguments.model}-512, {lengths} lengths, {arguments.rounds} rounds of {arguments.updates} updates"
+    told = f"one process: {alone.seconds_per_row:.4f} s a row, {alone.optimizer_seconds:.3f} s the optimizer"
+    return f"{title}; {told}\n\n" + "\n".join(lines)
+
+
+def main(values: list[str] | None = None) -> None:
+    """Measures every kind of lengths and prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="small", help="A file of configs/model.")
+    parser.add_argument("--lengths", default="full,wiki", help="Commas, of full and wiki.")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--updates", type=int, default=10, help="Of each job; the first two are not counted.")
+    parser.add_argument("--flags", default="", help="More flags for bert_pretrain.run, separated by blanks.")
+    parser.add_argument("--output_dir", default="results/scaling", help="For inputs, runs and logs.")
+    parser.add_argument("--exchange", action="store_true", help="Under mpirun: only time the exchange.")
+    arguments = parser.parse_args(values)
+    if arguments.exchange:
+        exchange(arguments.model)
+        return
+    if os.cpu_count() != 2:
+        print(f"note: this machine has {os.cpu_count()} cores, the cases are made for two", file=sys.stderr)
+    folder = pathlib.Path(arguments.output_dir).resolve()
+    for lengths in arguments.lengths.split(","):
+        inputs.make_shards(str(folder / lengths), lengths, _SEQ_LENGTH, 76, 1024)
+        print(f"\n{compare(lengths, folder, arguments)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
