@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets the Python environment up; quick when nothing is left to do.
 #
-#   bash init_tf.sh [--data] [--horovod] [--interop] [--mlperf] [--test]
+#   bash init_tf.sh [--data] [--horovod] [--interop] [--mlperf] [--plot] [--test]
 #
 # A TensorFlow 2.15 of the active environment that drives cards (CUDA, IXUCA) is kept and only the rest is added to it;
 # otherwise everything goes into .venv in the project. DRY_RUN=1 prints the commands instead. --print-python ends with
@@ -20,7 +20,7 @@ fits() { "$1" -c 'import sys; sys.exit(not (3, 9) <= sys.version_info < (3, 12))
 extras="" print_python=0
 while [ $# -gt 0 ]; do
   case "$1" in
-    --data | --horovod | --interop | --mlperf | --test) extras+=",${1#--}" ;;
+    --data | --horovod | --interop | --mlperf | --plot | --test) extras+=",${1#--}" ;;
     --print-python) print_python=1 ;;
     -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0" && exit 0 ;;
     *) say "error: init_tf.sh does not know $1; bash init_tf.sh --help" && exit 2 ;;

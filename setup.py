@@ -31,6 +31,7 @@ EXTRAS = {
         "transformers",
         "safetensors",
     ],
+    "plot": ["matplotlib"],  # benchmarks/plot.py
     # bert-tensorflow is Google's modeling.py, which the tests compare the model with.
     "test": ["bert-tensorflow==1.0.4", "hypothesis", "pytest", "ruff"],
 }

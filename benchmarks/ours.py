@@ -19,7 +19,7 @@ from bert_pretrain.data.shards import ShardIndex
 from bert_pretrain.data.validation import Limits
 from bert_pretrain.model import variables
 from bert_pretrain.model.kernels import Kernels
-from bert_pretrain.train import device, network, update
+from bert_pretrain.train import device, network, update, utilization
 from bert_pretrain.train.job import Job
 from bert_pretrain.world import World
 
@@ -50,19 +50,33 @@ class Ours:
             self._operation, watched = update.build(
                 job, _batch(features), features["input_wait_seconds"], tf.constant(0.0), weights, step
             )
-            self._loss = update.loss(watched.statistics)
-            self._session = tf.compat.v1.Session(config=device.session_config(config.device, 0))
+            self._watched = [update.loss(watched.statistics), watched.statistics]
+            self._model, self._session_config = model, device.session_config(config.device, 0)
+            self._session = tf.compat.v1.Session(config=self._session_config)
             with np.load(settings.weights) as stored:
                 starts = {weight.initializer.inputs[1]: stored[name] for name, weight in weights.items()}
                 self._session.run(tf.compat.v1.global_variables_initializer(), starts)
+            self._back_to_the_start = training_input.initializer
             self._session.run([rewind, training_input.initializer])
             self._first_loss = float(self._session.run(update.loss(tf.stack(sums))))
 
     def first_loss(self) -> float:
         return self._first_loss
 
+    def begin_turn(self) -> float:
+        """Back to the first update, so that what was compiled in the warm-up serves; its lengths come again."""
+        self._session.run(self._back_to_the_start)
+        return utilization.matmul_rate(self._session_config)
+
     def step(self) -> Step:
-        return timed(lambda: float(self._session.run([self._loss, self._operation])[0]), self._settings)
+        statistics = []
+
+        def run() -> float:
+            (loss, sums), _ = self._session.run([self._watched, self._operation])
+            statistics.append(network.Statistics(*sums))
+            return float(loss)
+
+        return timed(run, self._settings)._replace(useful_flops=utilization.training_flops(statistics[0], self._model))
 
 
 def _config(settings: Settings) -> Config:

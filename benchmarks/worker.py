@@ -11,7 +11,7 @@ import os
 import resource
 import sys
 import time
-from typing import Callable, NamedTuple, Protocol
+from typing import Callable, NamedTuple, Optional, Protocol
 
 from benchmarks.settings import Settings
 
@@ -22,6 +22,7 @@ class Step(NamedTuple):
     seconds: float
     examples: int
     loss: float  # mean of the micro-batches' losses
+    useful_flops: Optional[float] = None  # without padding
 
 
 class Training(Protocol):
@@ -31,6 +32,9 @@ class Training(Protocol):
 
     def first_loss(self) -> float:
         """Loss of the first micro-batch of the first shard, dropout off, weights as they stand before any step."""
+
+    def begin_turn(self) -> Optional[float]:
+        """Before each turn, the warm-up included: prepares it, and may measure the machine's FLOP/s in products."""
 
     def step(self) -> Step:
         """Does one update."""
@@ -57,8 +61,9 @@ def serve(make: Callable[[Settings], Training]) -> None:
         if request["do"] == "first_loss":
             _say(answers, loss=training.first_loss())
         elif request["do"] == "steps":
+            matmul_flops = training.begin_turn()
             steps = [training.step() for _ in range(request["count"])]
-            _say(answers, steps=steps, peak_memory_bytes=_peak_memory_bytes())
+            _say(answers, steps=steps, matmul_flops=matmul_flops, peak_memory_bytes=_peak_memory_bytes())
         else:
             raise ValueError(f"unknown request {line.strip()}")
 

@@ -22,7 +22,7 @@ from typing import NamedTuple, Optional
 
 PROJECT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = PROJECT / "constraints.txt"
-EXTRAS = ("data", "horovod", "interop", "mlperf", "test")
+EXTRAS = ("data", "horovod", "interop", "mlperf", "plot", "test")
 
 _DEVICES = """
 import tensorflow as tf
@@ -68,7 +68,7 @@ def plan(extras: Sequence[str], facts: Facts) -> list[Step]:
         named = ",".join(name for name in names if name)
         return f"{PROJECT}[{named}]" if named else str(PROJECT)
 
-    small = [extra for extra in ("data", "mlperf", "test") if extra in extras]
+    small = [extra for extra in ("data", "mlperf", "plot", "test") if extra in extras]
     base = "TensorFlow 2.15.1 and the package" if facts.device else "what the package needs"
     steps = [
         Step("Installing the build tools", [*pip, "setuptools", "wheel"]),

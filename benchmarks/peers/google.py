@@ -47,6 +47,9 @@ class GoogleTraining:
     def first_loss(self) -> float:
         return self._first_loss
 
+    def begin_turn(self) -> None:
+        """Nothing to prepare."""
+
     def step(self) -> Step:
         return timed(self._update, self._settings)
 

@@ -1,7 +1,8 @@
 """Token ids to hidden states: embeddings and the post-LN transformer of Devlin et al. 2018.
 
-Letters: R rows, S tokens a row, T = R * S, H hidden, N heads, D = H / N. A row may hold several examples; a token
-sees the tokens of its own example and nothing else.
+Letters: R rows, S slots a row, T tokens that are computed, H hidden, N heads, D = H / N. A row may hold several
+examples; a token sees the tokens of its own example and nothing else. Only attention works on rows; all else skips
+the padding (tokens.py).
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import tensorflow as tf
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.model.dropout import Dropout
 from bert_pretrain.model.kernels import Kernels
-from bert_pretrain.model.layers import Weights, dense, layer_norm
+from bert_pretrain.model.layers import Weights, dense, fused_dense, layer_norm
 from bert_pretrain.model.recompute import recomputed
+from bert_pretrain.model.tokens import Tokens, computed
 
 
 class Rows(NamedTuple):
@@ -33,6 +35,18 @@ class Encoder(NamedTuple):
     config: ModelConfig
     kernels: Kernels
     example_ids: tf.Tensor  # [R, S]
+    tokens: Tokens
+
+
+class Sequence(NamedTuple):
+    """The encoder's result."""
+
+    hidden: tf.Tensor  # [T, H]
+    tokens: Tokens
+
+    def at(self, slots: tf.Tensor) -> tf.Tensor:
+        """[X, H], the hidden states in these slots [X], none of which is padding."""
+        return tf.gather(self.hidden, tf.gather(self.tokens.numbers, slots))
 
 
 class LayerBits(NamedTuple):
@@ -51,19 +65,19 @@ def encode(
     dropout: Optional[Dropout] = None,
     compute_dtype: tf.DType = tf.float32,
     recompute: bool = False,
-) -> tf.Tensor:
-    """Hidden states of the last layer, [R * S, H] in compute_dtype. Without a dropout nothing is dropped.
+) -> Sequence:
+    """Hidden states of the last layer, in compute_dtype. Without a dropout nothing is dropped.
 
     With recompute only each layer's input is kept, and the layer is run again in the backward pass.
     """
-    encoder = Encoder(config, kernels, rows.example_ids)
+    encoder = Encoder(config, kernels, rows.example_ids, computed(rows.example_ids))
     hidden = tf.cast(_embed(encoder, weights, rows, dropout), compute_dtype)  # [T, H]
     for number in range(config.num_hidden_layers):
         prefix = f"bert/encoder/layer_{number}/"
         own = {name: weight for name, weight in weights.items() if name.startswith(prefix)}
         layer = functools.partial(_layer, encoder, prefix, bits=_layer_bits(dropout, config, rows, tf.shape(hidden)))
         hidden = recomputed(layer, own, hidden) if recompute else layer(own, hidden)
-    return hidden
+    return Sequence(hidden, encoder.tokens)
 
 
 def _layer_bits(dropout: Optional[Dropout], config: ModelConfig, rows: Rows, hidden_shape: tf.Tensor) -> LayerBits:
@@ -83,7 +97,9 @@ def _bits(dropout: Optional[Dropout], shape: tf.Tensor, rate: float) -> Optional
 def _embed(encoder: Encoder, weights: Weights, rows: Rows, dropout: Optional[Dropout]) -> tf.Tensor:
     """[T, H] float32."""
     config = encoder.config
-    token_ids, segment_ids, position_ids = (tf.reshape(ids, [-1]) for ids in rows[:3])  # [T] each
+    token_ids, segment_ids, position_ids = (
+        tf.gather(tf.reshape(ids, [-1]), encoder.tokens.slots) for ids in rows[:3]
+    )  # [T] each
     words = tf.gather(weights["bert/embeddings/word_embeddings"], token_ids)  # [T, H]
     # So few kinds of segment that a product is cheaper than gather's gradient, a scatter into two rows.
     kinds = tf.one_hot(segment_ids, config.type_vocab_size)  # [T, types]
@@ -109,17 +125,14 @@ def _attend(encoder: Encoder, name: str, weights: Weights, hidden: tf.Tensor, bi
     config = encoder.config
     num_rows, width = tf.unstack(tf.shape(encoder.example_ids))
     heads, head_size = config.num_attention_heads, config.head_size
-
-    def split_heads(projected: tf.Tensor) -> tf.Tensor:
-        return tf.transpose(tf.reshape(projected, [num_rows, width, heads, head_size]), [0, 2, 1, 3])
-
-    query, key, value = (
-        split_heads(dense(weights, f"{name}/{part}", hidden)) for part in ("query", "key", "value")
-    )  # [R, N, S, D] each
+    projected = fused_dense(weights, [f"{name}/{part}" for part in ("query", "key", "value")], hidden)  # [T, 3H]
+    split = tf.reshape(encoder.tokens.to_rows(projected), [num_rows, width, 3, heads, head_size])
+    query, key, value = tf.unstack(tf.transpose(split, [2, 0, 3, 1, 4]))  # [R, N, S, D] each
     context = encoder.kernels.attention(
         query, key, value, encoder.example_ids, bits, config.attention_probs_dropout_prob
     )
-    return tf.reshape(tf.transpose(context, [0, 2, 1, 3]), [-1, config.hidden_size])
+    joined = tf.reshape(tf.transpose(context, [0, 2, 1, 3]), [-1, config.hidden_size])  # [R * S, H]
+    return encoder.tokens.from_rows(joined)
 
 
 def _add_and_norm(

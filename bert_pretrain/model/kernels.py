@@ -123,12 +123,23 @@ class Kernels:
         return tf.cast(probabilities if bits is None else self._run(drop, probabilities, bits, rate=rate), dtype)
 
     def _run(self, function: Callable, *tensors: Optional[tf.Tensor], **numbers: float):
-        return (_compile(function) if self._compiled else function)(*tensors, **numbers)
+        if not self._compiled:
+            return function(*tensors, **numbers)
+        specs = tuple(tensor if tensor is None else tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors)
+        return _compiled(function, specs, tuple(numbers.items()))(*(tensor for tensor in tensors if tensor is not None))
 
 
 @functools.cache
-def _compile(function: Callable) -> Callable:
-    return tf.function(function, jit_compile=True, autograph=False)
+def _compiled(function: Callable, specs: tuple, numbers: tuple) -> Callable:
+    """One program for all layers. tf.function by itself would make another for each call inside a gradient."""
+
+    def program(*given: tf.Tensor):
+        rest = iter(given)
+        return function(*(spec and next(rest) for spec in specs), **dict(numbers))
+
+    program.__name__ = function.__name__
+    traced = tf.function(program, jit_compile=True, autograph=False)
+    return traced.get_concrete_function(*(spec for spec in specs if spec is not None))
 
 
 def _gelu(inputs: tf.Tensor) -> tf.Tensor:

@@ -108,14 +108,23 @@ def _accumulate(
         # Differentiation needs tensors of this loop's own graph, not those that it captures.
         local = {name: tf.identity(weight) for name, weight in weights.items()}
         loss, counted = micro_batch(k, local)
-        gradients = tf.gradients(loss * loss_scale, list(local.values()))
-        for name, value in zip(local, gradients):
+        found = tf.gradients(loss * loss_scale, list(local.values()))
+        for name, value in zip(local, found):
             assert value is not None, f"{name} has no part in the loss"
-        return (k + 1, statistics + counted, *(total + value for total, value in zip(sums, map(_dense, gradients))))
+        found = [_dense(value) for value in found]
+        # The first micro-batch's gradient is the sum so far: no zeros are made and none are added.
+        added = tf.cond(k > 0, lambda: [total + value for total, value in zip(sums, found)], lambda: found)
+        return (k + 1, statistics + counted, *added)
 
-    start = (tf.constant(0), tf.zeros([num_statistics]), *(tf.zeros(weight.shape) for weight in weights.values()))
-    _, statistics, *sums = tf.while_loop(lambda k, *_: k < num_micro_batches, body, start, parallel_iterations=1)
-    return statistics, sums
+    nothing, any_shape = tf.zeros([]), tf.TensorShape(None)
+    _, statistics, *sums = tf.while_loop(
+        lambda k, *_: k < num_micro_batches,
+        body,
+        (tf.constant(0), tf.zeros([num_statistics]), *(nothing for _ in weights)),
+        shape_invariants=(tf.TensorShape([]), tf.TensorShape([num_statistics]), *(any_shape for _ in weights)),
+        parallel_iterations=1,
+    )
+    return statistics, [tf.ensure_shape(value, weight.shape) for value, weight in zip(sums, weights.values())]
 
 
 def _dense(value: tf.Tensor) -> tf.Tensor:

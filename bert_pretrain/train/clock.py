@@ -85,7 +85,7 @@ def _rates(timed: list[_Timed]) -> Rates:
         examples_per_second=ratio(sums.next_sentence_count, total),
         updates_per_second=ratio(len(seconds), total),
         tokens_per_second=ratio(sums.tokens, total),
-        padding_share=ratio(sums.slots - sums.tokens, sums.slots),
+        padding_share=ratio(sums.computed - sums.tokens, sums.computed),
         step_seconds_median=float(np.median(seconds)) if seconds else None,
         step_seconds_p95=float(np.percentile(seconds, 95)) if seconds else None,
         input_wait_share=ratio(sum(update.input_wait_seconds for update in timed), total),

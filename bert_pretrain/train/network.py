@@ -25,7 +25,7 @@ class Statistics(NamedTuple):
     next_sentence_count: tf.Tensor  # = examples
     tokens: tf.Tensor  # without padding
     squared_lengths: tf.Tensor  # sum over examples of length^2, for the work of attention
-    slots: tf.Tensor  # tokens with padding
+    computed: tf.Tensor  # tokens with such padding as the layers compute
 
 
 def statistics(
@@ -39,7 +39,7 @@ def statistics(
 ) -> Statistics:
     """Runs encoder, heads and losses over all rows of the batch."""
     rows = encoder.Rows(batch.token_ids, batch.segment_ids, batch.position_ids, batch.example_ids)
-    sequence = encoder.encode(weights, rows, model, kernels, dropout, compute_dtype, recompute)  # [R * S, H]
+    sequence = encoder.encode(weights, rows, model, kernels, dropout, compute_dtype, recompute)
     words = losses.cross_entropy(
         heads.masked_lm_logits(weights, sequence, batch.masked_positions),
         batch.masked_ids,
@@ -50,7 +50,7 @@ def statistics(
         batch.next_sentence_labels,
         tf.ones_like(batch.next_sentence_labels, tf.float32),
     )
-    return Statistics(*words, *sentences, *_token_counts(batch))
+    return Statistics(*words, *sentences, *_token_counts(batch), tf.cast(tf.size(sequence.tokens.slots), tf.float32))
 
 
 def micro_batch(batch: Batch, k: tf.Tensor) -> Batch:
@@ -81,8 +81,8 @@ def _slice(splits: tf.Tensor, k: tf.Tensor) -> slice:
     return slice(splits[k], splits[k + 1])
 
 
-def _token_counts(batch: Batch) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def _token_counts(batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
     real = tf.cast(batch.example_ids > 0, tf.float32)  # [R, S]
     # 1 + 3 + 5 + ... + (2L - 1) = L^2, so positions alone tell the squared lengths.
     odd = 2.0 * tf.cast(batch.position_ids, tf.float32) + 1.0
-    return tf.reduce_sum(real), tf.reduce_sum(real * odd), tf.cast(tf.size(real), tf.float32)
+    return tf.reduce_sum(real), tf.reduce_sum(real * odd)

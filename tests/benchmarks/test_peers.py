@@ -15,7 +15,7 @@ from tests.judges.google_modeling import google_code
 from tests.judges.numpy_lamb import NumpyLamb
 from tests.optim import five_updates
 
-_WHY = "the other peer comes with the interop extra: pip install -e .[interop]"
+_WHY = "the other peer and the plot come with extras: pip install -e .[interop,plot]"
 
 
 def _assert_as_stated(weights_after: list[dict[str, np.ndarray]]) -> None:
@@ -91,15 +91,16 @@ def test_records_are_read_without_tensorflow(tmp_path, lengths):
 @pytest.mark.interop
 @pytest.mark.slow
 def test_workers_take_turns_and_agree_on_the_first_loss(tmp_path):
-    for package in ("torch", "transformers"):
+    for package in ("torch", "transformers", "matplotlib"):
         pytest.importorskip(package, reason=_WHY)
     training.main(
         [
             *("--workers", "google,hugging_face_masked", "--models", "tiny-128", "--lengths", "wiki"),
             *("--batch_size", "2", "--num_accumulation_steps", "2", "--num_records", "16", "--rounds", "2"),
-            *("--steps_per_round", "1", "--warm_up_steps", "1", "--output_dir", str(tmp_path)),
+            *("--steps_per_round", "1", "--own_steps_per_round", "1", "--output_dir", str(tmp_path)),
         ]
     )
+    assert "Google" in (tmp_path / "training.svg").read_text()
     (comparison,) = json.loads((tmp_path / "training.json").read_text())["comparisons"]
     results = {result["worker"]: result for result in comparison["results"]}
     assert list(results) == ["google", "hugging_face_masked"]

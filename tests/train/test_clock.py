@@ -8,7 +8,7 @@ from bert_pretrain.train import clock as clocks
 from bert_pretrain.train.clock import Clock
 from bert_pretrain.train.network import Statistics
 
-UPDATE = Statistics(0, 0, 0, 0, 0, next_sentence_count=6, tokens=300, squared_lengths=0, slots=400)
+UPDATE = Statistics(0, 0, 0, 0, 0, next_sentence_count=6, tokens=300, squared_lengths=0, computed=400)
 
 
 @pytest.fixture
