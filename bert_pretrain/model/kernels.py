@@ -53,7 +53,12 @@ class Kernels:
         @tf.custom_gradient
         def kernel(inputs: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor):
             output, mean, deviation = self._run(_norm, inputs, gamma, beta)
-            return output, lambda upstream: self._run(_norm_gradient, inputs, gamma, mean, deviation, upstream)
+
+            def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
+                to_inputs, per_gamma = self._run(_norm_gradient, inputs, gamma, mean, deviation, upstream)
+                return to_inputs, _over_tokens(per_gamma), _over_tokens(upstream)
+
+            return output, gradient
 
         return kernel(inputs, gamma, beta)
 
@@ -70,12 +75,13 @@ class Kernels:
 
         @tf.custom_gradient
         def kernel(inputs: tf.Tensor, residual: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor):
-            output, mean, deviation = self._run(_add_and_norm, inputs, residual, gamma, beta, bits, rate=rate)
+            total, output, mean, deviation = self._run(_add_and_norm, inputs, residual, gamma, beta, bits, rate=rate)
 
             def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
-                return self._run(
-                    _add_and_norm_gradient, inputs, residual, gamma, mean, deviation, upstream, bits, rate=rate
+                to_inputs, to_residual, per_gamma = self._run(
+                    _add_and_norm_gradient, total, gamma, mean, deviation, upstream, bits, rate=rate
                 )
+                return to_inputs, to_residual, _over_tokens(per_gamma), _over_tokens(upstream)
 
             return output, gradient
 
@@ -126,7 +132,9 @@ class Kernels:
         if not self._compiled:
             return function(*tensors, **numbers)
         specs = tuple(tensor if tensor is None else tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors)
-        return _compiled(function, specs, tuple(numbers.items()))(*(tensor for tensor in tensors if tensor is not None))
+        with tf.name_scope(function.__name__.strip("_")):  # what a profile shows
+            given = (tensor for tensor in tensors if tensor is not None)
+            return _compiled(function, specs, tuple(numbers.items()))(*given)
 
 
 @functools.cache
@@ -167,32 +175,32 @@ def _norm(inputs: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Tens
 
 def _norm_gradient(
     inputs: tf.Tensor, gamma: tf.Tensor, mean: tf.Tensor, deviation: tf.Tensor, upstream: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """To inputs, gamma and beta."""
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """To inputs, and each token's part of that to gamma [T, H]."""
     normal = (tf.cast(inputs, tf.float32) - mean) * deviation
     upstream = tf.cast(upstream, tf.float32)
     to_normal = upstream * gamma
     along = tf.reduce_mean(to_normal * normal, axis=-1, keepdims=True)
     to_inputs = deviation * (to_normal - tf.reduce_mean(to_normal, axis=-1, keepdims=True) - normal * along)
-    return tf.cast(to_inputs, inputs.dtype), tf.reduce_sum(upstream * normal, axis=0), tf.reduce_sum(upstream, axis=0)
+    return tf.cast(to_inputs, inputs.dtype), upstream * normal
 
 
-def _add(inputs: tf.Tensor, residual: tf.Tensor, bits: Optional[tf.Tensor], rate: float) -> tf.Tensor:
-    dropped = inputs if bits is None else drop(inputs, bits, rate)
-    return tf.cast(residual, tf.float32) + tf.cast(dropped, tf.float32)
+def _over_tokens(values: tf.Tensor) -> tf.Tensor:
+    """[T, H] -> [H]. Never compiled: XLA adds up on one thread."""
+    return tf.reduce_sum(tf.cast(values, tf.float32), axis=0)
 
 
 def _add_and_norm(inputs, residual, gamma, beta, bits, *, rate: float):
-    output, mean, deviation = _norm(_add(inputs, residual, bits, rate), gamma, beta)
-    return tf.cast(output, inputs.dtype), mean, deviation
+    """The sum, which the gradient needs, and what _norm makes of it."""
+    dropped = inputs if bits is None else drop(inputs, bits, rate)
+    total = residual + dropped
+    return total, *_norm(total, gamma, beta)
 
 
-def _add_and_norm_gradient(inputs, residual, gamma, mean, deviation, upstream, bits, *, rate: float):
-    """To inputs, residual, gamma and beta."""
-    total = _add(inputs, residual, bits, rate)  # made again: a pass is cheaper than keeping it
-    to_total, to_gamma, to_beta = _norm_gradient(total, gamma, mean, deviation, upstream)
-    to_total = tf.cast(to_total, inputs.dtype)
-    return to_total if bits is None else drop(to_total, bits, rate), to_total, to_gamma, to_beta
+def _add_and_norm_gradient(total, gamma, mean, deviation, upstream, bits, *, rate: float):
+    """To inputs and residual, and each token's part of that to gamma."""
+    to_total, per_gamma = _norm_gradient(total, gamma, mean, deviation, upstream)
+    return to_total if bits is None else drop(to_total, bits, rate), to_total, per_gamma
 
 
 def _mask(scores: tf.Tensor, example_ids: tf.Tensor, *, scale: float) -> tf.Tensor:
