@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.model.dropout import Dropout
-from bert_pretrain.model.kernels import Kernels
+from bert_pretrain.model.kernels import Kernels, attention_mask
 from bert_pretrain.model.layers import Weights, dense, fused_dense, layer_norm
 from bert_pretrain.model.recompute import recomputed
 from bert_pretrain.model.tokens import Tokens, computed
@@ -34,7 +34,7 @@ class Encoder(NamedTuple):
 
     config: ModelConfig
     kernels: Kernels
-    example_ids: tf.Tensor  # [R, S]
+    mask: tf.Tensor  # [R, 1, S, S]
     tokens: Tokens
 
 
@@ -70,7 +70,7 @@ def encode(
 
     With recompute only each layer's input is kept, and the layer is run again in the backward pass.
     """
-    encoder = Encoder(config, kernels, rows.example_ids, computed(rows.example_ids))
+    encoder = Encoder(config, kernels, attention_mask(rows.example_ids), computed(rows.example_ids))
     hidden = tf.cast(_embed(encoder, weights, rows, dropout), compute_dtype)  # [T, H]
     for number in range(config.num_hidden_layers):
         prefix = f"bert/encoder/layer_{number}/"
@@ -123,14 +123,12 @@ def _layer(encoder: Encoder, prefix: str, weights: Weights, hidden: tf.Tensor, b
 def _attend(encoder: Encoder, name: str, weights: Weights, hidden: tf.Tensor, bits: Optional[tf.Tensor]) -> tf.Tensor:
     """Multi-head attention within each row: hidden [T, H] -> [T, H]."""
     config = encoder.config
-    num_rows, width = tf.unstack(tf.shape(encoder.example_ids))
+    num_rows, _, width, _ = tf.unstack(tf.shape(encoder.mask))
     heads, head_size = config.num_attention_heads, config.head_size
     projected = fused_dense(weights, [f"{name}/{part}" for part in ("query", "key", "value")], hidden)  # [T, 3H]
     split = tf.reshape(encoder.tokens.to_rows(projected), [num_rows, width, 3, heads, head_size])
     query, key, value = tf.unstack(tf.transpose(split, [2, 0, 3, 1, 4]))  # [R, N, S, D] each
-    context = encoder.kernels.attention(
-        query, key, value, encoder.example_ids, bits, config.attention_probs_dropout_prob
-    )
+    context = encoder.kernels.attention(query, key, value, encoder.mask, bits, config.attention_probs_dropout_prob)
     joined = tf.reshape(tf.transpose(context, [0, 2, 1, 3]), [-1, config.hidden_size])  # [R * S, H]
     return encoder.tokens.from_rows(joined)
 

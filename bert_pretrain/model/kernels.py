@@ -92,11 +92,11 @@ class Kernels:
         query: tf.Tensor,
         key: tf.Tensor,
         value: tf.Tensor,
-        example_ids: tf.Tensor,
+        mask: tf.Tensor,
         bits: Optional[tf.Tensor],
         rate: float,
     ) -> tf.Tensor:
-        """query, key, value [R, N, S, D] -> [R, N, S, D]; a token sees those with its own entry of example_ids [R, S].
+        """query, key, value [R, N, S, D] -> [R, N, S, D]; mask [R, 1, S, S] comes from attention_mask.
 
         The gradient keeps the probabilities and makes the dropped ones again. It needs their product with their
         gradient summed over a row, which equals the context's product with its own gradient (Dao et al. 2022, 3.1).
@@ -105,10 +105,9 @@ class Kernels:
 
         @tf.custom_gradient
         def kernel(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor):
-            scores = tf.matmul(query, key, transpose_b=True)  # [R, N, S, S]
-            masked = self._run(_mask, scores, example_ids, scale=scale)
-            # A compiled function's result has no shape that TensorFlow's optimizer could see; it warns of softmax's.
-            probabilities = tf.nn.softmax(tf.reshape(masked, tf.shape(scores)))
+            scores = tf.cast(tf.matmul(query * scale, key, transpose_b=True), tf.float32)  # [R, N, S, S]
+            # Not compiled: TensorFlow adds in place, XLA into new memory; and XLA's softmax is slower than oneDNN's.
+            probabilities = tf.nn.softmax(scores + mask)
             context = tf.matmul(self._dropped(probabilities, bits, rate, value.dtype), value)  # [R, N, S, D]
 
             def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -135,6 +134,12 @@ class Kernels:
         with tf.name_scope(function.__name__.strip("_")):  # what a profile shows
             given = (tensor for tensor in tensors if tensor is not None)
             return _compiled(function, specs, tuple(numbers.items()))(*given)
+
+
+def attention_mask(example_ids: tf.Tensor) -> tf.Tensor:
+    """What is added to the scores: example_ids [R, S] -> [R, 1, S, S] float32; a token sees its own example only."""
+    visible = tf.equal(example_ids[:, None, :, None], example_ids[:, None, None, :])  # [R, 1, S, S]
+    return tf.where(visible, 0.0, _MASKED_SCORE)
 
 
 @functools.cache
@@ -201,12 +206,6 @@ def _add_and_norm_gradient(total, gamma, mean, deviation, upstream, bits, *, rat
     """To inputs and residual, and each token's part of that to gamma."""
     to_total, per_gamma = _norm_gradient(total, gamma, mean, deviation, upstream)
     return to_total if bits is None else drop(to_total, bits, rate), to_total, per_gamma
-
-
-def _mask(scores: tf.Tensor, example_ids: tf.Tensor, *, scale: float) -> tf.Tensor:
-    """scores [R, N, S, S] scaled, plus the masked score between tokens of different examples."""
-    visible = tf.equal(example_ids[:, None, :, None], example_ids[:, None, None, :])  # [R, 1, S, S]
-    return tf.cast(scores, tf.float32) * scale + tf.where(visible, 0.0, _MASKED_SCORE)
 
 
 def _row_products(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from bert_pretrain.model import dropout as dropouts
 from bert_pretrain.model.dropout import Dropout
-from bert_pretrain.model.kernels import Kernels
+from bert_pretrain.model.kernels import Kernels, attention_mask
 
 RATE = 0.3
 T, H = 12, 16
@@ -75,7 +75,7 @@ def test_value_and_gradient(kernel: str, compiled: bool, drops: bool) -> None:
         ),
         "attention": (
             [heads, heads, heads],
-            lambda q, k, v, bits: kernels.attention(q, k, v, tf.constant(example_ids), bits, RATE),
+            lambda q, k, v, bits: kernels.attention(q, k, v, attention_mask(tf.constant(example_ids)), bits, RATE),
             lambda q, k, v, bits: plain_attention(q, k, v, example_ids, bits),
             [R, N, S, S],
         ),
@@ -94,7 +94,7 @@ def test_half_precision_keeps_its_dtype(compiled: bool) -> None:
         ones = tf.ones([H])
         output = kernels.add_and_norm(kernels.gelu(half), half, ones, ones, bits, RATE)
         heads = tf.reshape(output[:, :S], [1, 1, T, S])
-        context = kernels.attention(heads, heads, heads, tf.ones([1, T], tf.int32), None, 0.0)
+        context = kernels.attention(heads, heads, heads, tf.zeros([1, 1, T, T]), None, 0.0)
         assert output.dtype == context.dtype == tf.float16
         values = session.run([context, *tf.gradients(context, [half])])
         assert all(np.isfinite(value).all() and value.dtype == np.float16 for value in values)
