@@ -274,7 +274,7 @@ def _arguments(values: list[str] | None) -> argparse.Namespace:
 
 
 def main(values: list[str] | None = None) -> None:
-    """Measures every model on every kind of lengths; prints the tables, leaves training.json, training.md and training.svg."""
+    """Measures every model on every kind of lengths; prints the tables, leaves training.json, .md and .svg."""
     arguments = _arguments(values)
     directory = pathlib.Path(arguments.output_dir).resolve()
     directory.mkdir(parents=True, exist_ok=True)
