@@ -15,7 +15,8 @@ set -euo pipefail
 use_environment --horovod
 if [ $# -eq 0 ]; then
   prepare_demo
-  set -- "${demo_flags[@]}" "--output_dir=$PWD/results/demo_multi_card"
+  # The batch of 32 of the demo on one card, cut among the processes.
+  set -- "${demo_flags[@]}" "--train_batch_size=$(((31 + ${NP:-2}) / ${NP:-2}))" "--output_dir=$PWD/results/demo_multi_card"
 else
   set -- "--flagfile=$project/configs/run/seed_multi_card.flags" "$@"
 fi
