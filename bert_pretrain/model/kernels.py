@@ -148,7 +148,7 @@ def _compiled(function: Callable, specs: tuple, numbers: tuple) -> Callable:
 
     def program(*given: tf.Tensor):
         rest = iter(given)
-        return function(*(spec and next(rest) for spec in specs), **dict(numbers))
+        return function(*(None if spec is None else next(rest) for spec in specs), **dict(numbers))
 
     program.__name__ = function.__name__
     traced = tf.function(program, jit_compile=True, autograph=False)
