@@ -196,10 +196,11 @@ def _over_tokens(values: tf.Tensor) -> tf.Tensor:
 
 
 def _add_and_norm(inputs, residual, gamma, beta, bits, *, rate: float):
-    """The sum, which the gradient needs, and what _norm makes of it."""
+    """The sum, which the gradient needs, and what _norm makes of it before it is rounded to the data's dtype."""
     dropped = inputs if bits is None else drop(inputs, bits, rate)
-    total = residual + dropped
-    return total, *_norm(total, gamma, beta)
+    total = tf.cast(residual, tf.float32) + tf.cast(dropped, tf.float32)
+    output, mean, deviation = _norm(total, gamma, beta)
+    return tf.cast(total, inputs.dtype), tf.cast(output, inputs.dtype), mean, deviation
 
 
 def _add_and_norm_gradient(total, gamma, mean, deviation, upstream, bits, *, rate: float):

@@ -37,11 +37,9 @@ def computed(example_ids: tf.Tensor) -> Tokens:
     multiple = _MULTIPLE * tf.maximum(1, num_tokens // _TOKENS_PER_MULTIPLE)
     # One at the least is padding, unless there is none: the slots that are left out need a stand-in.
     slots = tf.concat([tokens, padding], axis=0)[: (num_tokens // multiple + 1) * multiple]
-    num_slots = tf.size(is_token)
-    last = tf.size(slots) - 1
-    # Scattered differences, because slots that are left out shall hold the last number and not zero.
-    behind = tf.scatter_nd(slots[:, None], tf.range(tf.size(slots)) - last, [num_slots])
-    return Tokens(slots, behind + last)
+    numbers = tf.range(tf.size(slots))
+    last_everywhere = tf.fill(tf.shape(is_token), numbers[-1])
+    return Tokens(slots, tf.tensor_scatter_nd_update(last_everywhere, slots[:, None], numbers))
 
 
 def _move(values: tf.Tensor, there: tf.Tensor, back: tf.Tensor) -> tf.Tensor:
