@@ -15,8 +15,10 @@ set -euo pipefail
 use_environment --horovod
 if [ $# -eq 0 ]; then
   prepare_demo
-  # The batch of 32 of the demo on one card, cut among the processes.
-  set -- "${demo_flags[@]}" "--train_batch_size=$(((31 + ${NP:-2}) / ${NP:-2}))" "--output_dir=$PWD/results/demo_multi_card"
+  # The batch of 32 of the demo on one card, cut among the processes. What is no number, the launcher refuses.
+  ranks="${NP:-2}"
+  [[ "$ranks" =~ ^[1-9][0-9]*$ ]] || ranks=2
+  set -- "${demo_flags[@]}" "--train_batch_size=$(((31 + ranks) / ranks))" "--output_dir=$PWD/results/demo_multi_card"
 else
   set -- "--flagfile=$project/configs/run/seed_multi_card.flags" "$@"
 fi
