@@ -69,14 +69,13 @@ class Ours:
         return utilization.matmul_rate(self._session_config)
 
     def step(self) -> Step:
-        statistics = []
+        done = timed(self._update, self._settings)
+        return done._replace(useful_flops=utilization.training_flops(self._sums, self._model))
 
-        def run() -> float:
-            (loss, sums), _ = self._session.run([self._watched, self._operation])
-            statistics.append(network.Statistics(*sums))
-            return float(loss)
-
-        return timed(run, self._settings)._replace(useful_flops=utilization.training_flops(statistics[0], self._model))
+    def _update(self) -> float:
+        (loss, sums), _ = self._session.run([self._watched, self._operation])
+        self._sums = network.Statistics(*sums)
+        return float(loss)
 
 
 def _config(settings: Settings) -> Config:

@@ -216,8 +216,8 @@ def _prepare(model: str, lengths: str, arguments: argparse.Namespace, directory:
 
 def _table(results: list[dict]) -> str:
     lines = [
-        "| worker | examples/s | least - most | ours is faster | utilization | step s | first loss | mean loss | GiB "
-        "| start s |",
+        "| worker | examples/s | least - most | the first is faster | utilization | step s | first loss | mean loss "
+        "| GiB | start s |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for result in results:
