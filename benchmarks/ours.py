@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from benchmarks.settings import Settings
 from benchmarks.worker import Step, serve, timed
+from bert_pretrain.config.backend import Backend
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.training import Config, DataConfig, DeviceConfig, OptimConfig, RunConfig
 from bert_pretrain.data.input_fn import EvaluationInput, Lengths, Source, TrainingInput
@@ -18,7 +19,7 @@ from bert_pretrain.data.schema import Batch
 from bert_pretrain.data.shards import ShardIndex
 from bert_pretrain.data.validation import Limits
 from bert_pretrain.model import variables
-from bert_pretrain.model.kernels import Kernels
+from bert_pretrain.model.kernels import kernels_of
 from bert_pretrain.train import device, network, update, utilization
 from bert_pretrain.train.job import Job
 from bert_pretrain.world import World
@@ -37,11 +38,11 @@ class Ours:
             Limits(model.vocab_size, model.type_vocab_size),
         )
         config = _config(settings)
-        job = Job(config, model, World(), tf.float32)
+        job = Job(config, model, World(), tf.float32, device.choose(config.device, set()).backend)
         with tf.Graph().as_default():
             weights = variables.create(model, settings.seed)
             first, rewind = EvaluationInput(source, settings.batch_size, pack=False).tensors()
-            sums = network.statistics(weights, _batch(first), model, Kernels(compiled=False))
+            sums = network.statistics(weights, _batch(first), model, kernels_of(Backend.PLAIN))
             training_input = TrainingInput(
                 source, config.examples_per_rank(), settings.batch_size, config.data.pack_sequences, settings.seed
             )

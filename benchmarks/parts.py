@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from benchmarks import inputs
 from benchmarks.peers import google_optimizers
+from bert_pretrain.config.backend import Backend
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.training import OptimConfig
 from bert_pretrain.data import packing, schema
@@ -63,8 +64,7 @@ def optimizer() -> None:
     shapes = variables.shapes(ModelConfig.from_json(str(_CONFIGS / "base.json")))
     parts = {}
     for name, build in (
-        ("ours, compiled", lambda w, g: _ours(w, g, compiled=True)),
-        ("ours, plain", lambda w, g: _ours(w, g, compiled=False)),
+        *((f"ours, {b.value}", lambda w, g, b=b: _ours(w, g, b)) for b in (Backend.NATIVE, Backend.XLA, Backend.PLAIN)),
         ("reference", _reference),
     ):
         with tf.Graph().as_default():
@@ -78,9 +78,9 @@ def optimizer() -> None:
     table("LAMB, BERT-base, with the global norm", in_turns(parts), 1, "updates")
 
 
-def _ours(weights: dict, gradients: dict, compiled: bool) -> tf.Operation:
+def _ours(weights: dict, gradients: dict, backend: Backend) -> tf.Operation:
     norm = tf.sqrt(2.0 * tf.add_n([tf.nn.l2_loss(gradient) for gradient in gradients.values()]))
-    rule = Lamb(OptimConfig(), weights, compiled)
+    rule = Lamb(OptimConfig(), weights, backend)
     return rule.apply(gradients, tf.constant(1e-4), tf.minimum(1.0, 1.0 / norm))
 
 

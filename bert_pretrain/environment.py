@@ -75,6 +75,10 @@ def plan(extras: Sequence[str], facts: Facts) -> list[Step]:
         Step(f"Installing {', '.join([base, *small])} (about 1 minute)", [*package, project(facts.device, *small)]),
         Step("Starting TensorFlow once", [facts.python, "-c", _STARTS]),
     ]
+    if facts.device == "cpu":
+        # Does without where there is no compiler; runs say so.
+        native = [facts.python, "-m", "bert_pretrain.native"]
+        steps.append(Step("Compiling the kernels for this CPU (about half a minute)", native))
     if "interop" in extras:
         steps.append(Step("Installing PyTorch and transformers (about 2 minutes)", [*package, project("interop")]))
     if "horovod" in extras:

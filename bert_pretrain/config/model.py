@@ -7,6 +7,7 @@ import json
 
 from bert_pretrain.config.option import require
 
+LAYER_NORM_EPSILON = 1e-12  # of the published checkpoints (facts 3.5)
 # Keys of Google's multilingual and Chinese configs that describe a pooler which pretraining does not have.
 _IGNORED_MODEL_KEYS = frozenset(
     {"directionality", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers",

@@ -98,6 +98,9 @@ class DeviceConfig:
     amp: bool = option(True, "Multiply in float16 with float32 weights and a dynamic loss scale; cards only.")
     manual_fp16: bool = option(False, "The same as --amp here: precision is by explicit casts, so there is one way.")
     use_xla: bool = option(True, "Let XLA compile what was measured to be faster compiled on this device.")
+    native_kernels: bool = option(
+        True, "On a CPU, take kernels in C++ compiled for it, where there is a compiler; --use_xla is for elsewhere."
+    )
     intra_op_threads: int = option(0, "Threads inside one operation; 0 means one per core that this process may use.")
     inter_op_threads: int = option(1, "Operations that run side by side.")
     recompute: bool = option(

@@ -3,33 +3,37 @@
 A run that is stopped and continued must drop the same units (design 5.7), so no generator carries state: the bits of
 a mask come from the run's seed, the rank, the update, the micro-batch and the place in the network.
 
-There are two sources of bits. Compiled kernels get a key and hash each unit's number with it where the mask is used,
-forward and again backward, so that no mask is ever in memory. Without a compiler that would take a dozen passes, so
-the words are drawn beforehand.
+There are two sources of bits. Compiled kernels, XLA's and native ones, get a key and hash each unit's number with it
+where the mask is used, forward and again backward, so that no mask is ever in memory. Without a compiler that would
+take a dozen passes, so the words are drawn beforehand.
 """
 
 from __future__ import annotations
 
 import tensorflow as tf
 
-_WORD_BITS = 16  # of a drawn word: 0.1 becomes 6554 / 65536 = 0.10001; a hash has 32
+HASHES = 2**32  # different ones
+_WORDS = 2**16  # different ones that are drawn: 0.1 becomes 6554 / 65536 = 0.10001
 
 
 class Dropout:
     """The bits of one micro-batch's masks; each call is one place in the network, numbered in order of calls."""
 
-    def __init__(self, seed: int, rank: int, update: tf.Tensor, micro_batch: tf.Tensor, compiled: bool) -> None:
-        """seed and rank are numbers, update and micro_batch integer scalars of the graph."""
+    def __init__(self, seed: int, rank: int, update: tf.Tensor, micro_batch: tf.Tensor, hashed: bool) -> None:
+        """seed and rank are numbers, update and micro_batch integer scalars of the graph.
+
+        hashed: bits are keys, for whoever hashes.
+        """
         self._fixed = (seed * 1_000_003 + rank) * 1_000_003
         self._moving = tf.cast(update, tf.int64) * 2**20 + tf.cast(micro_batch, tf.int64)
-        self._compiled = compiled
+        self._hashed = hashed
         self._num_places = 0
 
     def bits(self, shape: tf.Tensor) -> tf.Tensor:
         """What `keep` makes a mask of this shape from: a key, [2] uint32, or words, uint16 of the shape."""
         place, self._num_places = self._num_places, self._num_places + 1
         seed = tf.stack([tf.constant((self._fixed + place) % 2**63, tf.int64), self._moving])
-        if self._compiled:
+        if self._hashed:
             return tf.random.stateless_uniform([2], seed, None, None, tf.uint32)
         count = tf.reduce_prod(shape)
         draws = tf.random.stateless_uniform([(count + 1) // 2], seed, None, None, tf.uint32)  # two words in each
@@ -39,12 +43,17 @@ class Dropout:
 def drop(inputs: tf.Tensor, bits: tf.Tensor, rate: float) -> tf.Tensor:
     """inputs with about rate of its units zero and the others divided by 1 - rate; its own gradient, too."""
     if bits.dtype == tf.uint32:
-        dropped, kinds = round(rate * 2**32), 2**32
+        kinds, dropped = HASHES, num_dropped(rate, HASHES)
         kept = _hash_of_numbers(tf.shape(inputs), bits) >= tf.constant(dropped, tf.uint32)
     else:
-        dropped, kinds = round(rate * 2**_WORD_BITS), 2**_WORD_BITS
+        kinds, dropped = _WORDS, num_dropped(rate, _WORDS)
         kept = tf.cast(bits, tf.int32) >= dropped
     return tf.where(kept, inputs * tf.cast(kinds / (kinds - dropped), inputs.dtype), tf.zeros([], inputs.dtype))
+
+
+def num_dropped(rate: float, kinds: int) -> int:
+    """How many of so many kinds of bits drop a unit: the lowest."""
+    return round(rate * kinds)
 
 
 def _hash_of_numbers(shape: tf.Tensor, key: tf.Tensor) -> tf.Tensor:

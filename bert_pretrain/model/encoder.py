@@ -1,20 +1,19 @@
 """Token ids to hidden states: embeddings and the post-LN transformer of Devlin et al. 2018.
 
-Letters: R rows, S slots a row, T tokens that are computed, H hidden, N heads, D = H / N. A row may hold several
-examples; a token sees the tokens of its own example and nothing else. Only attention works on rows; all else skips
-the padding (tokens.py).
+Letters: R rows, S slots a row, T tokens that are computed, H hidden, N heads. A row may hold several examples; a token
+sees the tokens of its own example and nothing else. Padding is skipped (tokens.py).
 """
 
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional
 
 import tensorflow as tf
 
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.model.dropout import Dropout
-from bert_pretrain.model.kernels import Kernels, attention_mask
+from bert_pretrain.model.kernels import Kernels
 from bert_pretrain.model.layers import Weights, dense, fused_dense, layer_norm
 from bert_pretrain.model.recompute import recomputed
 from bert_pretrain.model.tokens import Tokens, computed
@@ -34,8 +33,8 @@ class Encoder(NamedTuple):
 
     config: ModelConfig
     kernels: Kernels
-    mask: tf.Tensor  # [R, 1, S, S]
     tokens: Tokens
+    attend: Callable[[tf.Tensor, Optional[tf.Tensor]], tf.Tensor]  # within each example: [T, 3H] -> [T, H]
 
 
 class Sequence(NamedTuple):
@@ -70,14 +69,18 @@ def encode(
 
     With recompute only each layer's input is kept, and the layer is run again in the backward pass.
     """
-    encoder = Encoder(config, kernels, attention_mask(rows.example_ids), computed(rows.example_ids))
+    tokens = computed(rows.example_ids)
+    attend = kernels.attention(
+        rows.example_ids, tokens, config.num_attention_heads, config.attention_probs_dropout_prob
+    )
+    encoder = Encoder(config, kernels, tokens, attend)
     hidden = tf.cast(_embed(encoder, weights, rows, dropout), compute_dtype)  # [T, H]
     for number in range(config.num_hidden_layers):
         prefix = f"bert/encoder/layer_{number}/"
         own = {name: weight for name, weight in weights.items() if name.startswith(prefix)}
         layer = functools.partial(_layer, encoder, prefix, bits=_layer_bits(dropout, config, rows, tf.shape(hidden)))
         hidden = recomputed(layer, own, hidden) if recompute else layer(own, hidden)
-    return Sequence(hidden, encoder.tokens)
+    return Sequence(hidden, tokens)
 
 
 def _layer_bits(dropout: Optional[Dropout], config: ModelConfig, rows: Rows, hidden_shape: tf.Tensor) -> LayerBits:
@@ -121,16 +124,9 @@ def _layer(encoder: Encoder, prefix: str, weights: Weights, hidden: tf.Tensor, b
 
 
 def _attend(encoder: Encoder, name: str, weights: Weights, hidden: tf.Tensor, bits: Optional[tf.Tensor]) -> tf.Tensor:
-    """Multi-head attention within each row: hidden [T, H] -> [T, H]."""
-    config = encoder.config
-    num_rows, _, width, _ = tf.unstack(tf.shape(encoder.mask))
-    heads, head_size = config.num_attention_heads, config.head_size
+    """Multi-head attention within each example: hidden [T, H] -> [T, H]."""
     projected = fused_dense(weights, [f"{name}/{part}" for part in ("query", "key", "value")], hidden)  # [T, 3H]
-    split = tf.reshape(encoder.tokens.to_rows(projected), [num_rows, width, 3, heads, head_size])
-    query, key, value = tf.unstack(tf.transpose(split, [2, 0, 3, 1, 4]))  # [R, N, S, D] each
-    context = encoder.kernels.attention(query, key, value, encoder.mask, bits, config.attention_probs_dropout_prob)
-    joined = tf.reshape(tf.transpose(context, [0, 2, 1, 3]), [-1, config.hidden_size])  # [R * S, H]
-    return encoder.tokens.from_rows(joined)
+    return encoder.attend(projected, bits)
 
 
 def _add_and_norm(

@@ -8,11 +8,11 @@ from __future__ import annotations
 import tensorflow as tf
 
 from bert_pretrain.model.encoder import Sequence
-from bert_pretrain.model.kernels import Kernels
+from bert_pretrain.model.graph_kernels import GraphKernels
 from bert_pretrain.model.layers import Weights, dense, layer_norm
 
-# Never compiled: the number of masked tokens differs from update to update, and XLA would start anew for each.
-_KERNELS = Kernels(compiled=False)
+# Little work, and none for XLA: the number of masked tokens differs from update to update, and it would start anew.
+_KERNELS = GraphKernels(compiled=False)
 
 
 def masked_lm_logits(weights: Weights, sequence: Sequence, masked_positions: tf.Tensor) -> tf.Tensor:

@@ -1,66 +1,28 @@
-"""The work between the matrix products, with gradients written out.
-
-TensorFlow's own gradients of these expressions keep every intermediate and make a dozen passes over memory. Here each
-kernel keeps what its gradient needs and no more, and where XLA is used, forward and backward are one compiled loop
-each. Arithmetic is float32 whatever the dtype of the data.
-"""
+"""The work between the matrix products, whoever does it."""
 
 from __future__ import annotations
 
-import functools
-import math
-from typing import Callable, Optional
+from typing import Callable, Optional, Protocol
 
 import tensorflow as tf
 
-from bert_pretrain.model.dropout import drop
+from bert_pretrain.config.backend import Backend
+from bert_pretrain.model.graph_kernels import GraphKernels
+from bert_pretrain.model.native_kernels import NativeKernels
+from bert_pretrain.model.tokens import Tokens
 
-LAYER_NORM_EPSILON = 1e-12  # of the published checkpoints (facts 3.5)
-_MASKED_SCORE = -10000.0  # added to the scores of what a token must not see (facts 3.5)
-_GELU_SCALE, _GELU_CUBIC = math.sqrt(2.0 / math.pi), 0.044715
 
-
-class Kernels:
-    """The kernels, compiled by XLA or as plain operations. bits come from Dropout.bits; None drops nothing."""
-
-    def __init__(self, compiled: bool) -> None:
-        self._compiled = compiled
+class Kernels(Protocol):
+    """Letters: T tokens, H hidden, N heads, R rows, S slots a row. bits come from Dropout.bits; None drops nothing."""
 
     def gelu(self, inputs: tf.Tensor) -> tf.Tensor:
         """The tanh form of GELU (Hendrycks & Gimpel 2016), elementwise."""
 
-        @tf.custom_gradient
-        def kernel(inputs: tf.Tensor):
-            return self._run(_gelu, inputs), lambda upstream: self._run(_gelu_gradient, inputs, upstream)
-
-        return kernel(inputs)
-
     def dropout(self, inputs: tf.Tensor, bits: Optional[tf.Tensor], rate: float) -> tf.Tensor:
         """Any shape -> the same with about rate of its units zero and the others divided by 1 - rate."""
-        if bits is None:
-            return inputs
-
-        @tf.custom_gradient
-        def kernel(inputs: tf.Tensor):
-            dropped = self._run(drop, inputs, bits, rate=rate)
-            return dropped, lambda upstream: self._run(drop, upstream, bits, rate=rate)
-
-        return kernel(inputs)
 
     def layer_norm(self, inputs: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
         """[T, H] -> [T, H] with mean 0 and variance 1 along H, then times gamma [H] plus beta [H]."""
-
-        @tf.custom_gradient
-        def kernel(inputs: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor):
-            output, mean, deviation = self._run(_norm, inputs, gamma, beta)
-
-            def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
-                to_inputs, per_gamma = self._run(_norm_gradient, inputs, gamma, mean, deviation, upstream)
-                return to_inputs, _over_tokens(per_gamma), _over_tokens(upstream)
-
-            return output, gradient
-
-        return kernel(inputs, gamma, beta)
 
     def add_and_norm(
         self,
@@ -73,148 +35,17 @@ class Kernels:
     ) -> tf.Tensor:
         """layer_norm(residual + dropout(inputs)), all [T, H]."""
 
-        @tf.custom_gradient
-        def kernel(inputs: tf.Tensor, residual: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor):
-            total, output, mean, deviation = self._run(_add_and_norm, inputs, residual, gamma, beta, bits, rate=rate)
-
-            def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
-                to_inputs, to_residual, per_gamma = self._run(
-                    _add_and_norm_gradient, total, gamma, mean, deviation, upstream, bits, rate=rate
-                )
-                return to_inputs, to_residual, _over_tokens(per_gamma), _over_tokens(upstream)
-
-            return output, gradient
-
-        return kernel(inputs, residual, gamma, beta)
-
     def attention(
-        self,
-        query: tf.Tensor,
-        key: tf.Tensor,
-        value: tf.Tensor,
-        mask: tf.Tensor,
-        bits: Optional[tf.Tensor],
-        rate: float,
-    ) -> tf.Tensor:
-        """query, key, value [R, N, S, D] -> [R, N, S, D]; mask [R, 1, S, S] comes from attention_mask.
+        self, example_ids: tf.Tensor, tokens: Tokens, num_heads: int, rate: float
+    ) -> Callable[[tf.Tensor, Optional[tf.Tensor]], tf.Tensor]:
+        """Multi-head attention of the tokens of rows with these example_ids [R, S], within each example.
 
-        The gradient keeps the probabilities and makes the dropped ones again. It needs their product with their
-        gradient summed over a row, which equals the context's product with its own gradient (Dao et al. 2022, 3.1).
+        What it returns makes of query, key and value side by side, [T, 3H], the context [T, H]; its bits are for
+        probabilities [R, N, S, S], of which rate are dropped. Padding has no gradient and gets a context that nobody
+        may look at.
         """
-        scale = 1.0 / math.sqrt(query.shape[-1])
-
-        @tf.custom_gradient
-        def kernel(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor):
-            scores = tf.cast(tf.matmul(query * scale, key, transpose_b=True), tf.float32)  # [R, N, S, S]
-            # Not compiled: TensorFlow adds in place, XLA into new memory; and XLA's softmax is slower than oneDNN's.
-            probabilities = tf.nn.softmax(scores + mask)
-            context = tf.matmul(self._dropped(probabilities, bits, rate, value.dtype), value)  # [R, N, S, D]
-
-            def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-                dropped = self._dropped(probabilities, bits, rate, value.dtype)
-                to_value = tf.matmul(dropped, upstream, transpose_a=True)
-                to_dropped = tf.matmul(upstream, value, transpose_b=True)  # [R, N, S, S]
-                row_sums = self._run(_row_products, upstream, context)  # [R, N, S, 1]
-                to_scores = self._run(
-                    _softmax_gradient, probabilities, to_dropped, row_sums, bits, rate=rate, scale=scale
-                )
-                return tf.matmul(to_scores, key), tf.matmul(to_scores, query, transpose_a=True), to_value
-
-            return context, gradient
-
-        return kernel(query, key, value)
-
-    def _dropped(self, probabilities: tf.Tensor, bits: Optional[tf.Tensor], rate: float, dtype: tf.DType) -> tf.Tensor:
-        return tf.cast(probabilities if bits is None else self._run(drop, probabilities, bits, rate=rate), dtype)
-
-    def _run(self, function: Callable, *tensors: Optional[tf.Tensor], **numbers: float):
-        if not self._compiled:
-            return function(*tensors, **numbers)
-        specs = tuple(tensor if tensor is None else tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors)
-        with tf.name_scope(function.__name__.strip("_")):  # what a profile shows
-            given = (tensor for tensor in tensors if tensor is not None)
-            return _compiled(function, specs, tuple(numbers.items()))(*given)
 
 
-def attention_mask(example_ids: tf.Tensor) -> tf.Tensor:
-    """What is added to the scores: example_ids [R, S] -> [R, 1, S, S] float32; a token sees its own example only."""
-    visible = tf.equal(example_ids[:, None, :, None], example_ids[:, None, None, :])  # [R, 1, S, S]
-    return tf.where(visible, 0.0, _MASKED_SCORE)
-
-
-@functools.cache
-def _compiled(function: Callable, specs: tuple, numbers: tuple) -> Callable:
-    """One program for all layers. tf.function by itself would make another for each call inside a gradient."""
-
-    def program(*given: tf.Tensor):
-        rest = iter(given)
-        return function(*(None if spec is None else next(rest) for spec in specs), **dict(numbers))
-
-    program.__name__ = function.__name__
-    traced = tf.function(program, jit_compile=True, autograph=False)
-    return traced.get_concrete_function(*(spec for spec in specs if spec is not None))
-
-
-def _gelu(inputs: tf.Tensor) -> tf.Tensor:
-    x = tf.cast(inputs, tf.float32)
-    inner = _GELU_SCALE * x * (1.0 + _GELU_CUBIC * x * x)
-    return tf.cast(0.5 * x * (1.0 + tf.tanh(inner)), inputs.dtype)
-
-
-def _gelu_gradient(inputs: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
-    x, square = tf.cast(inputs, tf.float32), tf.square(tf.cast(inputs, tf.float32))
-    tanh = tf.tanh(_GELU_SCALE * x * (1.0 + _GELU_CUBIC * square))
-    inner_slope = _GELU_SCALE * (1.0 + 3.0 * _GELU_CUBIC * square)
-    slope = 0.5 * (1.0 + tanh) + 0.5 * x * (1.0 - tf.square(tanh)) * inner_slope
-    return tf.cast(tf.cast(upstream, tf.float32) * slope, inputs.dtype)
-
-
-def _norm(inputs: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The output, and for the gradient mean and inverse deviation, each [T, 1]."""
-    x = tf.cast(inputs, tf.float32)
-    mean = tf.reduce_mean(x, axis=-1, keepdims=True)
-    centered = x - mean
-    deviation = tf.math.rsqrt(tf.reduce_mean(tf.square(centered), axis=-1, keepdims=True) + LAYER_NORM_EPSILON)
-    return tf.cast(centered * deviation * gamma + beta, inputs.dtype), mean, deviation
-
-
-def _norm_gradient(
-    inputs: tf.Tensor, gamma: tf.Tensor, mean: tf.Tensor, deviation: tf.Tensor, upstream: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """To inputs, and each token's part of that to gamma [T, H]."""
-    normal = (tf.cast(inputs, tf.float32) - mean) * deviation
-    upstream = tf.cast(upstream, tf.float32)
-    to_normal = upstream * gamma
-    along = tf.reduce_mean(to_normal * normal, axis=-1, keepdims=True)
-    to_inputs = deviation * (to_normal - tf.reduce_mean(to_normal, axis=-1, keepdims=True) - normal * along)
-    return tf.cast(to_inputs, inputs.dtype), upstream * normal
-
-
-def _over_tokens(values: tf.Tensor) -> tf.Tensor:
-    """[T, H] -> [H]. Never compiled: XLA adds up on one thread."""
-    return tf.reduce_sum(tf.cast(values, tf.float32), axis=0)
-
-
-def _add_and_norm(inputs, residual, gamma, beta, bits, *, rate: float):
-    """The sum, which the gradient needs, and what _norm makes of it before it is rounded to the data's dtype."""
-    dropped = inputs if bits is None else drop(inputs, bits, rate)
-    total = tf.cast(residual, tf.float32) + tf.cast(dropped, tf.float32)
-    output, mean, deviation = _norm(total, gamma, beta)
-    return tf.cast(total, inputs.dtype), tf.cast(output, inputs.dtype), mean, deviation
-
-
-def _add_and_norm_gradient(total, gamma, mean, deviation, upstream, bits, *, rate: float):
-    """To inputs and residual, and each token's part of that to gamma."""
-    to_total, per_gamma = _norm_gradient(total, gamma, mean, deviation, upstream)
-    return to_total if bits is None else drop(to_total, bits, rate), to_total, per_gamma
-
-
-def _row_products(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum(tf.cast(one, tf.float32) * tf.cast(other, tf.float32), axis=-1, keepdims=True)
-
-
-def _softmax_gradient(probabilities, to_dropped, row_sums, bits, *, rate: float, scale: float) -> tf.Tensor:
-    """From the gradient to the dropped probabilities [R, N, S, S] to that of the unscaled scores."""
-    to_probabilities = to_dropped if bits is None else drop(to_dropped, bits, rate)
-    gradient = probabilities * (tf.cast(to_probabilities, tf.float32) - row_sums) * scale
-    return tf.cast(gradient, to_dropped.dtype)
+def kernels_of(backend: Backend) -> Kernels:
+    """The kernels of a backend."""
+    return NativeKernels() if backend is Backend.NATIVE else GraphKernels(compiled=backend is Backend.XLA)

@@ -6,16 +6,21 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
+from bert_pretrain.config.backend import Backend
 from bert_pretrain.config.training import OptimConfig
 from bert_pretrain.optim.compiled import runner
 from bert_pretrain.optim.decay import is_exempt
+from bert_pretrain.optim.in_place import in_place
 
 
 class Adamw:
     """Slots carry the names of Google's checkpoints: `<variable>/adam_m` and `<variable>/adam_v`."""
 
-    def __init__(self, config: OptimConfig, weights: Mapping[str, tf.Variable], compiled: bool = False) -> None:
-        self._run = runner(compiled)
+    def __init__(
+        self, config: OptimConfig, weights: Mapping[str, tf.Variable], backend: Backend = Backend.PLAIN
+    ) -> None:
+        self._backend = backend
+        self._run = runner(compiled=backend is Backend.XLA)
         self._config = config
         self._weights = weights
         self._slots = {
@@ -37,22 +42,21 @@ class Adamw:
         self, gradients: Mapping[str, tf.Tensor], learning_rate: tf.Tensor, gradient_scale: tf.Tensor
     ) -> tf.Operation:
         """One update of every variable from gradient * gradient_scale; the scale folds unscaling and clipping in."""
-        config, assigned = self._config, []
+        config, done = self._config, []
         for name, weight in self._weights.items():
-            variables = (weight, *self._slots[name])
-            moved = self._run(
-                _moved,
-                *(variable.read_value() for variable in variables),
-                gradients[name],
-                gradient_scale,
-                learning_rate,
-                beta_1=config.lamb_beta_1,
-                beta_2=config.lamb_beta_2,
-                epsilon=config.epsilon,
-                decay=0.0 if is_exempt(name) else config.lamb_weight_decay_rate,
-            )
-            assigned += [variable.assign(value) for variable, value in zip(variables, moved)]
-        return tf.group(*assigned)
+            variables, given = (weight, *self._slots[name]), (gradients[name], gradient_scale, learning_rate)
+            numbers = {
+                "beta_1": config.lamb_beta_1,
+                "beta_2": config.lamb_beta_2,
+                "epsilon": config.epsilon,
+                "decay": 0.0 if is_exempt(name) else config.lamb_weight_decay_rate,
+            }
+            if self._backend is Backend.NATIVE:
+                done.append(in_place("bert_pretrain_adamw", variables, *given, **numbers))
+            else:
+                moved = self._run(_moved, *(variable.read_value() for variable in variables), *given, **numbers)
+                done += [variable.assign(value) for variable, value in zip(variables, moved)]
+        return tf.group(*done)
 
 
 def _moved(

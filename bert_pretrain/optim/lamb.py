@@ -6,9 +6,11 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
+from bert_pretrain.config.backend import Backend
 from bert_pretrain.config.training import OptimConfig
 from bert_pretrain.optim.compiled import runner
 from bert_pretrain.optim.decay import is_exempt
+from bert_pretrain.optim.in_place import in_place
 
 
 class Lamb:
@@ -18,8 +20,11 @@ class Lamb:
     second, and `beta1_power`, `beta2_power` are the betas to the power of the next update's number.
     """
 
-    def __init__(self, config: OptimConfig, weights: Mapping[str, tf.Variable], compiled: bool = False) -> None:
-        self._run = runner(compiled)
+    def __init__(
+        self, config: OptimConfig, weights: Mapping[str, tf.Variable], backend: Backend = Backend.PLAIN
+    ) -> None:
+        self._backend = backend
+        self._run = runner(compiled=backend is Backend.XLA)
         self._config = config
         self._numbers = {"beta_1": config.lamb_beta_1, "beta_2": config.lamb_beta_2, "epsilon": config.epsilon}
         self._weights = weights
@@ -53,8 +58,12 @@ class Lamb:
         learning_rate: tf.Tensor,
     ) -> list[tf.Operation]:
         variables = (self._weights[name], self._first[name], self._second[name])
-        weight, first, second = (variable.read_value() for variable in variables)
         decay = 0.0 if is_exempt(name) else self._config.lamb_weight_decay_rate
+        if self._backend is Backend.NATIVE:
+            extra = {"corrections": corrections, "adapts": not is_exempt(name)}
+            rates = (gradient_scale, learning_rate)
+            return [in_place("bert_pretrain_lamb", variables, gradient, *rates, **self._numbers, decay=decay, **extra)]
+        weight, first, second = (variable.read_value() for variable in variables)
         first, second, direction = self._run(
             _direction, weight, first, second, gradient, gradient_scale, corrections, **self._numbers, decay=decay
         )

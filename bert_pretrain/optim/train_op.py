@@ -15,6 +15,7 @@ from typing import Callable, NamedTuple, Protocol
 
 import tensorflow as tf
 
+from bert_pretrain.config.backend import Backend
 from bert_pretrain.config.training import OptimConfig
 from bert_pretrain.optim.adamw import Adamw
 from bert_pretrain.optim.lamb import Lamb
@@ -44,9 +45,9 @@ class Gradient(NamedTuple):
     finite: tf.Tensor  # bool scalar
 
 
-def optimizer(config: OptimConfig, weights: Mapping[str, tf.Variable], compiled: bool) -> Optimizer:
+def optimizer(config: OptimConfig, weights: Mapping[str, tf.Variable], backend: Backend) -> Optimizer:
     """The optimizer that --optimizer_type names, with its slots in the default graph."""
-    return {"lamb": Lamb, "adam": Adamw}[config.optimizer_type](config, weights, compiled)
+    return {"lamb": Lamb, "adam": Adamw}[config.optimizer_type](config, weights, backend)
 
 
 def gradient(

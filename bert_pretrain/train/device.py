@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import tensorflow as tf
 
+from bert_pretrain import native
+from bert_pretrain.config.backend import Backend
 from bert_pretrain.config.training import DeviceConfig
 
 
@@ -17,6 +19,7 @@ class Device(NamedTuple):
     is_card: bool
     card: int  # which of the visible ones
     compute_dtype: tf.DType
+    backend: Backend
     notices: list[str]  # settings that cannot take effect here, and why
 
 
@@ -43,7 +46,21 @@ def choose(config: DeviceConfig, given: set[str], local_rank: int = 0) -> Device
         notices.append("--iterations_per_loop: concerns TPUs only; each session.run is one update here")
     name = tf.config.experimental.get_device_details(cards[card]).get("device_name", "gpu") if cards else "cpu"
     dtype = tf.float16 if cards and wants_half else tf.float32
-    return Device(name, bool(cards), card, dtype, notices)
+    backend, reason = _backend(config, bool(cards))
+    notices += [reason] if reason else []
+    return Device(name, bool(cards), card, dtype, backend, notices)
+
+
+def _backend(config: DeviceConfig, is_card: bool) -> tuple[Backend, Optional[str]]:
+    """What was measured to be best here and can be had (docs/decisions.md), and why it is not the native one."""
+    graph = Backend.XLA if config.use_xla else Backend.PLAIN
+    if is_card or not config.native_kernels:
+        return graph, None
+    try:
+        native.library()
+    except native.UnavailableError as reason:
+        return graph, f"no native kernels: {reason}; {graph.value} ones it is, which are slower"
+    return Backend.NATIVE, None
 
 
 def session_config(config: DeviceConfig, card: int, local_size: int = 1) -> tf.compat.v1.ConfigProto:

@@ -13,9 +13,10 @@ from typing import NamedTuple, Optional
 import numpy as np
 import tensorflow as tf
 
+from bert_pretrain.config.backend import Backend
 from bert_pretrain.data.input_fn import EvaluationInput
 from bert_pretrain.data.schema import Batch
-from bert_pretrain.model.kernels import Kernels
+from bert_pretrain.model.kernels import kernels_of
 from bert_pretrain.train import network
 from bert_pretrain.train.job import Job
 from bert_pretrain.train.metrics import ratio, summarize
@@ -43,8 +44,8 @@ class Evaluation:
     ) -> None:
         features, self._rewind = source.tensors()
         batch = Batch(*(features[name] for name in Batch._fields))
-        # Not compiled: forward alone gains little, and each new shape would cost more than it.
-        kernels = Kernels(compiled=False)
+        # Not XLA's: forward alone gains little by them, and each new shape would cost more than it.
+        kernels = kernels_of(Backend.PLAIN if job.backend is Backend.XLA else job.backend)
         sums = network.statistics(weights, batch, job.model, kernels, compute_dtype=job.compute_dtype)
         # Only the batch's own sums are float32: an evaluation's totals are added up in float64 on the host.
         self._sums = tf.stack(sums)

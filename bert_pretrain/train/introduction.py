@@ -19,7 +19,7 @@ def lines(prepared: Prepared, past: Past, job: Job, given: set[str]) -> Iterator
     yield from (f"note: {notice}" for notice in notices)
     yield (
         f"model: {variables.num_parameters(job.model):,} parameters; device: {prepared.device.name} x{ranks}, "
-        f"{job.compute_dtype.name}"
+        f"{job.compute_dtype.name}, {job.backend.value} kernels"
     )
     if config.run.verbose_logging:
         yield from (f"variable {name} {list(shape)}" for name, shape in variables.shapes(job.model).items())

@@ -6,18 +6,20 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from bert_pretrain.config.backend import Backend
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.training import Config
 from bert_pretrain.world import World
 
 
 class Job(NamedTuple):
-    """Settings, the network's shape, the ranks, and the dtype of the network's arithmetic."""
+    """Settings, the network's shape, the ranks, and how the network's arithmetic is done."""
 
     config: Config
     model: ModelConfig
     world: World
     compute_dtype: tf.DType
+    backend: Backend
 
     @property
     def batch_examples(self) -> int:

@@ -42,7 +42,7 @@ def run(config: Config, given: set[str], world: World) -> int:
     preflight.together(world, lambda: preflight.check_alike(world, preflight.alike(facts, shapes)))
     past = preflight.of_root(world, lambda: look(config.run, prepared.model, facts))
     journal = preflight.together(world, lambda: _journal(config, world))
-    job = Job(config, prepared.model, world, prepared.device.compute_dtype)
+    job = Job(config, prepared.model, world, prepared.device.compute_dtype, prepared.device.backend)
     try:
         if config.run.do_train and past.is_finished(config.optim.num_train_steps, config.run.stop_threshold):
             _repeat_results(config.run.output_dir, past, journal)

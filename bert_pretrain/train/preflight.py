@@ -64,4 +64,4 @@ def alike(run: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[st
     for kind, data in run["data"].items():
         facts.update({f"{kind} data's {name}": data[name] for name in ("records", "fingerprint")})
     facts.update({f"version of {name}": value for name, value in run["versions"].items()})
-    return {**facts, "compute_dtype": run["compute_dtype"]}
+    return {**facts, **{name: run[name] for name in ("compute_dtype", "backend")}}

@@ -46,8 +46,7 @@ def describe(prepared: Prepared, world: World) -> dict[str, Any]:
         for kind, source in (("train", prepared.training), ("eval", prepared.evaluation))
         if source
     }
-    dtype = prepared.device.compute_dtype.name
-    return run_file.describe(prepared.config, prepared.model, prepared.device.name, world.size, data, dtype)
+    return run_file.describe(prepared.config, prepared.model, prepared.device, world.size, data)
 
 
 def evaluation_input(prepared: Prepared, world: World) -> Optional[EvaluationInput]:

@@ -17,23 +17,23 @@ import tensorflow as tf
 from bert_pretrain import __version__
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.training import Config
+from bert_pretrain.train.device import Device
 from bert_pretrain.train.outcome import write
 
 # Settings that may not change between starts of one run: they are what its checkpoints mean.
 _FIXED = (("optim", "optimizer_type"),)
 
 
-def describe(
-    config: Config, model: ModelConfig, device: str, ranks: int, data: dict[str, Any], compute_dtype: str
-) -> dict[str, Any]:
+def describe(config: Config, model: ModelConfig, device: Device, ranks: int, data: dict[str, Any]) -> dict[str, Any]:
     """The content of run.json: resolved settings, versions, device and the data's fingerprint."""
     return {
         "settings": {part: dataclasses.asdict(getattr(config, part)) for part in ("run", "data", "optim", "device")},
         "model": dataclasses.asdict(model),
         "data": data,
         "ranks": ranks,
-        "device": device,
-        "compute_dtype": compute_dtype,
+        "device": device.name,
+        "compute_dtype": device.compute_dtype.name,
+        "backend": device.backend.value,
         "versions": {
             "bert_pretrain": __version__,
             "python": platform.python_version(),

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from bert_pretrain.config.backend import Backend
 from bert_pretrain.data.schema import Batch
 from bert_pretrain.model.dropout import Dropout
-from bert_pretrain.model.kernels import Kernels
+from bert_pretrain.model.kernels import kernels_of
 from bert_pretrain.model.layers import Weights
 from bert_pretrain.optim import schedule, train_op
 from bert_pretrain.optim.loss_scale import LossScale
@@ -47,7 +48,7 @@ def build(
     batch is this rank's share; stop is 1.0 where this rank was told to stop.
     """
     optim = job.config.optim
-    rule = train_op.optimizer(optim, weights, job.config.device.use_xla)
+    rule = train_op.optimizer(optim, weights, job.backend)
     loss_scale = LossScale(optim.init_loss_scale, dynamic=job.compute_dtype == tf.float16)
     step_before, scale = step.read_value(), loss_scale.value.read_value()
     position = step_before + loss_scale.skipped_updates.read_value()
@@ -90,11 +91,10 @@ def gradient(
     (counts,) = job.world.sum([tf.stack(counts)])
     masked_lm_count, next_sentence_count, stop_requested = tf.unstack(counts)
 
-    compiled = job.config.device.use_xla
-    kernels = Kernels(compiled)
+    kernels, hashed = kernels_of(job.backend), job.backend is not Backend.PLAIN
 
     def micro_batch(k: tf.Tensor, local: Weights) -> tuple[tf.Tensor, tf.Tensor]:
-        dropout = Dropout(job.config.run.seed, job.world.rank, position, k, compiled)
+        dropout = Dropout(job.config.run.seed, job.world.rank, position, k, hashed)
         part = network.micro_batch(batch, k)
         sums = network.statistics(
             local, part, job.model, kernels, dropout, job.compute_dtype, job.config.device.recompute

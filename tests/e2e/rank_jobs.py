@@ -21,6 +21,7 @@ from bert_pretrain.model import variables
 from bert_pretrain.train import evaluation, loop, update
 from bert_pretrain.train.job import Job
 from bert_pretrain.world import World
+from tests import backends
 from tests.e2e import runs
 
 Values = dict[str, object]
@@ -40,7 +41,7 @@ def gradient(ranks: World, values: Values) -> tuple[dict[str, np.ndarray], list[
         weights = variables.create(model, seed=1)
         features = shares()
         batch = Batch(*(features[name] for name in Batch._fields))
-        job, zero = Job(config, model, ranks, tf.float32), tf.constant(0, tf.int64)
+        job, zero = Job(config, model, ranks, tf.float32, backends.best()), tf.constant(0, tf.int64)
         found, _ = update.gradient(job, batch, weights, tf.constant(1.0), zero, tf.constant(0.0))
         with tf.compat.v1.Session() as session:
             session.run([tf.compat.v1.global_variables_initializer(), shares.initializer])

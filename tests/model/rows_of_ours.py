@@ -8,9 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from bert_pretrain.config.backend import Backend
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.model import encoder, heads, losses
-from bert_pretrain.model.kernels import Kernels
+from bert_pretrain.model.kernels import kernels_of
 from tests.judges.random_examples import RowBatch
 
 
@@ -24,9 +25,11 @@ class Results(NamedTuple):
     gradients: dict[str, np.ndarray]
 
 
-def results(config: ModelConfig, weights: Mapping[str, np.ndarray], batch: RowBatch, compiled: bool = False) -> Results:
+def results(
+    config: ModelConfig, weights: Mapping[str, np.ndarray], batch: RowBatch, backend: Backend = Backend.PLAIN
+) -> Results:
     """Runs our encoder, heads and losses on weights given by variable name."""
-    kernels = Kernels(compiled)
+    kernels = kernels_of(backend)
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         tensors = {name: tf.constant(value) for name, value in weights.items()}
         rows = encoder.Rows(*map(tf.constant, batch[:4]))

@@ -34,14 +34,9 @@ def _theirs(weights, batch):
     return hugging_face.results(TINY, weights, batch)
 
 
-@pytest.fixture(scope="module", name="compiled", params=[False, True], ids=["plain", "compiled"])
-def _compiled(request):
-    return request.param
-
-
 @pytest.fixture(scope="module", name="ours", params=LAYOUTS.values(), ids=LAYOUTS.keys())
-def _ours(request, weights, batch, compiled):
-    return rows_of_ours.results(TINY, weights, random_examples.in_rows(batch, *request.param), compiled)
+def _ours(request, weights, batch, backend):
+    return rows_of_ours.results(TINY, weights, random_examples.in_rows(batch, *request.param), backend)
 
 
 def test_logits(ours, theirs, batch):

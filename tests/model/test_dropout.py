@@ -11,48 +11,48 @@ from bert_pretrain.model.dropout import Dropout, drop
 SIZE = 200_000
 
 
-def masks(compiled: bool, seed=1, rank=0, update=7, micro_batch=2, places=1, rate=0.1) -> list[np.ndarray]:
+def masks(hashed: bool, seed=1, rank=0, update=7, micro_batch=2, places=1, rate=0.1) -> list[np.ndarray]:
     """Which units the first places keep."""
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        dropout = Dropout(seed, rank, tf.constant(update), tf.constant(micro_batch), compiled)
+        dropout = Dropout(seed, rank, tf.constant(update), tf.constant(micro_batch), hashed)
         ones = tf.ones([SIZE])
         dropped = [drop(ones, dropout.bits(tf.shape(ones)), rate) for _ in range(places)]
         return [value > 0 for value in session.run(dropped)]
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])
-@pytest.mark.parametrize("compiled", [False, True])
-def test_the_rate_and_the_scale(compiled: bool, rate: float) -> None:
-    (kept,) = masks(compiled, rate=rate)
+@pytest.mark.parametrize("hashed", [False, True])
+def test_the_rate_and_the_scale(hashed: bool, rate: float) -> None:
+    (kept,) = masks(hashed, rate=rate)
     deviation = np.sqrt(rate * (1 - rate) / SIZE)
     assert abs(1 - kept.mean() - rate) < 5 * deviation
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         ones = tf.ones([SIZE])
-        bits = Dropout(1, 0, tf.constant(0), tf.constant(0), compiled).bits(tf.shape(ones))
+        bits = Dropout(1, 0, tf.constant(0), tf.constant(0), hashed).bits(tf.shape(ones))
         values = session.run(drop(ones, bits, rate))
     assert np.unique(values) == pytest.approx([0.0, 1 / (1 - rate)], rel=1e-4)
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_the_same_place_at_the_same_time_has_the_same_mask(compiled: bool) -> None:
-    np.testing.assert_array_equal(masks(compiled)[0], masks(compiled)[0])
+@pytest.mark.parametrize("hashed", [False, True])
+def test_the_same_place_at_the_same_time_has_the_same_mask(hashed: bool) -> None:
+    np.testing.assert_array_equal(masks(hashed)[0], masks(hashed)[0])
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_masks_of_other_places_and_times_are_unrelated(compiled: bool) -> None:
+@pytest.mark.parametrize("hashed", [False, True])
+def test_masks_of_other_places_and_times_are_unrelated(hashed: bool) -> None:
     kept = [
-        *masks(compiled, places=3),
-        *masks(compiled, update=8),
-        *masks(compiled, micro_batch=3),
-        *masks(compiled, rank=1),
-        *masks(compiled, seed=2),
+        *masks(hashed, places=3),
+        *masks(hashed, update=8),
+        *masks(hashed, micro_batch=3),
+        *masks(hashed, rank=1),
+        *masks(hashed, seed=2),
     ]
     correlations = np.corrcoef(np.array(kept, np.float64)) - np.eye(len(kept))
     assert np.abs(correlations).max() < 5 / np.sqrt(SIZE)
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("hashed", [False, True])
 @pytest.mark.parametrize("lag", [1, 2, 7, 64, 512, 1024, 4096])
-def test_neighbours_are_unrelated(compiled: bool, lag: int) -> None:
-    (kept,) = masks(compiled, rate=0.5)
+def test_neighbours_are_unrelated(hashed: bool, lag: int) -> None:
+    (kept,) = masks(hashed, rate=0.5)
     assert abs(np.corrcoef(kept[lag:], kept[:-lag])[0, 1]) < 5 / np.sqrt(SIZE)

@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bert_pretrain.config.backend import Backend
 from bert_pretrain.model import dropout as dropouts
 from bert_pretrain.model.dropout import Dropout
-from bert_pretrain.model.kernels import Kernels, attention_mask
+from bert_pretrain.model.kernels import kernels_of
+from bert_pretrain.model.tokens import computed
 
 RATE = 0.3
 T, H = 12, 16
-R, N, S, D = 2, 3, 8, 4
+R, N, S, D = 3, 3, 8, 4
+EXAMPLE_IDS = np.array([[1] * 5 + [2] * 2 + [0], [1] * 8, [1] * 2 + [0] * 6], np.int32)
+NUM_TOKENS = int((EXAMPLE_IDS > 0).sum())
 
 
 def plain_gelu(x):
@@ -28,21 +32,34 @@ def plain_dropout(x, bits):
     return x if bits is None else dropouts.drop(x, bits, RATE)
 
 
-def plain_attention(query, key, value, example_ids, bits):
+def plain_attention(projected, bits):
+    """[tokens, 3H] -> [tokens, H] by all pairs of slots."""
+    split = tf.reshape(tf.scatter_nd(np.argwhere(EXAMPLE_IDS > 0), projected, [R, S, 3 * N * D]), [R, S, 3, N, D])
+    query, key, value = (tf.transpose(part, [0, 2, 1, 3]) for part in tf.unstack(split, axis=2))
     scores = tf.einsum("rnsd,rntd->rnst", query, key) / np.sqrt(D)
-    visible = tf.equal(example_ids[:, None, :, None], example_ids[:, None, None, :])
+    visible = EXAMPLE_IDS[:, None, :, None] == EXAMPLE_IDS[:, None, None, :]
     probabilities = tf.nn.softmax(tf.where(visible, scores, scores - 10000.0))
-    return tf.einsum("rnst,rntd->rnsd", plain_dropout(probabilities, bits), value)
+    context = tf.einsum("rnst,rntd->rsnd", plain_dropout(probabilities, bits), value)
+    return tf.gather_nd(tf.reshape(context, [R, S, N * D]), np.argwhere(EXAMPLE_IDS > 0))
 
 
-def both(shapes, ours, plain, mask_shape, compiled, drops):
+def attention_of(kernels, projected, bits):
+    """The same by a kernel, which may want padding behind the tokens."""
+    tokens = computed(tf.constant(EXAMPLE_IDS))
+    padding = tf.ones([tf.size(tokens.slots) - NUM_TOKENS, 3 * N * D])
+    attend = kernels.attention(tf.constant(EXAMPLE_IDS), tokens, N, RATE)
+    context = attend(tf.concat([projected, padding], axis=0), bits)
+    return tf.ensure_shape(context[:NUM_TOKENS], [NUM_TOKENS, N * D])
+
+
+def both(shapes, ours, plain, mask_shape, hashed, drops):
     """Outputs and gradients of a kernel and of the plain expression, on the same random inputs."""
     random = np.random.default_rng(0)
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         inputs = [tf.constant(random.normal(size=shape), tf.float32) for shape in shapes]
         bits = None
         if drops:
-            bits = Dropout(5, 0, tf.constant(3), tf.constant(1), compiled).bits(tf.constant(mask_shape))
+            bits = Dropout(5, 0, tf.constant(3), tf.constant(1), hashed).bits(tf.constant(mask_shape))
         results = []
         for function in (ours, plain):
             output = function(*inputs, bits)
@@ -52,12 +69,10 @@ def both(shapes, ours, plain, mask_shape, compiled, drops):
 
 
 @pytest.mark.parametrize("drops", [False, True])
-@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("kernel", ["gelu", "dropout", "layer_norm", "add_and_norm", "attention"])
-def test_value_and_gradient(kernel: str, compiled: bool, drops: bool) -> None:
-    kernels = Kernels(compiled)
-    example_ids = tf.constant([[1] * 5 + [2] * 2 + [0], [1] * 8]).numpy()
-    flat, vector, heads = [T, H], [H], [R, N, S, D]
+def test_value_and_gradient(kernel: str, backend: Backend, drops: bool) -> None:
+    kernels = kernels_of(backend)
+    flat, vector = [T, H], [H]
     cases = {
         "gelu": ([flat], lambda x, bits: kernels.gelu(x), lambda x, bits: plain_gelu(x), flat),
         "dropout": ([flat], lambda x, bits: kernels.dropout(x, bits, RATE), plain_dropout, flat),
@@ -74,27 +89,28 @@ def test_value_and_gradient(kernel: str, compiled: bool, drops: bool) -> None:
             flat,
         ),
         "attention": (
-            [heads, heads, heads],
-            lambda q, k, v, bits: kernels.attention(q, k, v, attention_mask(tf.constant(example_ids)), bits, RATE),
-            lambda q, k, v, bits: plain_attention(q, k, v, example_ids, bits),
+            [[NUM_TOKENS, 3 * N * D]],
+            lambda x, bits: attention_of(kernels, x, bits),
+            plain_attention,
             [R, N, S, S],
         ),
     }
     shapes, ours, plain, mask_shape = cases[kernel]
-    for mine, judge in zip(*both(shapes, ours, plain, mask_shape, compiled, drops)):
+    for mine, judge in zip(*both(shapes, ours, plain, mask_shape, backend is not Backend.PLAIN, drops)):
         np.testing.assert_allclose(mine, judge, rtol=1e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_half_precision_keeps_its_dtype(compiled: bool) -> None:
-    kernels = Kernels(compiled)
+@pytest.mark.parametrize("backend", [Backend.PLAIN, Backend.XLA], ids=lambda backend: backend.value)
+def test_half_precision_keeps_its_dtype(backend: Backend) -> None:
+    kernels = kernels_of(backend)
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         half = tf.constant(np.random.default_rng(0).normal(size=[T, H]), tf.float16)
-        bits = Dropout(5, 0, tf.constant(3), tf.constant(1), compiled).bits(tf.shape(half))
+        bits = Dropout(5, 0, tf.constant(3), tf.constant(1), backend is Backend.XLA).bits(tf.shape(half))
         ones = tf.ones([H])
         output = kernels.add_and_norm(kernels.gelu(half), half, ones, ones, bits, RATE)
-        heads = tf.reshape(output[:, :S], [1, 1, T, S])
-        context = kernels.attention(heads, heads, heads, tf.zeros([1, 1, T, T]), None, 0.0)
+        example_ids = tf.ones([1, T], tf.int32)
+        attend = kernels.attention(example_ids, computed(example_ids), 2, 0.0)
+        context = attend(tf.concat([output, output, output], axis=1), None)
         assert output.dtype == context.dtype == tf.float16
         values = session.run([context, *tf.gradients(context, [half])])
         assert all(np.isfinite(value).all() and value.dtype == np.float16 for value in values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from bert_pretrain.config.backend import Backend
 from bert_pretrain.train import introduction
 from bert_pretrain.train.device import Device
 from bert_pretrain.train.job import Job
@@ -17,9 +18,9 @@ from tests.train.small import MODEL
 def say(num_ranks: int = 1, **values: object) -> list[str]:
     config, world = make_config(**values), World()
     world.size = num_ranks
-    prepared = Prepared(config, MODEL, Device("cpu", False, 0, tf.float32, []), None, None)
+    prepared = Prepared(config, MODEL, Device("cpu", False, 0, tf.float32, Backend.XLA, []), None, None)
     past = Past(None, 0, 0, None, None)
-    return list(introduction.lines(prepared, past, Job(config, MODEL, world, tf.float32), set(values)))
+    return list(introduction.lines(prepared, past, Job(config, MODEL, world, tf.float32, Backend.XLA), set(values)))
 
 
 def rate(num_ranks: int = 1, **values: object) -> str:

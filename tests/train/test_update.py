@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bert_pretrain.config.backend import Backend
 from bert_pretrain.config.training import Config, DataConfig, DeviceConfig, OptimConfig, RunConfig
 from bert_pretrain.data.packing import lay_out
 from bert_pretrain.data.schema import Batch, Examples
@@ -14,16 +15,18 @@ from bert_pretrain.train import update
 from bert_pretrain.train.job import Job
 from bert_pretrain.train.network import Statistics
 from bert_pretrain.world import World
+from tests import backends
 from tests.train.small import MODEL, random_examples
 
 EXAMPLES = 12
 
 
 def gradient(
-    examples: Examples, rows_per_micro_batch: int, pack: bool, model=MODEL, **device
+    examples: Examples, rows_per_micro_batch: int, pack: bool, model=MODEL, backend=None, **device
 ) -> tuple[dict, Statistics]:
     """Gradient by variable and statistics of one update."""
-    job = Job(Config(RunConfig(), DataConfig(), OptimConfig(), DeviceConfig(**device)), model, World(), tf.float32)
+    config = Config(RunConfig(), DataConfig(), OptimConfig(), DeviceConfig(**device))
+    job = Job(config, model, World(), tf.float32, backend or backends.best())
     with tf.Graph().as_default():
         weights = variables.create(model, seed=1)
         batch = Batch(*map(tf.constant, lay_out(examples, rows_per_micro_batch, pack)))
@@ -75,8 +78,7 @@ def test_dropout_differs_by_update_and_micro_batch_but_not_by_run(examples: Exam
     assert relative_difference(gradient(examples, 3, True)[0], first) > 1e-2
 
 
-@pytest.mark.parametrize("use_xla", [False, True])
-def test_recomputing_changes_nothing_but_memory(examples: Examples, use_xla: bool) -> None:
+def test_recomputing_changes_nothing_but_memory(examples: Examples, backend: Backend) -> None:
     model = MODEL.__class__(**{**MODEL.__dict__, "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1})
-    kept, again = (gradient(examples, 5, True, model, use_xla=use_xla, recompute=r)[0] for r in (False, True))
+    kept, again = (gradient(examples, 5, True, model, backend, recompute=r)[0] for r in (False, True))
     assert relative_difference(kept, again) < 1e-6

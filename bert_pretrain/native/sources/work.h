@@ -1,0 +1,27 @@
+// Dividing work among the session's threads.
+
+#ifndef BERT_PRETRAIN_WORK_H_
+#define BERT_PRETRAIN_WORK_H_
+
+#include <cstdint>
+#include <functional>
+
+#include "tensorflow/core/framework/op_kernel.h"
+#include "tensorflow/core/lib/core/threadpool.h"
+
+namespace bert_pretrain {
+
+// Calls work(unit) for each of 0 .. num_units - 1, on all intra-op threads. A unit is done by one thread and in one
+// piece, and results must not depend on which: that is what makes them the same bits with any number of threads.
+inline void ForEachUnit(tensorflow::OpKernelContext* context, int64_t num_units,
+                        const std::function<void(int64_t)>& work) {
+  constexpr int64_t kOwnTask = 1 << 20;  // cycles a unit: so many that none share a task, and threads stay busy
+  context->device()->tensorflow_cpu_worker_threads()->workers->ParallelFor(
+      num_units, kOwnTask, [&work](int64_t first, int64_t last) {
+        for (int64_t unit = first; unit < last; ++unit) work(unit);
+      });
+}
+
+}  // namespace bert_pretrain
+
+#endif  // BERT_PRETRAIN_WORK_H_

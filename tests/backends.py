@@ -1,0 +1,23 @@
+"""The kernels that tests run on."""
+
+from __future__ import annotations
+
+import pytest
+
+from bert_pretrain import native
+from bert_pretrain.config.backend import Backend
+
+
+def best() -> Backend:
+    """What a run takes here."""
+    try:
+        native.library()
+    except native.UnavailableError:
+        return Backend.XLA
+    return Backend.NATIVE
+
+
+def require(backend: Backend) -> None:
+    """Skips the test where this machine cannot have the backend."""
+    if backend is Backend.NATIVE and best() is not backend:
+        pytest.skip("needs a C++ compiler")
