@@ -29,7 +29,7 @@ def compiler(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> N
 
 def test_without_a_compiler_it_says_so(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(native.UnavailableError, match="^there is no no-such-compiler$"):
+    with pytest.raises(native.UnavailableError, match=r"^there is no no-such-compiler$"):
         build.library.__wrapped__()
 
 
