@@ -106,9 +106,12 @@ def _fullest_rows(lengths: list[int], capacity: int) -> list[list[int]]:
         sums = [1]
         for number in others:
             sums.append((sums[-1] | sums[-1] << lengths[number]) & within_room)
+            if sums[-1] >> room:  # the row can be filled to its end
+                break
         target = sums[-1].bit_length() - 1
         row = [longest]
-        for before, number in zip(reversed(sums[:-1]), reversed(others)):
+        looked_at = others[: len(sums) - 1]
+        for before, number in zip(reversed(sums[:-1]), reversed(looked_at)):
             if not before >> target & 1:  # only this one can have brought the sum about
                 row.append(number)
                 target -= lengths[number]
