@@ -64,9 +64,11 @@ class Ours:
     def first_loss(self) -> float:
         return self._first_loss
 
-    def begin_turn(self) -> float:
+    def begin_turn(self) -> None:
         """Back to the first update, so that what was compiled in the warm-up serves; its lengths come again."""
         self._session.run(self._back_to_the_start)
+
+    def matmul_flops(self) -> float:
         return utilization.matmul_rate(self._session_config)
 
     def step(self) -> Step:

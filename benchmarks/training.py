@@ -49,7 +49,7 @@ class Round(NamedTuple):
     examples: list[int]
     losses: list[float]
     stolen_share: float  # of the machine's time, by other guests of its host
-    utilization: Optional[float]  # useful FLOPs over the matmul rate measured before the turn; ours only
+    utilization: Optional[float]  # useful FLOPs over the matmul rate measured around the turn; ours only
 
 
 class Worker:

@@ -33,8 +33,11 @@ class Training(Protocol):
     def first_loss(self) -> float:
         """Loss of the first micro-batch of the first shard, dropout off, weights as they stand before any step."""
 
-    def begin_turn(self) -> Optional[float]:
-        """Before each turn, the warm-up included: prepares it, and may measure the machine's FLOP/s in products."""
+    def begin_turn(self) -> None:
+        """Prepares a turn, the warm-up included."""
+
+    def matmul_flops(self) -> Optional[float]:
+        """May measure the machine's FLOP/s in matrix products; asked before and after each turn."""
 
     def step(self) -> Step:
         """Does one update."""
@@ -61,9 +64,11 @@ def serve(make: Callable[[Settings], Training]) -> None:
         if request["do"] == "first_loss":
             _say(answers, loss=training.first_loss())
         elif request["do"] == "steps":
-            matmul_flops = training.begin_turn()
+            training.begin_turn()
+            before = training.matmul_flops()
             steps = [training.step() for _ in range(request["count"])]
-            _say(answers, steps=steps, matmul_flops=matmul_flops, peak_memory_bytes=_peak_memory_bytes())
+            around = before and (before + training.matmul_flops()) / 2
+            _say(answers, steps=steps, matmul_flops=around, peak_memory_bytes=_peak_memory_bytes())
         else:
             raise ValueError(f"unknown request {line.strip()}")
 
