@@ -50,7 +50,7 @@ def make_data(root: Path) -> dict[str, str]:
 
 
 def settings(**changes: object) -> dict[str, object]:
-    """Twelve updates of 2 x 3 examples, a checkpoint every five; not compiled, which takes longer than the updates."""
+    """Twelve updates of 2 x 3 examples, a checkpoint every five; never XLA, which compiles longer than they take."""
     return {
         "do_train": True,
         "train_batch_size": 3,

@@ -16,11 +16,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return runs.make_data(tmp_path_factory.mktemp("data"))
 
 
+@pytest.fixture(scope="module", params=[{}, {"native_kernels": False, "use_xla": True}], ids=["native", "xla"])
+def kernels(request: pytest.FixtureRequest) -> dict[str, object]:
+    """Settings: what a run takes by itself, and XLA's, which cards get."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def undisturbed(data: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(data: dict[str, str], kernels: dict[str, object], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of twelve updates that nobody interrupted."""
     output_dir = tmp_path_factory.mktemp("undisturbed")
-    runs.train(**data, **runs.settings(output_dir=str(output_dir), use_xla=True))
+    runs.train(**data, **runs.settings(output_dir=str(output_dir), **kernels))
     return output_dir
 
 
@@ -43,9 +49,9 @@ def test_a_run_leaves_what_the_readme_promises(data, undisturbed: Path) -> None:
 
 @pytest.mark.parametrize("signal", ["SIGKILL", "SIGTERM"])
 def test_stopped_after_update_7_and_started_again_ends_bit_for_bit_the_same(
-    data, undisturbed: Path, tmp_path: Path, signal: str
+    data, undisturbed: Path, kernels: dict[str, object], tmp_path: Path, signal: str
 ) -> None:
-    arguments = runs.flags(**data, **runs.settings(output_dir=str(tmp_path), use_xla=True))
+    arguments = runs.flags(**data, **runs.settings(output_dir=str(tmp_path), **kernels))
     die = f"""
 import os, signal
 from bert_pretrain.train.hooks import TrainingHook
@@ -134,8 +140,8 @@ def test_training_learns(data, tmp_path: Path) -> None:
     assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.5
 
 
-def test_device_warm_up_leaves_no_trace(data, undisturbed: Path, tmp_path: Path) -> None:
-    runs.train(**data, **runs.settings(output_dir=str(tmp_path), use_xla=True, enable_device_warmup=True))
+def test_device_warm_up_leaves_no_trace(data, undisturbed: Path, kernels: dict[str, object], tmp_path: Path) -> None:
+    runs.train(**data, **runs.settings(output_dir=str(tmp_path), **kernels, enable_device_warmup=True))
     one, other = (runs.tensors(path / "model.ckpt-12") for path in (undisturbed, tmp_path))
     for name in one:
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)

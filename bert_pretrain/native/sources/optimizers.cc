@@ -27,7 +27,6 @@ using ::tensorflow::Status;
 using ::tensorflow::Tensor;
 using ::tensorflow::Var;
 
-constexpr int64_t kBlock = 16384;  // elements of a unit of work: four arrays of 64 KB
 constexpr int64_t kLanes = 16;     // partial sums side by side, so that the compiler may add in vectors
 
 struct Numbers {
@@ -103,14 +102,6 @@ class Rule : public OpKernel {
   Numbers numbers_;
 };
 
-// work(first element, number of elements, number of the block)
-template <typename Work>
-void ForEachBlock(OpKernelContext* context, int64_t size, const Work& work) {
-  ForEachUnit(context, (size + kBlock - 1) / kBlock, [&](int64_t block) {
-    work(block * kBlock, std::min(kBlock, size - block * kBlock), block);
-  });
-}
-
 class Lamb : public Rule {
  public:
   explicit Lamb(OpKernelConstruction* context) : Rule(context) {
@@ -121,7 +112,7 @@ class Lamb : public Rule {
   void Move(OpKernelContext* context, const Arrays& arrays, float gradient_scale, float learning_rate) override {
     const auto corrections = context->input(6).vec<float>();
     const float one = 1.0f / corrections(0), two = 1.0f / corrections(1);
-    std::vector<Squares> squares((arrays.size + kBlock - 1) / kBlock);
+    std::vector<Squares> squares(NumBlocks(arrays.size));
     ForEachBlock(context, arrays.size, [&](int64_t start, int64_t count, int64_t block) {
       squares[block] = MoveMoments(arrays, start, count, gradient_scale, one, two);
     });

@@ -18,21 +18,11 @@ using ::tensorflow::OpKernelConstruction;
 using ::tensorflow::OpKernelContext;
 using ::tensorflow::Tensor;
 
-constexpr int64_t kBlock = 16384;  // elements of a unit of work
-constexpr int64_t kPart = 1024;    // of those whose tanh is kept at once
+constexpr int64_t kPart = 1024;  // elements whose tanh is kept at once
 constexpr float kScale = 0.7978845608028654f, kCubic = 0.044715f;  // sqrt(2 / pi), and Hendrycks & Gimpel's constant
 
-using Array = Eigen::ArrayXf;
-using View = Eigen::Map<Array>;
-using ConstView = Eigen::Map<const Array>;
-
-// work(first element, number of elements)
-template <typename Work>
-void ForEachBlock(OpKernelContext* context, int64_t size, const Work& work) {
-  ForEachUnit(context, (size + kBlock - 1) / kBlock, [&](int64_t block) {
-    work(block * kBlock, std::min(kBlock, size - block * kBlock));
-  });
-}
+using View = Eigen::Map<Eigen::ArrayXf>;
+using ConstView = Eigen::Map<const Eigen::ArrayXf>;
 
 class Gelu : public OpKernel {
  public:
@@ -43,7 +33,7 @@ class Gelu : public OpKernel {
     OP_REQUIRES_OK(context, context->allocate_output(0, context->input(0).shape(), &output));
     const float* inputs = context->input(0).flat<float>().data();
     float* outputs = output->flat<float>().data();
-    ForEachBlock(context, output->NumElements(), [&](int64_t start, int64_t count) {
+    ForEachBlock(context, output->NumElements(), [&](int64_t start, int64_t count, int64_t) {
       const ConstView x(inputs + start, count);
       View(outputs + start, count) = 0.5f * x * (1.0f + (kScale * x * (1.0f + kCubic * x * x)).tanh());
     });
@@ -59,7 +49,7 @@ class GeluGradient : public OpKernel {
     OP_REQUIRES_OK(context, context->allocate_output(0, context->input(0).shape(), &output));
     const float *inputs = context->input(0).flat<float>().data(), *upstream = context->input(1).flat<float>().data();
     float* gradient = output->flat<float>().data();
-    ForEachBlock(context, output->NumElements(), [&](int64_t start, int64_t count) {
+    ForEachBlock(context, output->NumElements(), [&](int64_t start, int64_t count, int64_t) {
       for (int64_t i = start; i < start + count; i += kPart) {
         Part(inputs + i, upstream + i, std::min(kPart, start + count - i), gradient + i);
       }
@@ -89,7 +79,7 @@ class Dropout : public OpKernel {
     const Mask mask(context->input(1), dropped_);
     const float* inputs = context->input(0).flat<float>().data();
     float* outputs = output->flat<float>().data();
-    ForEachBlock(context, output->NumElements(), [&](int64_t start, int64_t count) {
+    ForEachBlock(context, output->NumElements(), [&](int64_t start, int64_t count, int64_t) {
       mask.Apply(static_cast<uint32_t>(start), count, inputs + start, outputs + start);
     });
   }

@@ -3,6 +3,7 @@
 #ifndef BERT_PRETRAIN_WORK_H_
 #define BERT_PRETRAIN_WORK_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 
@@ -20,6 +21,18 @@ inline void ForEachUnit(tensorflow::OpKernelContext* context, int64_t num_units,
       num_units, kOwnTask, [&work](int64_t first, int64_t last) {
         for (int64_t unit = first; unit < last; ++unit) work(unit);
       });
+}
+
+constexpr int64_t kBlock = 16384;  // elements: a block of each of four arrays fits a core's cache
+
+inline int64_t NumBlocks(int64_t size) { return (size + kBlock - 1) / kBlock; }
+
+// The same for arrays of `size` elements, a block at a time: work(first element, number of elements, block).
+template <typename Work>
+void ForEachBlock(tensorflow::OpKernelContext* context, int64_t size, const Work& work) {
+  ForEachUnit(context, NumBlocks(size), [&](int64_t block) {
+    work(block * kBlock, std::min(kBlock, size - block * kBlock), block);
+  });
 }
 
 }  // namespace bert_pretrain
