@@ -155,7 +155,7 @@ def packing_() -> None:
     for count in (6, 24, 32, 96, 512):
         used = computed = 0
         seconds = []
-        for _ in range(200):
+        for _ in range(1000):
             lengths = random.choice(np.arange(1, len(shares) + 1), count, p=shares).tolist()
             begin = time.perf_counter()
             layout = packing.pack_rows(lengths, 512)
