@@ -1,8 +1,8 @@
 // Multi-head attention of tokens that are not in rows: each example's tokens see each other and nothing else.
 //
 // A unit of work is one head of one example. It goes through the queries in blocks whose scores stay in a core's cache,
-// so that no scores or probabilities are ever in memory; the backward pass makes them again from the logarithms of their
-// sums (Dao et al. 2022). Nothing is computed for pairs of tokens of different examples, nor for padding.
+// so that no scores or probabilities are ever in memory; the backward pass makes them again from the logarithms of
+// their sums (Dao et al. 2022). Nothing is computed for pairs of tokens of different examples, nor for padding.
 
 #include <algorithm>
 #include <cmath>

@@ -1,7 +1,7 @@
 // LAMB and AdamW on variables in place: as few passes over memory as their formulas allow.
 //
-// LAMB needs the norm of the whole direction before a weight can move. Its first pass moves the moments and adds up both
-// norms; its second makes the direction again instead of reading one that the first wrote.
+// LAMB needs the norm of the whole direction before a weight can move. Its first pass moves the moments and adds up
+// both norms; its second makes the direction again instead of reading one that the first wrote.
 
 #include <algorithm>
 #include <cmath>
