@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Optional
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -48,6 +50,24 @@ def on_threads(count: int) -> list[np.ndarray]:
         session.run(tf.compat.v1.global_variables_initializer())
         session.run(update)
         return session.run([*found, weight])
+
+
+@pytest.mark.parametrize("bits", [None, [7, 9]], ids=["kept", "dropped"])
+def test_attention_of_examples_longer_than_a_block_of_queries_is_that_on_rows(bits: Optional[list[int]]) -> None:
+    random = np.random.default_rng(0)
+    is_token = EXAMPLE_IDS > 0
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        tokens, key = computed(tf.constant(EXAMPLE_IDS)), bits and tf.constant(bits, tf.uint32)
+        num_tokens = int(session.run(tf.size(tokens.slots)))
+        projected = tf.constant(random.normal(size=[num_tokens, 3 * HIDDEN]), tf.float32)
+        upstream = random.normal(size=[num_tokens, HIDDEN]) * (np.arange(num_tokens) < is_token.sum())[:, None]
+        results = []
+        for backend in (Backend.NATIVE, Backend.XLA):
+            context = kernels_of(backend).attention(tf.constant(EXAMPLE_IDS), tokens, HEADS, RATE)(projected, key)
+            (gradient,) = tf.gradients(context, projected, tf.constant(upstream, tf.float32))
+            results.append([value[: is_token.sum()] for value in (context, gradient)])
+        for mine, judge in zip(*session.run(results)):
+            np.testing.assert_allclose(mine, judge, rtol=1e-4, atol=1e-5)
 
 
 def test_any_number_of_threads_gives_the_same_bits() -> None:
