@@ -30,7 +30,7 @@ class Dropout:
         self._num_places = 0
 
     def bits(self, shape: tf.Tensor) -> tf.Tensor:
-        """What `keep` makes a mask of this shape from: a key, [2] uint32, or words, uint16 of the shape."""
+        """What `drop` makes a mask of this shape from: a key, [2] uint32, or words, uint16 of the shape."""
         place, self._num_places = self._num_places, self._num_places + 1
         seed = tf.stack([tf.constant((self._fixed + place) % 2**63, tf.int64), self._moving])
         if self._hashed:

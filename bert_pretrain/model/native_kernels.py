@@ -38,20 +38,9 @@ class NativeKernels:
         return kernel(inputs)
 
     def layer_norm(self, inputs: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
-        return self._norm(inputs, None, gamma, beta, None, 0.0)
+        return self.add_and_norm(inputs, None, gamma, beta, None, 0.0)
 
     def add_and_norm(
-        self,
-        inputs: tf.Tensor,
-        residual: tf.Tensor,
-        gamma: tf.Tensor,
-        beta: tf.Tensor,
-        bits: Optional[tf.Tensor],
-        rate: float,
-    ) -> tf.Tensor:
-        return self._norm(inputs, residual, gamma, beta, bits, rate)
-
-    def _norm(
         self,
         inputs: tf.Tensor,
         residual: Optional[tf.Tensor],
