@@ -1,9 +1,7 @@
 // Residual, dropout and layer norm in one pass, and their gradient in another.
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <vector>
 
 #include "Eigen/Core"
 #include "mask.h"
@@ -21,17 +19,16 @@ using ::tensorflow::OpKernelContext;
 using ::tensorflow::Tensor;
 using ::tensorflow::TensorShape;
 
-constexpr int64_t kTokens = 32;  // of a unit of work
+constexpr int64_t kTokens = 32;  // of a block
 
 using View = Eigen::Map<Eigen::ArrayXf>;
 using ConstView = Eigen::Map<const Eigen::ArrayXf>;
 
-// work(token) for every token of a unit, with the unit's number.
+// work(token, block) for every token.
 template <typename Work>
 void ForEachToken(OpKernelContext* context, int64_t num_tokens, const Work& work) {
-  ForEachUnit(context, (num_tokens + kTokens - 1) / kTokens, [&](int64_t unit) {
-    const int64_t last = std::min(num_tokens, (unit + 1) * kTokens);
-    for (int64_t token = unit * kTokens; token < last; ++token) work(token, unit);
+  ForEachBlock(context, num_tokens, kTokens, [&](int64_t first, int64_t count, int64_t block) {
+    for (int64_t token = first; token < first + count; ++token) work(token, block);
   });
 }
 
@@ -87,10 +84,9 @@ class AddNormGradient : public OpKernel {
     OP_REQUIRES_OK(context, context->allocate_output(2, TensorShape({hidden}), &to_gamma));
     OP_REQUIRES_OK(context, context->allocate_output(3, TensorShape({hidden}), &to_beta));
     const ConstView gamma(context->input(2).flat<float>().data(), hidden);
-    // Each unit adds its tokens up; the units' sums are added in their order, whichever thread made them.
-    const int64_t num_units = (num_tokens + kTokens - 1) / kTokens;
-    Eigen::ArrayXXf gammas = Eigen::ArrayXXf::Zero(hidden, num_units), betas = gammas;
-    ForEachToken(context, num_tokens, [&](int64_t token, int64_t unit) {
+    // Each block adds its tokens up; the blocks' sums are added in their order, whichever thread made them.
+    Eigen::ArrayXXf gammas = Eigen::ArrayXXf::Zero(hidden, NumBlocks(num_tokens, kTokens)), betas = gammas;
+    ForEachToken(context, num_tokens, [&](int64_t token, int64_t block) {
       const int64_t start = token * hidden;
       const ConstView sum(total.flat<float>().data() + start, hidden);
       const ConstView given(upstream.flat<float>().data() + start, hidden);
@@ -98,8 +94,8 @@ class AddNormGradient : public OpKernel {
       View normal(to_inputs->flat<float>().data() + start, hidden);  // until what belongs there is known
       const float mean = moments.matrix<float>()(token, 0), deviation = moments.matrix<float>()(token, 1);
       normal = (sum - mean) * deviation;
-      betas.col(unit) += given;
-      gammas.col(unit) += given * normal;
+      betas.col(block) += given;
+      gammas.col(block) += given * normal;
       const float average = (given * gamma).mean(), along = (given * gamma * normal).mean();
       result = deviation * (given * gamma - average - normal * along);
       mask.Apply(static_cast<uint32_t>(start), hidden, result.data(), normal.data());

@@ -112,12 +112,12 @@ class Lamb : public Rule {
   void Move(OpKernelContext* context, const Arrays& arrays, float gradient_scale, float learning_rate) override {
     const auto corrections = context->input(6).vec<float>();
     const float one = 1.0f / corrections(0), two = 1.0f / corrections(1);
-    std::vector<Squares> squares(NumBlocks(arrays.size));
-    ForEachBlock(context, arrays.size, [&](int64_t start, int64_t count, int64_t block) {
+    std::vector<Squares> squares(NumBlocks(arrays.size, kBlock));
+    ForEachBlock(context, arrays.size, kBlock, [&](int64_t start, int64_t count, int64_t block) {
       squares[block] = MoveMoments(arrays, start, count, gradient_scale, one, two);
     });
     const float rate = adapts_ ? learning_rate * TrustRatio(squares) : learning_rate;
-    ForEachBlock(context, arrays.size, [&](int64_t start, int64_t count, int64_t) {
+    ForEachBlock(context, arrays.size, kBlock, [&](int64_t start, int64_t count, int64_t) {
       MoveWeight(arrays, start, count, rate, one, two);
     });
   }
@@ -182,7 +182,7 @@ class Adamw : public Rule {
 
  private:
   void Move(OpKernelContext* context, const Arrays& arrays, float gradient_scale, float learning_rate) override {
-    ForEachBlock(context, arrays.size, [&](int64_t start, int64_t count, int64_t) {
+    ForEachBlock(context, arrays.size, kBlock, [&](int64_t start, int64_t count, int64_t) {
       float* __restrict weight = arrays.weight + start;
       float* __restrict first = arrays.first + start;
       float* __restrict second = arrays.second + start;

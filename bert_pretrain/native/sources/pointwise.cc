@@ -33,7 +33,7 @@ class Gelu : public OpKernel {
     OP_REQUIRES_OK(context, context->allocate_output(0, context->input(0).shape(), &output));
     const float* inputs = context->input(0).flat<float>().data();
     float* outputs = output->flat<float>().data();
-    ForEachBlock(context, output->NumElements(), [&](int64_t start, int64_t count, int64_t) {
+    ForEachBlock(context, output->NumElements(), kBlock, [&](int64_t start, int64_t count, int64_t) {
       const ConstView x(inputs + start, count);
       View(outputs + start, count) = 0.5f * x * (1.0f + (kScale * x * (1.0f + kCubic * x * x)).tanh());
     });
@@ -49,7 +49,7 @@ class GeluGradient : public OpKernel {
     OP_REQUIRES_OK(context, context->allocate_output(0, context->input(0).shape(), &output));
     const float *inputs = context->input(0).flat<float>().data(), *upstream = context->input(1).flat<float>().data();
     float* gradient = output->flat<float>().data();
-    ForEachBlock(context, output->NumElements(), [&](int64_t start, int64_t count, int64_t) {
+    ForEachBlock(context, output->NumElements(), kBlock, [&](int64_t start, int64_t count, int64_t) {
       for (int64_t i = start; i < start + count; i += kPart) {
         Part(inputs + i, upstream + i, std::min(kPart, start + count - i), gradient + i);
       }
@@ -79,7 +79,7 @@ class Dropout : public OpKernel {
     const Mask mask(context->input(1), dropped_);
     const float* inputs = context->input(0).flat<float>().data();
     float* outputs = output->flat<float>().data();
-    ForEachBlock(context, output->NumElements(), [&](int64_t start, int64_t count, int64_t) {
+    ForEachBlock(context, output->NumElements(), kBlock, [&](int64_t start, int64_t count, int64_t) {
       mask.Apply(static_cast<uint32_t>(start), count, inputs + start, outputs + start);
     });
   }

@@ -25,13 +25,13 @@ inline void ForEachUnit(tensorflow::OpKernelContext* context, int64_t num_units,
 
 constexpr int64_t kBlock = 16384;  // elements: a block of each of four arrays fits a core's cache
 
-inline int64_t NumBlocks(int64_t size) { return (size + kBlock - 1) / kBlock; }
+inline int64_t NumBlocks(int64_t size, int64_t block_size) { return (size + block_size - 1) / block_size; }
 
-// The same for arrays of `size` elements, a block at a time: work(first element, number of elements, block).
+// The same for `size` things, a block of them at a time: work(first, how many, number of the block).
 template <typename Work>
-void ForEachBlock(tensorflow::OpKernelContext* context, int64_t size, const Work& work) {
-  ForEachUnit(context, NumBlocks(size), [&](int64_t block) {
-    work(block * kBlock, std::min(kBlock, size - block * kBlock), block);
+void ForEachBlock(tensorflow::OpKernelContext* context, int64_t size, int64_t block_size, const Work& work) {
+  ForEachUnit(context, NumBlocks(size, block_size), [&](int64_t block) {
+    work(block * block_size, std::min(block_size, size - block * block_size), block);
   });
 }
 
