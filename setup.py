@@ -44,7 +44,7 @@ setup(
     # named bert_pretrain in the current directory, and a clone is such a folder.
     package_dir={"": "."},
     packages=find_packages(include=["bert_pretrain", "bert_pretrain.*"]),
-    package_data={"bert_pretrain.native": ["sources/*"]},
+    package_data={"bert_pretrain.kernels.native": ["sources/*"]},
     python_requires=">=3.9,<3.12",
     install_requires=["absl-py", "crc32c", "numpy<2", "tensorflow-estimator==2.15.0", "tokenizers", "tqdm"],
     extras_require=EXTRAS,

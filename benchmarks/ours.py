@@ -11,15 +11,15 @@ import tensorflow as tf
 
 from benchmarks.settings import Settings
 from benchmarks.worker import Step, serve, timed
-from bert_pretrain.config.backend import Backend
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.training import Config, DataConfig, DeviceConfig, OptimConfig, RunConfig
 from bert_pretrain.data.input_fn import EvaluationInput, Lengths, Source, TrainingInput
 from bert_pretrain.data.schema import Batch
 from bert_pretrain.data.shards import ShardIndex
 from bert_pretrain.data.validation import Limits
+from bert_pretrain.kernels.backend import Backend
+from bert_pretrain.kernels.protocol import kernels_of
 from bert_pretrain.model import variables
-from bert_pretrain.model.kernels import kernels_of
 from bert_pretrain.train import device, network, update, utilization
 from bert_pretrain.train.job import Job
 from bert_pretrain.world import World

@@ -19,13 +19,13 @@ import tensorflow as tf
 
 from benchmarks import inputs
 from benchmarks.peers import google_optimizers
-from bert_pretrain.config.backend import Backend
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.training import DeviceConfig, OptimConfig
 from bert_pretrain.data import packing, schema
 from bert_pretrain.data.input_fn import Lengths, Source, TrainingInput
 from bert_pretrain.data.shards import ShardIndex
 from bert_pretrain.data.validation import Limits
+from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.model import variables
 from bert_pretrain.optim.lamb import Lamb
 from bert_pretrain.train import device

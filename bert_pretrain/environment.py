@@ -77,7 +77,7 @@ def plan(extras: Sequence[str], facts: Facts) -> list[Step]:
     ]
     if facts.device == "cpu":
         # Does without where there is no compiler; runs say so.
-        native = [facts.python, "-m", "bert_pretrain.native"]
+        native = [facts.python, "-m", "bert_pretrain.kernels.native"]
         steps.append(Step("Compiling the kernels for this CPU (about half a minute)", native))
     if "interop" in extras:
         steps.append(Step("Installing PyTorch and transformers (about 2 minutes)", [*package, project("interop")]))

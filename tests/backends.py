@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bert_pretrain import native
-from bert_pretrain.config.backend import Backend
+from bert_pretrain.kernels import native
+from bert_pretrain.kernels.backend import Backend
 
 
 def best() -> Backend:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bert_pretrain.config.backend import Backend
+from bert_pretrain.kernels.backend import Backend
 from tests import backends
 
 

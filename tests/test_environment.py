@@ -30,12 +30,12 @@ def test_one_card_needs_neither_horovod_nor_a_compiler():
     steps = environment.plan([], FRESH)
     assert _pip_arguments(steps) == [["setuptools", "wheel"], ["--editable", f"{ROOT}[cpu]"]]
     assert "tensorflow" in steps[-2].command[-1]
-    assert steps[-1].command[-2:] == ["-m", "bert_pretrain.native"]
+    assert steps[-1].command[-2:] == ["-m", "bert_pretrain.kernels.native"]
 
 
 def test_an_environment_for_cards_compiles_no_kernels_for_cpus():
     for device in ("gpu", None):
-        assert "bert_pretrain.native" not in environment.plan([], FRESH._replace(device=device))[-1].command
+        assert "bert_pretrain.kernels.native" not in environment.plan([], FRESH._replace(device=device))[-1].command
 
 
 def test_small_extras_come_with_the_package_and_pytorch_after_it():

@@ -12,11 +12,11 @@ from typing import Callable, NamedTuple, Optional
 import tensorflow as tf
 
 from bert_pretrain.config.model import ModelConfig
-from bert_pretrain.model.dropout import Dropout
-from bert_pretrain.model.kernels import Kernels
+from bert_pretrain.kernels.dropout import Dropout
+from bert_pretrain.kernels.protocol import Kernels
+from bert_pretrain.kernels.unpadding import Tokens, computed
 from bert_pretrain.model.layers import Weights, dense, fused_dense, layer_norm
 from bert_pretrain.model.recompute import recomputed
-from bert_pretrain.model.tokens import Tokens, computed
 
 
 class Rows(NamedTuple):

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from bert_pretrain.kernels.graph_kernels import GraphKernels
 from bert_pretrain.model.encoder import Sequence
-from bert_pretrain.model.graph_kernels import GraphKernels
 from bert_pretrain.model.layers import Weights, dense, layer_norm
 
 # Little work, and none for XLA: the number of masked tokens differs from update to update, and it would start anew.

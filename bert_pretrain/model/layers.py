@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
-from bert_pretrain.model.kernels import Kernels
+from bert_pretrain.kernels.protocol import Kernels
 
 Weights = Mapping[str, tf.Tensor]
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from bert_pretrain.config.backend import Backend
 from bert_pretrain.config.training import OptimConfig
-from bert_pretrain.optim.compiled import runner
+from bert_pretrain.kernels.backend import Backend
+from bert_pretrain.kernels.native_update import in_place
+from bert_pretrain.kernels.xla import runner
 from bert_pretrain.optim.decay import is_exempt
-from bert_pretrain.optim.in_place import in_place
 
 
 class Lamb:

@@ -15,8 +15,8 @@ from typing import Callable, NamedTuple, Protocol
 
 import tensorflow as tf
 
-from bert_pretrain.config.backend import Backend
 from bert_pretrain.config.training import OptimConfig
+from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.optim.adamw import Adamw
 from bert_pretrain.optim.lamb import Lamb
 from bert_pretrain.optim.loss_scale import LossScale

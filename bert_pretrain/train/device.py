@@ -7,9 +7,9 @@ from typing import NamedTuple, Optional
 
 import tensorflow as tf
 
-from bert_pretrain import native
-from bert_pretrain.config.backend import Backend
 from bert_pretrain.config.training import DeviceConfig
+from bert_pretrain.kernels import native
+from bert_pretrain.kernels.backend import Backend
 
 
 class Device(NamedTuple):

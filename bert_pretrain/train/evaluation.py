@@ -13,10 +13,10 @@ from typing import NamedTuple, Optional
 import numpy as np
 import tensorflow as tf
 
-from bert_pretrain.config.backend import Backend
 from bert_pretrain.data.input_fn import EvaluationInput
 from bert_pretrain.data.schema import Batch
-from bert_pretrain.model.kernels import kernels_of
+from bert_pretrain.kernels.backend import Backend
+from bert_pretrain.kernels.protocol import kernels_of
 from bert_pretrain.train import network
 from bert_pretrain.train.job import Job
 from bert_pretrain.train.metrics import ratio, summarize

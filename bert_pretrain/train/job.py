@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from bert_pretrain.config.backend import Backend
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.training import Config
+from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.world import World
 
 

@@ -8,9 +8,9 @@ import tensorflow as tf
 
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.data.schema import Batch
+from bert_pretrain.kernels.dropout import Dropout
+from bert_pretrain.kernels.protocol import Kernels
 from bert_pretrain.model import encoder, heads, losses
-from bert_pretrain.model.dropout import Dropout
-from bert_pretrain.model.kernels import Kernels
 from bert_pretrain.model.layers import Weights
 
 

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from bert_pretrain.config.backend import Backend
 from bert_pretrain.data.schema import Batch
-from bert_pretrain.model.dropout import Dropout
-from bert_pretrain.model.kernels import kernels_of
+from bert_pretrain.kernels.backend import Backend
+from bert_pretrain.kernels.dropout import Dropout
+from bert_pretrain.kernels.protocol import kernels_of
 from bert_pretrain.model.layers import Weights
 from bert_pretrain.optim import schedule, train_op
 from bert_pretrain.optim.loss_scale import LossScale

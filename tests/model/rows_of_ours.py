@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from bert_pretrain.config.backend import Backend
 from bert_pretrain.config.model import ModelConfig
+from bert_pretrain.kernels.backend import Backend
+from bert_pretrain.kernels.protocol import kernels_of
 from bert_pretrain.model import encoder, heads, losses
-from bert_pretrain.model.kernels import kernels_of
 from tests.judges.random_examples import RowBatch
 
 

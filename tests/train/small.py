@@ -8,7 +8,7 @@ import numpy as np
 
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.data.schema import Examples, encode
-from bert_pretrain.data.writer import write_shard
+from bert_pretrain.data.tfrecord import write_shard
 
 MODEL = ModelConfig(
     vocab_size=97,

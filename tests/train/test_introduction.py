@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from bert_pretrain.config.backend import Backend
+from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.train import introduction
 from bert_pretrain.train.device import Device
 from bert_pretrain.train.job import Job

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_pretrain.config.backend import Backend
 from bert_pretrain.config.training import Config, DataConfig, DeviceConfig, OptimConfig, RunConfig
 from bert_pretrain.data.packing import lay_out
 from bert_pretrain.data.schema import Batch, Examples
+from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.model import variables
 from bert_pretrain.train import update
 from bert_pretrain.train.job import Job

@@ -6,10 +6,10 @@ from typing import Callable, Optional, Protocol
 
 import tensorflow as tf
 
-from bert_pretrain.config.backend import Backend
-from bert_pretrain.model.graph_kernels import GraphKernels
-from bert_pretrain.model.native_kernels import NativeKernels
-from bert_pretrain.model.tokens import Tokens
+from bert_pretrain.kernels.backend import Backend
+from bert_pretrain.kernels.graph_kernels import GraphKernels
+from bert_pretrain.kernels.native_kernels import NativeKernels
+from bert_pretrain.kernels.unpadding import Tokens
 
 
 class Kernels(Protocol):

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from bert_pretrain import native
-from bert_pretrain.config.backend import Backend
 from bert_pretrain.config.training import DeviceConfig
-from bert_pretrain.native import build
+from bert_pretrain.kernels import native
+from bert_pretrain.kernels.backend import Backend
+from bert_pretrain.kernels.native import build
 from bert_pretrain.train import device
 
 

@@ -10,4 +10,4 @@ class Backend(enum.Enum):
 
     PLAIN = "plain"  # TensorFlow's own operations
     XLA = "xla"  # compiled by XLA, for each shape anew
-    NATIVE = "native"  # C++ compiled for this CPU (bert_pretrain/native); float32 only
+    NATIVE = "native"  # C++ compiled for this CPU (bert_pretrain/kernels/native); float32 only

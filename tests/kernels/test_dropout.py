@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_pretrain.model.dropout import Dropout, drop
+from bert_pretrain.kernels.dropout import Dropout, drop
 
 SIZE = 200_000
 

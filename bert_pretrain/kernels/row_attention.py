@@ -10,8 +10,8 @@ from typing import Callable, Optional
 
 import tensorflow as tf
 
-from bert_pretrain.model.dropout import drop
-from bert_pretrain.model.tokens import Tokens
+from bert_pretrain.kernels.dropout import drop
+from bert_pretrain.kernels.unpadding import Tokens
 
 _MASKED_SCORE = -10000.0  # added to the scores of what a token must not see (facts 3.5)
 

@@ -1,8 +1,8 @@
-"""`python -m bert_pretrain.native`: compiles the operations for this machine, so that the first run need not."""
+"""python -m bert_pretrain.kernels.native: compiles the operations for this machine before the first run."""
 
 import sys
 
-from bert_pretrain.native.build import UnavailableError, library
+from bert_pretrain.kernels.native.build import UnavailableError, library
 
 if __name__ == "__main__":
     try:

@@ -14,9 +14,9 @@ from typing import Callable, Optional
 import tensorflow as tf
 
 from bert_pretrain.config.model import LAYER_NORM_EPSILON
-from bert_pretrain.model.dropout import drop
-from bert_pretrain.model.row_attention import RowAttention
-from bert_pretrain.model.tokens import Tokens
+from bert_pretrain.kernels.dropout import drop
+from bert_pretrain.kernels.row_attention import RowAttention
+from bert_pretrain.kernels.unpadding import Tokens
 
 _GELU_SCALE, _GELU_CUBIC = math.sqrt(2.0 / math.pi), 0.044715
 

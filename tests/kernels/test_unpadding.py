@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_pretrain.model import tokens
+from bert_pretrain.kernels import unpadding
 
 WIDTH = 2
 
@@ -14,7 +14,7 @@ WIDTH = 2
 def moved(example_ids: np.ndarray) -> tuple[np.ndarray, ...]:
     """slots, numbers, rows made of the tokens' own numbers, and the gradients of both moves."""
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        found = tokens.computed(tf.constant(example_ids))
+        found = unpadding.computed(tf.constant(example_ids))
         count = tf.size(found.slots)
         values = tf.random.stateless_uniform([count, WIDTH], [1, 2])
         rows = found.to_rows(values)

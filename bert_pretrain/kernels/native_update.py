@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from bert_pretrain import native
+from bert_pretrain.kernels import native
 
 
 def in_place(

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_pretrain.config.backend import Backend
-from bert_pretrain.model import dropout as dropouts
-from bert_pretrain.model.dropout import Dropout
-from bert_pretrain.model.kernels import kernels_of
-from bert_pretrain.model.tokens import computed
+from bert_pretrain.kernels import dropout as dropouts
+from bert_pretrain.kernels.backend import Backend
+from bert_pretrain.kernels.dropout import Dropout
+from bert_pretrain.kernels.protocol import kernels_of
+from bert_pretrain.kernels.unpadding import computed
 
 RATE = 0.3
 T, H = 12, 16

@@ -1,4 +1,4 @@
-"""The kernels as operations in C++, for CPUs (bert_pretrain/native)."""
+"""The kernels as operations in C++, for CPUs (bert_pretrain/kernels/native)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any, Callable, Optional
 
 import tensorflow as tf
 
-from bert_pretrain import native
 from bert_pretrain.config.model import LAYER_NORM_EPSILON
-from bert_pretrain.model.dropout import HASHES, num_dropped
-from bert_pretrain.model.tokens import Tokens
+from bert_pretrain.kernels import native
+from bert_pretrain.kernels.dropout import HASHES, num_dropped
+from bert_pretrain.kernels.unpadding import Tokens
 
 
 class NativeKernels:

@@ -1,4 +1,4 @@
-// Dropout masks that are never in memory, bit for bit those of bert_pretrain/model/dropout.py.
+// Dropout masks that are never in memory, bit for bit those of bert_pretrain/kernels/dropout.py.
 
 #ifndef BERT_PRETRAIN_MASK_H_
 #define BERT_PRETRAIN_MASK_H_

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_pretrain.config.backend import Backend
 from bert_pretrain.config.training import OptimConfig
-from bert_pretrain.model.kernels import kernels_of
-from bert_pretrain.model.tokens import computed
+from bert_pretrain.kernels.backend import Backend
+from bert_pretrain.kernels.protocol import kernels_of
+from bert_pretrain.kernels.unpadding import computed
 from bert_pretrain.optim.adamw import Adamw
 from bert_pretrain.optim.lamb import Lamb
 from tests import backends

@@ -3,6 +3,6 @@
 sources/ holds them, build.py compiles them for the machine at hand, and library() is the way in.
 """
 
-from bert_pretrain.native.build import UnavailableError, library
+from bert_pretrain.kernels.native.build import UnavailableError, library
 
 __all__ = ["UnavailableError", "library"]
