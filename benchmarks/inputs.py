@@ -10,7 +10,7 @@ import numpy as np
 
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.data import schema
-from bert_pretrain.data.writer import write_shard
+from bert_pretrain.data.tfrecord import write_shard
 from bert_pretrain.model import variables
 
 HISTOGRAM = pathlib.Path(__file__).parents[1] / "tests" / "golden" / "wiki512_length_histogram.json"

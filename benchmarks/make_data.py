@@ -43,7 +43,8 @@ if kind == "google":
     for line in lines:
         tokenizer.convert_tokens_to_ids(tokenizer.tokenize(line))
 else:
-    from bert_pretrain.data.wordpiece import LineTokenizer, load_vocabulary
+    from bert_pretrain.data.vocab import load_vocabulary
+    from bert_pretrain.make_data.tokenization import LineTokenizer
     tokenizer = LineTokenizer(load_vocabulary(vocab_file), lower_case=True)
     start = time.perf_counter()
     for first in range(0, len(lines), 20_000):
@@ -98,7 +99,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def prepare(arguments: argparse.Namespace, folder: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
     """The text, cut to its size between documents, and the vocabulary."""
-    from bert_pretrain.data import corpus, demo_text, wordpiece
+    from bert_pretrain.data import vocab
+    from bert_pretrain.make_data import corpus, demo_text, train_vocab
 
     if arguments.text:
         documents = list(corpus.read_documents([corpus.whole(str(arguments.text))]))
@@ -110,7 +112,7 @@ def prepare(arguments: argparse.Namespace, folder: pathlib.Path) -> tuple[pathli
     if arguments.vocab_file:
         return text, arguments.vocab_file
     lines = (line for document in kept for line in document)
-    wordpiece.write_vocabulary(str(folder / "vocab.txt"), wordpiece.train_vocabulary(lines, 30_522, lower_case=True))
+    vocab.write_vocabulary(str(folder / "vocab.txt"), train_vocab.train_vocabulary(lines, 30_522, lower_case=True))
     return text, folder / "vocab.txt"
 
 

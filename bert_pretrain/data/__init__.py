@@ -1,1 +1,1 @@
-"""From text to the rows of one update: corpus, shards, order, packing."""
+"""Shards -> the batch of one update: records by offset, their order, packing, the input pipeline."""

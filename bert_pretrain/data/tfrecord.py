@@ -1,4 +1,4 @@
-"""TFRecord framing: what surrounds each record in a shard.
+"""TFRecord files: what surrounds each record in a shard, and writing one.
 
 On disk a record is: uint64 length, uint32 masked CRC-32C of those eight bytes, the data, uint32 masked CRC-32C of the
 data; all little-endian (https://www.tensorflow.org/tutorials/load_data/tfrecord).
@@ -6,7 +6,10 @@ data; all little-endian (https://www.tensorflow.org/tutorials/load_data/tfrecord
 
 from __future__ import annotations
 
+import contextlib
+import os
 import struct
+from collections.abc import Iterable
 from typing import Any
 
 from crc32c import crc32c
@@ -33,3 +36,20 @@ def header(length: int) -> bytes:
 def frame(record: bytes) -> bytes:
     """A record as it stands in a shard."""
     return header(len(record)) + record + FOOTER.pack(masked(crc32c(record)))
+
+
+def write_shard(path: str, records: Iterable[bytes]) -> int:
+    """Writes a TFRecord file and returns its number of records; it appears under its name only when complete."""
+    partial = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{os.getpid()}")  # hidden: never a shard
+    num_records = 0
+    try:
+        with open(partial, "wb", buffering=1 << 20) as file:
+            for record in records:
+                file.write(frame(record))
+                num_records += 1
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(partial)
+        raise
+    return num_records

@@ -9,8 +9,8 @@ from bert_pretrain.data import input_fn, schema
 from bert_pretrain.data.input_fn import EvaluationInput, Lengths, Source, TrainingInput, explain
 from bert_pretrain.data.packing import lay_out
 from bert_pretrain.data.schema import Batch
+from bert_pretrain.data.tfrecord import write_shard
 from bert_pretrain.data.validation import Limits
-from bert_pretrain.data.writer import write_shard
 
 SEQ_LENGTH, MAX_PREDICTIONS = 16, 3
 LIMITS = Limits(vocab_size=200_000, type_vocab_size=2)

@@ -3,7 +3,7 @@ import pytest
 from bert_pretrain.data import manifest
 from bert_pretrain.data.manifest import Manifest
 from bert_pretrain.data.shards import ShardIndex
-from bert_pretrain.data.writer import write_shard
+from bert_pretrain.data.tfrecord import write_shard
 
 
 @pytest.fixture

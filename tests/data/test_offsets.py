@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bert_pretrain.data import offsets, tfrecord
-from bert_pretrain.data.writer import write_shard
+from bert_pretrain.data.tfrecord import write_shard
 
 RECORDS = [b"first", b"", b"third record"]
 TABLE = [0, 21, 37, 65]

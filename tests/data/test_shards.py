@@ -9,7 +9,7 @@ import tensorflow as tf
 from bert_pretrain.data import shards
 from bert_pretrain.data.order import Blocks
 from bert_pretrain.data.shards import Location, ShardIndex, find_shards
-from bert_pretrain.data.writer import write_shard
+from bert_pretrain.data.tfrecord import write_shard
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bert_pretrain.data.schema import encode
-from bert_pretrain.data.writer import write_shard
+from bert_pretrain.data.tfrecord import write_shard
 from tests.e2e import runs
 from tests.train.small import MODEL, random_examples, write_shards
 

@@ -1,0 +1,1 @@
+"""Shards -> report and manifest.json."""

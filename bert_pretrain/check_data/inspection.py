@@ -1,0 +1,200 @@
+"""What one shard holds: framing and CRCs of every record, the contents of all of them or of a sample."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from typing import NamedTuple, Optional
+
+import numpy as np
+import tensorflow as tf
+from crc32c import crc32c
+
+from bert_pretrain.data import offsets, schema, tfrecord
+from bert_pretrain.data.schema import Examples
+from bert_pretrain.worker_pool import Report
+
+_RECORDS_AT_ONCE = 1000
+_CRC_MASK_DELTA = 0xA282EAD8
+_MAX_FAULTS = 3  # named in each shard
+
+
+class Expectation(NamedTuple):
+    """What is known of the records beforehand."""
+
+    seq_length: int
+    max_predictions: int
+    vocab_size: Optional[int]
+    cls_id: Optional[int]
+    sep_id: Optional[int]
+
+
+class ShardTask(NamedTuple):
+    """A shard to look at."""
+
+    path: str
+    expectation: Expectation
+    sample_size: int  # records to parse; 0: all
+
+
+class Contents(NamedTuple):
+    """Sums over parsed records."""
+
+    num_parsed: int = 0
+    length_counts: Optional[np.ndarray] = None  # [S+1]
+    num_random_next: int = 0
+    num_masked: int = 0
+    num_kept: int = 0  # masked tokens that still stand there
+    standing_counts: Optional[Counter] = None  # tokens that stand in place of the others
+    max_id: int = -1
+
+
+class ShardFacts(NamedTuple):
+    """What was found in a shard."""
+
+    path: str
+    num_bytes: int
+    num_records: int
+    record_hashes: np.ndarray  # [N] uint64
+    contents: Contents
+    faults: list[str]
+
+
+def inspect(task: ShardTask, report: Report) -> ShardFacts:
+    """Reads a shard from end to end; faults are described, never raised."""
+    try:
+        table = offsets.scan(task.path)
+    except (ValueError, OSError) as error:
+        return ShardFacts(task.path, 0, 0, np.zeros(0, np.uint64), Contents(), [str(error)])
+    num_records = len(table) - 1
+    hashes, faults = _hash_records(task.path, table, report)
+    contents = Contents()
+    if not faults and num_records:
+        contents, faults = _parse_records(task, table)
+    return ShardFacts(task.path, int(table[-1]), num_records, hashes, contents, faults)
+
+
+def _hash_records(path: str, table: np.ndarray, report: Report) -> tuple[np.ndarray, list[str]]:
+    """A 64-bit hash of each record, from two CRCs; faults where the stored CRC is another one."""
+    bounds = table.tolist()
+    hashes = np.zeros(len(bounds) - 1, np.uint64)
+    faults: list[str] = []
+    with open(path, "rb") as file:
+        for number, (begin, end) in enumerate(zip(bounds, bounds[1:])):
+            frame = file.read(end - begin)
+            content = frame[tfrecord.HEADER.size : -tfrecord.FOOTER.size]
+            crc = crc32c(content)
+            masked = ((crc >> 15 | crc << 17) + _CRC_MASK_DELTA) & 0xFFFFFFFF
+            if frame[-tfrecord.FOOTER.size :] != tfrecord.FOOTER.pack(masked):
+                faults.append(f"{path}:{begin}: record {number} is damaged; {offsets.COPY_AGAIN}")
+                if len(faults) == _MAX_FAULTS:
+                    break
+            hashes[number] = crc << 32 | zlib.crc32(content)
+            if number % _RECORDS_AT_ONCE == 0:
+                report(min(_RECORDS_AT_ONCE, len(hashes) - number) / len(hashes))
+    return hashes, faults
+
+
+def _parse_records(task: ShardTask, table: np.ndarray) -> tuple[Contents, list[str]]:
+    num_records = len(table) - 1
+    size = min(task.sample_size or num_records, num_records)
+    chosen = np.arange(size) * num_records // size
+    total, faults = Contents(length_counts=np.zeros(task.expectation.seq_length + 1, np.int64)), []
+    for start in range(0, size, _RECORDS_AT_ONCE):
+        numbers = chosen[start : start + _RECORDS_AT_ONCE]
+        records = _read(task.path, table, numbers)
+        names = [f"{task.path}:{table[number]}" for number in numbers.tolist()]
+        examples = _parse(records, names, task.expectation, faults)
+        if examples is None:
+            break
+        total = _add(total, examples)
+        faults += _faults(examples, names, task.expectation)[: _MAX_FAULTS - len(faults)]
+        if len(faults) >= _MAX_FAULTS:
+            break
+    return total, faults
+
+
+def _read(path: str, table: np.ndarray, numbers: np.ndarray) -> list[bytes]:
+    records = []
+    with open(path, "rb") as file:
+        for number in numbers.tolist():
+            file.seek(table[number] + tfrecord.HEADER.size)
+            records.append(file.read(int(table[number + 1] - table[number]) - tfrecord.FRAME_SIZE))
+    return records
+
+
+def _parse(records: list[bytes], names: list[str], expectation: Expectation, faults: list[str]) -> Optional[Examples]:
+    """Parsed records, or None and the reason among the faults."""
+    lengths = expectation.seq_length, expectation.max_predictions
+    try:
+        parsed = schema.parse(tf.constant(records), tf.constant(names), *lengths)
+        return Examples(*(column.numpy() for column in parsed))
+    except tf.errors.InvalidArgumentError:
+        faults.append(next(fault for record, name in zip(records, names) if (fault := _explain(record, name, lengths))))
+        return None
+
+
+def _explain(record: bytes, name: str, expected: tuple[int, int]) -> Optional[str]:
+    try:
+        found = schema.record_lengths(record, name)
+    except ValueError as error:
+        return str(error)
+    if found != expected:
+        return (
+            f"{name}: {found[0]} tokens and {found[1]} slots for masked ones, where {expected[0]} and {expected[1]} "
+            f"are expected; all shards must be made with the same flags"
+        )
+    return None
+
+
+def _add(total: Contents, examples: Examples) -> Contents:
+    slots = examples.masked_lm_weights > 0
+    positions = np.clip(examples.masked_lm_positions, 0, examples.input_ids.shape[1] - 1)
+    standing = np.take_along_axis(examples.input_ids, positions, axis=1)[slots]
+    kept = standing == examples.masked_lm_ids[slots]
+    lengths = np.count_nonzero(examples.input_mask, axis=1)
+    return Contents(
+        total.num_parsed + len(lengths),
+        total.length_counts + np.bincount(lengths, minlength=len(total.length_counts)),
+        total.num_random_next + int((examples.next_sentence_labels == 1).sum()),
+        total.num_masked + len(standing),
+        total.num_kept + int(kept.sum()),
+        (total.standing_counts or Counter()) + Counter(standing[~kept].tolist()),
+        max(total.max_id, int(examples.input_ids.max()), int(examples.masked_lm_ids.max())),
+    )
+
+
+def _faults(examples: Examples, names: list[str], expectation: Expectation) -> list[str]:
+    """A line for each kind of fault, naming the first record that has it."""
+    mask, ids, segments = examples.input_mask, examples.input_ids, examples.segment_ids
+    lengths = np.count_nonzero(mask, axis=1)
+    rows, column = np.arange(len(ids)), np.arange(ids.shape[1])
+    used = column < lengths[:, None]
+    slots = examples.masked_lm_weights > 0
+    positions = examples.masked_lm_positions
+    in_row = (positions >= 0) & (positions < lengths[:, None])
+    first_b = np.argmax(segments == 1, axis=1)
+    kinds = {
+        "input_mask is not ones and then zeros": (mask != used).any(axis=1) | (lengths < 3),
+        "segment_ids are not zeros and then ones": ((np.diff(segments, axis=1) < 0) & used[:, 1:]).any(axis=1)
+        | (used & (segments & ~1 != 0)).any(axis=1),
+        "a masked position lies outside of the tokens": (slots & ~in_row).any(axis=1),
+        "masked positions repeat or do not ascend": (
+            (np.diff(positions, axis=1) <= 0) & slots[:, 1:] & slots[:, :-1]
+        ).any(axis=1),
+        "nothing is masked": ~slots.any(axis=1),
+        "next_sentence_labels is neither 0 nor 1": (examples.next_sentence_labels & ~1) != 0,
+        "a negative id": (ids < 0).any(axis=1) | (examples.masked_lm_ids < 0).any(axis=1),
+    }
+    if expectation.vocab_size is not None:
+        too_large = (ids >= expectation.vocab_size).any(axis=1)
+        too_large |= (examples.masked_lm_ids >= expectation.vocab_size).any(axis=1)
+        kinds[f"an id is not below the vocabulary's {expectation.vocab_size} entries"] = too_large
+    if expectation.cls_id is not None:
+        last = np.maximum(lengths - 1, 0)
+        kinds["the first token is not [CLS]"] = ids[:, 0] != expectation.cls_id
+        kinds["the last token is not [SEP]"] = ids[rows, last] != expectation.sep_id
+        kinds["no [SEP] ends the first segment"] = ids[rows, np.maximum(first_b - 1, 0)] != expectation.sep_id
+        special = np.isin(examples.masked_lm_ids, [expectation.cls_id, expectation.sep_id]) & slots
+        kinds["[CLS] or [SEP] is masked"] = special.any(axis=1)
+    return [f"{names[int(np.argmax(bad))]}: {kind}" for kind, bad in kinds.items() if bad.any()]

@@ -1,0 +1,48 @@
+"""vocab.txt: the vocabulary, its special tokens, reading and writing it."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+class Vocabulary(NamedTuple):
+    """The entries of a vocab.txt in order; an entry's number is its token id."""
+
+    entries: tuple[str, ...]
+
+    def id(self, entry: str) -> int:
+        """The token id of an entry that is known to be there."""
+        return self.entries.index(entry)
+
+
+def load_vocabulary(path: str) -> Vocabulary:
+    """Reads a vocab.txt, one entry a line; like Google, a repeated entry does not count a second time."""
+    try:
+        with open(path, encoding="utf-8", newline="\n") as file:
+            entries = tuple(dict.fromkeys(line.replace("\r", "").strip() for line in file))
+    except OSError as error:
+        raise ValueError(f"--vocab_file: {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--vocab_file: {path} is not UTF-8: {error.reason} at byte {error.start}") from None
+    missing = [entry for entry in SPECIAL_TOKENS[1:] if entry not in entries]
+    if missing:
+        raise ValueError(
+            f"--vocab_file: {path} has no {', '.join(missing)} among its {len(entries)} entries; "
+            f"a BERT vocabulary holds {', '.join(SPECIAL_TOKENS)}, each on its own line"
+        )
+    return Vocabulary(entries)
+
+
+def write_vocabulary(path: str, vocabulary: Vocabulary) -> None:
+    """Writes Google's vocab.txt form, complete or not at all. ValueError where that is impossible."""
+    partial = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.partial")
+    try:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        with open(partial, "w", encoding="utf-8", newline="\n") as file:
+            file.writelines(f"{entry}\n" for entry in vocabulary.entries)
+        os.replace(partial, path)
+    except OSError as error:
+        raise ValueError(f"--vocab_file: {path} cannot be written ({error.strerror})") from None

@@ -1,0 +1,1 @@
+"""Text -> vocabulary -> shards. Importing it needs no TensorFlow."""

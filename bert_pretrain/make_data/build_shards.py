@@ -1,0 +1,214 @@
+"""From text files to shards: which text makes which shard, and the making of one."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import glob
+import os
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from bert_pretrain.config.make_data import ExampleConfig
+from bert_pretrain.data.tfrecord import write_shard
+from bert_pretrain.data.vocab import Vocabulary, load_vocabulary
+from bert_pretrain.make_data import corpus, provenance, serialization
+from bert_pretrain.make_data.google_exact import ExactExamples, ExactRule
+from bert_pretrain.make_data.instances import Instances, Pairs, assemble, draw_pairs
+from bert_pretrain.make_data.masking import Masking, MaskingRule, mask
+from bert_pretrain.make_data.tokenization import LineTokenizer
+from bert_pretrain.make_data.tokenized_text import TokenizedText, tokenize, tokenize_in_blocks
+from bert_pretrain.worker_pool import Report
+
+_TOKENS_AT_ONCE = 8_000_000
+_EXAMPLES_AT_ONCE = 2048
+_BYTES_PER_TOKEN = 4.5  # of English text, for progress only
+
+
+class Task(NamedTuple):
+    """Text that makes shards by itself, whatever happens to the rest."""
+
+    spans: tuple[corpus.Span, ...]
+    outputs: tuple[str, ...]  # more than one only in exact mode
+    vocab_file: str
+    config: ExampleConfig
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of text."""
+        return sum(span.end - span.start for span in self.spans)
+
+
+class Counts(NamedTuple):
+    """What a task read and wrote."""
+
+    documents: int
+    tokens: int
+    examples: int
+
+
+def find_text(patterns: str) -> list[corpus.Span]:
+    """The files that comma separated patterns name, in their order. ValueError for a pattern without a file."""
+    paths = []
+    for pattern in patterns.split(","):
+        found = sorted(path for path in glob.glob(os.path.expanduser(pattern.strip())) if not os.path.isdir(path))
+        if not found:
+            raise ValueError(f"--input_file: no file matches {pattern.strip()}")
+        paths += found
+    spans = [corpus.whole(path) for path in paths]
+    for span in spans:
+        _refuse_other_forms(span.path)
+    return spans
+
+
+def _refuse_other_forms(path: str) -> None:
+    with open(path, "rb") as file:
+        start = file.read(64).lstrip()
+    for mark, form in ((b'{"', "JSON"), (b"<doc ", "WikiExtractor's"), (b"<mediawiki", "a Wikipedia dump")):
+        if start.startswith(mark):
+            raise ValueError(
+                f"{path}: {form}, not one sentence a line; --make_text or scripts/make_data.sh turn it into that"
+            )
+
+
+def tasks_for_files(spans: list[corpus.Span], outputs: list[str], vocab_file: str, config: ExampleConfig) -> list[Task]:
+    """All text to `outputs`: in turn, as Google's script does it, or each its part of the text in fast mode."""
+    if config.mode == "exact":
+        return [Task(tuple(spans), tuple(outputs), vocab_file, config)]
+    parts = corpus.divide(spans, len(outputs))
+    return [Task(tuple(part), (output,), vocab_file, config) for part, output in zip(parts, outputs)]
+
+
+def tasks_for_directory(
+    spans: list[corpus.Span], directory: str, num_shards: int, vocab_file: str, config: ExampleConfig
+) -> list[Task]:
+    """`num_shards` shards, each of its part of the text; with 0, a shard for each text file."""
+    if num_shards:
+        parts = corpus.divide(spans, num_shards)
+        names = [f"part-{number:05d}-of-{num_shards:05d}" for number in range(num_shards)]
+    else:
+        parts = [[span] for span in spans]
+        names = [os.path.basename(span.path) for span in spans]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"--input_file: two files are called {name}, and both would become {name}.tfrecord")
+    outputs = [os.path.join(directory, f"{name}.tfrecord") for name in names]
+    return [Task(tuple(part), (output,), vocab_file, config) for part, output in zip(parts, outputs)]
+
+
+def unfinished(tasks: list[Task]) -> list[Task]:
+    """The tasks with an output that is still to be made. ValueError where an output is there, but another one."""
+    finished = [[provenance.is_finished(path, _origin(task)) for path in task.outputs] for task in tasks]
+    return [task for task, outputs in zip(tasks, finished) if not all(outputs)]
+
+
+def make(task: Task, report: Report) -> Counts:
+    """Makes the shards of a task; each appears under its name only when complete, and a side file with it."""
+    config = task.config
+    tokenizer = _tokenizer(task.vocab_file, config.do_lower_case)
+    try:
+        for output in task.outputs:
+            os.makedirs(os.path.dirname(output) or ".", exist_ok=True)
+            provenance.remove_partial(output)
+        return (_make_exact if config.mode == "exact" else _make_fast)(task, tokenizer, report)
+    except OSError as error:
+        raise ValueError(f"{task.outputs[0]}: cannot be written ({error.strerror}); nothing is left of it") from None
+
+
+@functools.lru_cache(maxsize=1)
+def _tokenizer(vocab_file: str, lower_case: bool) -> LineTokenizer:
+    """One for all tasks of a process: what it has learned serves the next shard."""
+    return LineTokenizer(load_vocabulary(vocab_file), lower_case)
+
+
+def _origin(task: Task) -> provenance.Origin:
+    return provenance.Origin(
+        dataclasses.asdict(task.config), provenance.hash_file(task.vocab_file), provenance.describe_text(task.spans)
+    )
+
+
+def masking_rule(config: ExampleConfig, vocabulary: Vocabulary) -> MaskingRule:
+    """The settings of masking in token ids."""
+    continues_word = np.array([entry.startswith("##") for entry in vocabulary.entries])
+    return MaskingRule(
+        config.masked_lm_prob,
+        config.max_predictions_per_seq,
+        vocabulary.id("[MASK]"),
+        len(vocabulary.entries),
+        continues_word if config.do_whole_word_mask else None,
+    )
+
+
+def _make_exact(task: Task, tokenizer: LineTokenizer, report: Report) -> Counts:
+    config, vocabulary = task.config, tokenizer.vocabulary
+    origin = _origin(task)
+    text = tokenize(corpus.read_documents(task.spans, as_google=True), tokenizer)
+    report(0.1)
+    _require_words(len(text.ids), task)
+    rule = ExactRule(
+        config.max_seq_length,
+        config.short_seq_prob,
+        config.dupe_factor,
+        config.random_seed,
+        masking_rule(config, vocabulary),
+    )
+    examples = ExactExamples(text, rule, os.path.dirname(task.outputs[0]) or ".", lambda share: report(0.6 * share))
+    if config.num_picked_examples:
+        examples.pick(config.num_picked_examples)
+    for number, output in enumerate(task.outputs):
+        blocks = examples.blocks(number, len(task.outputs), vocabulary.id("[CLS]"), vocabulary.id("[SEP]"))
+        num_records = write_shard(output, (record for block in blocks for record in serialization.records(*block)))
+        _write_side_file(output, origin, Counts(text.num_documents, len(text.ids), num_records))
+        report(0.3 / len(task.outputs))
+    return Counts(text.num_documents, len(text.ids), len(examples))
+
+
+def _make_fast(task: Task, tokenizer: LineTokenizer, report: Report) -> Counts:
+    (output,) = task.outputs
+    origin = _origin(task)
+    num_documents = num_tokens = 0
+
+    def records() -> Iterator[bytes]:
+        nonlocal num_documents, num_tokens
+        # By name, so that a shard does not depend on how many others are made.
+        rng = np.random.default_rng([task.config.random_seed, zlib.crc32(os.path.basename(output).encode())])
+        for text in tokenize_in_blocks(corpus.read_documents(task.spans), tokenizer, _TOKENS_AT_ONCE):
+            num_documents += text.num_documents
+            num_tokens += len(text.ids)
+            for block in draw_examples(text, task.config, tokenizer.vocabulary, rng):
+                yield from serialization.records(*block)
+            report(len(text.ids) * _BYTES_PER_TOKEN / task.num_bytes)
+        _require_words(num_tokens, task)
+
+    num_records = write_shard(output, records())
+    counts = Counts(num_documents, num_tokens, num_records)
+    _write_side_file(output, origin, counts)
+    return counts
+
+
+def _write_side_file(output: str, origin: provenance.Origin, counts: Counts) -> None:
+    provenance.write(output, origin, counts._asdict())
+
+
+def draw_examples(
+    text: TokenizedText, config: ExampleConfig, vocabulary: Vocabulary, rng: np.random.Generator
+) -> Iterator[tuple[Instances, Masking]]:
+    """The examples of a text in random order, in blocks."""
+    pairs = draw_pairs(text, config.max_seq_length, config.short_seq_prob, config.dupe_factor, rng)
+    order = rng.permutation(len(pairs.a_start))
+    rule = masking_rule(config, vocabulary)
+    for start in range(0, len(order), _EXAMPLES_AT_ONCE):
+        chosen = Pairs(*(column[order[start : start + _EXAMPLES_AT_ONCE]] for column in pairs))
+        instances = assemble(text, chosen, config.max_seq_length, vocabulary.id("[CLS]"), vocabulary.id("[SEP]"))
+        yield instances, mask(instances, rule, rng)
+
+
+def _require_words(num_tokens: int, task: Task) -> None:
+    if num_tokens < 2:
+        raise ValueError(
+            f"{', '.join(span.path for span in task.spans[:3])}: {num_tokens} tokens of text, and a pair of sentences "
+            f"takes two; give text, one sentence a line and a blank line between documents"
+        )

@@ -1,0 +1,142 @@
+"""The embedded demo's data: a vocabulary, a model's shape, training shards and held-out evaluation shards."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from typing import NamedTuple, Optional
+
+import numpy as np
+
+from bert_pretrain.config.make_data import ExampleConfig
+from bert_pretrain.config.model import ModelConfig
+from bert_pretrain.data import vocab
+from bert_pretrain.data.tfrecord import write_shard
+from bert_pretrain.make_data import build_shards, demo_text, serialization, tokenization, tokenized_text, train_vocab
+
+_SIDE_FILE = "demo.json"
+
+
+class DemoSettings(NamedTuple):
+    """What the demo's data is made with; other settings make other data."""
+
+    version: int = 2  # of the text and of the procedure
+    vocab_size: int = 8000
+    max_seq_length: int = 128
+    max_predictions_per_seq: int = 20
+    masked_lm_prob: float = 0.15
+    short_seq_prob: float = 0.1
+    dupe_factor: int = 5
+    random_seed: int = 12345
+    documents_per_held_out: int = 10
+    num_train_shards: int = 8
+    num_eval_shards: int = 2
+
+
+def make_demo(directory: str, settings: DemoSettings = DemoSettings()) -> dict:  # noqa: B008 (immutable)
+    """Makes the demo's data in `directory` unless complete data of these settings is there; returns its counts."""
+    found = _read_side_file(directory)
+    if found is not None and found["settings"] == settings._asdict() and _is_complete(directory, found):
+        return found["counts"]
+    _clear(directory, found)
+    documents = demo_text.demo_documents()
+    every = settings.documents_per_held_out
+    held_out = documents[every - 1 :: every]
+    training = [document for number, document in enumerate(documents) if number % every != every - 1]
+    sentences = (sentence for document in training for sentence in document)
+    vocabulary = train_vocab.train_vocabulary(sentences, settings.vocab_size, lower_case=True)
+    vocab.write_vocabulary(os.path.join(directory, "vocab.txt"), vocabulary)
+    _write_model_config(os.path.join(directory, "bert_config.json"), settings, len(vocabulary.entries))
+    counts = {}
+    for split, part, num_passes, num_shards in (
+        ("train", training, settings.dupe_factor, settings.num_train_shards),
+        ("eval", held_out, 1, settings.num_eval_shards),
+    ):
+        paths = [os.path.join(directory, split, name) for name in _shard_names(num_shards)]
+        counts[split] = _write_shards(paths, part, vocabulary, num_passes, settings)
+    _write_side_file(directory, settings, counts)
+    return counts
+
+
+def _write_shards(
+    paths: list[str],
+    documents: list[list[str]],
+    vocabulary: vocab.Vocabulary,
+    num_passes: int,
+    settings: DemoSettings,
+) -> dict:
+    text = tokenized_text.tokenize(documents, tokenization.LineTokenizer(vocabulary, lower_case=True))
+    rng = np.random.default_rng([settings.random_seed, num_passes])
+    config = ExampleConfig(
+        settings.max_seq_length,
+        settings.max_predictions_per_seq,
+        settings.masked_lm_prob,
+        settings.short_seq_prob,
+        num_passes,
+    )
+    blocks = build_shards.draw_examples(text, config, vocabulary, rng)
+    records = [record for block in blocks for record in serialization.records(*block)]
+    for number, path in enumerate(paths):
+        write_shard(path, records[number :: len(paths)])
+    return {"documents": text.num_documents, "tokens": len(text.ids), "examples": len(records)}
+
+
+def _shard_names(num_shards: int) -> list[str]:
+    return [f"part-{number:05d}-of-{num_shards:05d}.tfrecord" for number in range(num_shards)]
+
+
+def _write_model_config(path: str, settings: DemoSettings, vocab_size: int) -> None:
+    config = ModelConfig(
+        vocab_size=vocab_size, hidden_size=256, num_hidden_layers=2, num_attention_heads=4, intermediate_size=1024
+    )
+    config.check()
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(dataclasses.asdict(config), file, indent=2)
+        file.write("\n")
+
+
+def _read_side_file(directory: str) -> Optional[dict]:
+    try:
+        with open(os.path.join(directory, _SIDE_FILE), encoding="utf-8") as file:
+            return json.load(file)
+    except (OSError, ValueError):
+        return None
+
+
+def _is_complete(directory: str, found: dict) -> bool:
+    return bool(found["files"]) and all(
+        os.path.isfile(path) and os.path.getsize(path) == size
+        for path, size in ((os.path.join(directory, name), size) for name, size in found["files"].items())
+    )
+
+
+def _write_side_file(directory: str, settings: DemoSettings, counts: dict) -> None:
+    """Without counts: work has begun here, and what is found later is the demo's own."""
+    names = ["vocab.txt", "bert_config.json", *_shards_in(directory)] if counts else []
+    files = {name: os.path.getsize(os.path.join(directory, name)) for name in names}
+    path = os.path.join(directory, _SIDE_FILE)
+    with open(path + ".partial", "w", encoding="utf-8") as file:
+        json.dump({"settings": settings._asdict(), "counts": counts, "files": files}, file, indent=2)
+        file.write("\n")
+    os.replace(path + ".partial", path)
+
+
+def _shards_in(directory: str) -> list[str]:
+    names = [f"{split}/{name}" for split in ("train", "eval") for name in os.listdir(os.path.join(directory, split))]
+    return sorted(name for name in names if name.endswith(".tfrecord"))
+
+
+def _clear(directory: str, found: Optional[dict]) -> None:
+    """An own, empty beginning; ValueError where the shards in `directory` are not the demo's."""
+    try:
+        for split in ("train", "eval"):
+            os.makedirs(os.path.join(directory, split), exist_ok=True)
+        stale = _shards_in(directory)
+        if stale and found is None:
+            raise ValueError(f"--output_dir {directory} holds shards that are not the demo's; name another directory")
+        _write_side_file(directory, DemoSettings(), {})
+        for name in stale:
+            os.remove(os.path.join(directory, name))
+    except OSError as error:
+        raise ValueError(f"--output_dir {directory} cannot be written: {error.strerror}") from None

@@ -1,0 +1,134 @@
+"""Sentence pairs for next-sentence prediction, cut from tokenized documents with NumPy.
+
+The procedure is that of google-research/bert's create_pretraining_data.py: fill a chunk with sentences up to a target
+length, cut it at random into A and B, and half of the time put text from another document in place of B. Sentences of
+a chunk stand side by side in the text, so that a pair is two ranges of token ids. Many documents are walked in step,
+one chunk of each at a time; random numbers are drawn for all of them together.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from bert_pretrain.make_data.tokenized_text import TokenizedText
+
+NUM_SPECIAL_TOKENS = 3  # [CLS] A [SEP] B [SEP]
+_MAX_TRIES = 10  # to find another document for B; a text of one document takes itself
+
+
+class Pairs(NamedTuple):
+    """E sentence pairs as ranges of TokenizedText.ids, and whether B comes from elsewhere."""
+
+    a_start: np.ndarray  # [E] int64
+    a_end: np.ndarray  # [E] int64
+    b_start: np.ndarray  # [E] int64
+    b_end: np.ndarray  # [E] int64
+    is_random_next: np.ndarray  # [E] bool
+
+
+def draw_pairs(
+    text: TokenizedText, max_seq_length: int, short_seq_prob: float, num_passes: int, rng: np.random.Generator
+) -> Pairs:
+    """Walks each document `num_passes` times with different cuts; pairs fit into max_seq_length with their marks."""
+    capacity = max_seq_length - NUM_SPECIAL_TOKENS
+    document = np.tile(np.arange(text.num_documents), num_passes)
+    short = rng.random(len(document)) < short_seq_prob
+    target = np.where(short, rng.integers(2, capacity + 1, len(document)), capacity)
+    sentence = text.document_starts[document]
+    parts = []
+    while len(document):
+        pairs, sentence = _one_chunk_each(text, document, sentence, target, rng)
+        parts.append(_truncate(pairs, capacity, rng))
+        going_on = sentence < text.document_starts[document + 1]
+        document, target, sentence = document[going_on], target[going_on], sentence[going_on]
+    return Pairs(*(np.concatenate(columns) for columns in zip(*parts))) if parts else _NO_PAIRS
+
+
+_NO_PAIRS = Pairs(*(np.zeros(0, np.int64) for _ in range(4)), np.zeros(0, bool))
+
+
+def _one_chunk_each(
+    text: TokenizedText, document: np.ndarray, first: np.ndarray, target: np.ndarray, rng: np.random.Generator
+) -> tuple[Pairs, np.ndarray]:
+    """A pair from each document's chunk that begins at sentence `first`, and the sentence to go on with."""
+    starts = text.sentence_starts
+    end = _sentences_holding(text, document, first, target)
+    num_sentences = end - first
+    cut = first + np.where(num_sentences > 1, rng.integers(1, np.maximum(num_sentences, 2)), 1)
+    is_random_next = (num_sentences == 1) | (rng.random(len(document)) < 0.5)
+    other = _other_documents(text.num_documents, document, rng)
+    other_first = rng.integers(text.document_starts[other], text.document_starts[other + 1])
+    b_target = target - (starts[cut] - starts[first])
+    other_end = _sentences_holding(text, other, other_first, np.maximum(b_target, 1))
+    pairs = Pairs(
+        starts[first],
+        starts[cut],
+        np.where(is_random_next, starts[other_first], starts[cut]),
+        np.where(is_random_next, starts[other_end], starts[end]),
+        is_random_next,
+    )
+    return pairs, np.where(is_random_next, cut, end)  # what B did not take is not lost
+
+
+def _sentences_holding(
+    text: TokenizedText, document: np.ndarray, first: np.ndarray, num_tokens: np.ndarray
+) -> np.ndarray:
+    """The end of the shortest run of sentences from `first` with `num_tokens`, or the document's end."""
+    end = np.searchsorted(text.sentence_starts, text.sentence_starts[first] + num_tokens)
+    return np.minimum(end, text.document_starts[document + 1])
+
+
+def _other_documents(num_documents: int, document: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    other = rng.integers(0, num_documents, len(document))
+    for _ in range(_MAX_TRIES - 1):
+        same = np.flatnonzero(other == document)
+        if not len(same):
+            break
+        other[same] = rng.integers(0, num_documents, len(same))
+    return other
+
+
+def _truncate(pairs: Pairs, capacity: int, rng: np.random.Generator) -> Pairs:
+    """Takes tokens one at a time from the longer of A and B, B when equal, each from its front or its back."""
+    num_a, num_b = pairs.a_end - pairs.a_start, pairs.b_end - pairs.b_start
+    excess = np.maximum(num_a + num_b - capacity, 0)
+    # One of them alone gives until both are equal, then B and A in turn.
+    alone = np.minimum(excess, np.abs(num_a - num_b))
+    in_turn = excess - alone
+    cut_a = np.where(num_a > num_b, alone, 0) + in_turn // 2
+    cut_b = np.where(num_a > num_b, 0, alone) + in_turn - in_turn // 2
+    front_a, front_b = rng.binomial(cut_a, 0.5), rng.binomial(cut_b, 0.5)
+    return Pairs(
+        pairs.a_start + front_a,
+        pairs.a_end - (cut_a - front_a),
+        pairs.b_start + front_b,
+        pairs.b_end - (cut_b - front_b),
+        pairs.is_random_next,
+    )
+
+
+class Instances(NamedTuple):
+    """E sequences before masking."""
+
+    ids: np.ndarray  # [E, S] int32, 0 after the last token
+    num_first: np.ndarray  # [E] int64, tokens with segment 0: [CLS] A [SEP]
+    num_tokens: np.ndarray  # [E] int64
+    is_random_next: np.ndarray  # [E] bool
+
+
+def assemble(text: TokenizedText, pairs: Pairs, max_seq_length: int, cls_id: int, sep_id: int) -> Instances:
+    """[CLS] A [SEP] B [SEP] and padding for each pair."""
+    num_a = pairs.a_end - pairs.a_start
+    num_tokens = num_a + (pairs.b_end - pairs.b_start) + NUM_SPECIAL_TOKENS
+    column = np.arange(max_seq_length)
+    a_shift, b_shift = pairs.a_start - 1, pairs.b_start - num_a - 2
+    source = np.where(column > num_a[:, None] + 1, b_shift[:, None], a_shift[:, None]) + column
+    ids = text.ids.take(source, mode="clip").astype(np.int32)  # [E, S]; what is no word is overwritten
+    ids *= column < num_tokens[:, None]
+    row = np.arange(len(ids))
+    ids[:, 0] = cls_id
+    ids[row, num_a + 1] = sep_id
+    ids[row, num_tokens - 1] = sep_id
+    return Instances(ids, num_a + 2, num_tokens, pairs.is_random_next)

@@ -1,0 +1,135 @@
+"""Which tokens of a sequence are to be predicted, and what stands in their place.
+
+The rule of google-research/bert: 15 % of the tokens, marks included, but only words are chosen; of these 80 % become
+[MASK], 10 % any vocabulary entry, 10 % stay. With whole words, the pieces of a word are chosen together, and a word
+that would exceed the number is passed over.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from bert_pretrain.make_data.instances import Instances
+
+KEPT = -1  # in place of a replacement: the token stays
+_MASK_SHARE, _MASK_OR_KEEP_SHARE = 0.8, 0.9
+_NOWHERE = 0xFFFF  # behind every column
+_MAX_SHORT_COLUMN_BITS = 12  # leave 20 random bits of 32
+
+
+class Masking(NamedTuple):
+    """What is predicted of E sequences; slots beyond num_masked are 0."""
+
+    input_ids: np.ndarray  # [E, S], with the replacements
+    positions: np.ndarray  # [E, P], ascending
+    ids: np.ndarray  # [E, P], what stood there
+    num_masked: np.ndarray  # [E]
+
+
+class MaskingRule(NamedTuple):
+    """How many are chosen and what replaces them."""
+
+    masked_lm_prob: float
+    max_predictions_per_seq: int
+    mask_id: int
+    vocab_size: int
+    continues_word: np.ndarray | None = None  # [V] bool, ## entries: whole words are chosen; None: tokens
+
+
+def mask(instances: Instances, rule: MaskingRule, rng: np.random.Generator) -> Masking:
+    """Chooses and replaces tokens in each sequence."""
+    choosable = _choosable(instances)
+    wanted = np.clip(np.rint(instances.num_tokens * rule.masked_lm_prob), 1, rule.max_predictions_per_seq).astype(int)
+    if rule.continues_word is None:
+        columns = _choose_tokens(choosable, rule.max_predictions_per_seq, rng)
+        num_masked = np.minimum(wanted, choosable.sum(axis=1))
+    else:
+        starts_word = choosable & ~rule.continues_word[instances.ids]
+        columns, num_masked = _choose_words(choosable, starts_word, wanted, rule.max_predictions_per_seq, rng)
+    return replace(instances, columns, num_masked, _replacements(columns.shape, rule, rng))
+
+
+def replace(instances: Instances, columns: np.ndarray, num_masked: np.ndarray, replacements: np.ndarray) -> Masking:
+    """Puts replacements [E, P], or KEPT, in the first num_masked of columns [E, P] of each sequence."""
+    used = np.arange(columns.shape[1]) < num_masked[:, None]
+    by_column = np.argsort(np.where(used, columns, _NOWHERE), axis=1)
+    columns = np.where(used, np.take_along_axis(columns, by_column, axis=1), 0)
+    replacements = np.take_along_axis(replacements, by_column, axis=1)
+    original = np.where(used, np.take_along_axis(instances.ids, columns, axis=1), 0)
+    input_ids = instances.ids.copy()
+    row, slot = np.nonzero(used & (replacements != KEPT))
+    input_ids[row, columns[row, slot]] = replacements[row, slot]
+    return Masking(input_ids, columns, original, num_masked)
+
+
+def _replacements(shape: tuple[int, ...], rule: MaskingRule, rng: np.random.Generator) -> np.ndarray:
+    share = rng.random(shape, dtype=np.float32)
+    anything = rng.integers(0, rule.vocab_size, shape, dtype=np.int32)
+    other = np.where(share < _MASK_OR_KEEP_SHARE, KEPT, anything)
+    return np.where(share < _MASK_SHARE, rule.mask_id, other)
+
+
+def _choosable(instances: Instances) -> np.ndarray:
+    """Which columns hold words: [E, S] bool."""
+    column = np.arange(instances.ids.shape[1])
+    choosable = column < instances.num_tokens[:, None] - 1
+    choosable[:, 0] = False
+    choosable[np.arange(len(choosable)), instances.num_first - 1] = False
+    return choosable
+
+
+def _choose_tokens(choosable: np.ndarray, max_predictions: int, rng: np.random.Generator) -> np.ndarray:
+    """The first columns of each row in random order; what cannot be chosen comes last: [E, P]."""
+    num_columns = choosable.shape[1]
+    column_bits = num_columns.bit_length()
+    dtype = np.uint32 if column_bits <= _MAX_SHORT_COLUMN_BITS else np.uint64
+    largest = dtype(np.iinfo(dtype).max)
+    column_mask = dtype((1 << column_bits) - 1)
+    # A random number with the column in its low bits: sorting moves columns without a slower argsort.
+    keys = rng.integers(0, largest, choosable.shape, dtype, endpoint=True)
+    keys &= ~column_mask
+    keys |= np.arange(num_columns, dtype=dtype)
+    keys |= np.where(choosable, dtype(0), largest)
+    keys.sort(axis=1)
+    chosen = np.zeros((len(keys), max_predictions), np.int64)
+    chosen[:, :num_columns] = keys[:, :max_predictions] & column_mask
+    return chosen
+
+
+def _choose_words(
+    choosable: np.ndarray,
+    starts_word: np.ndarray,
+    wanted: np.ndarray,
+    max_predictions: int,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Words of each row in random order, each if it still fits into `wanted`: columns [E, P] and their number [E]."""
+    num_rows, width = choosable.shape
+    first = np.argmax(choosable, axis=1)
+    starts_word = starts_word.copy()
+    starts_word[np.arange(num_rows), first] = choosable[np.arange(num_rows), first]
+    word = np.cumsum(starts_word, axis=1) - 1  # [E, S]; a token's word within its row
+    num_words = word[:, -1] + 1
+    flat_word = (word + np.arange(num_rows)[:, None] * width)[choosable]
+    sizes = np.bincount(flat_word, minlength=num_rows * width).reshape(num_rows, width)  # [E, words]
+    rank = rng.random((num_rows, int(num_words.max())), dtype=np.float32)
+    rank[np.arange(rank.shape[1])[None, :] >= num_words[:, None]] = 2.0
+    order = np.argsort(rank, axis=1)
+    taken = np.zeros((num_rows, width), bool)
+    left = wanted.copy()
+    for turn in range(rank.shape[1]):
+        going_on = np.flatnonzero((left > 0) & (turn < num_words))
+        if not len(going_on):
+            break
+        candidate = order[going_on, turn]
+        size = sizes[going_on, candidate]
+        fits = size <= left[going_on]
+        left[going_on] -= np.where(fits, size, 0)
+        taken[going_on, candidate] = fits
+    row, column = np.nonzero(choosable & np.take_along_axis(taken, np.maximum(word, 0), axis=1))
+    num_masked = np.bincount(row, minlength=num_rows)
+    columns = np.zeros((num_rows, max_predictions), np.int64)
+    columns[row, np.arange(len(row)) - np.repeat(np.cumsum(num_masked) - num_masked, num_masked)] = column
+    return columns, num_masked

@@ -1,0 +1,177 @@
+"""Raw text as documents of sentences: WikiExtractor's files, JSON lines, plain text."""
+
+from __future__ import annotations
+
+import glob
+import html
+import importlib.util
+import json
+import os
+import random
+import re
+from collections.abc import Iterator
+from importlib import metadata
+from typing import NamedTuple
+
+from bert_pretrain.make_data import corpus, provenance
+from bert_pretrain.worker_pool import Report
+
+_SEED, _SEED_STEP = 12_345, 13  # of MLPerf's choice of held-out articles
+_MIN_WORDS = 4  # of a paragraph; less is a heading, or what is left of a list or a table
+
+# What WikiExtractor leaves where a formula, a template or markup was.
+_PLACEHOLDER = re.compile(r"\b(?:formula|codice)_\d+\b")
+_MARKUP = re.compile(r"</?[a-z][^<>]*>|\[\[|\]\]|\{\{|\}\}|'{2,}", re.IGNORECASE)
+_EMPTY_BRACKETS = re.compile(r"\s?[(\[][\s,;:–-]*[)\]]")
+_SPACE_BEFORE_STOP = re.compile(r"\s+([,.;:!?])")
+
+
+class TextTask(NamedTuple):
+    """A raw file, and the two files its documents go to."""
+
+    source: str
+    train_output: str
+    eval_output: str
+    number: int  # of num_files, which decides what is held out
+    num_files: int
+    num_held_out: int  # of all files
+    language: str
+
+
+def find_files(patterns: str) -> list[str]:
+    """The files that comma separated patterns and folders name, hidden ones left out. ValueError for none."""
+    paths: list[str] = []
+    for pattern in patterns.split(","):
+        found: list[str] = []
+        for path in sorted(glob.glob(os.path.expanduser(pattern.strip()))):
+            found += _files_below(path) if os.path.isdir(path) else [path]
+        if not found:
+            raise ValueError(f"--input_file: no file matches {pattern.strip()}")
+        paths += found
+    return paths
+
+
+def _files_below(directory: str) -> list[str]:
+    found = []
+    for folder, subfolders, names in os.walk(directory):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        found += [os.path.join(folder, name) for name in sorted(names) if not name.startswith(".")]
+    return found
+
+
+def plan(patterns: str, output_dir: str, num_held_out: int, language: str) -> list[TextTask]:
+    """A task for each raw file; its text gets the file's place below what the files have in common as name."""
+    if importlib.util.find_spec("sentencex") is None:
+        raise ValueError("--make_text divides text with sentencex, which is not installed; bash init_tf.sh --data")
+    sources = find_files(patterns)
+    common = os.path.commonpath([os.path.dirname(os.path.abspath(source)) for source in sources])
+    names = [os.path.relpath(os.path.abspath(source), common).replace(os.sep, "-") for source in sources]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"--input_file: two files would become {name}.txt; rename one")
+    return [
+        TextTask(
+            source,
+            os.path.join(output_dir, "train", f"{name}.txt"),
+            os.path.join(output_dir, "eval", f"{name}.txt"),
+            number,
+            len(sources),
+            num_held_out,
+            language,
+        )
+        for number, (source, name) in enumerate(zip(sources, names))
+    ]
+
+
+def unfinished(tasks: list[TextTask]) -> list[TextTask]:
+    """The tasks whose text is still to be made. ValueError where other text stands in its place."""
+    return [task for task in tasks if not provenance.is_finished(task.train_output, _origin(task))]
+
+
+def make(task: TextTask, report: Report) -> tuple[int, int]:
+    """Writes a task's text, each file complete or not at all; returns the numbers of documents."""
+    documents = [sentences for text in read_articles(task.source) if (sentences := split(text, task.language))]
+    held_out = choose_held_out(task, len(documents))
+    training = [document for number, document in enumerate(documents) if number not in held_out]
+    if held_out:
+        _write(task.eval_output, [documents[number] for number in sorted(held_out)])
+    _write(task.train_output, training)
+    provenance.write(task.train_output, _origin(task), {"documents": len(training), "held_out": len(held_out)})
+    return len(training), len(held_out)
+
+
+def _write(output: str, documents: list[list[str]]) -> None:
+    try:
+        os.makedirs(os.path.dirname(output), exist_ok=True)
+        partial = os.path.join(os.path.dirname(output), f".{os.path.basename(output)}.partial")
+        corpus.write_documents(partial, documents)
+        os.replace(partial, output)
+    except OSError as error:
+        raise ValueError(f"{output}: cannot be written ({error.strerror})") from None
+
+
+def _origin(task: TextTask) -> provenance.Origin:
+    settings = {name: getattr(task, name) for name in ("number", "num_files", "num_held_out", "language")}
+    text = provenance.describe_text((corpus.whole(task.source),))
+    return provenance.Origin({**settings, "sentencex": metadata.version("sentencex")}, "", text)
+
+
+def choose_held_out(task: TextTask, num_documents: int) -> set[int]:
+    """Which documents of a file MLPerf holds out: an equal share of each file, drawn with a seed of the file's."""
+    wanted = (task.number + 1) * task.num_held_out // task.num_files - task.number * task.num_held_out // task.num_files
+    if wanted and wanted >= num_documents:
+        raise ValueError(
+            f"{task.source}: {num_documents} articles, and {wanted} of each file are to be held out; "
+            f"lower --num_held_out {task.num_held_out}"
+        )
+    rng = random.Random(_SEED + _SEED_STEP * task.number)
+    chosen: set[int] = set()
+    while len(chosen) < wanted:
+        chosen.add(int(rng.random() * num_documents))
+    return chosen
+
+
+def read_articles(path: str) -> Iterator[str]:
+    """The articles of a file, a line of an article being a paragraph: JSON lines with "text", or plain text.
+
+    Plain text has blank lines between articles. ValueError names file and line.
+    """
+    lines = corpus.read_lines(corpus.whole(path))
+    first = next((line for line in lines if line), "")
+    everything = corpus.read_lines(corpus.whole(path))
+    if first.startswith("{"):
+        yield from _json_articles(path, everything)
+    else:
+        yield from ("\n".join(document) for document in corpus.group(everything))
+
+
+def _json_articles(path: str, lines: Iterator[str]) -> Iterator[str]:
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        try:
+            article = json.loads(line)["text"]
+        except (ValueError, KeyError, TypeError):
+            article = None
+        if not isinstance(article, str):
+            raise ValueError(f'{path}: line {number} is no JSON object with a "text"; one article a line is expected')
+        yield article
+
+
+def split(article: str, language: str) -> list[str]:
+    """The sentences of an article, without headings and remains of markup."""
+    import sentencex  # of the data extra
+
+    sentences: list[str] = []
+    for paragraph in article.split("\n"):
+        clean = clean_paragraph(paragraph)
+        if len(clean.split()) >= _MIN_WORDS:
+            sentences += [stripped for part in sentencex.segment(language, clean) if (stripped := part.strip())]
+    return sentences
+
+
+def clean_paragraph(text: str) -> str:
+    """Text without entities, placeholders, markup, empty brackets and runs of space."""
+    text = _MARKUP.sub("", html.unescape(text))
+    text = _EMPTY_BRACKETS.sub("", _PLACEHOLDER.sub("", text))
+    return _SPACE_BEFORE_STOP.sub(r"\1", " ".join(text.split()))

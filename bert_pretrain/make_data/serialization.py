@@ -1,0 +1,119 @@
+"""Many records at once as serialized tf.train.Example messages, byte for byte what protobuf writes.
+
+Layout: https://protobuf.dev/programming-guides/encoding. A map's entries may stand in any order; the order here is
+the one in which protobuf 4's Python runtime writes these seven keys, so that files equal Google's script's.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from bert_pretrain.make_data.instances import Instances
+from bert_pretrain.make_data.masking import Masking
+
+_LENGTH_DELIMITED = 2
+_MAP_ORDER = (
+    "masked_lm_ids", "input_ids", "masked_lm_positions", "next_sentence_labels", "input_mask", "masked_lm_weights",
+    "segment_ids",
+)  # fmt: skip
+
+
+def records(instances: Instances, masking: Masking) -> list[bytes]:
+    """The records of E instances."""
+    seq_length, max_predictions = masking.input_ids.shape[1], masking.positions.shape[1]
+    zeros, ones = bytes(seq_length), b"\1" * seq_length
+    labels = [_entry("next_sentence_labels", bytes([label])) for label in (0, 1)]
+    masks = [_entry("input_mask", ones[:num] + zeros[num:]) for num in range(seq_length + 1)]
+    weights = [
+        _entry("masked_lm_weights", np.repeat([1, 0], [num, max_predictions - num]).astype("<f4").tobytes())
+        for num in range(max_predictions + 1)
+    ]
+    segments_head = _entry_head("segment_ids", seq_length)
+    heads = [functools.partial(_entry_head, name) for name in _MAP_ORDER[:3]]
+    rows = zip(
+        _varints(masking.ids),
+        _varints(masking.input_ids),
+        _varints(masking.positions),
+        instances.num_first.tolist(),
+        instances.num_tokens.tolist(),
+        masking.num_masked.tolist(),
+        instances.is_random_next.tolist(),
+    )
+    return [
+        _message(
+            (
+                heads[0](len(ids)), ids,
+                heads[1](len(input_ids)), input_ids,
+                heads[2](len(positions)), positions,
+                labels[is_random_next],
+                masks[num_tokens],
+                weights[num_masked],
+                segments_head, zeros[:num_first], ones[num_first:num_tokens], zeros[num_tokens:],
+            )
+        )
+        for ids, input_ids, positions, num_first, num_tokens, num_masked, is_random_next in rows
+    ]  # fmt: skip
+
+
+def _message(parts: tuple[bytes, ...]) -> bytes:
+    features = b"".join(parts)
+    return _features_head(len(features)) + features
+
+
+def _entry(name: str, payload: bytes) -> bytes:
+    return _entry_head(name, len(payload)) + payload
+
+
+@functools.cache
+def _features_head(size: int) -> bytes:
+    return _field(1, size)  # Example.features
+
+
+@functools.cache
+def _entry_head(name: str, size: int) -> bytes:
+    """All that stands before the packed values of one feature: a map entry of name and Feature."""
+    values = _field(1, size)  # Int64List.value or FloatList.value, packed
+    kind = (
+        _field(2 if name == "masked_lm_weights" else 3, len(values) + size) + values
+    )  # Feature.float_list, int64_list
+    key = _field(1, len(name)) + name.encode()
+    value = _field(2, len(kind) + size) + kind
+    return _field(1, len(key) + len(value) + size) + key + value  # Features.feature
+
+
+def _field(number: int, size: int) -> bytes:
+    return bytes([number << 3 | _LENGTH_DELIMITED]) + _varint(size)
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value >= 128:
+        encoded.append(value & 127 | 128)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def _varints(values: np.ndarray) -> list[bytes]:
+    """Each row of whole numbers below 2**28 as packed varints: seven bits a byte, low ones first."""
+    encoded = _varint_table(int(values.max(initial=0)) + 1).take(values).view(np.uint8)  # [E, 4 * W]
+    present = encoded != 0  # so it is: a varint's last byte has its high bits, the others say that more follow
+    present[:, ::4] = True
+    flat = encoded[present].tobytes()
+    ends = np.cumsum(np.count_nonzero(present, axis=1)).tolist()
+    return [flat[start:end] for start, end in zip([0, *ends], ends)]
+
+
+@functools.lru_cache(maxsize=8)
+def _varint_table(size: int) -> np.ndarray:
+    """Varints of 0, 1, ... as four bytes each, zeros behind the last."""
+    assert size <= 1 << 28
+    values = np.arange(size, dtype=np.uint32)
+    table = np.zeros((size, 4), np.uint8)
+    for byte in range(4):
+        rest = values >> np.uint32(7 * byte)
+        more = (rest >= 128).astype(np.uint8) << 7
+        table[:, byte] = (rest & 127).astype(np.uint8) | more
+    return table.view("<u4").ravel()

@@ -1,0 +1,78 @@
+"""The door: shards in, verdict, exit code and manifest out."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bert_pretrain.config.check_data import CheckDataConfig
+from bert_pretrain.config.make_data import ExampleConfig
+from bert_pretrain.make_data import build_shards
+
+PROJECT = Path(__file__).parents[2]
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{number}" for number in range(200))]
+
+
+def check_data(*flags):
+    command = [sys.executable, "-m", "bert_pretrain.check_data", *map(str, flags)]
+    environ = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT, env=environ)
+
+
+@pytest.fixture
+def data(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "vocabulary").write_text("\n".join(WORDS))
+    for name in "ab":
+        documents = ["\n".join(" ".join(rng.choice(WORDS[5:], 9)) for _ in range(12)) for _ in range(20)]
+        (tmp_path / f"{name}.txt").write_text("\n\n".join(documents))
+    spans = build_shards.find_text(f"{tmp_path}/?.txt")
+    config = ExampleConfig(max_seq_length=48, max_predictions_per_seq=8)
+    for task in build_shards.tasks_for_directory(
+        spans, str(tmp_path / "shards"), 0, str(tmp_path / "vocabulary"), config
+    ):
+        build_shards.make(task, lambda share: None)
+    return tmp_path
+
+
+def test_sound_shards(data):
+    done = check_data(f"--input_files_dir={data}/shards", f"--vocab_file={data}/vocabulary", "--full")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "verdict: sound" in done.stdout and "[MASK] (id 4)" in done.stdout
+    found = json.loads((data / "shards" / "manifest.json").read_text())
+    assert (found["max_seq_length"], found["max_predictions_per_seq"]) == (48, 8)
+    assert found["num_records"] == sum(found["shards"].values()) and found["max_token_id"] < len(WORDS)
+
+
+def test_faults_of_all_kinds_are_named_at_once(data):
+    shards = data / "shards"
+    shutil.copy(shards / "a.txt.tfrecord", shards / "copy")
+    damaged = bytearray((shards / "b.txt.tfrecord").read_bytes())
+    damaged[100] ^= 1
+    (shards / "b.txt.tfrecord").write_bytes(damaged)
+    done = check_data(f"--input_files_dir={shards}", "--vocab_size=100")
+    assert done.returncode == 1
+    assert "b.txt.tfrecord:0: record 0 is damaged" in done.stdout
+    assert "copy: the same records as a.txt.tfrecord" in done.stdout
+    assert "records repeat others" in done.stdout
+    assert "an id is not below the vocabulary's 100 entries" in done.stdout
+    assert "do not train on this" in done.stdout
+    assert not (shards / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({}, "--input_files_dir is required"),
+        ({"input_files_dir": "x", "vocab_size": 9, "vocab_file": "x"}, "give it or --vocab_size, not both"),
+        ({"input_files_dir": "x", "max_seq_length": 0}, "--max_seq_length must be at least 1, got 0"),
+    ],
+)
+def test_settings_that_cannot_be(settings, message):
+    with pytest.raises(ValueError, match=message):
+        CheckDataConfig(**settings).check()

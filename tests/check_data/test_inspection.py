@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+
+from bert_pretrain.check_data import inspection
+from bert_pretrain.check_data.inspection import Expectation, ShardTask
+from bert_pretrain.data import schema, tfrecord
+from bert_pretrain.data.schema import Examples
+from bert_pretrain.data.tfrecord import write_shard
+
+CLS, SEP, MASK = 2, 3, 4
+EXPECTATION = Expectation(16, 3, 100, CLS, SEP)
+
+
+@pytest.fixture
+def examples():
+    """Thirty sound examples of 8 tokens: [CLS] a a [SEP] b b b [SEP]; column 2 is masked, column 4 kept, 5 another."""
+    ids = np.zeros((30, 16), int)
+    ids[:, :8] = [CLS, 11, 12, SEP, 21, 22, 23, SEP]
+    ids[:, 1] = np.arange(30) + 30  # each is another one
+    ids[:, 2], ids[:, 5] = MASK, 99
+    segments = np.zeros_like(ids)
+    segments[:, 4:8] = 1
+    positions, labels = np.tile([2, 4, 5], (30, 1)), np.tile([12, 21, 22], (30, 1))
+    return Examples(ids, (ids > 0) * 1, segments, positions, labels, np.ones((30, 3)), np.arange(30) % 2)
+
+
+@pytest.fixture
+def look(tmp_path):
+    def inspect(examples, sample_size=0, expectation=EXPECTATION):
+        path = str(tmp_path / "shard")
+        write_shard(path, schema.encode(examples))
+        return inspection.inspect(ShardTask(path, expectation, sample_size), lambda share: None)
+
+    return inspect
+
+
+def test_a_sound_shard_is_counted(examples, look):
+    facts = look(examples)
+    assert facts.faults == []
+    assert facts.num_records == len(set(facts.record_hashes.tolist())) == 30
+    contents = facts.contents
+    assert (contents.num_parsed, contents.num_masked, contents.num_kept, contents.num_random_next) == (30, 90, 30, 15)
+    assert contents.standing_counts == {MASK: 30, 99: 30}
+    assert contents.length_counts.tolist() == [0] * 8 + [30] + [0] * 8
+    assert contents.max_id == 99
+
+
+def test_a_sample_is_spread_over_the_shard(examples, look):
+    examples.next_sentence_labels[:] = np.isin(np.arange(30), [0, 10, 20])
+    assert look(examples, 3).contents.num_random_next == 3
+
+
+FAULTS = {
+    "input_ids": {
+        "the first token is not [CLS]": (0, 7),
+        "no [SEP] ends the first segment": (3, 7),
+        "the last token is not [SEP]": (7, 7),
+        "an id is not below the vocabulary's 100 entries": (1, 100),
+        "a negative id": (1, -1),
+    },
+    "input_mask": {"input_mask is not ones and then zeros": (2, 0)},
+    "segment_ids": {"segment_ids are not zeros and then ones": (6, 0)},
+    "masked_lm_positions": {
+        "a masked position lies outside of the tokens": (2, 8),
+        "masked positions repeat or do not ascend": (1, 2),
+    },
+    "masked_lm_ids": {"[CLS] or [SEP] is masked": (1, SEP)},
+    "next_sentence_labels": {"next_sentence_labels is neither 0 nor 1": ((), 2)},
+}
+
+
+@pytest.mark.parametrize(
+    "feature, fault, place, value",
+    [(feature, fault, *bad) for feature, faults in FAULTS.items() for fault, bad in faults.items()],
+)
+def test_faults_are_found_and_placed(examples, look, feature, fault, place, value):
+    column = getattr(examples, feature)
+    if place == ():
+        column[17] = value
+    else:
+        column[17, place] = value
+    facts = look(examples)
+    record_size = facts.num_bytes // 30
+    begin, found = facts.faults[0].split(": ", 1) if fault in facts.faults[0] else facts.faults[1].split(": ", 1)
+    assert found == fault
+    assert abs(int(begin.rpartition(":")[2]) - 17 * record_size) < 60
+
+
+def test_nothing_masked_is_a_fault(examples, look):
+    examples.masked_lm_weights[4] = 0
+    assert "nothing is masked" in look(examples).faults[0]
+
+
+def test_without_a_vocabulary_special_tokens_are_not_looked_for(examples, look):
+    examples.input_ids[:, 0] = 7
+    assert look(examples, expectation=EXPECTATION._replace(cls_id=None, vocab_size=None)).faults == []
+
+
+def test_other_lengths_are_named(examples, look):
+    facts = look(examples, expectation=EXPECTATION._replace(seq_length=32))
+    assert "shard:0: 16 tokens and 3 slots for masked ones, where 32 and 3 are expected" in facts.faults[0]
+
+
+def test_what_is_no_example_is_named(tmp_path):
+    path = str(tmp_path / "shard")
+    write_shard(path, [b"not a message"])
+    (fault,) = inspection.inspect(ShardTask(path, EXPECTATION, 0), lambda share: None).faults
+    assert "shard:0" in fault and "no tf.train.Example" in fault
+
+
+def test_damage_and_truncation_are_named_by_byte(tmp_path, examples):
+    path = tmp_path / "shard"
+    write_shard(str(path), schema.encode(examples))
+    content = bytearray(path.read_bytes())
+    first_size = tfrecord.HEADER.unpack_from(content)[0] + tfrecord.FRAME_SIZE
+    content[first_size + 40] ^= 1
+    path.write_bytes(content)
+    (fault,) = inspection.inspect(ShardTask(str(path), EXPECTATION, 0), lambda share: None).faults
+    assert f"shard:{first_size}: record 1 is damaged" in fault
+    content[first_size + 40] ^= 1
+    path.write_bytes(content[: 2 * first_size + 20])
+    (fault,) = inspection.inspect(ShardTask(str(path), EXPECTATION, 0), lambda share: None).faults
+    assert "is cut short" in fault

@@ -1,0 +1,135 @@
+"""The door: flags in, shards, exit codes and one-line errors out."""
+
+import importlib.util
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+MPIRUN = Path(sys.executable).parent / "mpirun"
+
+
+def make_data(*flags, launcher=()):
+    command = [*launcher, sys.executable, "-m", "bert_pretrain.make_data", *flags]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT, env=dict(os.environ))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text")
+    rng = random.Random(0)
+    words = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"]
+    for name in ("a.txt", "b.txt", "c.txt"):
+        sentences = [" ".join(rng.choices(words, k=8)).capitalize() + "." for _ in range(120)]
+        documents = ["\n".join(sentences[start : start + 6]) for start in range(0, 120, 6)]
+        (path / name).write_text("\n\n".join(documents))
+    made = make_data(
+        f"--input_file={path}/?.txt", f"--vocab_file={path}/vocabulary", "--train_vocab", "--vocab_size=60"
+    )
+    assert made.returncode == 0, made.stderr
+    return path
+
+
+def flags_for(folder, output, *more):
+    return [
+        f"--input_file={folder}/?.txt",
+        f"--vocab_file={folder}/vocabulary",
+        f"--output_dir={folder}/{output}",
+        "--max_seq_length=32",
+        "--max_predictions_per_seq=5",
+        *more,
+    ]
+
+
+def contents(directory):
+    return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
+
+
+def test_vocabulary_is_trained(folder):
+    entries = (folder / "vocabulary").read_text().splitlines()
+    assert entries[:5] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] and len(entries) == 60
+
+
+def test_output_does_not_depend_on_the_number_of_processes(folder):
+    one = make_data(*flags_for(folder, "one", "--num_processes=1", "--num_shards=4"))
+    two = make_data(*flags_for(folder, "two", "--num_processes=2", "--num_shards=4"))
+    assert (one.returncode, two.returncode) == (0, 0), one.stderr + two.stderr
+    assert len(contents(folder / "one")) == 8  # each with its side file
+    assert contents(folder / "one") == contents(folder / "two")
+    assert "examples in 4 new shards" in two.stdout
+
+
+@pytest.mark.horovod
+@pytest.mark.skipif(not MPIRUN.exists(), reason="needs mpirun")
+def test_output_does_not_depend_on_mpirun(folder):
+    launcher = [str(MPIRUN), "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-np", "3"]
+    ranks = make_data(*flags_for(folder, "ranks", "--mode=exact"), launcher=launcher)
+    alone = make_data(*flags_for(folder, "alone", "--mode=exact", "--num_processes=1"))
+    assert (ranks.returncode, alone.returncode) == (0, 0), ranks.stderr + alone.stderr
+    assert contents(folder / "ranks") == contents(folder / "alone")
+    assert ranks.stdout.count("new shards") == 1
+
+
+def test_work_goes_on_at_the_first_unfinished_shard(folder):
+    flags = flags_for(folder, "resumed", "--num_processes=1")
+    make_data(*flags)
+    before = contents(folder / "resumed")
+    stamps = {path.name: path.stat().st_mtime_ns for path in (folder / "resumed").iterdir()}
+    (folder / "resumed" / "b.txt.tfrecord").unlink()
+    (folder / "resumed" / ".b.txt.tfrecord.99999").write_bytes(b"what a killed process leaves")
+    again = make_data(*flags)
+    assert again.returncode == 0 and "in 1 new shards, 2 were there" in again.stdout
+    assert contents(folder / "resumed") == before
+    changed = {p.name for p in (folder / "resumed").iterdir() if p.stat().st_mtime_ns != stamps[p.name]}
+    assert changed == {"b.txt.tfrecord", "b.txt.tfrecord.json"}
+    other = make_data(*flags, "--dupe_factor=2")
+    assert other.returncode == 2 and "made from dupe_factor 10 (now 2)" in other.stderr
+
+
+def test_text_without_blank_lines_is_remarked_on(folder):
+    path = folder / "single.text"
+    path.write_text("alpha beta\ngamma delta\n")
+    flags = [f"--input_file={path}", f"--vocab_file={folder}/vocabulary", f"--output_file={folder}/single"]
+    made = make_data(*flags)
+    assert made.returncode == 0 and "is a single document" in made.stderr
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("sentencex"), reason="needs sentencex")
+def test_text_folders_become_sentences(folder):
+    made = make_data("--make_text", f"--input_file={folder}/?.txt", f"--output_dir={folder}/text", "--num_held_out=6")
+    assert made.returncode == 0, made.stderr
+    assert "54 articles for training and 6 held out, from 3 new files" in made.stdout
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        ([], "--input_file is required, or --demo"),
+        (["--input_file={folder}/a.txt"], "--vocab_file is required"),
+        (["--input_file={folder}/none*", "--vocab_file={folder}/vocabulary", "--output_dir=x"], "no file matches"),
+        (["--input_file={folder}/a.txt", "--vocab_file={folder}/vocabulary"], "give either --output_file"),
+        (["--input_file={folder}/a.txt", "--vocab_file={folder}/a.txt", "--output_dir=x"], r"has no [UNK], [CLS]"),
+        (["--demo", "--dupe_factor=3"], "--demo has its own settings and takes no --dupe_factor"),
+        (["--demo", "--make_text"], "--demo and --make_text are steps of their own"),
+        (["--max_seq_length=4", "--demo"], "--max_seq_length must be 5 to 65535, got 4"),
+        (["--mode=exactly"], "--mode"),
+    ],
+)
+def test_bad_flags_are_one_line_and_exit_code_2(folder, flags, message):
+    failed = make_data(*(flag.format(folder=folder) for flag in flags))
+    assert failed.returncode == 2
+    assert failed.stderr.startswith("error: ") and failed.stderr.count("\n") == 1 and message in failed.stderr
+    assert not (PROJECT / "x").exists()
+
+
+def test_recipe_of_mlperf_is_read(folder):
+    flags = [f"--input_file={folder}/a.txt", f"--vocab_file={folder}/vocabulary", f"--output_dir={folder}/mlperf"]
+    made = make_data(f"--flagfile={PROJECT}/configs/run/mlperf_data.flags", *flags)
+    assert made.returncode == 0, made.stderr
+    side = (folder / "mlperf" / "a.txt.tfrecord.json").read_text()
+    for setting in ('"mode": "exact"', '"max_seq_length": 512', '"max_predictions_per_seq": 76', '"dupe_factor": 10'):
+        assert setting in side

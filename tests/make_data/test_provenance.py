@@ -1,0 +1,61 @@
+import json
+
+import pytest
+
+from bert_pretrain.make_data import corpus, provenance
+from bert_pretrain.make_data.provenance import Origin, is_finished
+
+
+@pytest.fixture
+def shard(tmp_path):
+    path = tmp_path / "a.tfrecord"
+    path.write_bytes(b"12345")
+    return path
+
+
+ORIGIN = Origin({"dupe_factor": 5}, "abc", [])
+
+
+def test_a_shard_is_finished_when_its_side_file_says_so(shard):
+    provenance.write(str(shard), ORIGIN, {"examples": 3})
+    assert is_finished(str(shard), ORIGIN)
+    assert provenance.read(str(shard))["examples"] == 3
+    assert sorted(path.name for path in shard.parent.iterdir()) == ["a.tfrecord", "a.tfrecord.json"]
+
+
+def test_a_missing_or_shortened_shard_is_not(shard):
+    provenance.write(str(shard), ORIGIN, {})
+    shard.write_bytes(b"1234")
+    assert not is_finished(str(shard), ORIGIN)
+    shard.unlink()
+    assert not is_finished(str(shard), ORIGIN)
+
+
+def test_what_stands_there_otherwise_is_not_overwritten(shard):
+    with pytest.raises(ValueError, match="already there, and not known to be from make_data"):
+        is_finished(str(shard), ORIGIN)
+    provenance.write(str(shard), ORIGIN, {})
+    for origin, difference in (
+        (ORIGIN._replace(settings={"dupe_factor": 6}), r"made from dupe_factor 5 \(now 6\)"),
+        (ORIGIN._replace(vocabulary="abd"), "another vocabulary"),
+        (ORIGIN._replace(text=[{"name": "b.txt"}]), "other text"),
+    ):
+        with pytest.raises(ValueError, match=difference):
+            is_finished(str(shard), origin)
+
+
+def test_text_that_changes_is_other_text(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("one")
+    before = provenance.describe_text((corpus.whole(str(path)),))
+    assert (before[0]["name"], before[0]["size"], before[0]["start"], before[0]["end"]) == ("a.txt", 3, 0, 3)
+    path.write_text("two, longer")
+    assert provenance.describe_text((corpus.whole(str(path)),)) != before
+    json.dumps(before)
+
+
+def test_remains_of_a_killed_process_are_removed(shard):
+    for name in (".a.tfrecord.123", ".a.tfrecord.x", ".b.tfrecord.123"):
+        (shard.parent / name).write_bytes(b"half")
+    provenance.remove_partial(str(shard))
+    assert sorted(path.name for path in shard.parent.iterdir()) == [".a.tfrecord.x", ".b.tfrecord.123", "a.tfrecord"]

@@ -1,0 +1,95 @@
+"""scripts/make_data.sh on a small dump in the format of Wikipedia's."""
+
+import bz2
+import importlib.util
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bert_pretrain.data import schema
+from bert_pretrain.data.shards import ShardIndex
+
+ROOT = Path(__file__).parents[2]
+WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau".split(" ")
+DUMP = Path(__file__).parent / "wikipedia" / "dump.xml"
+
+pytestmark = pytest.mark.skipif(
+    not all(importlib.util.find_spec(name) for name in ("sentencex", "wikiextractor")),
+    reason="needs sentencex and wikiextractor",
+)
+
+
+@pytest.fixture
+def run(tmp_path):
+    project = tmp_path / "a project"
+    for name in ("scripts", "configs"):
+        shutil.copytree(ROOT / name, project / name)
+    (project / "init_tf.sh").write_text(f'echo init_tf.sh "$@" >&2; echo {sys.executable}\n')
+    sizes = {"NUM_SHARDS": "2", "NUM_HELD_OUT": "2", "NUM_EVAL_EXAMPLES": "5", "VOCAB_SIZE": "100", "NP": "2"}
+
+    def run_script(*arguments):
+        return subprocess.run(
+            ["bash", str(project / "scripts" / "make_data.sh"), *map(str, arguments)],
+            env={**os.environ, "PYTHONPATH": str(ROOT), **sizes},
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+        )
+
+    return run_script
+
+
+def test_a_dump_becomes_shards_and_each_step_goes_on(run, tmp_path):
+    (tmp_path / "dump.xml.bz2").write_bytes(bz2.compress(DUMP.read_bytes()))
+    flags = ("--max_seq_length=48", "--max_predictions_per_seq=8")
+    made = run("dump.xml.bz2", "out put", *flags)
+    assert made.returncode == 0, made.stderr
+    out = tmp_path / "out put"
+    text = "\n".join(path.read_text() for path in out.glob("text/*/*.txt"))
+    assert text.count("is a political philosophy and movement that rejects hierarchy.\n") == 6
+    assert 'Dr. Smith said "it holds" in 1999.\nIt is about 5 km away – so they say.\n' in text  # template expanded
+    for absent in ("REDIRECT", "Talk page chatter", "cite book", "A note", "Infobox", "wikitable", "[[", "{{", "<ref"):
+        assert absent not in text
+    for absent in ("History.", "See also", "formula_1", "a comment", "Category:", "caption"):
+        assert absent not in text
+    assert len(list(out.glob("text/eval/*.txt"))) == 1
+    train, evaluation = (ShardIndex(sorted(map(str, out.glob(f"{part}/*.tfrecord")))) for part in ("train", "eval"))
+    assert len(train.paths) == 2 and evaluation.num_records == 5
+    assert schema.record_lengths(train.read(np.arange(1))[0], "it") == (48, 8)
+
+    stamps = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    Path(train.paths[1]).unlink()
+    again = run("dump.xml.bz2", "out put", *flags)
+    assert again.returncode == 0, again.stderr
+    changed = {path.name for path in stamps if path.stat().st_mtime_ns != stamps[path]}
+    assert changed == {"part-00001-of-00002.tfrecord", "part-00001-of-00002.tfrecord.json", "manifest.json"}
+
+
+def test_a_folder_of_text_works_as_well(run, tmp_path):
+    (tmp_path / "text").mkdir()
+    rng = random.Random(0)
+    for number in range(3):
+        documents = [". ".join(" ".join(rng.choices(WORDS, k=9)).capitalize() for _ in range(9)) for _ in range(9)]
+        (tmp_path / "text" / f"{number}.txt").write_text("\n\n".join(documents))
+    made = run("text", "out", "--max_seq_length=32", "--max_predictions_per_seq=3")
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert made.stderr.startswith("init_tf.sh --print-python --data\n")
+    assert "verdict: sound" in made.stdout
+    assert len(list((tmp_path / "out" / "train").glob("*.tfrecord"))) == 2
+
+
+def test_without_arguments_it_says_how(run):
+    told = run()
+    assert told.returncode == 2 and "make_data.sh SOURCE OUTPUT_DIR" in told.stderr
+
+
+def test_a_failing_step_stops_the_script(run, tmp_path):
+    failed = run("nothing", "out")
+    assert failed.returncode == 2 and "no file matches nothing" in failed.stderr

@@ -1,0 +1,34 @@
+import numpy as np
+
+from bert_pretrain.data import schema
+from bert_pretrain.make_data import serialization
+from bert_pretrain.make_data.instances import Instances
+from bert_pretrain.make_data.masking import Masking
+
+
+def test_records_are_what_protobuf_writes():
+    rng = np.random.default_rng(0)
+    num_examples, seq_length, max_predictions = 40, 300, 9
+    num_tokens = rng.integers(3, seq_length + 1, num_examples)
+    num_first = rng.integers(2, num_tokens)
+    num_masked = rng.integers(1, max_predictions + 1, num_examples)
+    column, slot = np.arange(seq_length), np.arange(max_predictions)
+    is_token, used = column < num_tokens[:, None], slot < num_masked[:, None]
+    input_ids = np.where(is_token, rng.choice([0, 1, 127, 128, 16383, 16384, 30521], is_token.shape), 0)
+    positions = np.where(used, np.sort(rng.integers(0, seq_length, used.shape)), 0)
+    ids = np.where(used, rng.integers(0, 300_000, used.shape), 0)
+    is_random_next = rng.random(num_examples) < 0.5
+    expected = schema.Examples(
+        input_ids, is_token, is_token & (column >= num_first[:, None]), positions, ids, used, is_random_next
+    )
+    instances = Instances(input_ids, num_first, num_tokens, is_random_next)
+    found = serialization.records(instances, Masking(input_ids, positions, ids, num_masked))
+    integers = schema.Examples(*(np.asarray(column, int) for column in expected))
+    assert [_canonical(record) for record in found] == schema.encode(integers._replace(masked_lm_weights=used * 1.0))
+
+
+def _canonical(record):
+    """The same message with its map in sorted order, as schema.encode writes it."""
+    import tensorflow as tf
+
+    return tf.train.Example.FromString(record).SerializeToString(deterministic=True)
