@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 
-JUDGE = pathlib.Path(__file__).parents[1] / "tests" / "judges" / "google_data.py"
+REFERENCE = pathlib.Path(__file__).parents[1] / "tests" / "references" / "google_data.py"
 SHAPES = ((128, 20), (512, 76))
 # On one core each, and without threads: what is compared is the work, not the machine.
 ENVIRON = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -117,7 +117,7 @@ def prepare(arguments: argparse.Namespace, folder: pathlib.Path) -> tuple[pathli
 
 
 def google(flags: list[str]) -> list[str]:
-    return [sys.executable, str(JUDGE), *flags]
+    return [sys.executable, str(REFERENCE), *flags]
 
 
 def exact(flags: list[str]) -> list[str]:

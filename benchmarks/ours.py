@@ -20,7 +20,7 @@ from bert_pretrain.data.validation import Limits
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.protocol import kernels_of
 from bert_pretrain.model import variables
-from bert_pretrain.train import device, network, update, utilization
+from bert_pretrain.train import device, forward, train_step, utilization
 from bert_pretrain.train.job import Job
 from bert_pretrain.world import World
 
@@ -42,16 +42,16 @@ class Ours:
         with tf.Graph().as_default():
             weights = variables.create(model, settings.seed)
             first, rewind = EvaluationInput(source, settings.batch_size, pack=False).tensors()
-            sums = network.statistics(weights, _batch(first), model, kernels_of(Backend.PLAIN))
+            sums = forward.statistics(weights, _batch(first), model, kernels_of(Backend.PLAIN))
             training_input = TrainingInput(
                 source, config.examples_per_rank(), settings.batch_size, config.data.pack_sequences, settings.seed
             )
             features = training_input()
             step = tf.compat.v1.train.get_or_create_global_step()
-            self._operation, watched = update.build(
+            self._operation, watched = train_step.build(
                 job, _batch(features), features["input_wait_seconds"], tf.constant(0.0), weights, step
             )
-            self._watched = [update.loss(watched.statistics), watched.statistics]
+            self._watched = [train_step.loss(watched.statistics), watched.statistics]
             self._model, self._session_config = model, device.session_config(config.device, 0)
             self._session = tf.compat.v1.Session(config=self._session_config)
             with np.load(settings.weights) as stored:
@@ -59,7 +59,7 @@ class Ours:
                 self._session.run(tf.compat.v1.global_variables_initializer(), starts)
             self._back_to_the_start = training_input.initializer
             self._session.run([rewind, training_input.initializer])
-            self._first_loss = float(self._session.run(update.loss(tf.stack(sums))))
+            self._first_loss = float(self._session.run(train_step.loss(tf.stack(sums))))
 
     def first_loss(self) -> float:
         return self._first_loss
@@ -77,7 +77,7 @@ class Ours:
 
     def _update(self) -> float:
         (loss, sums), _ = self._session.run([self._watched, self._operation])
-        self._sums = network.Statistics(*sums)
+        self._sums = forward.Statistics(*sums)
         return float(loss)
 
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bert_pretrain.config.model import ModelConfig
-from bert_pretrain.data import balance
+from bert_pretrain.data import rank_balance
 from bert_pretrain.model import variables
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -94,7 +94,9 @@ def share(num_examples: int, num_ranks: int, rows: str = "dealt") -> Share:
         lengths = random.choice(np.arange(1, len(counts) + 1), size, p=counts / counts.sum())
         if rows == "dealt":
             everything = lengths.ravel()
-            lengths = np.stack([everything[balance.share(everything, rank, num_ranks)] for rank in range(num_ranks)])
+            lengths = np.stack(
+                [everything[rank_balance.share(everything, rank, num_ranks)] for rank in range(num_ranks)]
+            )
         found[draw] = lengths.sum(axis=1) / _SEQ_LENGTH
     return Share(float(found.mean()), float(found.max(axis=1).mean()))
 

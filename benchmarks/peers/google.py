@@ -1,7 +1,7 @@
 """Google's run_pretraining.py as published, on TensorFlow 2.15: `python -m benchmarks.peers.google SETTINGS.json`.
 
 Its model_fn, input_fn, create_optimizer, network and heads run unchanged. Not Google's: the stand-ins of
-tests/judges/google_modeling.py, LAMB and accumulation (google_optimizers.py), and a bare session in place of
+tests/references/google_modeling.py, LAMB and accumulation (google_optimizers.py), and a bare session in place of
 TPUEstimator, whose hooks would only cost time.
 """
 
@@ -18,7 +18,7 @@ import tensorflow.compat.v1 as tf
 from benchmarks.peers import google_optimizers
 from benchmarks.settings import Settings
 from benchmarks.worker import Step, serve, timed
-from tests.judges.google_modeling import google_code
+from tests.references.google_modeling import google_code
 
 _CONSTANT_RATE_STEPS = 10**9  # create_optimizer always decays; over so many steps it does not show
 

@@ -23,7 +23,7 @@ from benchmarks.peers.torch_lamb import Lamb
 from benchmarks.settings import Settings
 from benchmarks.worker import Step, serve, timed
 from bert_pretrain.config.model import ModelConfig
-from tests.judges import hugging_face as judge
+from tests.references import hugging_face as judge
 
 
 class _MicroBatch(NamedTuple):

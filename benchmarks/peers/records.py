@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from tests.judges.random_examples import Examples
+from tests.references.random_examples import Examples
 
 _HEADER_SIZE, _FOOTER_SIZE = 12, 4  # length and CRC before a record, CRC after it
 

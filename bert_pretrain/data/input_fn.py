@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from bert_pretrain.config.training import DataConfig
-from bert_pretrain.data import balance, manifest, schema
+from bert_pretrain.data import manifest, rank_balance, schema
 from bert_pretrain.data.order import Order, evaluation_slice, update_slice
 from bert_pretrain.data.packing import lay_out
 from bert_pretrain.data.schema import Batch, Examples
@@ -130,7 +130,7 @@ class TrainingInput:
         records = self._order.records(*update_slice(update, self._examples_per_rank * self._num_ranks))
         if self._num_ranks == 1:
             return records
-        return records[balance.share(self._source.index.sizes(records), self._rank, self._num_ranks)]
+        return records[rank_balance.share(self._source.index.sizes(records), self._rank, self._num_ranks)]
 
     def record_names(self, update: int) -> list[str]:
         """'path:number' of this rank's records in an update, numbers from 0 in each shard."""

@@ -10,7 +10,7 @@ from bert_pretrain.config.training import OptimConfig
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.native_update import in_place
 from bert_pretrain.kernels.xla import runner
-from bert_pretrain.optim.decay import is_exempt
+from bert_pretrain.optim.weight_decay import is_exempt
 
 
 class Lamb:

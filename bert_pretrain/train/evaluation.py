@@ -17,10 +17,10 @@ from bert_pretrain.data.input_fn import EvaluationInput
 from bert_pretrain.data.schema import Batch
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.protocol import kernels_of
-from bert_pretrain.train import network
+from bert_pretrain.train import forward
+from bert_pretrain.train.forward import Statistics
 from bert_pretrain.train.job import Job
 from bert_pretrain.train.metrics import ratio, summarize
-from bert_pretrain.train.network import Statistics
 
 _CALL_SECONDS = 10.0  # between calls of a root that evaluates alone; Horovod's patience is a minute
 
@@ -46,7 +46,7 @@ class Evaluation:
         batch = Batch(*(features[name] for name in Batch._fields))
         # Not XLA's: forward alone gains little by them, and each new shape would cost more than it.
         kernels = kernels_of(Backend.PLAIN if job.backend is Backend.XLA else job.backend)
-        sums = network.statistics(weights, batch, job.model, kernels, compute_dtype=job.compute_dtype)
+        sums = forward.statistics(weights, batch, job.model, kernels, compute_dtype=job.compute_dtype)
         # Only the batch's own sums are float32: an evaluation's totals are added up in float64 on the host.
         self._sums = tf.stack(sums)
         self._token_counts = tf.math.bincount(batch.masked_ids, minlength=job.model.vocab_size)

@@ -14,15 +14,15 @@ import numpy as np
 import tensorflow as tf
 
 from bert_pretrain.config.training import RunConfig
-from bert_pretrain.train import outcome as outcomes
-from bert_pretrain.train.clock import Clock
+from bert_pretrain.train import results as outcomes
 from bert_pretrain.train.evaluation import Evaluation, is_due
+from bert_pretrain.train.forward import Statistics
 from bert_pretrain.train.job import Job
-from bert_pretrain.train.journal import Journal
 from bert_pretrain.train.metrics import summarize
-from bert_pretrain.train.network import Statistics
-from bert_pretrain.train.outcome import Outcome
-from bert_pretrain.train.update import Watched
+from bert_pretrain.train.results import Outcome
+from bert_pretrain.train.run_logger import Journal
+from bert_pretrain.train.throughput import Clock
+from bert_pretrain.train.train_step import Watched
 
 
 class Surroundings(NamedTuple):

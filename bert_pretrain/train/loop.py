@@ -14,19 +14,19 @@ from bert_pretrain.config.training import Config
 from bert_pretrain.data import input_fn as inputs
 from bert_pretrain.data.input_fn import TrainingInput
 from bert_pretrain.model import variables
-from bert_pretrain.train import device, introduction, preflight, run_file, utilization
-from bert_pretrain.train import outcome as outcomes
-from bert_pretrain.train.clock import Clock
-from bert_pretrain.train.conclusion import conclude
+from bert_pretrain.train import device, preflight, run_file, startup_summary, utilization
+from bert_pretrain.train import results as outcomes
+from bert_pretrain.train.eval_only import conclude
 from bert_pretrain.train.hooks import Surroundings
 from bert_pretrain.train.job import Job
-from bert_pretrain.train.journal import Journal
 from bert_pretrain.train.metrics import ratio
 from bert_pretrain.train.model_fn import Parts, make_model_fn
-from bert_pretrain.train.outcome import Outcome
-from bert_pretrain.train.past import Past, look
 from bert_pretrain.train.prepare import Prepared, describe, evaluation_input, prepare
+from bert_pretrain.train.results import Outcome
+from bert_pretrain.train.resume import Past, look
+from bert_pretrain.train.run_logger import Journal
 from bert_pretrain.train.stop import StopRequest
+from bert_pretrain.train.throughput import Clock
 from bert_pretrain.world import World
 
 
@@ -47,7 +47,7 @@ def run(config: Config, given: set[str], world: World) -> int:
         if config.run.do_train and past.is_finished(config.optim.num_train_steps, config.run.stop_threshold):
             _repeat_results(config.run.output_dir, past, journal)
             return 0
-        for line in introduction.lines(prepared, past, job, given):
+        for line in startup_summary.lines(prepared, past, job, given):
             journal.say(line)
         if world.is_root:
             run_file.save(config.run.output_dir, facts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Optional
 
-from bert_pretrain.train.network import Statistics
+from bert_pretrain.train.forward import Statistics
 
 
 def ratio(numerator: float, denominator: float) -> Optional[float]:

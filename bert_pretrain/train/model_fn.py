@@ -10,12 +10,12 @@ import tensorflow as tf
 from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput
 from bert_pretrain.data.schema import Batch
 from bert_pretrain.model import variables
-from bert_pretrain.train import update, warm_start
+from bert_pretrain.train import train_step, warm_start
 from bert_pretrain.train.evaluation import Evaluation
 from bert_pretrain.train.hooks import Saver, Surroundings, TrainingHook
 from bert_pretrain.train.job import Job
 from bert_pretrain.train.stop import StopRequest
-from bert_pretrain.train.update import Watched
+from bert_pretrain.train.train_step import Watched
 
 
 class Parts(NamedTuple):
@@ -36,7 +36,7 @@ def make_model_fn(job: Job, parts: Parts) -> Callable[..., tf.estimator.Estimato
         step = tf.compat.v1.train.get_or_create_global_step()
         weights = variables.create(job.model, job.config.run.seed)
         batch = Batch(*(features[name] for name in Batch._fields))
-        operation, watched = update.build(
+        operation, watched = train_step.build(
             job, batch, features["input_wait_seconds"], parts.stop.tensor(), weights, step
         )
         if parts.init_checkpoint:
@@ -55,7 +55,7 @@ def make_model_fn(job: Job, parts: Parts) -> Callable[..., tf.estimator.Estimato
         return tf.estimator.EstimatorSpec(
             mode,
             # Estimator stops at a NaN loss by itself; a skipped float16 update is no reason to.
-            loss=tf.where(watched.finite, update.loss(watched.statistics), 0.0),
+            loss=tf.where(watched.finite, train_step.loss(watched.statistics), 0.0),
             train_op=operation,
             training_hooks=[hook],
             scaffold=tf.compat.v1.train.Scaffold(saver=saver.saver) if saver else None,

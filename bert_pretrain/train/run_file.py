@@ -18,7 +18,7 @@ from bert_pretrain import __version__
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.training import Config
 from bert_pretrain.train.device import Device
-from bert_pretrain.train.outcome import write
+from bert_pretrain.train.results import write
 
 # Settings that may not change between starts of one run: they are what its checkpoints mean.
 _FIXED = (("optim", "optimizer_type"),)

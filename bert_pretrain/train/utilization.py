@@ -8,7 +8,7 @@ from typing import Optional
 import tensorflow as tf
 
 from bert_pretrain.config.model import ModelConfig
-from bert_pretrain.train.network import Statistics
+from bert_pretrain.train.forward import Statistics
 
 # Dense float16 TFLOP/s of cards, by a part of their name.
 _PEAK_TFLOPS = {"V100": 125.0, "A100": 312.0, "H100": 989.0, "BI-V100": 147.0}

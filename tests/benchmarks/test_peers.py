@@ -11,9 +11,9 @@ import tensorflow as tf
 from benchmarks import inputs, training
 from benchmarks.peers import google_optimizers, records
 from bert_pretrain.data import schema
-from tests.judges.google_modeling import google_code
-from tests.judges.numpy_lamb import NumpyLamb
 from tests.optim import five_updates
+from tests.references.google_modeling import google_code
+from tests.references.numpy_lamb import NumpyLamb
 
 _WHY = "the other peer and the plot come with extras: pip install -e .[interop,plot]"
 

@@ -18,7 +18,7 @@ from bert_pretrain.data.input_fn import Source, TrainingInput
 from bert_pretrain.data.schema import Batch
 from bert_pretrain.data.validation import Limits
 from bert_pretrain.model import variables
-from bert_pretrain.train import evaluation, loop, update
+from bert_pretrain.train import evaluation, loop, train_step
 from bert_pretrain.train.job import Job
 from bert_pretrain.world import World
 from tests import backends
@@ -42,7 +42,7 @@ def gradient(ranks: World, values: Values) -> tuple[dict[str, np.ndarray], list[
         features = shares()
         batch = Batch(*(features[name] for name in Batch._fields))
         job, zero = Job(config, model, ranks, tf.float32, backends.best()), tf.constant(0, tf.int64)
-        found, _ = update.gradient(job, batch, weights, tf.constant(1.0), zero, tf.constant(0.0))
+        found, _ = train_step.gradient(job, batch, weights, tf.constant(1.0), zero, tf.constant(0.0))
         with tf.compat.v1.Session() as session:
             session.run([tf.compat.v1.global_variables_initializer(), shares.initializer])
             values, statistics = session.run([found.values, found.statistics])

@@ -17,7 +17,7 @@ from bert_pretrain.world import World
 from tests.e2e import ranks, runs
 from tests.e2e.rank_jobs import gradient
 from tests.train.small import MODEL, write_shards
-from tests.train.test_update import relative_difference
+from tests.train.test_train_step import relative_difference
 
 pytest.importorskip("horovod", reason="needs Horovod: bash init_tf.sh --horovod")
 pytestmark = pytest.mark.horovod

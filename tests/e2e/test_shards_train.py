@@ -16,7 +16,7 @@ import pytest
 from tests.e2e import runs
 
 PROJECT = Path(__file__).parent.parent.parent
-JUDGE = PROJECT / "tests" / "judges" / "google_data.py"
+REFERENCE = PROJECT / "tests" / "references" / "google_data.py"
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{number}" for number in range(50))]
 LENGTHS = ("--max_seq_length=32", "--max_predictions_per_seq=5", "--dupe_factor=2")
 NUM_UPDATES = 2
@@ -84,5 +84,5 @@ def test_shards_of_googles_script_train(made: Path, tmp_path: Path) -> None:
     shards.mkdir()
     text = (f"--input_file={made}/?.txt", f"--vocab_file={made}/vocab.txt")
     outputs = ",".join(str(shards / name) for name in ("one", "two"))
-    run(JUDGE, *text, *LENGTHS, f"--output_file={outputs}")
+    run(REFERENCE, *text, *LENGTHS, f"--output_file={outputs}")
     assert_trained(train(made, shards, tmp_path / "run"), tmp_path / "run")

@@ -11,7 +11,7 @@ import pytest
 from bert_pretrain.config.make_data import ExampleConfig
 from bert_pretrain.make_data import build_shards
 
-JUDGE = Path(__file__).parent.parent / "judges" / "google_data.py"
+REFERENCE = Path(__file__).parent.parent / "references" / "google_data.py"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 SYLLABLES = ["ba", "lo", "mi", "ter", "sun", "ro", "ka", "pe"]
 
@@ -120,7 +120,7 @@ def judged(tmp_path_factory):
             for name, flags in FLAG_SETS.items()
         ]
     (folder / "cases.json").write_text(json.dumps(cases))
-    command = [sys.executable, str(JUDGE), str(folder / "cases.json")]
+    command = [sys.executable, str(REFERENCE), str(folder / "cases.json")]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr[-2000:]
     return folder

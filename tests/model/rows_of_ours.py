@@ -12,7 +12,7 @@ from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.protocol import kernels_of
 from bert_pretrain.model import encoder, heads, losses
-from tests.judges.random_examples import RowBatch
+from tests.references.random_examples import RowBatch
 
 
 class Results(NamedTuple):

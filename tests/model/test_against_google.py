@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from bert_pretrain.model import variables
-from tests.judges import google_modeling, random_examples
-from tests.judges.random_examples import LENGTHS, TINY, WIDTH
 from tests.model import rows_of_ours
+from tests.references import google_modeling, random_examples
+from tests.references.random_examples import LENGTHS, TINY, WIDTH
 
 LAYOUTS = {
     "one example a row": (((0,), (1,), (2,), (3,)), WIDTH),

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from bert_pretrain.model import variables
-from tests.judges import random_examples
-from tests.judges.random_examples import TINY, WIDTH
 from tests.model import rows_of_ours
+from tests.references import random_examples
+from tests.references.random_examples import TINY, WIDTH
 
 for _package in ("torch", "transformers"):
     pytest.importorskip(_package, reason=f"{_package} comes with the interop extra: pip install -e .[interop]")
-from tests.judges import hugging_face  # noqa: E402
+from tests.references import hugging_face
 
 pytestmark = pytest.mark.interop
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.model import variables
 from tests.golden import checkpoint
-from tests.judges.random_examples import TINY
+from tests.references.random_examples import TINY
 
 LARGE = ModelConfig(
     vocab_size=30522, hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096

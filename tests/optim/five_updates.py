@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from bert_pretrain.config.training import OptimConfig
 from bert_pretrain.optim.train_op import Optimizer
-from tests.judges.numpy_lamb import NumpyAdamw, NumpyLamb
+from tests.references.numpy_lamb import NumpyAdamw, NumpyLamb
 
 Judge = TypeVar("Judge", NumpyLamb, NumpyAdamw)
 

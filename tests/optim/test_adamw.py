@@ -10,9 +10,9 @@ import tensorflow as tf
 
 from bert_pretrain.config.training import OptimConfig
 from bert_pretrain.optim.adamw import Adamw
-from tests.judges import google_modeling
-from tests.judges.numpy_lamb import NumpyAdamw
 from tests.optim import five_updates
+from tests.references import google_modeling
+from tests.references.numpy_lamb import NumpyAdamw
 
 CONFIGS = {
     "default": OptimConfig(optimizer_type="adam"),

@@ -13,8 +13,8 @@ from bert_pretrain.config.training import OptimConfig
 from bert_pretrain.model import variables
 from bert_pretrain.optim.lamb import Lamb
 from tests.golden import checkpoint
-from tests.judges.numpy_lamb import NumpyLamb
 from tests.optim import five_updates
+from tests.references.numpy_lamb import NumpyLamb
 
 CONFIGS = {
     "default": OptimConfig(),

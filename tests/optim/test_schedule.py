@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from bert_pretrain.config.training import OptimConfig
 from bert_pretrain.optim import schedule
-from tests.judges import numpy_schedule
+from tests.references import numpy_schedule
 
 PEAK = 1e-3
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.train import utilization
-from bert_pretrain.train.network import Statistics
+from bert_pretrain.train.forward import Statistics
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "model"
 

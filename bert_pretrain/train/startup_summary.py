@@ -8,8 +8,8 @@ from bert_pretrain.config.training import Config
 from bert_pretrain.model import variables
 from bert_pretrain.optim import schedule
 from bert_pretrain.train.job import Job
-from bert_pretrain.train.past import Past
 from bert_pretrain.train.prepare import Prepared
+from bert_pretrain.train.resume import Past
 
 
 def lines(prepared: Prepared, past: Past, job: Job, given: set[str]) -> Iterator[str]:

@@ -15,9 +15,9 @@ from bert_pretrain.kernels.protocol import kernels_of
 from bert_pretrain.model.layers import Weights
 from bert_pretrain.optim import schedule, train_op
 from bert_pretrain.optim.loss_scale import LossScale
-from bert_pretrain.train import network
+from bert_pretrain.train import forward
+from bert_pretrain.train.forward import Statistics
 from bert_pretrain.train.job import Job
-from bert_pretrain.train.network import Statistics
 
 
 class Watched(NamedTuple):
@@ -95,8 +95,8 @@ def gradient(
 
     def micro_batch(k: tf.Tensor, local: Weights) -> tuple[tf.Tensor, tf.Tensor]:
         dropout = Dropout(job.config.run.seed, job.world.rank, position, k, hashed)
-        part = network.micro_batch(batch, k)
-        sums = network.statistics(
+        part = forward.micro_batch(batch, k)
+        sums = forward.statistics(
             local, part, job.model, kernels, dropout, job.compute_dtype, job.config.device.recompute
         )
         loss = tf.math.divide_no_nan(sums.masked_lm_loss, masked_lm_count)

@@ -11,9 +11,9 @@ from bert_pretrain.data.packing import lay_out
 from bert_pretrain.data.schema import Batch, Examples
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.model import variables
-from bert_pretrain.train import update
+from bert_pretrain.train import train_step
+from bert_pretrain.train.forward import Statistics
 from bert_pretrain.train.job import Job
-from bert_pretrain.train.network import Statistics
 from bert_pretrain.world import World
 from tests import backends
 from tests.train.small import MODEL, random_examples
@@ -31,7 +31,7 @@ def gradient(
         weights = variables.create(model, seed=1)
         batch = Batch(*map(tf.constant, lay_out(examples, rows_per_micro_batch, pack)))
         zero = tf.constant(0, tf.int64)
-        found, _ = update.gradient(job, batch, weights, tf.constant(1.0), zero, tf.constant(0.0))
+        found, _ = train_step.gradient(job, batch, weights, tf.constant(1.0), zero, tf.constant(0.0))
         with tf.compat.v1.Session() as session:
             session.run(tf.compat.v1.global_variables_initializer())
             values, statistics = session.run([found.values, found.statistics])

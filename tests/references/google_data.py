@@ -1,7 +1,7 @@
 """google-research/bert's create_pretraining_data.py as published on PyPI (bert-tensorflow 1.0.4), run as it is.
 
-    python tests/judges/google_data.py --input_file=... --output_file=... --vocab_file=...
-    python tests/judges/google_data.py CASES.json      # a list of lists of such flags, one run after the other
+    python tests/references/google_data.py --input_file=... --output_file=... --vocab_file=...
+    python tests/references/google_data.py CASES.json      # a list of lists of such flags, one run after the other
 
 The published script is older than --do_whole_word_mask. With that flag, its masking function is replaced by a
 statement of the rule that Google announced with the whole-word models: a ## piece belongs with the piece before it;

@@ -8,8 +8,8 @@ import os
 import resource
 from typing import Any, Optional
 
-from bert_pretrain.train.clock import Rates
 from bert_pretrain.train.evaluation import Evaluated
+from bert_pretrain.train.throughput import Rates
 
 COMPLETED, TARGET_REACHED, INTERRUPTED = "completed", "target_reached", "interrupted"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bert_pretrain.train import clock as clocks
-from bert_pretrain.train.clock import Clock
-from bert_pretrain.train.network import Statistics
+from bert_pretrain.train import throughput as clocks
+from bert_pretrain.train.forward import Statistics
+from bert_pretrain.train.throughput import Clock
 
 UPDATE = Statistics(0, 0, 0, 0, 0, next_sentence_count=6, tokens=300, squared_lengths=0, computed=400)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import tensorflow as tf
 
 from bert_pretrain.kernels.backend import Backend
-from bert_pretrain.train import introduction
+from bert_pretrain.train import startup_summary
 from bert_pretrain.train.device import Device
 from bert_pretrain.train.job import Job
-from bert_pretrain.train.past import Past
 from bert_pretrain.train.prepare import Prepared
+from bert_pretrain.train.resume import Past
 from bert_pretrain.world import World
 from tests.e2e.runs import make_config
 from tests.train.small import MODEL
@@ -20,12 +20,12 @@ def say(num_ranks: int = 1, **values: object) -> list[str]:
     world.size = num_ranks
     prepared = Prepared(config, MODEL, Device("cpu", False, 0, tf.float32, Backend.XLA, []), None, None)
     past = Past(None, 0, 0, None, None)
-    return list(introduction.lines(prepared, past, Job(config, MODEL, world, tf.float32, Backend.XLA), set(values)))
+    return list(startup_summary.lines(prepared, past, Job(config, MODEL, world, tf.float32, Backend.XLA), set(values)))
 
 
 def rate(num_ranks: int = 1, **values: object) -> str:
     config = make_config(num_train_steps=100, **values)
-    return introduction._learning_rate(config, num_ranks)
+    return startup_summary._learning_rate(config, num_ranks)
 
 
 def test_the_rule_of_the_learning_rate_is_stated_with_its_result() -> None:

@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from bert_pretrain.config.model import ModelConfig
-from tests.judges.random_examples import Examples
+from tests.references.random_examples import Examples
 
 
 class GoogleCode(NamedTuple):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bert_pretrain.train import outcome as outcomes
-from bert_pretrain.train.clock import Rates
+from bert_pretrain.train import results as outcomes
 from bert_pretrain.train.evaluation import Evaluated
-from bert_pretrain.train.outcome import Outcome
+from bert_pretrain.train.results import Outcome
+from bert_pretrain.train.throughput import Rates
 
 KEYS = """ranks device updates examples peak_memory_bytes examples_per_second updates_per_second tokens_per_second
 padding_share step_seconds input_wait_share utilization masked_lm_accuracy masked_lm_loss next_sentence_accuracy

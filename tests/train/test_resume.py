@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bert_pretrain.train import run_file
-from bert_pretrain.train.past import Past
+from bert_pretrain.train.resume import Past
 
 
 def content(ranks: int, micro_batches: int, examples: int) -> dict:

@@ -9,8 +9,8 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
+from bert_pretrain.train.forward import Statistics
 from bert_pretrain.train.metrics import ratio
-from bert_pretrain.train.network import Statistics
 
 WARM_UP_UPDATES = 2  # of each session: memory is claimed and kernels are made in them
 

@@ -12,7 +12,7 @@ import torch
 from transformers import BertConfig, BertForPreTraining
 
 from bert_pretrain.config.model import ModelConfig
-from tests.judges.random_examples import Examples
+from tests.references.random_examples import Examples
 
 _NOT_MASKED = -100  # the label that torch's cross entropy leaves out
 

@@ -9,14 +9,14 @@ import tensorflow as tf
 from bert_pretrain.config.training import RunConfig
 from bert_pretrain.model import variables
 from bert_pretrain.train import checkpoints, device, preflight
-from bert_pretrain.train import outcome as outcomes
-from bert_pretrain.train.clock import Clock
+from bert_pretrain.train import results as outcomes
 from bert_pretrain.train.evaluation import Evaluated, Evaluation
 from bert_pretrain.train.job import Job
-from bert_pretrain.train.journal import Journal
-from bert_pretrain.train.outcome import Outcome
-from bert_pretrain.train.past import Past
 from bert_pretrain.train.prepare import Prepared, evaluation_input
+from bert_pretrain.train.results import Outcome
+from bert_pretrain.train.resume import Past
+from bert_pretrain.train.run_logger import Journal
+from bert_pretrain.train.throughput import Clock
 
 
 def conclude(prepared: Prepared, past: Past, job: Job, journal: Journal) -> dict[str, Any]:

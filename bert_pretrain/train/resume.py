@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Optional
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.training import RunConfig
 from bert_pretrain.model import variables
-from bert_pretrain.train import checkpoints, outcome, run_file
+from bert_pretrain.train import checkpoints, results, run_file
 
 
 class Past(NamedTuple):
@@ -38,7 +38,7 @@ def look(run: RunConfig, model: ModelConfig, facts: dict[str, Any]) -> Past:
     run_file.check_same_run(run.output_dir, facts)
     position = checkpoints.position_of(checkpoint)
     notice = run_file.batch_notice(run.output_dir, facts, position) if checkpoint and run.do_train else None
-    return Past(checkpoint, checkpoints.step_of(checkpoint), position, outcome.read(run.output_dir), notice)
+    return Past(checkpoint, checkpoints.step_of(checkpoint), position, results.read(run.output_dir), notice)
 
 
 def _check_writable(output_dir: str) -> None:

@@ -1,0 +1,63 @@
+"""Whole files, the cache folder and the cores of this process: what all programs here share. Standard library only."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+_PARTIAL = ".partial"
+
+
+@contextlib.contextmanager
+def atomic_write(path: str, mode: str = "w") -> Iterator[IO]:
+    """Opens a file for writing (mode "w": UTF-8 text with \\n line ends, or "wb") that appears at `path` complete.
+
+    Until then it is a hidden file beside `path`, which an exception removes. Creates missing directories. OSError is
+    the caller's to explain.
+    """
+    assert mode in ("w", "wb"), mode
+    directory, name = os.path.split(path)
+    if directory:
+        os.makedirs(directory, exist_ok=True)
+    partial = os.path.join(directory, f".{name}.{os.getpid()}{_PARTIAL}")
+    text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+    try:
+        with open(partial, mode, buffering=1 << 20, **text) as file:
+            yield file
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.remove(partial)
+        raise
+
+
+def write_json(path: str, content: Any, indent: int = 1) -> None:
+    """Writes a JSON file complete or not at all."""
+    with atomic_write(path) as file:
+        json.dump(content, file, indent=indent, ensure_ascii=False)
+        file.write("\n")
+
+
+def remove_partials(path: str) -> None:
+    """Removes what killed processes left of their attempts to write `path`."""
+    directory, name = os.path.split(path)
+    with contextlib.suppress(FileNotFoundError):
+        for found in os.listdir(directory or "."):
+            if found.startswith(f".{name}.") and found.endswith(_PARTIAL):
+                os.remove(os.path.join(directory, found))
+
+
+def cache_directory(name: str) -> Path:
+    """Folder `name` in $BERT_PRETRAIN_CACHE, else in bert_pretrain of $XDG_CACHE_HOME or ~/.cache. Not created."""
+    own = os.environ.get("BERT_PRETRAIN_CACHE")
+    shared = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(own or os.path.join(shared, "bert_pretrain"), name)
+
+
+def num_cores() -> int:
+    """Cores that this process may use, which cpusets and taskset can limit."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
