@@ -14,7 +14,7 @@ _PARTIAL = ".partial"
 
 @contextlib.contextmanager
 def atomic_write(path: str, mode: str = "w") -> Iterator[IO]:
-    """Opens a file for writing (mode "w": UTF-8 text with \\n line ends, or "wb") that appears at `path` complete.
+    """Opens a file for writing (mode "w": UTF-8 text with Unix line ends; or "wb") that appears at `path` complete.
 
     Until then it is a hidden file beside `path`, which an exception removes. Creates missing directories. OSError is
     the caller's to explain.

@@ -12,7 +12,7 @@ from tests.references.random_examples import TINY, WIDTH
 
 for _package in ("torch", "transformers"):
     pytest.importorskip(_package, reason=f"{_package} comes with the interop extra: pip install -e .[interop]")
-from tests.references import hugging_face
+from tests.references import hugging_face  # noqa: E402
 
 pytestmark = pytest.mark.interop
 
