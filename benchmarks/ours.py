@@ -38,7 +38,7 @@ class Ours:
             Limits(model.vocab_size, model.type_vocab_size),
         )
         config = _config(settings)
-        job = Job(config, model, World(), tf.float32, device.choose(config.device, set()).backend)
+        job = Job(config, model, World(), device.choose(config.device, set()))
         with tf.Graph().as_default():
             weights = variables.create(model, settings.seed)
             first, rewind = EvaluationInput(source, settings.batch_size, pack=False).tensors()
@@ -48,10 +48,10 @@ class Ours:
             )
             features = training_input()
             step = tf.compat.v1.train.get_or_create_global_step()
-            self._operation, watched = train_step.build(
-                job, _batch(features), features["input_wait_seconds"], tf.constant(0.0), weights, step
+            self._operation, values = train_step.build_train_step(
+                job, weights, _batch(features), features["input_wait_seconds"], tf.constant(0.0), step
             )
-            self._watched = [train_step.loss(watched.statistics), watched.statistics]
+            self._watched = [forward.mean_loss(values.statistics), values.statistics]
             self._model, self._session_config = model, device.session_config(config.device, 0)
             self._session = tf.compat.v1.Session(config=self._session_config)
             with np.load(settings.weights) as stored:
@@ -59,7 +59,7 @@ class Ours:
                 self._session.run(tf.compat.v1.global_variables_initializer(), starts)
             self._back_to_the_start = training_input.initializer
             self._session.run([rewind, training_input.initializer])
-            self._first_loss = float(self._session.run(train_step.loss(tf.stack(sums))))
+            self._first_loss = float(self._session.run(forward.mean_loss(tf.stack(sums))))
 
     def first_loss(self) -> float:
         return self._first_loss

@@ -39,21 +39,21 @@ class World:
         """True on the one rank that writes files and talks to the person."""
         return self.rank == 0
 
-    def sum(self, tensors: list[tf.Tensor], half: bool = False) -> list[tf.Tensor]:
+    def allreduce(self, tensors: list[tf.Tensor], half: bool = False) -> list[tf.Tensor]:
         """In the graph: each float32 tensor summed over ranks, all in one exchange; half sends float16."""
         return tensors
 
-    def sum_numbers(self, numbers: np.ndarray) -> np.ndarray:
+    def host_allreduce(self, numbers: np.ndarray) -> np.ndarray:
         """On the host: float64 numbers [X] summed over ranks. A collective: every rank must call it."""
         return numbers
 
-    def gather(self, value: Any) -> list[Any]:
+    def allgather(self, value: Any) -> list[Any]:
         """On the host: every rank's value (anything that pickles), by rank. A collective."""
         return [value]
 
-    def agree(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """On the host: root's value, on every rank. A collective."""
-        return self.gather(value)[0]
+        return self.allgather(value)[0]
 
     def hooks(self) -> list[tf.estimator.SessionRunHook]:
         """Hooks that make all ranks start from root's variables."""
@@ -87,9 +87,9 @@ class HorovodWorld(World):
         self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
         self._exchanges = _HostExchanges(hvd)
         seconds = [float(os.environ[name]) for name in _STALL_SECONDS]
-        processes.Watch(self.gather(processes.this_process()), self.rank, *seconds).start()
+        processes.Watch(self.allgather(processes.this_process()), self.rank, *seconds).start()
 
-    def sum(self, tensors: list[tf.Tensor], half: bool = False) -> list[tf.Tensor]:
+    def allreduce(self, tensors: list[tf.Tensor], half: bool = False) -> list[tf.Tensor]:
         if not half:
             return self._hvd.grouped_allreduce(tensors, op=self._hvd.Sum)
         # The ranks' largest values added up bound every sum. Scaled to that bound nothing overflows, and what float16
@@ -101,10 +101,10 @@ class HorovodWorld(World):
         sums = self._hvd.grouped_allreduce(halves, op=self._hvd.Sum)
         return [tf.cast(total, tf.float32) / scale for total in sums]
 
-    def sum_numbers(self, numbers: np.ndarray) -> np.ndarray:
+    def host_allreduce(self, numbers: np.ndarray) -> np.ndarray:
         return self._exchanges.sum(numbers)
 
-    def gather(self, value: Any) -> list[Any]:
+    def allgather(self, value: Any) -> list[Any]:
         data = np.frombuffer(pickle.dumps(value), np.uint8)
         sizes = self._exchanges.gather(np.array([len(data)], np.int64))
         parts = np.split(self._exchanges.gather(data), np.cumsum(sizes)[:-1])

@@ -1,4 +1,4 @@
-"""The device of this process: what it is called, which precision it takes, how its threads are set."""
+"""The device of this process: its name, the precision and kernels that it takes, its threads."""
 
 from __future__ import annotations
 
@@ -7,73 +7,80 @@ from typing import NamedTuple, Optional
 
 import tensorflow as tf
 
+from bert_pretrain import files
 from bert_pretrain.config.training import DeviceConfig
 from bert_pretrain.kernels import native
 from bert_pretrain.kernels.backend import Backend
 
 
 class Device(NamedTuple):
-    """What arithmetic this process does and where."""
+    """Where this process computes, and how."""
 
-    name: str  # "cpu" or the card's model
-    is_card: bool
-    card: int  # which of the visible ones
+    name: str  # "cpu" or the GPU's model
+    is_gpu: bool
+    gpu: int  # its number among the visible ones
     compute_dtype: tf.DType
     backend: Backend
-    notices: list[str]  # settings that cannot take effect here, and why
+    notices: list[str]  # settings that have no effect here, each with the reason
 
 
 def choose(config: DeviceConfig, given: set[str], local_rank: int = 0) -> Device:
-    """Looks at the hardware. `given` names the flags that the person set; only those are answered.
+    """Looks at the hardware. `given` names the flags that the user set; only those get a notice.
 
-    The ranks of a machine take the visible cards in their order, so a person's CUDA_VISIBLE_DEVICES is kept; where
-    each rank sees but one card, that one is its own. ValueError where there are more ranks than visible cards.
+    The ranks of a host take the visible GPUs in order, so the user's CUDA_VISIBLE_DEVICES is kept; where each rank
+    sees only one GPU, it takes that. ValueError where a host has more ranks than visible GPUs.
     """
-    cards = tf.config.list_physical_devices("GPU")
-    if 1 < len(cards) <= local_rank:
+    gpus = tf.config.list_physical_devices("GPU")
+    if 1 < len(gpus) <= local_rank:
         raise ValueError(
-            f"this machine has more than {local_rank} ranks but shows {len(cards)} cards; start {len(cards)} ranks "
-            f"(NP={len(cards)}) or show more cards in CUDA_VISIBLE_DEVICES"
+            f"this host has more than {local_rank} ranks but shows {len(gpus)} GPUs; start {len(gpus)} ranks "
+            f"(NP={len(gpus)}) or show more GPUs in CUDA_VISIBLE_DEVICES"
         )
-    card = local_rank if len(cards) > 1 else 0
-    wants_half = config.amp or config.manual_fp16
-    notices = []
-    if not cards:
-        half = [name for name in ("amp", "manual_fp16") if name in given and getattr(config, name)]
-        if half:
-            notices.append(f"--{half[0]}: no card here; a CPU computes float16 slower than float32, so float32 it is")
-    if "iterations_per_loop" in given:
-        notices.append("--iterations_per_loop: concerns TPUs only; each session.run is one update here")
-    name = tf.config.experimental.get_device_details(cards[card]).get("device_name", "gpu") if cards else "cpu"
-    dtype = tf.float16 if cards and wants_half else tf.float32
-    backend, reason = _backend(config, bool(cards))
-    notices += [reason] if reason else []
-    return Device(name, bool(cards), card, dtype, backend, notices)
+    gpu = local_rank if len(gpus) > 1 else 0
+    is_gpu = bool(gpus)
+    name = tf.config.experimental.get_device_details(gpus[gpu]).get("device_name", "gpu") if is_gpu else "cpu"
+    dtype = tf.float16 if is_gpu and (config.amp or config.manual_fp16) else tf.float32
+    backend, why_not_native = _choose_backend(config, is_gpu)
+    notices = _notices(config, given, is_gpu, backend) + ([why_not_native] if why_not_native else [])
+    return Device(name, is_gpu, gpu, dtype, backend, notices)
 
 
-def _backend(config: DeviceConfig, is_card: bool) -> tuple[Backend, Optional[str]]:
-    """What was measured to be best here and can be had (docs/decisions.md), and why it is not the native one."""
+def _choose_backend(config: DeviceConfig, is_gpu: bool) -> tuple[Backend, Optional[str]]:
+    """The fastest backend that can be had here (docs/decisions.md), and why it is not the native one."""
     graph = Backend.XLA if config.use_xla else Backend.PLAIN
-    if is_card or not config.native_kernels:
+    if is_gpu or not config.native_kernels:
         return graph, None
     try:
         native.library()
     except native.UnavailableError as reason:
-        return graph, f"no native kernels: {reason}; {graph.value} ones it is, which are slower"
+        return graph, f"no native kernels: {reason}; using the slower {graph.value} kernels"
     return Backend.NATIVE, None
 
 
-def session_config(config: DeviceConfig, card: int, local_size: int = 1) -> tf.compat.v1.ConfigProto:
-    """Threads and memory of the training session."""
+def _notices(config: DeviceConfig, given: set[str], is_gpu: bool, backend: Backend) -> list[str]:
+    """A line for each flag that the user set and that has no effect here."""
+    notices = []
+    half = [name for name in ("amp", "manual_fp16") if name in given and getattr(config, name)]
+    if half and not is_gpu:
+        notices.append(f"--{half[0]} ignored: no GPU; training in float32, which a CPU computes faster than float16")
+    if "use_xla" in given and config.use_xla and backend is Backend.NATIVE:
+        notices.append("--use_xla has no effect: this CPU uses native C++ kernels; --nonative_kernels turns them off")
+    if "iterations_per_loop" in given:
+        notices.append("--iterations_per_loop has no effect: it concerns TPUs; each session.run is one update here")
+    return notices
+
+
+def session_config(config: DeviceConfig, gpu: int, local_size: int = 1) -> tf.compat.v1.ConfigProto:
+    """Threads and memory of the training session. local_size: ranks on this host."""
     proto = tf.compat.v1.ConfigProto(
         intra_op_parallelism_threads=config.intra_op_threads or _num_threads(local_size),
         inter_op_parallelism_threads=config.inter_op_threads,
     )
-    proto.gpu_options.visible_device_list = str(card)
+    proto.gpu_options.visible_device_list = str(gpu)
     proto.gpu_options.allow_growth = True
     return proto
 
 
 def _num_threads(local_size: int) -> int:
-    """This rank's share of the machine's cores, or the cores that the launcher bound it to where those are fewer."""
-    return max(1, min(len(os.sched_getaffinity(0)), (os.cpu_count() or 1) // local_size))
+    """This rank's part of the host's cores, or the cores that the launcher bound it to where those are fewer."""
+    return max(1, min(files.num_cores(), (os.cpu_count() or 1) // local_size))

@@ -1,4 +1,4 @@
-"""Results where nothing is left to train: --do_eval alone, or a run killed between last checkpoint and results."""
+"""Evaluation without training: --do_eval alone, or a run killed between its last checkpoint and its results."""
 
 from __future__ import annotations
 
@@ -6,38 +6,39 @@ from typing import Any
 
 import tensorflow as tf
 
-from bert_pretrain.config.training import RunConfig
 from bert_pretrain.model import variables
-from bert_pretrain.train import checkpoints, device, preflight
-from bert_pretrain.train import results as outcomes
+from bert_pretrain.train import checkpoints, device, preflight, results
 from bert_pretrain.train.evaluation import Evaluated, Evaluation
-from bert_pretrain.train.job import Job
-from bert_pretrain.train.prepare import Prepared, evaluation_input
+from bert_pretrain.train.job import Job, evaluation_input
 from bert_pretrain.train.results import Outcome
-from bert_pretrain.train.resume import Past
-from bert_pretrain.train.run_logger import Journal
-from bert_pretrain.train.throughput import Clock
+from bert_pretrain.train.resume import PreviousRun
+from bert_pretrain.train.run_logger import RunLogger
+from bert_pretrain.train.throughput import Throughput
 
 
-def conclude(prepared: Prepared, past: Past, job: Job, journal: Journal) -> dict[str, Any]:
-    """Evaluates if asked to; gives the results, with what training left there if it was its checkpoint."""
-    run, outcome = job.config.run, Outcome(step=past.step)
-    if prepared.evaluation:
-        prefix, outcome.step = preflight.of_root(job.world, lambda: _to_evaluate(run, past, job))
-        outcome.latest = latest = _evaluate(prepared, prefix, job)
-        journal.record("eval", outcome.step, outcome.step * job.batch_examples, latest.metrics)
-        journal.line(f"evaluation of {prefix}, {latest.num_examples} examples:", latest.metrics)
-        if past.results and prefix == past.checkpoint and past.results["updates"] == outcome.step:
-            return {**past.results, **outcomes.evaluated(latest)}
+def evaluate_only(job: Job, previous: PreviousRun, logger: RunLogger) -> dict[str, Any]:
+    """Evaluates if --do_eval asks for it. Returns the content of results.json.
+
+    The rates that training left in results.json stay, if they belong to the evaluated checkpoint.
+    """
+    run, outcome = job.config.run, Outcome(step=previous.step)
+    if job.evaluation:
+        prefix, outcome.step = preflight.from_root(job.world, lambda: _checkpoint_to_evaluate(job, previous))
+        outcome.latest = latest = _evaluate(job, prefix)
+        logger.record("eval", outcome.step, outcome.step * job.examples_per_update, latest.metrics)
+        logger.info_values(f"evaluation of {prefix}, {latest.num_examples} examples:", latest.metrics)
+        if previous.results and prefix == previous.checkpoint and previous.results["updates"] == outcome.step:
+            return {**previous.results, **results.evaluation_fields(latest)}
         if run.do_train and (latest.metrics["masked_lm_accuracy"] or 0.0) >= run.stop_threshold > 0:
-            outcome.end = outcomes.TARGET_REACHED
-    examples = outcome.step * job.batch_examples if run.do_train else 0
-    return outcomes.results(outcome, Clock().total(), job.world.size, prepared.device.name, examples, None)
+            outcome.end = results.TARGET_REACHED
+    num_examples = outcome.step * job.examples_per_update if run.do_train else 0
+    return results.content(outcome, Throughput().total(), job.world.size, job.device.name, num_examples, None)
 
 
-def _to_evaluate(run: RunConfig, past: Past, job: Job) -> tuple[str, int]:
-    """Prefix and step of the checkpoint, which is known to hold the model. ValueError where there is none."""
-    prefix = run.eval_checkpoint_path or past.checkpoint or run.init_checkpoint
+def _checkpoint_to_evaluate(job: Job, previous: PreviousRun) -> tuple[str, int]:
+    """Prefix and step of a checkpoint that holds the model. ValueError where there is none."""
+    run = job.config.run
+    prefix = run.eval_checkpoint_path or previous.checkpoint or run.init_checkpoint
     if prefix is None:
         raise ValueError(
             f"--do_eval: {run.output_dir} holds no checkpoint; give --eval_checkpoint_path or --init_checkpoint"
@@ -47,14 +48,15 @@ def _to_evaluate(run: RunConfig, past: Past, job: Job) -> tuple[str, int]:
     return prefix, checkpoints.step_of(prefix)
 
 
-def _evaluate(prepared: Prepared, prefix: str, job: Job) -> Evaluated:
+def _evaluate(job: Job, prefix: str) -> Evaluated:
+    """Loads the checkpoint on rank 0, broadcasts it, evaluates on all ranks."""
     with tf.Graph().as_default():
         weights = variables.create(job.model, job.config.run.seed)
-        evaluation = Evaluation(weights, evaluation_input(prepared, job.world), job)
+        evaluation = Evaluation(job, weights, evaluation_input(job))
         saver, hooks = tf.compat.v1.train.Saver(weights), job.world.hooks()
         for hook in hooks:
             hook.begin()
-        session_config = device.session_config(job.config.device, prepared.device.card, job.world.local_size)
+        session_config = device.session_config(job.config.device, job.device.gpu, job.world.local_size)
         with tf.compat.v1.Session(config=session_config) as session:
             if job.world.is_root:
                 saver.restore(session, prefix)

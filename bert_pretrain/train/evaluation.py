@@ -1,7 +1,7 @@
-"""Evaluation on a finite set: every example once, numerators and denominators summed over ranks (design 5.8).
+"""Evaluation on a finite set: every example once, numerators and denominators summed over ranks.
 
-The evaluation network stands in the same graph as the training step and reads the same variables, so an evaluation
-neither restarts the training input nor copies a weight.
+The evaluation network is part of the training graph and reads the same variables, so an evaluation neither restarts
+the training input nor copies a weight.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from bert_pretrain.data.schema import Batch
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.protocol import kernels_of
 from bert_pretrain.train import forward
-from bert_pretrain.train.forward import Statistics
+from bert_pretrain.train.forward import Statistics, ratio, summarize
 from bert_pretrain.train.job import Job
-from bert_pretrain.train.metrics import ratio, summarize
 
-_CALL_SECONDS = 10.0  # between calls of a root that evaluates alone; Horovod's patience is a minute
+# Between broadcasts of a rank 0 that evaluates alone. Horovod reports ranks that wait longer than a minute.
+_KEEPALIVE_SECONDS = 10.0
 
 
 class Evaluated(NamedTuple):
-    """What one evaluation found."""
+    """The result of one evaluation."""
 
-    metrics: dict[str, Optional[float]]  # losses, accuracies, and what always guessing one token would reach
+    # Losses, accuracies, and most_frequent_token: the accuracy of always predicting the most frequent masked token.
+    metrics: dict[str, Optional[float]]
     num_examples: int
     seconds: float
 
@@ -36,38 +37,38 @@ class Evaluated(NamedTuple):
 class Evaluation:
     """The evaluation network in the default graph."""
 
-    def __init__(
-        self,
-        weights: Mapping[str, tf.Variable],
-        source: EvaluationInput,
-        job: Job,
-    ) -> None:
+    def __init__(self, job: Job, weights: Mapping[str, tf.Variable], source: EvaluationInput) -> None:
         features, self._rewind = source.tensors()
         batch = Batch(*(features[name] for name in Batch._fields))
-        # Not XLA's: forward alone gains little by them, and each new shape would cost more than it.
-        kernels = kernels_of(Backend.PLAIN if job.backend is Backend.XLA else job.backend)
-        sums = forward.statistics(weights, batch, job.model, kernels, compute_dtype=job.compute_dtype)
-        # Only the batch's own sums are float32: an evaluation's totals are added up in float64 on the host.
+        # XLA gains little in a forward pass, and compiling for each new shape costs more than that.
+        backend = Backend.PLAIN if job.device.backend is Backend.XLA else job.device.backend
+        sums = forward.statistics(
+            weights, batch, job.model, kernels_of(backend), compute_dtype=job.device.compute_dtype
+        )
+        # Sums of a batch are float32; the sums over batches are float64 on the host.
         self._sums = tf.stack(sums)
         self._token_counts = tf.math.bincount(batch.masked_ids, minlength=job.model.vocab_size)
         self._num_sums, self._vocab_size = len(Statistics._fields), job.model.vocab_size
         self._num_examples = source.num_examples
         self._world = job.world
-        self._root_alone = not job.config.run.is_dist_eval_enabled and job.world.size > 1
+        self._is_root_alone = not job.config.run.is_dist_eval_enabled and job.world.size > 1
 
     def run(self, session: tf.compat.v1.Session) -> Evaluated:
         """Evaluates the session's weights. A collective: every rank must enter it."""
         begin = time.monotonic()
-        totals = self._totals_of_root(session) if self._root_alone else sum(self._batches(session), self._nothing())
-        totals = self._world.sum_numbers(totals)
+        if self._is_root_alone:
+            totals = self._evaluate_on_root(session)
+        else:
+            totals = sum(self._batch_sums(session), self._zeros())
+        totals = self._world.host_allreduce(totals)
         sums, token_counts = Statistics(*totals[: self._num_sums]), totals[self._num_sums :]
         num_examples = round(sums.next_sentence_count)
         assert num_examples == self._num_examples, f"evaluated {num_examples} examples of {self._num_examples}"
         metrics = {**summarize(sums), "most_frequent_token": ratio(token_counts.max(), token_counts.sum())}
         return Evaluated(metrics, num_examples, time.monotonic() - begin)
 
-    def _batches(self, session: tf.compat.v1.Session) -> Iterator[np.ndarray]:
-        """For each batch of this rank's share the sums, then the masked tokens by vocabulary entry."""
+    def _batch_sums(self, session: tf.compat.v1.Session) -> Iterator[np.ndarray]:
+        """[9 + V] float64 for each batch of this rank: Statistics, then masked tokens counted by vocabulary entry."""
         session.run(self._rewind)
         while True:
             try:
@@ -75,30 +76,33 @@ class Evaluation:
             except tf.errors.OutOfRangeError:
                 return
 
-    def _totals_of_root(self, session: tf.compat.v1.Session) -> np.ndarray:
-        """Root's sums; zeros on the others, who answer its calls, so that Horovod does not take them for stalled."""
-        totals = self._nothing()
+    def _evaluate_on_root(self, session: tf.compat.v1.Session) -> np.ndarray:
+        """[9 + V]: rank 0's sums; zeros on the other ranks.
+
+        The other ranks take part in a broadcast from time to time, so that Horovod does not report them as stalled.
+        """
+        totals = self._zeros()
         if not self._world.is_root:
-            while self._world.agree(None):
+            while self._world.broadcast(None):
                 pass
             return totals
-        called = time.monotonic()
-        for sums in self._batches(session):
+        previous = time.monotonic()
+        for sums in self._batch_sums(session):
             totals += sums
-            if time.monotonic() - called > _CALL_SECONDS:
-                self._world.agree(True)
-                called = time.monotonic()
-        self._world.agree(False)
+            if time.monotonic() - previous > _KEEPALIVE_SECONDS:
+                self._world.broadcast(True)
+                previous = time.monotonic()
+        self._world.broadcast(False)
         return totals
 
-    def _nothing(self) -> np.ndarray:
+    def _zeros(self) -> np.ndarray:
         return np.zeros(self._num_sums + self._vocab_size)
 
 
 def is_due(step: int, batch_examples: int, start: int, between: int) -> bool:
     """True when the update that made `step` crossed a multiple of `between` examples, counted from `start`.
 
-    A pure function of the step, so a resumed run evaluates where an undisturbed one does.
+    A pure function of the step, so that a resumed run evaluates after the same updates as an uninterrupted one.
     """
 
     def evaluations(updates: int) -> int:

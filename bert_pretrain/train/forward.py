@@ -1,4 +1,4 @@
-"""From a batch of rows to the sums that everything else is computed from: losses, gradients, accuracies, rates."""
+"""The forward pass: a batch of rows -> sums over its examples, and from sums the metrics that users read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bert_pretrain.model.layers import Weights
 
 
 class Statistics(NamedTuple):
-    """Sums over examples, each a number or a float32 scalar; they add up over micro-batches and ranks."""
+    """Sums over examples, each a number or a float32 scalar. Sums of micro-batches and of ranks can be added."""
 
     masked_lm_loss: tf.Tensor  # nats, weighted
     masked_lm_correct: tf.Tensor
@@ -25,7 +25,7 @@ class Statistics(NamedTuple):
     next_sentence_count: tf.Tensor  # = examples
     tokens: tf.Tensor  # without padding
     squared_lengths: tf.Tensor  # sum over examples of length^2, for the work of attention
-    computed: tf.Tensor  # tokens with such padding as the layers compute
+    computed: tf.Tensor  # tokens plus the padding that the linear layers compute
 
 
 def statistics(
@@ -40,17 +40,19 @@ def statistics(
     """Runs encoder, heads and losses over all rows of the batch."""
     rows = encoder.Rows(batch.token_ids, batch.segment_ids, batch.position_ids, batch.example_ids)
     sequence = encoder.encode(weights, rows, model, kernels, dropout, compute_dtype, recompute)
-    words = losses.cross_entropy(
+    masked_lm = losses.cross_entropy(
         heads.masked_lm_logits(weights, sequence, batch.masked_positions),
         batch.masked_ids,
         batch.masked_weights,
     )
-    sentences = losses.cross_entropy(
+    next_sentence = losses.cross_entropy(
         heads.next_sentence_logits(weights, sequence, batch.cls_positions),
         batch.next_sentence_labels,
         tf.ones_like(batch.next_sentence_labels, tf.float32),
     )
-    return Statistics(*words, *sentences, *_token_counts(batch), tf.cast(tf.size(sequence.tokens.slots), tf.float32))
+    return Statistics(
+        *masked_lm, *next_sentence, *_token_counts(batch), tf.cast(tf.size(sequence.tokens.slots), tf.float32)
+    )
 
 
 def micro_batch(batch: Batch, k: tf.Tensor) -> Batch:
@@ -77,7 +79,7 @@ def micro_batch(batch: Batch, k: tf.Tensor) -> Batch:
 
 
 def _slice(splits: tf.Tensor, k: tf.Tensor) -> slice:
-    """The k-th part of what splits [K+1] divides."""
+    """splits[k]:splits[k + 1], the k-th part of what splits [K+1] divides."""
     return slice(splits[k], splits[k + 1])
 
 
@@ -86,3 +88,25 @@ def _token_counts(batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
     # 1 + 3 + 5 + ... + (2L - 1) = L^2, so positions alone tell the squared lengths.
     odd = 2.0 * tf.cast(batch.position_ids, tf.float32) + 1.0
     return tf.reduce_sum(real), tf.reduce_sum(real * odd)
+
+
+def ratio(numerator: float, denominator: float) -> Optional[float]:
+    """numerator / denominator, or None where nothing was counted."""
+    return float(numerator) / float(denominator) if denominator else None
+
+
+def summarize(sums: Statistics) -> dict[str, Optional[float]]:
+    """Losses in nats per masked token and per example, accuracies as shares; None where nothing was counted."""
+    return {
+        "masked_lm_loss": ratio(sums.masked_lm_loss, sums.masked_lm_count),
+        "masked_lm_accuracy": ratio(sums.masked_lm_correct, sums.masked_lm_count),
+        "next_sentence_loss": ratio(sums.next_sentence_loss, sums.next_sentence_count),
+        "next_sentence_accuracy": ratio(sums.next_sentence_correct, sums.next_sentence_count),
+    }
+
+
+def mean_loss(statistics: tf.Tensor) -> tf.Tensor:
+    """Statistics [9] -> mean masked-LM loss plus mean next-sentence loss, in nats."""
+    sums = Statistics(*tf.unstack(statistics))
+    masked_lm = tf.math.divide_no_nan(sums.masked_lm_loss, sums.masked_lm_count)
+    return masked_lm + tf.math.divide_no_nan(sums.next_sentence_loss, sums.next_sentence_count)

@@ -1,95 +1,56 @@
-"""What surrounds the updates: one hook, so that the order of its duties stands in one place.
+"""The one hook of a training session. After each update: time, refuse, report, evaluate, save, stop.
 
-After each update: time it, refuse it if it is not finite, report, evaluate, save, stop. The hook reads one dictionary
-of tensors made by model_fn and looks none up by name.
+One hook instead of several, so that this order stands in one place. Its input is UpdateValues.
 """
 
 from __future__ import annotations
 
-import os
 import sys
-from typing import Callable, NamedTuple, Optional
+from typing import Optional
 
 import numpy as np
 import tensorflow as tf
 
-from bert_pretrain.config.training import RunConfig
-from bert_pretrain.train import results as outcomes
+from bert_pretrain.data.input_fn import TrainingInput
+from bert_pretrain.model import variables
+from bert_pretrain.train import results
+from bert_pretrain.train.checkpoints import CheckpointSaver
 from bert_pretrain.train.evaluation import Evaluation, is_due
-from bert_pretrain.train.forward import Statistics
+from bert_pretrain.train.forward import Statistics, summarize
 from bert_pretrain.train.job import Job
-from bert_pretrain.train.metrics import summarize
 from bert_pretrain.train.results import Outcome
-from bert_pretrain.train.run_logger import Journal
-from bert_pretrain.train.throughput import Clock
-from bert_pretrain.train.train_step import Watched
-
-
-class Surroundings(NamedTuple):
-    """The plain objects that the hook works with."""
-
-    clock: Clock
-    journal: Journal
-    outcome: Outcome
-    record_names: Callable[[int], list[str]]  # position -> this rank's records
-
-
-class Saver:
-    """Writes checkpoints whole or not at all, and keeps the newest few."""
-
-    def __init__(self, run: RunConfig) -> None:
-        self._run = run
-        self._saver = tf.compat.v1.train.Saver(
-            max_to_keep=run.keep_checkpoint_max, save_relative_paths=True, sharded=False
-        )
-        self.saved_step = -1
-
-    @property
-    def saver(self) -> tf.compat.v1.train.Saver:
-        """For the Scaffold, so that what is saved is what is restored."""
-        return self._saver
-
-    def save(self, session: tf.compat.v1.Session, step: int) -> None:
-        """Saves unless this step is saved already."""
-        if step == self.saved_step:
-            return
-        prefix = os.path.join(self._run.output_dir, "model.ckpt")
-        try:
-            self._saver.save(session, prefix, global_step=step, write_meta_graph=False)
-        except (tf.errors.OpError, OSError, ValueError) as error:
-            raise ValueError(
-                f"--output_dir: checkpoint {prefix}-{step} cannot be written: {str(error).splitlines()[0]}; "
-                f"earlier checkpoints are untouched"
-            ) from None
-        self.saved_step = step
+from bert_pretrain.train.run_logger import RunLogger, Values
+from bert_pretrain.train.throughput import Throughput
+from bert_pretrain.train.train_step import UpdateValues
 
 
 class TrainingHook(tf.estimator.SessionRunHook):
-    """Surrounds the updates of one training session."""
+    """Acts between the updates of one training session, on every rank alike."""
 
     def __init__(
         self,
         job: Job,
-        watched: Watched,
-        variable_names: list[str],
+        values: UpdateValues,
+        training_input: TrainingInput,
         evaluation: Optional[Evaluation],
-        saver: Optional[Saver],
-        warm_up: Callable[[tf.compat.v1.Session], None],
-        surroundings: Surroundings,
+        saver: Optional[CheckpointSaver],
+        logger: RunLogger,
+        throughput: Throughput,
+        outcome: Outcome,
     ) -> None:
-        """Without an evaluation nothing is evaluated; the saver is None on ranks that write nothing."""
-        self._job = job
-        self._config = job.config
-        self._watched = watched
-        self._variable_names = variable_names
+        """evaluation is None without --do_eval; saver is None on ranks that write nothing."""
+        self._job, self._config = job, job.config
+        self._values = values
+        self._training_input = training_input
         self._evaluation = evaluation
         self._saver = saver
-        self._warm_up = warm_up
-        self._with = surroundings
+        self._logger = logger
+        self._throughput = throughput
+        self._outcome = outcome
         self._step = 0
 
     def after_create_session(self, session: tf.compat.v1.Session, coord: tf.train.Coordinator) -> None:
-        """Before the first update: a first evaluation and the device warm-up, both outside the clock."""
+        """Before the first update, untimed: a first evaluation and the device warm-up."""
         self._step = int(session.run(tf.compat.v1.train.get_global_step()))
         if self._saver:
             self._saver.saved_step = self._step if self._step else -1
@@ -97,20 +58,19 @@ class TrainingHook(tf.estimator.SessionRunHook):
             self._evaluate(session)
         if self._config.device.enable_device_warmup:
             self._warm_up(session)
-            self._with.journal.say("device warm-up: one update computed, nothing changed")
-        self._with.clock.start()
+        self._throughput.start()
 
     def before_run(self, run_context: tf.estimator.SessionRunContext) -> tf.estimator.SessionRunArgs:
-        """Asks for the watched tensors; they come from the same session.run as the update."""
-        return tf.estimator.SessionRunArgs(self._watched)
+        """Fetches UpdateValues in the same session.run as the update."""
+        return tf.estimator.SessionRunArgs(self._values)
 
     def after_run(self, run_context: tf.estimator.SessionRunContext, run_values: tf.estimator.SessionRunValues) -> None:
-        """The duties after an update, in order."""
-        update = Watched(*run_values.results)
+        """Everything that follows an update, in order."""
+        update = UpdateValues(*run_values.results)
         self._step = int(update.step)
-        self._with.clock.tick(Statistics(*update.statistics), float(update.input_wait_seconds))
-        with self._with.clock.paused():
-            if not update.finite:
+        self._throughput.add_update(Statistics(*update.statistics), float(update.input_wait_seconds))
+        with self._throughput.paused():
+            if not update.is_finite:
                 self._refuse(update)
                 return
             self._report(update)
@@ -118,86 +78,91 @@ class TrainingHook(tf.estimator.SessionRunHook):
                 self._evaluate(run_context.session)
             if self._step % self._config.run.save_checkpoints_steps == 0:
                 self._save(run_context.session)
-            self._stop_if_asked(run_context, update)
+            self._stop_if_requested(run_context, update)
 
     def end(self, session: tf.compat.v1.Session) -> None:
-        """After the last update: evaluate what was not, save what was not."""
-        outcome = self._with.outcome
-        if self._evaluation and outcome.latest_update != self._step and outcome.end != outcomes.INTERRUPTED:
+        """After the last update: evaluates and saves unless that was done after this very update."""
+        outcome = self._outcome
+        if self._evaluation and outcome.latest_update != self._step and outcome.end != results.INTERRUPTED:
             self._evaluate(session)
         if self._is_target_reached():
-            outcome.end = outcomes.TARGET_REACHED
+            outcome.end = results.TARGET_REACHED
         outcome.step = self._step
         self._save(session)
 
+    def _warm_up(self, session: tf.compat.v1.Session) -> None:
+        """Computes an update without its assignments, then rewinds the input to where it stood."""
+        session.run(self._values.gradient_norm)
+        session.run(self._training_input.initializer)
+        self._logger.info("device warm-up: one update computed, nothing changed")
+
+    def _refuse(self, update: UpdateValues) -> None:
+        """Reports a gradient with inf or NaN, which moved no weight. Ends the run where no lower loss scale is left."""
+        if update.loss_scale > 1.0:
+            self._logger.info(
+                f"update {self._step + 1} skipped: its gradient is not finite at loss scale {update.loss_scale:g}"
+            )
+            return
+        names = list(variables.shapes(self._job.model))
+        first_bad = names[int(np.argmin(np.isfinite(update.square_norms)))]
+        records_by_rank = self._job.world.allgather(self._training_input.record_names(int(update.position)))
+        if not self._job.world.is_root:
+            sys.exit(2)  # rank 0 prints the message
+        records = [record for of_rank in records_by_rank for record in of_rank]
+        raise ValueError(
+            f"update {self._step + 1}: the gradient is not finite, first at {first_bad} (loss {_loss(update):g}); its "
+            f"records are {', '.join(records)}. Weights are those of update {self._step}; the last checkpoint stays. "
+            f"A lower --learning_rate or longer --num_warmup_steps may help"
+        )
+
+    def _report(self, update: UpdateValues) -> None:
+        run, logger, num_updates = self._config.run, self._logger, self._config.optim.num_train_steps
+        logger.show_progress(self._step)
+        is_point = self._step % run.save_summary_steps == 0
+        is_shown = self._step % run.display_loss_steps == 0 or self._step == num_updates
+        values = _training_values(update) if is_point or is_shown else {}
+        if is_point:
+            logger.add_events("train", self._step, values)
+        if is_shown:
+            values.update(self._throughput.recent()._asdict())
+            logger.record("train", self._step, self._step * self._job.examples_per_update, values)
+            logger.info_values(f"update {self._step}/{num_updates}", values)
+
     def _is_evaluation_due(self) -> bool:
         run = self._config.run
-        return is_due(self._step, self._job.batch_examples, run.samples_start_eval, run.samples_between_eval)
-
-    def _report(self, update: Watched) -> None:
-        run, journal = self._config.run, self._with.journal
-        journal.progress(self._step)
-        is_last = self._step == self._config.optim.num_train_steps
-        shown = self._step % run.display_loss_steps == 0 or is_last
-        if not shown and self._step % run.save_summary_steps:
-            return
-        values = _training_values(update)
-        if self._step % run.save_summary_steps == 0:
-            journal.events("train", self._step, values)
-        if shown:
-            values.update(self._with.clock.recent()._asdict())
-            journal.record("train", self._step, self._step * self._job.batch_examples, values)
-            journal.line(f"update {self._step}/{self._config.optim.num_train_steps}", values)
+        return is_due(self._step, self._job.examples_per_update, run.samples_start_eval, run.samples_between_eval)
 
     def _evaluate(self, session: tf.compat.v1.Session) -> None:
-        journal, outcome = self._with.journal, self._with.outcome
+        logger, outcome, step = self._logger, self._outcome, self._step
         evaluated = self._evaluation.run(session)
-        if self._step == 0:
+        if step == 0:
             outcome.initial = evaluated
-        outcome.latest, outcome.latest_update = evaluated, self._step
+        outcome.latest, outcome.latest_update = evaluated, step
         values = {**evaluated.metrics, "eval_examples": evaluated.num_examples, "seconds": evaluated.seconds}
-        journal.record("eval", self._step, self._step * self._job.batch_examples, values)
-        journal.events("eval", self._step, evaluated.metrics)
-        journal.line(f"evaluation after update {self._step}, {evaluated.num_examples} examples:", evaluated.metrics)
+        logger.record("eval", step, step * self._job.examples_per_update, values)
+        logger.add_events("eval", step, evaluated.metrics)
+        logger.info_values(f"evaluation after update {step}, {evaluated.num_examples} examples:", evaluated.metrics)
 
     def _save(self, session: tf.compat.v1.Session) -> None:
         if self._saver:
             self._saver.save(session, self._step)
 
-    def _stop_if_asked(self, run_context: tf.estimator.SessionRunContext, update: Watched) -> None:
-        if update.stop_requested:
-            self._with.outcome.end = outcomes.INTERRUPTED
-            self._with.journal.say(f"stopped by a signal after update {self._step}; the same command continues")
-        if update.stop_requested or self._is_target_reached():
+    def _stop_if_requested(self, run_context: tf.estimator.SessionRunContext, update: UpdateValues) -> None:
+        if update.stop_requests:
+            self._outcome.end = results.INTERRUPTED
+            self._logger.info(f"stopped by a signal after update {self._step}; the same command continues")
+        if update.stop_requests or self._is_target_reached():
             run_context.request_stop()
 
     def _is_target_reached(self) -> bool:
-        outcome, threshold = self._with.outcome, self._config.run.stop_threshold
+        outcome, threshold = self._outcome, self._config.run.stop_threshold
         if not threshold or outcome.latest_update != self._step:
             return False
         accuracy = outcome.latest.metrics["masked_lm_accuracy"]
         return accuracy is not None and accuracy >= threshold
 
-    def _refuse(self, update: Watched) -> None:
-        """A gradient with infinities or NaN moved nothing; at loss scale 1 there is no remedy left but to stop."""
-        if update.loss_scale > 1.0:
-            self._with.journal.say(
-                f"update {self._step + 1} skipped: its gradient is not finite at loss scale {update.loss_scale:g}"
-            )
-            return
-        bad = self._variable_names[int(np.argmin(np.isfinite(update.square_norms)))]
-        names = self._job.world.gather(self._with.record_names(int(update.position)))
-        if not self._job.world.is_root:
-            sys.exit(2)  # root tells it
-        records = [name for of_rank in names for name in of_rank]
-        raise ValueError(
-            f"update {self._step + 1}: the gradient is not finite, first at {bad} (loss {_loss(update):g}); its "
-            f"records are {', '.join(records)}. Weights are those of update {self._step}; the last checkpoint stays. "
-            f"A lower --learning_rate or longer --num_warmup_steps may help"
-        )
 
-
-def _training_values(update: Watched) -> dict[str, Optional[float]]:
+def _training_values(update: UpdateValues) -> Values:
     return {
         "loss": _loss(update),
         **summarize(Statistics(*update.statistics)),
@@ -207,6 +172,6 @@ def _training_values(update: Watched) -> dict[str, Optional[float]]:
     }
 
 
-def _loss(update: Watched) -> float:
+def _loss(update: UpdateValues) -> float:
     metrics = summarize(Statistics(*update.statistics))
     return (metrics["masked_lm_loss"] or 0.0) + (metrics["next_sentence_loss"] or 0.0)

@@ -1,27 +1,96 @@
-"""What every part of a training job needs to know, found out once before anything is built."""
+"""What a run is made of: settings, model, ranks, device and data, opened and checked before anything is built."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import tensorflow as tf
+from typing import Any, NamedTuple, Optional
 
 from bert_pretrain.config.model import ModelConfig
+from bert_pretrain.config.option import directories
 from bert_pretrain.config.training import Config
-from bert_pretrain.kernels.backend import Backend
+from bert_pretrain.data.input_fn import EvaluationInput, Source, TrainingInput
+from bert_pretrain.data.validation import Limits
+from bert_pretrain.train import device, run_file
+from bert_pretrain.train.device import Device
 from bert_pretrain.world import World
 
 
 class Job(NamedTuple):
-    """Settings, the network's shape, the ranks, and how the network's arithmetic is done."""
+    """A run on this rank. Data that the run does not use is None."""
 
     config: Config
     model: ModelConfig
     world: World
-    compute_dtype: tf.DType
-    backend: Backend
+    device: Device
+    training: Optional[Source] = None
+    evaluation: Optional[Source] = None
 
     @property
-    def batch_examples(self) -> int:
+    def examples_per_update(self) -> int:
         """Examples of an update over all ranks: G = W x A x B."""
         return self.world.size * self.config.examples_per_rank()
+
+
+def open_job(config: Config, given: set[str], world: World) -> Job:
+    """Opens everything that the run reads. `given` names the flags that the user set.
+
+    ValueError, one line, for the first thing that is wrong.
+    """
+    model = ModelConfig.from_json(config.run.bert_config_file)
+    training = _open_source(config, "input_files_dir", model, world) if config.run.do_train else None
+    evaluation = _open_source(config, "eval_files_dir", model, world) if config.run.do_eval else None
+    return Job(config, model, world, device.choose(config.device, given, world.local_rank), training, evaluation)
+
+
+def describe(job: Job) -> dict[str, Any]:
+    """The content of run.json."""
+    data = {
+        kind: {
+            "fingerprint": source.index.fingerprint,
+            "records": source.index.num_records,
+            "paths": source.index.paths,
+        }
+        for kind, source in (("train", job.training), ("eval", job.evaluation))
+        if source
+    }
+    return run_file.describe(job.config, job.model, job.device, job.world.size, data)
+
+
+def training_input(job: Job, first_update: int) -> TrainingInput:
+    """This rank's examples of update `first_update` (counted from 0 in the data) and of all that follow."""
+    data, world = job.config.data, job.world
+    return TrainingInput(
+        job.training,
+        job.config.examples_per_rank(),
+        data.train_batch_size,
+        data.pack_sequences,
+        data.data_seed,
+        first_update=first_update,
+        rank=world.rank,
+        num_ranks=world.size,
+    )
+
+
+def evaluation_input(job: Job) -> Optional[EvaluationInput]:
+    """This rank's slice of the evaluation set, all of it where rank 0 evaluates alone, None without --do_eval."""
+    if job.evaluation is None:
+        return None
+    data = job.config.data
+    max_examples = data.max_eval_steps * data.eval_batch_size or None
+    rank_and_size = (job.world.rank, job.world.size) if job.config.run.is_dist_eval_enabled else (0, 1)
+    return EvaluationInput(job.evaluation, data.eval_batch_size, data.pack_sequences, max_examples, *rank_and_size)
+
+
+def _open_source(config: Config, flag: str, model: ModelConfig, world: World) -> Source:
+    limits = Limits(model.vocab_size, model.type_vocab_size)
+    try:
+        source = Source.open(
+            directories(getattr(config.data, flag)), config.data, limits, rank=world.rank, num_ranks=world.size
+        )
+    except ValueError as error:
+        raise ValueError(f"--{flag}: {error}") from None
+    if source.lengths.seq_length > model.max_position_embeddings:
+        raise ValueError(
+            f"--{flag}: its records have {source.lengths.seq_length} tokens, more than the model's "
+            f"max_position_embeddings {model.max_position_embeddings}; use shorter records or another bert_config.json"
+        )
+    return source

@@ -1,4 +1,7 @@
-"""The life of a run: prepare, continue or start, train or evaluate, leave results. Every rank walks it together."""
+"""The life of a run: open the job, compare the ranks, continue or start, train or evaluate, write results.
+
+Every rank goes through it together.
+"""
 
 from __future__ import annotations
 
@@ -11,132 +14,118 @@ import numpy as np
 import tensorflow as tf
 
 from bert_pretrain.config.training import Config
-from bert_pretrain.data import input_fn as inputs
-from bert_pretrain.data.input_fn import TrainingInput
+from bert_pretrain.data import input_fn
 from bert_pretrain.model import variables
-from bert_pretrain.train import device, preflight, run_file, startup_summary, utilization
-from bert_pretrain.train import results as outcomes
-from bert_pretrain.train.eval_only import conclude
-from bert_pretrain.train.hooks import Surroundings
-from bert_pretrain.train.job import Job
-from bert_pretrain.train.metrics import ratio
-from bert_pretrain.train.model_fn import Parts, make_model_fn
-from bert_pretrain.train.prepare import Prepared, describe, evaluation_input, prepare
+from bert_pretrain.train import device, preflight, results, run_file, startup_summary, utilization
+from bert_pretrain.train.eval_only import evaluate_only
+from bert_pretrain.train.forward import ratio
+from bert_pretrain.train.job import Job, describe, evaluation_input, open_job, training_input
+from bert_pretrain.train.model_fn import make_model_fn
 from bert_pretrain.train.results import Outcome
-from bert_pretrain.train.resume import Past, look
-from bert_pretrain.train.run_logger import Journal
+from bert_pretrain.train.resume import PreviousRun, load_previous_run
+from bert_pretrain.train.run_logger import RunLogger
 from bert_pretrain.train.stop import StopRequest
-from bert_pretrain.train.throughput import Clock
+from bert_pretrain.train.throughput import Throughput
 from bert_pretrain.world import World
 
 
 def run(config: Config, given: set[str], world: World) -> int:
-    """Does what the settings ask for; returns the exit code. `given` names the flags that the person set.
+    """Does what the settings ask for; returns the exit code. `given` names the flags that the user set.
 
     ValueError, one line, for anything that is wrong with the input.
     """
     tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
-    prepared = preflight.together(world, lambda: prepare(config, given, world))
-    facts = describe(prepared, world)
-    shapes = variables.shapes(prepared.model)
-    preflight.together(world, lambda: preflight.check_alike(world, preflight.alike(facts, shapes)))
-    past = preflight.of_root(world, lambda: look(config.run, prepared.model, facts))
-    journal = preflight.together(world, lambda: _journal(config, world))
-    job = Job(config, prepared.model, world, prepared.device.compute_dtype, prepared.device.backend)
+    job = preflight.on_all_ranks(world, lambda: open_job(config, given, world))
+    description = describe(job)
+    facts = preflight.comparable(description, variables.shapes(job.model))
+    preflight.on_all_ranks(world, lambda: preflight.check_same(world, facts))
+    previous = preflight.from_root(world, lambda: load_previous_run(config.run, job.model, description))
+    logger = preflight.on_all_ranks(world, lambda: _open_logger(config, world))
     try:
-        if config.run.do_train and past.is_finished(config.optim.num_train_steps, config.run.stop_threshold):
-            _repeat_results(config.run.output_dir, past, journal)
+        if config.run.do_train and previous.is_finished(config.optim.num_train_steps, config.run.stop_threshold):
+            _repeat_results(config.run.output_dir, previous, logger)
             return 0
-        for line in startup_summary.lines(prepared, past, job, given):
-            journal.say(line)
+        for line in startup_summary.lines(job, previous, given):
+            logger.info(line)
         if world.is_root:
-            run_file.save(config.run.output_dir, facts)
-        with _explained():
-            if config.run.do_train and past.step < config.optim.num_train_steps:
-                results = _train(prepared, past, job, journal)
-            else:
-                results = conclude(prepared, past, job, journal)
+            run_file.save(config.run.output_dir, description)
+        with _explained_input_errors():
+            content = _train_or_evaluate(job, previous, logger)
         if world.is_root:
-            outcomes.write(config.run.output_dir, "results.json", results)
-            journal.say(outcomes.row(results))
+            results.write(config.run.output_dir, content)
+            logger.info(results.row(content))
     finally:
-        journal.close()
+        logger.close()
     return 0
 
 
-def _journal(config: Config, world: World) -> Journal:
+def _open_logger(config: Config, world: World) -> RunLogger:
     run = config.run
-    return Journal(run.output_dir, run.dllog_path, config.optim.num_train_steps, run.report_loss, world.is_root)
+    return RunLogger(run.output_dir, run.dllog_path, config.optim.num_train_steps, run.report_loss, world.is_root)
 
 
-def _train(prepared: Prepared, past: Past, job: Job, journal: Journal) -> dict[str, Any]:
-    """Trains from the newest checkpoint, or the start, to the end; gives the results."""
-    config, world = prepared.config, job.world
-    training_input = TrainingInput(
-        prepared.training,
-        config.examples_per_rank(),
-        config.data.train_batch_size,
-        config.data.pack_sequences,
-        config.data.data_seed,
-        first_update=past.position,
-        rank=world.rank,
-        num_ranks=world.size,
-    )
-    outcome, clock, stop = Outcome(), Clock(), StopRequest()
-    parts = Parts(
-        training_input,
-        evaluation_input(prepared, world),
-        # The other ranks get root's variables.
-        config.run.init_checkpoint if world.is_root and past.checkpoint is None else None,
-        stop,
-        Surroundings(clock, journal, outcome, training_input.record_names),
-    )
+def _repeat_results(output_dir: str, previous: PreviousRun, logger: RunLogger) -> None:
+    logger.info(f"{output_dir} holds this run, finished at update {previous.step}; choose another to train anew")
+    logger.info(results.row(previous.results))
+
+
+def _train_or_evaluate(job: Job, previous: PreviousRun, logger: RunLogger) -> dict[str, Any]:
+    """The content of results.json."""
+    if job.config.run.do_train and previous.step < job.config.optim.num_train_steps:
+        return _train(job, previous, logger)
+    return evaluate_only(job, previous, logger)
+
+
+def _train(job: Job, previous: PreviousRun, logger: RunLogger) -> dict[str, Any]:
+    """Trains from the newest checkpoint, or from the start; returns the content of results.json."""
+    config, world = job.config, job.world
+    examples = training_input(job, first_update=previous.position)
+    outcome, throughput, stop = Outcome(), Throughput(), StopRequest()
+    # The other ranks receive rank 0's variables.
+    init_checkpoint = config.run.init_checkpoint if world.is_root and previous.checkpoint is None else None
+    model_fn = make_model_fn(job, examples, evaluation_input(job), init_checkpoint, stop, logger, throughput, outcome)
     with stop.listening():
-        estimator = tf.estimator.Estimator(
-            make_model_fn(job, parts),
-            _model_dir(config, world),
-            tf.estimator.RunConfig(
-                # This project's one hook saves, logs and counts; Estimator's own would do it on every rank.
-                save_checkpoints_steps=None,
-                save_checkpoints_secs=None,
-                save_summary_steps=None,
-                log_step_count_steps=None,
-                session_config=device.session_config(config.device, prepared.device.card, world.local_size),
-            ),
-        )
-        estimator.train(training_input, hooks=world.hooks(), max_steps=config.optim.num_train_steps)
-    examples = outcome.step * job.batch_examples
-    share = _utilization(prepared, clock, world)
-    return outcomes.results(outcome, clock.total(), world.size, prepared.device.name, examples, share)
+        estimator = tf.estimator.Estimator(model_fn, _model_dir(config, world), _estimator_config(job))
+        estimator.train(examples, hooks=world.hooks(), max_steps=config.optim.num_train_steps)
+    num_examples = outcome.step * job.examples_per_update
+    return results.content(
+        outcome, throughput.total(), world.size, job.device.name, num_examples, _utilization(job, throughput)
+    )
 
 
-def _utilization(prepared: Prepared, clock: Clock, world: World) -> Optional[float]:
-    """Useful work of all ranks over the matmul rate of all, measured at the same time; None where none was timed."""
-    settings, card = prepared.config.device, prepared.device
-    session_config = device.session_config(settings, card.card, world.local_size)
-    peak = utilization.peak_flops(card.name, card.is_card, settings.peak_tflops, session_config)
-    (peaks,) = world.sum_numbers(np.array([peak]))
-    sums, seconds = clock.work()
-    return ratio(utilization.training_flops(sums, prepared.model), peaks * seconds)
-
-
-def _repeat_results(output_dir: str, past: Past, journal: Journal) -> None:
-    journal.say(f"{output_dir} holds this run, finished at update {past.step}; choose another to train anew")
-    journal.say(outcomes.row(past.results))
+def _estimator_config(job: Job) -> tf.estimator.RunConfig:
+    """Estimator's own savers and loggers are off: they would act on every rank. TrainingHook does their work."""
+    return tf.estimator.RunConfig(
+        save_checkpoints_steps=None,
+        save_checkpoints_secs=None,
+        save_summary_steps=None,
+        log_step_count_steps=None,
+        session_config=device.session_config(job.config.device, job.device.gpu, job.world.local_size),
+    )
 
 
 def _model_dir(config: Config, world: World) -> str:
-    """Where Estimator looks for a checkpoint: a place that never exists for ranks that get root's values."""
+    """Where Estimator looks for a checkpoint: a directory that never exists on ranks that receive rank 0's values."""
     return config.run.output_dir if world.is_root else os.path.join(config.run.output_dir, f"rank-{world.rank}")
 
 
+def _utilization(job: Job, throughput: Throughput) -> Optional[float]:
+    """Useful FLOP/s of all ranks / peak FLOP/s of all ranks, measured at the same time; None where none was timed."""
+    settings = job.config.device
+    session_config = device.session_config(settings, job.device.gpu, job.world.local_size)
+    peak = utilization.peak_flops(job.device.name, job.device.is_gpu, settings.peak_tflops, session_config)
+    (peaks,) = job.world.host_allreduce(np.array([peak]))
+    sums, seconds = throughput.work()
+    return ratio(utilization.training_flops(sums, job.model), peaks * seconds)
+
+
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    """Turns what session.run raises for bad records into the one line that says which and why."""
+def _explained_input_errors() -> Iterator[None]:
+    """Turns what session.run raises for bad records into one line that names the record and the reason."""
     try:
         yield
     except (tf.errors.OpError, UnicodeDecodeError) as error:
-        explanation = inputs.explain(error)
+        explanation = input_fn.explain(error)
         if explanation is None:
             raise
         raise explanation from None

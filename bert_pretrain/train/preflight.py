@@ -1,4 +1,4 @@
-"""Before the first update: ranks compare what they are about to do, and bad input on any of them ends all."""
+"""Checks before the first update: all ranks must have the same job, and an error on one rank ends all of them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ T = TypeVar("T")
 _SHOWN = 3  # differences in one line
 
 
-def together(world: World, prepare: Callable[[], T], root_only: bool = False) -> T:
-    """prepare() on every rank; where it raises ValueError on any, root raises the first and the others leave quietly.
+def on_all_ranks(world: World, function: Callable[[], T], root_only: bool = False) -> T:
+    """Returns function() of this rank. A collective: every rank must call it.
 
-    Without this a rank that found an error would leave the rest waiting in their first exchange.
+    Where function raises ValueError on any rank, rank 0 raises the first of them and the other ranks exit silently.
+    Without this, a rank that found an error would leave the others waiting in their first all-reduce. root_only says
+    that function does nothing on the other ranks, so that the message needs no rank.
     """
     result, message = None, None
     try:
-        result = prepare()
+        result = function()
     except ValueError as error:
         message = str(error)
-    messages = world.gather(message)
+    messages = world.allgather(message)
     wrong = [rank for rank, found in enumerate(messages) if found is not None]
     if not wrong:
         return result
@@ -34,18 +36,18 @@ def together(world: World, prepare: Callable[[], T], root_only: bool = False) ->
     raise ValueError(first if everywhere or root_only else f"rank {wrong[0]} of {world.size}: {first}")
 
 
-def of_root(world: World, find: Callable[[], T]) -> T:
-    """find()'s result at root, on every rank; where it raises ValueError there, all end as in `together`."""
-    return world.agree(together(world, find if world.is_root else lambda: None, root_only=True))
+def from_root(world: World, function: Callable[[], T]) -> T:
+    """Calls function() on rank 0 and returns its result on every rank; a ValueError ends all, as in on_all_ranks."""
+    return world.broadcast(on_all_ranks(world, function if world.is_root else lambda: None, root_only=True))
 
 
-def check_alike(world: World, facts: dict[str, Any]) -> None:
-    """ValueError, naming the rank and what differs, where a rank's facts differ from root's. A collective."""
-    root, *others = world.gather(facts)
+def check_same(world: World, facts: dict[str, Any]) -> None:
+    """ValueError that names rank and difference, where a rank's facts differ from rank 0's. A collective."""
+    root, *others = world.allgather(facts)
     for rank, other in enumerate(others, start=1):
         names = [name for name in {**root, **other} if root.get(name) != other.get(name)]
         if names:
-            shown = ", ".join(f"{name} ({other.get(name)!r}, there {root.get(name)!r})" for name in names[:_SHOWN])
+            shown = ", ".join(f"{name} ({other.get(name)!r}, rank 0 has {root.get(name)!r})" for name in names[:_SHOWN])
             more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
             raise ValueError(
                 f"rank {rank} differs from rank 0 in {shown}{more}; start every rank with the same settings, files "
@@ -53,10 +55,10 @@ def check_alike(world: World, facts: dict[str, Any]) -> None:
             )
 
 
-def alike(run: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """What must be the same on every rank, by the name under which a difference is reported.
+def comparable(run: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """Everything that must be the same on every rank, by the name under which a difference is reported.
 
-    run is the content of run.json, shapes are the model's variables.
+    run is the content of run.json, shapes the model's variables.
     """
     facts = {f"--{name}": value for part in run["settings"].values() for name, value in part.items()}
     facts.update({f"model {name}": value for name, value in run["model"].items()})

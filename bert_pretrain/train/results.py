@@ -8,34 +8,36 @@ import os
 import resource
 from typing import Any, Optional
 
+from bert_pretrain.files import write_json
 from bert_pretrain.train.evaluation import Evaluated
 from bert_pretrain.train.throughput import Rates
 
 COMPLETED, TARGET_REACHED, INTERRUPTED = "completed", "target_reached", "interrupted"
 
+_FILE = "results.json"
 _COLUMNS = ("Model", "Device", "acc", "fps (updates/s)", "examples/s", "tokens/s", "end")
 
 
 @dataclasses.dataclass
 class Outcome:
-    """What the hooks learn while a run goes on; the loop reads it at the end."""
+    """What the hook learns during a run; the loop reads it at the end."""
 
     end: str = COMPLETED
     step: int = 0  # updates done
     initial: Optional[Evaluated] = None  # before the first update
     latest: Optional[Evaluated] = None
-    latest_update: int = -1  # the update after which `latest` was made
+    latest_update: int = -1  # the update after which `latest` was measured
 
 
-def results(
-    outcome: Outcome, rates: Rates, ranks: int, device: str, examples: int, utilization: Optional[float]
+def content(
+    outcome: Outcome, rates: Rates, ranks: int, device: str, num_examples: int, utilization: Optional[float]
 ) -> dict[str, Any]:
     """The content of results.json: numbers or null, and two words, device and end."""
     return {
         "ranks": ranks,
         "device": device,
         "updates": outcome.step,
-        "examples": examples,
+        "examples": num_examples,
         "peak_memory_bytes": peak_memory_bytes(),
         "examples_per_second": rates.examples_per_second,
         "updates_per_second": rates.updates_per_second,
@@ -44,15 +46,15 @@ def results(
         "step_seconds": {"median": rates.step_seconds_median, "p95": rates.step_seconds_p95},
         "input_wait_share": rates.input_wait_share,
         "utilization": utilization,
-        **evaluated(outcome.latest),
+        **evaluation_fields(outcome.latest),
         "initial_masked_lm_accuracy": outcome.initial.metrics["masked_lm_accuracy"] if outcome.initial else None,
         "target_reached": outcome.end == TARGET_REACHED,
         "end": outcome.end,
     }
 
 
-def evaluated(latest: Optional[Evaluated]) -> dict[str, Optional[float]]:
-    """The part of results.json that an evaluation fills."""
+def evaluation_fields(latest: Optional[Evaluated]) -> dict[str, Optional[float]]:
+    """The fields of results.json that an evaluation fills."""
     names = ("masked_lm_accuracy", "masked_lm_loss", "next_sentence_accuracy", "next_sentence_loss")
     metrics = latest.metrics if latest else dict.fromkeys(names)
     return {**{name: metrics[name] for name in names}, "eval_examples": latest.num_examples if latest else None}
@@ -61,31 +63,27 @@ def evaluated(latest: Optional[Evaluated]) -> dict[str, Optional[float]]:
 def read(output_dir: str) -> Optional[dict[str, Any]]:
     """The results.json of a finished or interrupted run, or None."""
     try:
-        with open(os.path.join(output_dir, "results.json"), encoding="utf-8") as file:
+        with open(os.path.join(output_dir, _FILE), encoding="utf-8") as file:
             return json.load(file)
     except (FileNotFoundError, json.JSONDecodeError):
         return None
 
 
-def write(output_dir: str, name: str, content: dict[str, Any]) -> None:
-    """Writes a JSON file whole or not at all."""
-    path = os.path.join(output_dir, name)
-    with open(f"{path}.tmp", "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2)
-        file.write("\n")
-    os.replace(f"{path}.tmp", path)
+def write(output_dir: str, values: dict[str, Any]) -> None:
+    """Writes results.json."""
+    write_json(os.path.join(output_dir, _FILE), values, indent=2)
 
 
-def row(content: dict[str, Any]) -> str:
-    """The results as a Markdown table of one row; fps is updates per second, as in the seed's table."""
+def row(values: dict[str, Any]) -> str:
+    """The results as a Markdown table of one row; fps is updates per second, as in DeepSparkHub's table."""
     cells = [
         "BERT Pretraining",
-        f"{content['device']} x{content['ranks']}",
-        _cell(content["masked_lm_accuracy"], "{:.6f}"),
-        _cell(content["updates_per_second"], "{:.6f}"),
-        _cell(content["examples_per_second"], "{:.2f}"),
-        _cell(content["tokens_per_second"], "{:.0f}"),
-        content["end"],
+        f"{values['device']} x{values['ranks']}",
+        _cell(values["masked_lm_accuracy"], "{:.6f}"),
+        _cell(values["updates_per_second"], "{:.6f}"),
+        _cell(values["examples_per_second"], "{:.2f}"),
+        _cell(values["tokens_per_second"], "{:.0f}"),
+        values["end"],
     ]
     return "\n".join(
         (f"| {' | '.join(_COLUMNS)} |", f"|{'|'.join('---' for _ in _COLUMNS)}|", f"| {' | '.join(cells)} |")
@@ -93,7 +91,7 @@ def row(content: dict[str, Any]) -> str:
 
 
 def peak_memory_bytes() -> int:
-    """The most main memory that this process has held."""
+    """The largest resident set size that this process has had."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

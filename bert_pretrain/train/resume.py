@@ -1,4 +1,4 @@
-"""What output_dir holds of an earlier start. Root looks; the other ranks are told."""
+"""What output_dir holds of a previous start of the run. Rank 0 reads it and tells the other ranks."""
 
 from __future__ import annotations
 
@@ -11,34 +11,37 @@ from bert_pretrain.model import variables
 from bert_pretrain.train import checkpoints, results, run_file
 
 
-class Past(NamedTuple):
-    """Where a run stands before this start; all empty in a new directory."""
+class PreviousRun(NamedTuple):
+    """Where a run stood before this start; all empty in a new directory."""
 
     checkpoint: Optional[str]  # prefix to continue from
-    step: int  # updates that it has behind it
-    position: int  # updates that it has read from the data: skipped ones count
+    step: int  # updates done
+    position: int  # updates read from the data, skipped ones included
     results: Optional[dict[str, Any]]  # results.json
-    notice: Optional[str]  # what has changed since the last start
+    notice: Optional[str]  # what has changed since the previous start
 
     def is_finished(self, num_updates: int, stop_threshold: float) -> bool:
         """True where training is done and its results are written."""
         if self.results is None or self.results["updates"] != self.step:
             return False
         accuracy = self.results["masked_lm_accuracy"] or 0.0
-        target_stands = self.results["target_reached"] and accuracy >= stop_threshold > 0
-        return self.step >= num_updates or target_stands
+        is_target_met = self.results["target_reached"] and accuracy >= stop_threshold > 0
+        return self.step >= num_updates or is_target_met
 
 
-def look(run: RunConfig, model: ModelConfig, facts: dict[str, Any]) -> Past:
-    """Reads output_dir. ValueError where it cannot be written or holds something else; `facts` go into run.json."""
+def load_previous_run(run: RunConfig, model: ModelConfig, description: dict[str, Any]) -> PreviousRun:
+    """Reads output_dir; `description` is the content of this start's run.json.
+
+    ValueError where output_dir cannot be written, or holds another run.
+    """
     _check_writable(run.output_dir)
     checkpoint = checkpoints.newest(run.output_dir)
     if checkpoint:
         checkpoints.check_model(checkpoint, "output_dir", variables.shapes(model))
-    run_file.check_same_run(run.output_dir, facts)
+    run_file.check_same_run(run.output_dir, description)
     position = checkpoints.position_of(checkpoint)
-    notice = run_file.batch_notice(run.output_dir, facts, position) if checkpoint and run.do_train else None
-    return Past(checkpoint, checkpoints.step_of(checkpoint), position, results.read(run.output_dir), notice)
+    notice = run_file.batch_notice(run.output_dir, description, position) if checkpoint and run.do_train else None
+    return PreviousRun(checkpoint, checkpoints.step_of(checkpoint), position, results.read(run.output_dir), notice)
 
 
 def _check_writable(output_dir: str) -> None:

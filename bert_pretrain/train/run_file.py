@@ -1,4 +1,4 @@
-"""run.json: what a run was made of, so that a later start in the same directory can be held against it."""
+"""run.json: settings, data, device and versions of a run; a later start in output_dir is compared with it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ import tensorflow as tf
 from bert_pretrain import __version__
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.training import Config
+from bert_pretrain.files import write_json
 from bert_pretrain.train.device import Device
-from bert_pretrain.train.results import write
 
-# Settings that may not change between starts of one run: they are what its checkpoints mean.
+_FILE = "run.json"
+# Settings that may not change between starts of one run: its checkpoints depend on them.
 _FIXED = (("optim", "optimizer_type"),)
 
 
@@ -47,10 +48,10 @@ def describe(config: Config, model: ModelConfig, device: Device, ranks: int, dat
 
 def check_same_run(output_dir: str, present: dict[str, Any]) -> None:
     """ValueError where output_dir holds a run of another model, other data or another optimizer."""
-    earlier = _read(output_dir)
-    if earlier is None:
+    previous = _read(output_dir)
+    if previous is None:
         return
-    for subject, before, now in _compared(earlier, present):
+    for subject, before, now in _compared(previous, present):
         if before != now:
             raise ValueError(
                 f"--output_dir: {output_dir} holds a run with {subject} {before}, this one has {now}; "
@@ -59,27 +60,25 @@ def check_same_run(output_dir: str, present: dict[str, Any]) -> None:
 
 
 def batch_notice(output_dir: str, present: dict[str, Any], position: int) -> Optional[str]:
-    """One line where W, A or B differ from the last start's, else None; position counts updates read from the data."""
-    earlier = _read(output_dir)
-    if earlier is None or _batch(earlier) == _batch(present):
+    """One line where W, A or B differ from the previous start's, else None; position counts updates read."""
+    previous = _read(output_dir)
+    if previous is None or _batch(previous) == _batch(present):
         return None
-    before, now = _batch(earlier), _batch(present)
+    before, now = _batch(previous), _batch(present)
     num_examples = math.prod(now)
     if num_examples == math.prod(before):
-        effect = "the same examples follow, with other dropout"
+        effect = "the same examples follow, with other dropout masks"
     else:
-        effect = (
-            f"position in the data is counted with the new batch and goes on at example {position * num_examples:,}"
-        )
+        effect = f"the position in the data is counted in updates and continues at example {position * num_examples:,}"
     return (
-        f"an update was {before[0]} ranks x {before[1]} micro-batches x {before[2]} examples at the last start and is "
-        f"{now[0]} x {now[1]} x {now[2]} now; {effect}"
+        f"an update had {before[0]} ranks x {before[1]} micro-batches x {before[2]} examples at the previous start and "
+        f"has {now[0]} x {now[1]} x {now[2]} now; {effect}"
     )
 
 
 def save(output_dir: str, content: dict[str, Any]) -> None:
     """Writes run.json."""
-    write(output_dir, "run.json", content)
+    write_json(os.path.join(output_dir, _FILE), content, indent=2)
 
 
 def _batch(content: dict[str, Any]) -> tuple[int, int, int]:
@@ -88,23 +87,23 @@ def _batch(content: dict[str, Any]) -> tuple[int, int, int]:
     return content["ranks"], settings["optim"]["num_accumulation_steps"], settings["data"]["train_batch_size"]
 
 
-def _compared(earlier: dict[str, Any], present: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+def _compared(previous: dict[str, Any], present: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     pairs = [
-        (f"model {key}", earlier["model"].get(key), value)
+        (f"model {key}", previous["model"].get(key), value)
         for key, value in present["model"].items()
         if "dropout" not in key
     ]
     pairs += [
         (f"{kind} data", data["fingerprint"], present["data"][kind]["fingerprint"])
-        for kind, data in earlier["data"].items()
+        for kind, data in previous["data"].items()
         if kind == "train" and kind in present["data"]
     ]
-    pairs += [(f"--{name}", earlier["settings"][part][name], present["settings"][part][name]) for part, name in _FIXED]
+    pairs += [(f"--{name}", previous["settings"][part][name], present["settings"][part][name]) for part, name in _FIXED]
     return pairs
 
 
 def _read(output_dir: str) -> Optional[dict[str, Any]]:
-    path = os.path.join(output_dir, "run.json")
+    path = os.path.join(output_dir, _FILE)
     try:
         with open(path, encoding="utf-8") as file:
             return json.load(file)

@@ -1,6 +1,6 @@
-"""What a run says: the console, metrics.jsonl, TensorBoard events and dllogger's lines, all from one call.
+"""What a run reports: console, metrics.jsonl, TensorBoard events and dllogger's lines.
 
-Only root has a voice. Other ranks hold a journal that keeps nothing, so no caller asks for the rank.
+Only rank 0 reports. The methods do nothing on other ranks, so that no caller asks for the rank.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _LINE = (
 )
 
 
-class Journal:
-    """Writes records to every place they belong in."""
+class RunLogger:
+    """Writes messages and measured values to the console and to the files of the run."""
 
     def __init__(
         self, output_dir: str, dllog_path: Optional[str], num_updates: int, report_loss: bool, is_root: bool
@@ -44,11 +44,11 @@ class Journal:
         if is_root:
             self._metrics = _open("output_dir", os.path.join(output_dir, "metrics.jsonl"))
             self._dllog = _open("dllog_path", dllog_path or os.path.join(output_dir, "bert_dllog.json"))
-            with tf.Graph().as_default():  # FileWriter refuses to be made elsewhere
+            with tf.Graph().as_default():  # FileWriter cannot be created in eager mode
                 self._events = tf.compat.v1.summary.FileWriter(output_dir)
 
-    def say(self, text: str) -> None:
-        """One line for the person."""
+    def info(self, text: str) -> None:
+        """Prints one line on the console."""
         if not self._is_root:
             return
         if self._bar is not None:
@@ -56,8 +56,8 @@ class Journal:
         else:
             print(text, flush=True)
 
-    def progress(self, update: int) -> None:
-        """Moves the bar of a terminal; elsewhere the lines of `record` are the progress."""
+    def show_progress(self, update: int) -> None:
+        """Moves the progress bar of a terminal. Elsewhere the lines of info_values show the progress."""
         if not self._is_root or not sys.stderr.isatty():
             return
         if self._bar is None:
@@ -65,7 +65,7 @@ class Journal:
         self._bar.update(update - self._bar.n)
 
     def record(self, kind: str, update: int, examples: int, values: Values) -> None:
-        """A point of training (kind "train") or an evaluation (kind "eval"), everywhere but on the console."""
+        """Writes values of training (kind "train") or evaluation ("eval") to metrics.jsonl and dllogger's file."""
         if not self._is_root:
             return
         point = {"kind": kind, "update": update, "examples": examples, "time": round(time.time(), 3), **values}
@@ -73,8 +73,8 @@ class Journal:
         self._metrics.flush()
         self._write_dllog(kind, update, values)
 
-    def events(self, kind: str, update: int, values: Values) -> None:
-        """A point of TensorBoard's curves."""
+    def add_events(self, kind: str, update: int, values: Values) -> None:
+        """Adds a point to TensorBoard's curves."""
         if not self._is_root:
             return
         scalars = [
@@ -84,17 +84,17 @@ class Journal:
         ]
         self._events.add_summary(tf.compat.v1.Summary(value=scalars), update)
 
-    def line(self, head: str, values: Values) -> None:
-        """The values that fit on a line, for the person."""
+    def info_values(self, head: str, values: Values) -> None:
+        """Prints one line on the console: head, then the most important of the values."""
         shown = [
             f"{label} {text.format(values[key])}"
             for label, key, text in _LINE
             if values.get(key) is not None and key not in self._hidden
         ]
-        self.say("  ".join([head, *shown]))
+        self.info("  ".join([head, *shown]))
 
     def close(self) -> None:
-        """Ends the bar and flushes the files."""
+        """Ends the progress bar and closes the files."""
         if not self._is_root:
             return
         if self._bar is not None:
@@ -105,7 +105,7 @@ class Journal:
         self._dllog.close()
 
     def _write_dllog(self, kind: str, update: int, values: Values) -> None:
-        """dllogger's JSONStreamBackend format: 'DLLL ' and an object a line."""
+        """The line format of dllogger's JSONStreamBackend: 'DLLL ' and a JSON object."""
         now = time.time()
         entry: dict[str, Any] = {
             "timestamp": str(now),

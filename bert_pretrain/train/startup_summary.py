@@ -1,4 +1,4 @@
-"""The plan of a run in a few lines, before anything takes time."""
+"""The plan of a run in a few lines, printed before the graph is built."""
 
 from __future__ import annotations
 
@@ -8,46 +8,45 @@ from bert_pretrain.config.training import Config
 from bert_pretrain.model import variables
 from bert_pretrain.optim import schedule
 from bert_pretrain.train.job import Job
-from bert_pretrain.train.prepare import Prepared
-from bert_pretrain.train.resume import Past
+from bert_pretrain.train.resume import PreviousRun
 
 
-def lines(prepared: Prepared, past: Past, job: Job, given: set[str]) -> Iterator[str]:
-    """What will be done, and settings that cannot take effect; `given` names the flags that the person set."""
+def lines(job: Job, previous: PreviousRun, given: set[str]) -> Iterator[str]:
+    """What will be done, and settings that have no effect; `given` names the flags that the user set."""
     config, ranks = job.config, job.world.size
-    notices = [*prepared.device.notices, *_exchange_notices(config, job, given), *filter(None, [past.notice])]
+    notices = [*job.device.notices, *_allreduce_notices(job, given), *filter(None, [previous.notice])]
     yield from (f"note: {notice}" for notice in notices)
     yield (
-        f"model: {variables.num_parameters(job.model):,} parameters; device: {prepared.device.name} x{ranks}, "
-        f"{job.compute_dtype.name}, {job.backend.value} kernels"
+        f"model: {variables.num_parameters(job.model):,} parameters; device: {job.device.name} x{ranks}, "
+        f"{job.device.compute_dtype.name}, {job.device.backend.value} kernels"
     )
     if config.run.verbose_logging:
         yield from (f"variable {name} {list(shape)}" for name, shape in variables.shapes(job.model).items())
     if not config.run.do_train:
         return
     yield (
-        f"training data: {prepared.training.index.num_records:,} records; an update has {job.batch_examples} examples: "
+        f"training data: {job.training.index.num_records:,} records; an update has {job.examples_per_update} examples: "
         f"{ranks} ranks x {config.optim.num_accumulation_steps} micro-batches x {config.data.train_batch_size}"
     )
     yield f"learning rate: {_learning_rate(config, ranks)}"
-    if past.checkpoint:
-        yield f"continuing {past.checkpoint} at update {past.step}"
+    if previous.checkpoint:
+        yield f"continuing {previous.checkpoint} at update {previous.step}"
 
 
-def _exchange_notices(config: Config, job: Job, given: set[str]) -> Iterator[str]:
-    optim = config.optim
+def _allreduce_notices(job: Job, given: set[str]) -> Iterator[str]:
+    config, optim = job.config, job.config.optim
     if not config.run.horovod:
         for name in ("allreduce_fp16", "allreduce_post_accumulation"):
             if name in given and getattr(optim, name):
-                yield f"--{name}: has no effect without --horovod, one process exchanges nothing"
+                yield f"--{name}: has no effect without --horovod: one process has nothing to all-reduce"
     elif not optim.allreduce_post_accumulation and config.run.do_train:
         yield (
-            "--allreduce_post_accumulation=False: the same numbers either way; gradients are summed over ranks once, "
-            "after accumulation"
+            "--allreduce_post_accumulation=False has no effect: gradients are always all-reduced once, after "
+            "accumulation, which gives the same sums"
         )
     if config.run.horovod and optim.allreduce_fp16:
         megabytes = variables.num_parameters(job.model) * 2 / 1e6
-        yield f"--allreduce_fp16: gradients are exchanged in float16, {megabytes:,.1f} MB an update"
+        yield f"--allreduce_fp16: gradients are all-reduced in float16, {megabytes:,.1f} MB an update"
 
 
 def _learning_rate(config: Config, ranks: int) -> str:

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT ask for a clean end: the update in progress is finished, a checkpoint written."""
+"""SIGTERM and SIGINT request a clean end: the current update is finished, a checkpoint is written."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import tensorflow as tf
 
 
 class StopRequest:
-    """Remembers that this process was told to stop."""
+    """Records that this process was asked to stop."""
 
     def __init__(self) -> None:
         self.requested = False
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """While inside, the first signal asks for a clean end and a second one ends the process at once."""
+        """Inside, the first signal requests a clean end and a second one ends the process at once."""
         signals = (signal.SIGTERM, signal.SIGINT)
         previous = {number: signal.signal(number, self._receive) for number in signals}
         try:
@@ -30,7 +30,7 @@ class StopRequest:
                 signal.signal(number, handler)
 
     def tensor(self) -> tf.Tensor:
-        """1.0 once a stop was asked for, else 0.0; read anew in every session.run."""
+        """float32 scalar, 1.0 once a stop was requested, else 0.0; read again in every session.run."""
         value = tf.numpy_function(lambda: np.float32(self.requested), [], tf.float32, stateful=True)
         value.set_shape([])
         return value

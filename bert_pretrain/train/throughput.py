@@ -1,4 +1,4 @@
-"""How long updates take, without what is not training: the first updates, checkpoints and evaluations."""
+"""Update times and rates. The first updates, checkpoints and evaluations are not counted."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
-from bert_pretrain.train.forward import Statistics
-from bert_pretrain.train.metrics import ratio
+from bert_pretrain.train.forward import Statistics, ratio
 
-WARM_UP_UPDATES = 2  # of each session: memory is claimed and kernels are made in them
+WARM_UP_UPDATES = 2  # of each session: memory is allocated and kernels are compiled in them
 
 
 class Rates(NamedTuple):
@@ -24,47 +23,48 @@ class Rates(NamedTuple):
     padding_share: Optional[float]  # of the computed tokens
     step_seconds_median: Optional[float]
     step_seconds_p95: Optional[float]
-    input_wait_share: Optional[float]  # of the time, spent waiting for this rank's next batch
+    input_wait_share: Optional[float]  # share of the time in which this rank waited for its next batch
 
 
-class _Timed(NamedTuple):
+class _TimedUpdate(NamedTuple):
     seconds: float
     input_wait_seconds: float
-    sums: np.ndarray  # Statistics of all ranks
+    sums: np.ndarray  # [9] float64, Statistics of all ranks
 
 
-class Clock:
-    """Times updates; `paused()` goes around anything that is not training."""
+class Throughput:
+    """Times updates. `paused()` encloses everything that is not training."""
 
     def __init__(self) -> None:
         self._num_updates = 0
         self._paused_seconds = 0.0
-        self._last = time.monotonic()
-        self._timed: list[_Timed] = []
-        self._reported = 0
+        self._previous_end = time.monotonic()
+        self._timed: list[_TimedUpdate] = []
+        self._num_reported = 0
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Time spent inside belongs to no update."""
+        """Time spent inside is not counted."""
         begin = time.monotonic()
         yield
         self._paused_seconds += time.monotonic() - begin
 
     def start(self) -> None:
         """The next update begins now."""
-        self._last, self._paused_seconds = time.monotonic(), 0.0
+        self._previous_end, self._paused_seconds = time.monotonic(), 0.0
 
-    def tick(self, sums: Statistics, input_wait_seconds: float) -> None:
-        """An update has ended."""
+    def add_update(self, sums: Statistics, input_wait_seconds: float) -> None:
+        """An update has ended; the next begins now."""
         now = time.monotonic()
-        seconds, self._last, self._paused_seconds = now - self._last - self._paused_seconds, now, 0.0
+        seconds = now - self._previous_end - self._paused_seconds
+        self.start()
         self._num_updates += 1
         if self._num_updates > WARM_UP_UPDATES:
-            self._timed.append(_Timed(seconds, input_wait_seconds, np.asarray(sums, np.float64)))
+            self._timed.append(_TimedUpdate(seconds, input_wait_seconds, np.asarray(sums, np.float64)))
 
     def recent(self) -> Rates:
-        """Speed since the last call."""
-        since, self._reported = self._reported, len(self._timed)
+        """Speed since the previous call."""
+        since, self._num_reported = self._num_reported, len(self._timed)
         return _rates(self._timed[since:])
 
     def total(self) -> Rates:
@@ -72,15 +72,17 @@ class Clock:
         return _rates(self._timed)
 
     def work(self) -> tuple[Statistics, float]:
-        """What the timed updates summed up, all ranks, and their seconds."""
-        sums = sum((update.sums for update in self._timed), np.zeros(len(Statistics._fields)))
-        return Statistics(*sums), sum(update.seconds for update in self._timed)
+        """Statistics of all timed updates, summed over all ranks, and their seconds."""
+        return _sum(self._timed), sum(update.seconds for update in self._timed)
 
 
-def _rates(timed: list[_Timed]) -> Rates:
+def _sum(timed: list[_TimedUpdate]) -> Statistics:
+    return Statistics(*sum((update.sums for update in timed), np.zeros(len(Statistics._fields))))
+
+
+def _rates(timed: list[_TimedUpdate]) -> Rates:
     seconds = [update.seconds for update in timed]
-    total = sum(seconds)
-    sums = Statistics(*sum((update.sums for update in timed), np.zeros(len(Statistics._fields))))
+    total, sums = sum(seconds), _sum(timed)
     return Rates(
         examples_per_second=ratio(sums.next_sentence_count, total),
         updates_per_second=ratio(len(seconds), total),

@@ -1,8 +1,16 @@
-"""One update as a graph: counts, gradient, rate, optimizer, and what it shows to the outside."""
+"""One training update, top to bottom.
+
+1. The update's masked tokens and examples are counted over all ranks.
+2. Forward and backward pass of each micro-batch, in one loop; gradients are added up. One session.run is one update,
+   so global_step counts updates and no hook has to know about gradient accumulation.
+3. One all-reduce of gradients and statistics.
+4. Norms; their sum says whether the gradient is finite.
+5. Unscaling and clipping to the global norm, as one factor that the optimizer multiplies in.
+6. LAMB or AdamW, the loss scale, the step. An update that is not finite moves nothing but the loss scale.
+"""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -12,117 +20,211 @@ from bert_pretrain.data.schema import Batch
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.dropout import Dropout
 from bert_pretrain.kernels.protocol import kernels_of
-from bert_pretrain.model.layers import Weights
-from bert_pretrain.optim import schedule, train_op
+from bert_pretrain.optim import schedule
 from bert_pretrain.optim.loss_scale import LossScale
+from bert_pretrain.optim.optimizer import Optimizer, make_optimizer
 from bert_pretrain.train import forward
 from bert_pretrain.train.forward import Statistics
 from bert_pretrain.train.job import Job
+from bert_pretrain.world import World
 
 
-class Watched(NamedTuple):
-    """What an update shows: tensors in the graph, NumPy values after a session's run."""
+class Counts(NamedTuple):
+    """Sums over all ranks, float32 scalars, known before the first gradient."""
+
+    masked_tokens: tf.Tensor  # weights of the update's masked tokens
+    examples: tf.Tensor
+    stop_requests: tf.Tensor  # ranks that were asked to stop
+
+
+class Gradient(NamedTuple):
+    """An update's gradient, summed over micro-batches and ranks, still multiplied by the loss scale."""
+
+    values: dict[str, tf.Tensor]  # by variable, float32
+    statistics: tf.Tensor  # [9] float32, Statistics
+    square_norms: tf.Tensor  # [variables] float32, of the unscaled gradient, in the order of `values`
+    norm: tf.Tensor  # float32 scalar, of the unscaled gradient
+    is_finite: tf.Tensor  # bool scalar
+
+
+class UpdateValues(NamedTuple):
+    """What an update reports: tensors in the graph, NumPy values after session.run."""
 
     step: Any  # updates done, this one included
-    position: Any  # updates read from the data before this one; skipped ones count
+    position: Any  # updates read from the data before this one, skipped ones included
     statistics: Any  # [9], Statistics summed over ranks
     learning_rate: Any
     gradient_norm: Any
-    square_norms: Any  # [variables], of the gradients
-    finite: Any
+    square_norms: Any  # [variables], of the gradient
+    is_finite: Any
     loss_scale: Any
-    stop_requested: Any  # ranks that were told to stop
+    stop_requests: Any  # ranks that were asked to stop
     input_wait_seconds: Any
 
 
-def build(
+def build_train_step(
     job: Job,
+    weights: Mapping[str, tf.Variable],
     batch: Batch,
     input_wait_seconds: tf.Tensor,
-    stop: tf.Tensor,
-    weights: Mapping[str, tf.Variable],
-    step: tf.Variable,
-) -> tuple[tf.Operation, Watched]:
-    """The operation that makes one update; creates the optimizer's and the loss scale's variables.
+    stop_request: tf.Tensor,
+    global_step: tf.Variable,
+) -> tuple[tf.Operation, UpdateValues]:
+    """The operation that makes one update, and what it reports. Creates the variables of optimizer and loss scale.
 
-    batch is this rank's share; stop is 1.0 where this rank was told to stop.
+    batch holds this rank's examples; stop_request is 1.0 where this rank was asked to stop, else 0.0.
     """
     optim = job.config.optim
-    rule = train_op.optimizer(optim, weights, job.backend)
-    loss_scale = LossScale(optim.init_loss_scale, dynamic=job.compute_dtype == tf.float16)
-    step_before, scale = step.read_value(), loss_scale.value.read_value()
-    position = step_before + loss_scale.skipped_updates.read_value()
-    found, stop_requested = gradient(job, batch, weights, scale, position, stop)
+    optimizer = make_optimizer(optim, weights, job.device.backend)
+    loss_scale = LossScale(optim.init_loss_scale, dynamic=job.device.compute_dtype == tf.float16)
+    step, scale = global_step.read_value(), loss_scale.value.read_value()
+    position = step + loss_scale.skipped_updates.read_value()
+
+    counts = count_over_ranks(job.world, batch, stop_request)
+    gradient = compute_gradient(job, weights, batch, counts, scale, position)
     peak = schedule.effective_peak(optim, job.world.size, job.config.run.horovod)
-    rate = schedule.learning_rate(step_before, optim, peak)
-    operation = train_op.apply(found, rule, rate, loss_scale, optim.clip_norm, step)
-    with tf.control_dependencies([operation]):
-        step_after = step.read_value()
-    return operation, Watched(
+    learning_rate = schedule.learning_rate(step, optim, peak)
+    train_op = apply_gradient(gradient, optimizer, learning_rate, loss_scale, optim.clip_norm, global_step)
+
+    with tf.control_dependencies([train_op]):
+        step_after = global_step.read_value()
+    return train_op, UpdateValues(
         step=step_after,
         position=position,
-        statistics=found.statistics,
-        learning_rate=rate,
-        gradient_norm=found.norm,
-        square_norms=found.square_norms,
-        finite=found.finite,
+        statistics=gradient.statistics,
+        learning_rate=learning_rate,
+        gradient_norm=gradient.norm,
+        square_norms=gradient.square_norms,
+        is_finite=gradient.is_finite,
         loss_scale=scale,
-        stop_requested=stop_requested,
+        stop_requests=counts.stop_requests,
         input_wait_seconds=input_wait_seconds,
     )
 
 
-def gradient(
+def count_over_ranks(world: World, batch: Batch, stop_request: tf.Tensor) -> Counts:
+    """The denominators of the update's two mean losses, and how many ranks were asked to stop.
+
+    The means have different denominators, so both are needed before a gradient can be weighted. The same small
+    all-reduce carries the stop requests, so that all ranks stop after the same update.
+    """
+    counts = [
+        tf.reduce_sum(batch.masked_weights),
+        tf.cast(tf.size(batch.next_sentence_labels), tf.float32),
+        stop_request,
+    ]
+    (totals,) = world.allreduce([tf.stack(counts)])
+    return Counts(*tf.unstack(totals))
+
+
+def compute_gradient(
     job: Job,
-    batch: Batch,
     weights: Mapping[str, tf.Variable],
+    batch: Batch,
+    counts: Counts,
     loss_scale: tf.Tensor,
     position: tf.Tensor,
-    stop: tf.Tensor,
-) -> tuple[train_op.Gradient, tf.Tensor]:
-    """The gradient of the update's loss over all ranks, and the number of ranks that were told to stop.
+) -> Gradient:
+    """The gradient of the update's loss over all micro-batches and ranks."""
+    grad_sums, statistics = _accumulate(job, weights, batch, counts, loss_scale, position)
+    if job.config.optim.allreduce_fp16:  # float16 is too short for the counts
+        grad_sums = job.world.allreduce(grad_sums, half=True)
+        (statistics,) = job.world.allreduce([statistics])
+    else:
+        *grad_sums, statistics = job.world.allreduce([*grad_sums, statistics])
+    return measure_gradient(dict(zip(weights, grad_sums)), statistics, loss_scale)
 
-    The loss is the mean masked-LM loss over all masked tokens of the update plus the mean next-sentence loss over
-    all its examples (facts 3.5, with the global counts of design 5.1).
-    """
-    # The two means have different denominators, so both must be known before a gradient can be weighted; the same
-    # small exchange carries the ranks' wish to stop, so that all stop after the same update.
-    counts = [tf.reduce_sum(batch.masked_weights), tf.cast(tf.size(batch.next_sentence_labels), tf.float32), stop]
-    (counts,) = job.world.sum([tf.stack(counts)])
-    masked_lm_count, next_sentence_count, stop_requested = tf.unstack(counts)
 
-    kernels, hashed = kernels_of(job.backend), job.backend is not Backend.PLAIN
+def _accumulate(
+    job: Job,
+    weights: Mapping[str, tf.Variable],
+    batch: Batch,
+    counts: Counts,
+    loss_scale: tf.Tensor,
+    position: tf.Tensor,
+) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """This rank's sums over its micro-batches: one float32 gradient per variable, and Statistics [9]."""
 
-    def micro_batch(k: tf.Tensor, local: Weights) -> tuple[tf.Tensor, tf.Tensor]:
-        dropout = Dropout(job.config.run.seed, job.world.rank, position, k, hashed)
-        part = forward.micro_batch(batch, k)
-        sums = forward.statistics(
-            local, part, job.model, kernels, dropout, job.compute_dtype, job.config.device.recompute
-        )
-        loss = tf.math.divide_no_nan(sums.masked_lm_loss, masked_lm_count)
-        return loss + sums.next_sentence_loss / next_sentence_count, tf.stack(sums)
+    def add_micro_batch(k: tf.Tensor, statistics: tf.Tensor, *grad_sums: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        # tf.gradients needs tensors of the loop's own graph, not those that the loop captures.
+        local = {name: tf.identity(weight) for name, weight in weights.items()}
+        sums = _forward(job, local, batch, k, position)
+        # A gather's gradient is IndexedSlices.
+        grads = [
+            tf.convert_to_tensor(grad) for grad in tf.gradients(_loss(sums, counts) * loss_scale, [*local.values()])
+        ]
+        # The first micro-batch's gradient becomes the sum: no zeros are created and none are added.
+        added = tf.cond(k > 0, lambda: [total + grad for total, grad in zip(grad_sums, grads)], lambda: grads)
+        return (k + 1, statistics + tf.stack(sums), *added)
 
-    found = train_op.gradient(
-        micro_batch,
-        tf.size(batch.row_splits) - 1,
-        len(Statistics._fields),
+    num_micro_batches = tf.size(batch.row_splits) - 1
+    no_statistics, no_gradient, any_shape = tf.zeros([len(Statistics._fields)]), tf.zeros([]), tf.TensorShape(None)
+    _, statistics, *grad_sums = tf.while_loop(
+        lambda k, *_: k < num_micro_batches,
+        add_micro_batch,
+        (tf.constant(0), no_statistics, *(no_gradient for _ in weights)),
+        shape_invariants=(tf.TensorShape([]), no_statistics.shape, *(any_shape for _ in weights)),
+        parallel_iterations=1,
+    )
+    return [tf.ensure_shape(grad, weight.shape) for grad, weight in zip(grad_sums, weights.values())], statistics
+
+
+def _forward(job: Job, weights: Mapping[str, tf.Tensor], batch: Batch, k: tf.Tensor, position: tf.Tensor) -> Statistics:
+    """Statistics of micro-batch k, with dropout masks that depend on seed, rank, update and micro-batch alone."""
+    backend = job.device.backend
+    dropout = Dropout(job.config.run.seed, job.world.rank, position, k, hashed=backend is not Backend.PLAIN)
+    return forward.statistics(
         weights,
-        loss_scale,
-        functools.partial(_sum_over_ranks, job),
+        forward.micro_batch(batch, k),
+        job.model,
+        kernels_of(backend),
+        dropout,
+        job.device.compute_dtype,
+        job.config.device.recompute,
     )
-    return found, stop_requested
 
 
-def _sum_over_ranks(job: Job, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
-    """Gradients and, last, statistics: all in one exchange, but for float16, which is too short for counts."""
-    if not job.config.optim.allreduce_fp16:
-        return job.world.sum(tensors)
-    return [*job.world.sum(tensors[:-1], half=True), *job.world.sum(tensors[-1:])]
+def _loss(sums: Statistics, counts: Counts) -> tf.Tensor:
+    """The part that a micro-batch contributes to the update's loss.
+
+    The update's loss is the mean masked-LM loss over all its masked tokens plus the mean next-sentence loss over all
+    its examples (google-research/bert, run_pretraining.py, with global instead of per-batch means).
+    """
+    masked_lm = tf.math.divide_no_nan(sums.masked_lm_loss, counts.masked_tokens)
+    return masked_lm + sums.next_sentence_loss / counts.examples
 
 
-def loss(statistics: tf.Tensor) -> tf.Tensor:
-    """[9] Statistics -> mean masked-LM loss plus mean next-sentence loss, nats."""
-    sums = Statistics(*tf.unstack(statistics))
-    return tf.math.divide_no_nan(sums.masked_lm_loss, sums.masked_lm_count) + tf.math.divide_no_nan(
-        sums.next_sentence_loss, sums.next_sentence_count
-    )
+def measure_gradient(values: dict[str, tf.Tensor], statistics: tf.Tensor, loss_scale: tf.Tensor) -> Gradient:
+    """Adds the norms of the unscaled gradient. One inf or NaN makes the norm not finite."""
+    square_norms = 2.0 * tf.stack([tf.nn.l2_loss(grad) for grad in values.values()]) / tf.square(loss_scale)
+    norm = tf.sqrt(tf.reduce_sum(square_norms))
+    return Gradient(values, statistics, square_norms, norm, tf.math.is_finite(norm))
+
+
+def apply_gradient(
+    gradient: Gradient,
+    optimizer: Optimizer,
+    learning_rate: tf.Tensor,
+    loss_scale: LossScale,
+    clip_norm: float,
+    global_step: tf.Variable,
+) -> tf.Operation:
+    """Moves the weights and advances global_step; where the gradient is not finite, only lowers the loss scale.
+
+    clip_norm 0 turns clipping off.
+    """
+    clip = tf.minimum(1.0, clip_norm / gradient.norm) if clip_norm else tf.constant(1.0)
+
+    def update() -> tf.Tensor:
+        with tf.control_dependencies([optimizer.apply(gradient.values, learning_rate, clip / loss_scale.value)]):
+            return _done(loss_scale.after_good_update(), global_step.assign_add(1))
+
+    def skip() -> tf.Tensor:
+        return _done(loss_scale.after_bad_update())
+
+    return tf.cond(gradient.is_finite, update, skip).op
+
+
+def _done(*operations: tf.Operation) -> tf.Tensor:
+    with tf.control_dependencies([tf.group(*operations)]):
+        return tf.constant(True)

@@ -1,4 +1,7 @@
-"""How much of the machine's own matmul rate became useful work (facts/performance.md 3.1 and 3.4)."""
+"""Utilization: useful FLOP/s over the peak matmul FLOP/s of the same device.
+
+Useful is what the model needs for real tokens (Chowdhery et al. 2022, "PaLM", appendix B: model FLOPs utilization).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import tensorflow as tf
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.train.forward import Statistics
 
-# Dense float16 TFLOP/s of cards, by a part of their name.
+# Dense float16 TFLOP/s of GPUs, by a part of their name, from their data sheets.
 _PEAK_TFLOPS = {"V100": 125.0, "A100": 312.0, "H100": 989.0, "BI-V100": 147.0}
 _SIZE, _REPEATS = 2048, 12
 
@@ -27,13 +30,11 @@ def training_flops(sums: Statistics, model: ModelConfig) -> float:
     return 3.0 * (model.num_hidden_layers * layer + masked_lm + next_sentence)
 
 
-def peak_flops(
-    device_name: str, is_card: bool, peak_tflops: Optional[float], config: tf.compat.v1.ConfigProto
-) -> float:
-    """FLOP/s to hold a run against: --peak_tflops, else what is known of a card, else measured here; 0 if unknown."""
+def peak_flops(device_name: str, is_gpu: bool, peak_tflops: Optional[float], config: tf.compat.v1.ConfigProto) -> float:
+    """Peak FLOP/s of the device: --peak_tflops, else the table's value for a GPU, else measured; 0 if unknown."""
     if peak_tflops:
         return peak_tflops * 1e12
-    if is_card:
+    if is_gpu:
         known = [name for name in _PEAK_TFLOPS if name in device_name]
         return _PEAK_TFLOPS[max(known, key=len)] * 1e12 if known else 0.0
     return matmul_rate(config)
@@ -42,7 +43,7 @@ def peak_flops(
 def matmul_rate(config: tf.compat.v1.ConfigProto) -> float:
     """FLOP/s of float32 products of two square matrices, with the session's threads.
 
-    The fastest of a dozen: what slows one, on a shared machine, is no reason to find a run better than it is.
+    The fastest of a dozen, so that another program on the machine does not make the run look better than it is.
     """
     with tf.Graph().as_default(), tf.compat.v1.Session(config=config) as session:
         values = tf.random.stateless_uniform([_SIZE, _SIZE], [1, 2])

@@ -1,4 +1,4 @@
-"""Starting from --init_checkpoint: a restore is a statement (design 5.5)."""
+"""Loads --init_checkpoint, reports what matched, fails on mismatches."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ import tensorflow as tf
 
 from bert_pretrain.train import checkpoints
 
-_SHOWN = 3  # variables named of each kind in a message
+_SHOWN = 3  # variables of each kind that a message names
 
 
-def apply(
-    prefix: str, weights: Mapping[str, tf.Variable], slots: Mapping[str, tf.Variable], allow_partial: bool
-) -> str:
+def load(prefix: str, weights: Mapping[str, tf.Variable], slots: Mapping[str, tf.Variable], allow_partial: bool) -> str:
     """Makes the variables start from the checkpoint's values; returns the report.
 
-    weights are always loaded; slots holds the optimizer's variables when they are wanted too and is empty otherwise.
+    weights are always loaded; slots holds the optimizer's variables with --init_optimizer_state, else nothing.
     ValueError where a variable is missing or has another shape, unless allow_partial.
     """
     wanted = {**weights, **slots}

@@ -19,6 +19,7 @@ from bert_pretrain.data.schema import Batch
 from bert_pretrain.data.validation import Limits
 from bert_pretrain.model import variables
 from bert_pretrain.train import evaluation, loop, train_step
+from bert_pretrain.train.device import Device
 from bert_pretrain.train.job import Job
 from bert_pretrain.world import World
 from tests import backends
@@ -41,8 +42,10 @@ def gradient(ranks: World, values: Values) -> tuple[dict[str, np.ndarray], list[
         weights = variables.create(model, seed=1)
         features = shares()
         batch = Batch(*(features[name] for name in Batch._fields))
-        job, zero = Job(config, model, ranks, tf.float32, backends.best()), tf.constant(0, tf.int64)
-        found, _ = train_step.gradient(job, batch, weights, tf.constant(1.0), zero, tf.constant(0.0))
+        job = Job(config, model, ranks, Device("cpu", False, 0, tf.float32, backends.best(), []))
+        counts = train_step.count_over_ranks(ranks, batch, tf.constant(0.0))
+        zero = tf.constant(0, tf.int64)
+        found = train_step.compute_gradient(job, weights, batch, counts, tf.constant(1.0), zero)
         with tf.compat.v1.Session() as session:
             session.run([tf.compat.v1.global_variables_initializer(), shares.initializer])
             values, statistics = session.run([found.values, found.statistics])
@@ -83,11 +86,11 @@ _DO = {"gradient": _gradient, "run": _run, "remove": _remove, "speak": _speak}
 def main(path: Path) -> None:
     """Answers are [root's, rank 1's, ...] per job."""
     tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
-    evaluation._CALL_SECONDS = 0.0  # a root that evaluates alone calls after each batch
+    evaluation._KEEPALIVE_SECONDS = 0.0  # a root that evaluates alone calls after each batch
     answers = []
     with world.connected(use_horovod=True) as ranks:
         for job in json.loads(path.read_text()):
-            answers.append(ranks.gather(_DO[job["do"]](ranks, job)))
+            answers.append(ranks.allgather(_DO[job["do"]](ranks, job)))
         if ranks.is_root:
             path.with_name("answers.json").write_text(json.dumps(answers))
 

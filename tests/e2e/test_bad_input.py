@@ -162,7 +162,7 @@ CASES = {
         "44 of 46 variables matched, 2 of another shape",
         "bert/embeddings/word_embeddings: checkpoint [97, 32], model [120, 32]",
     ],
-    output_dir_of_another_model: ["--output_dir:", "is another model's"],
+    output_dir_of_another_model: ["--output_dir:", "holds another model"],
     output_dir_of_other_data: ["--output_dir:", "holds a run with train data"],
     output_dir_is_a_file: ["--output_dir:", "cannot be written"],
     horovod_without_a_launcher: ["--horovod: not started by mpirun or horovodrun"],

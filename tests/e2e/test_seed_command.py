@@ -52,7 +52,7 @@ def test_runs_from_the_checkpoint_and_reports_what_it_used(place: Path, tmp_path
     assert done.returncode == 0, done.stderr
     assert "398 of 398 variables matched, 799 of its tensors not used (796 optimizer slots, " in done.stdout
     assert "beta1_power, beta2_power, global_step)" in done.stdout
-    assert "--amp: no card here" in done.stdout
+    assert "--amp ignored: no GPU" in done.stdout
     results = json.loads((tmp_path / "results.json").read_text())
     assert (results["updates"], results["examples"], results["end"]) == (2, 12, "completed")
     held, start = runs.tensors(tmp_path / "model.ckpt-2"), runs.tensors(place / "model.ckpt-28252")

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from bert_pretrain.config.training import OptimConfig
-from bert_pretrain.optim.train_op import Optimizer
+from bert_pretrain.optim.optimizer import Optimizer
 from tests.references.numpy_lamb import NumpyAdamw, NumpyLamb
 
 Judge = TypeVar("Judge", NumpyLamb, NumpyAdamw)

@@ -6,9 +6,9 @@ import numpy as np
 import tensorflow as tf
 
 from bert_pretrain.config.training import OptimConfig
-from bert_pretrain.optim import train_op
 from bert_pretrain.optim.lamb import Lamb
 from bert_pretrain.optim.loss_scale import LossScale
+from bert_pretrain.train import train_step
 
 
 class Machine:
@@ -19,17 +19,13 @@ class Machine:
         self.step = tf.compat.v1.train.get_or_create_global_step()
         self.weights = {"w": tf.compat.v1.get_variable("w", [3], initializer=tf.compat.v1.ones_initializer())}
         self.scale = LossScale(initial, dynamic)
-        gradient = train_op.gradient(
-            lambda k, weights: (tf.reduce_sum(weights["w"]) * self.factor, tf.zeros([1])),
-            tf.constant(1),
-            1,
-            self.weights,
-            self.scale.value.read_value(),
-            lambda tensors: tensors,
-        )
+        scale = self.scale.value.read_value()
+        loss = tf.reduce_sum(self.weights["w"]) * self.factor
+        values = dict(zip(self.weights, tf.gradients(loss * scale, list(self.weights.values()))))
+        gradient = train_step.measure_gradient(values, tf.zeros([1]), scale)
         self.square_norms = gradient.square_norms
         rule = Lamb(OptimConfig(), self.weights)
-        self.update = train_op.apply(gradient, rule, tf.constant(0.1), self.scale, 1.0, self.step)
+        self.update = train_step.apply_gradient(gradient, rule, tf.constant(0.1), self.scale, 1.0, self.step)
         self.session = tf.compat.v1.Session()
         self.session.run(tf.compat.v1.global_variables_initializer())
 

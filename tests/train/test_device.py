@@ -1,4 +1,4 @@
-"""Which card a rank takes, and how many threads."""
+"""Which GPU a rank takes, and how many threads."""
 
 from __future__ import annotations
 
@@ -8,40 +8,42 @@ import pytest
 import tensorflow as tf
 
 from bert_pretrain.config.training import DeviceConfig
+from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.train import device
+from tests import backends
 
 
 @pytest.fixture
-def cards(monkeypatch: pytest.MonkeyPatch):
-    """Says how many cards TensorFlow shows."""
+def gpus(monkeypatch: pytest.MonkeyPatch):
+    """Says how many GPUs TensorFlow shows."""
 
     def show(count: int) -> None:
-        shown = [f"card {number}" for number in range(count)]
+        shown = [f"GPU {number}" for number in range(count)]
         monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: shown)
-        monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda card: {"device_name": card})
+        monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: {"device_name": gpu})
 
     return show
 
 
-@pytest.mark.parametrize(("visible", "local_rank", "card"), [(4, 0, 0), (4, 3, 3), (1, 3, 0)])
-def test_a_rank_takes_the_card_of_its_number_or_the_only_one(cards, visible: int, local_rank: int, card: int) -> None:
-    cards(visible)
+@pytest.mark.parametrize(("visible", "local_rank", "gpu"), [(4, 0, 0), (4, 3, 3), (1, 3, 0)])
+def test_a_rank_takes_the_gpu_of_its_number_or_the_only_one(gpus, visible: int, local_rank: int, gpu: int) -> None:
+    gpus(visible)
     chosen = device.choose(DeviceConfig(), set(), local_rank)
-    assert (chosen.name, chosen.card, chosen.compute_dtype) == (f"card {card}", card, tf.float16)
-    assert device.session_config(DeviceConfig(), chosen.card).gpu_options.visible_device_list == str(card)
+    assert (chosen.name, chosen.gpu, chosen.compute_dtype) == (f"GPU {gpu}", gpu, tf.float16)
+    assert device.session_config(DeviceConfig(), chosen.gpu).gpu_options.visible_device_list == str(gpu)
 
 
-def test_more_ranks_than_cards_are_refused(cards) -> None:
-    cards(2)
-    with pytest.raises(ValueError, match=r"shows 2 cards; start 2 ranks \(NP=2\)"):
+def test_more_ranks_than_gpus_are_refused(gpus) -> None:
+    gpus(2)
+    with pytest.raises(ValueError, match=r"shows 2 GPUs; start 2 ranks \(NP=2\)"):
         device.choose(DeviceConfig(), set(), local_rank=2)
 
 
-def test_a_cpu_says_once_that_it_computes_in_float32(cards) -> None:
-    cards(0)
+def test_a_cpu_says_once_that_it_computes_in_float32(gpus) -> None:
+    gpus(0)
     assert device.choose(DeviceConfig(), set()).notices == []
     (notice,) = device.choose(DeviceConfig(), {"amp"}).notices
-    assert notice.startswith("--amp: no card here")
+    assert notice.startswith("--amp ignored: no GPU")
 
 
 def test_the_ranks_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,3 +57,12 @@ def test_the_ranks_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch)
     assert threads(DeviceConfig(intra_op_threads=3), 2) == 3
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {5, 6})  # bound by the launcher
     assert threads(DeviceConfig(), 2) == 2
+
+
+def test_an_explicit_use_xla_says_that_native_kernels_are_used_instead(gpus) -> None:
+    gpus(0)
+    backends.require(Backend.NATIVE)
+    (notice,) = device.choose(DeviceConfig(), {"use_xla"}).notices
+    assert notice.startswith("--use_xla has no effect") and "--nonative_kernels" in notice
+    assert device.choose(DeviceConfig(native_kernels=False), {"use_xla"}).notices == []
+    assert device.choose(DeviceConfig(use_xla=False), {"use_xla"}).notices == []

@@ -17,7 +17,7 @@ class OneOf(World):
         """`others` are the answers of all but this rank, by rank."""
         self.rank, self.size, self._others = rank, len(others) + 1, others
 
-    def gather(self, value: Any) -> list[Any]:
+    def allgather(self, value: Any) -> list[Any]:
         return [*self._others[: self.rank], value, *self._others[self.rank :]]
 
 
@@ -27,56 +27,56 @@ def fail(message: str) -> None:
 
 def test_what_is_wrong_everywhere_is_said_once() -> None:
     with pytest.raises(ValueError, match=r"^no such directory$"):
-        preflight.together(OneOf(0, ["no such directory"]), lambda: fail("no such directory"))
+        preflight.on_all_ranks(OneOf(0, ["no such directory"]), lambda: fail("no such directory"))
 
 
 def test_what_is_wrong_on_one_rank_is_said_by_root_with_its_number() -> None:
     with pytest.raises(ValueError, match=r"^rank 2 of 3: no such directory$"):
-        preflight.together(OneOf(0, [None, "no such directory"]), lambda: 5)
+        preflight.on_all_ranks(OneOf(0, [None, "no such directory"]), lambda: 5)
     with pytest.raises(SystemExit) as ended:
-        preflight.together(OneOf(1, [None, None]), lambda: fail("no such directory"))
+        preflight.on_all_ranks(OneOf(1, [None, None]), lambda: fail("no such directory"))
     assert ended.value.code == 2
 
 
 def test_where_nothing_is_wrong_each_rank_has_its_own_result() -> None:
-    assert preflight.together(OneOf(1, [None]), lambda: 5) == 5
+    assert preflight.on_all_ranks(OneOf(1, [None]), lambda: 5) == 5
 
 
 def test_what_root_finds_is_known_to_all_without_their_looking() -> None:
-    assert preflight.of_root(World(), lambda: 5) == 5
+    assert preflight.from_root(World(), lambda: 5) == 5
 
     class Told(OneOf):
-        def gather(self, value: Any) -> list[Any]:
+        def allgather(self, value: Any) -> list[Any]:
             assert value is None  # neither an error nor a result
             return [self._others.pop(0), value]
 
     told = Told(1, [None])
     told._others = [None, 5]
-    assert preflight.of_root(told, lambda: fail("another rank looked")) == 5
+    assert preflight.from_root(told, lambda: fail("another rank looked")) == 5
 
 
 def test_root_s_error_needs_no_number() -> None:
     with pytest.raises(ValueError, match=r"^no checkpoint$"):
-        preflight.of_root(OneOf(0, [None]), lambda: fail("no checkpoint"))
+        preflight.from_root(OneOf(0, [None]), lambda: fail("no checkpoint"))
 
 
 FACTS = {"--seed": 0, "--amp": True, "model hidden_size": 8, "version of numpy": "1.26.4"}
 
 
 def test_ranks_that_agree_go_on() -> None:
-    preflight.check_alike(OneOf(0, [FACTS, FACTS]), FACTS)
+    preflight.check_same(OneOf(0, [FACTS, FACTS]), FACTS)
 
 
 def test_the_first_rank_that_differs_is_named_with_all_that_matters() -> None:
     other = {"--seed": 1, "--amp": False, "model hidden_size": 16, "version of numpy": "1.24"}
     with pytest.raises(ValueError) as error:
-        preflight.check_alike(OneOf(0, [FACTS, other, {}]), FACTS)
+        preflight.check_same(OneOf(0, [FACTS, other, {}]), FACTS)
     assert str(error.value) == (
-        "rank 2 differs from rank 0 in --seed (1, there 0), --amp (False, there True), model hidden_size (16, there 8) "
-        "and 1 more; start every rank with the same settings, files and versions"
+        "rank 2 differs from rank 0 in --seed (1, rank 0 has 0), --amp (False, rank 0 has True), "
+        "model hidden_size (16, rank 0 has 8) and 1 more; start every rank with the same settings, files and versions"
     )
 
 
 def test_what_only_one_of_two_has_differs_too() -> None:
-    with pytest.raises(ValueError, match=r"in variable x \((None, there \[2\])\);"):
-        preflight.check_alike(OneOf(0, [FACTS]), {**FACTS, "variable x": [2]})
+    with pytest.raises(ValueError, match=r"in variable x \((None, rank 0 has \[2\])\);"):
+        preflight.check_same(OneOf(0, [FACTS]), {**FACTS, "variable x": [2]})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bert_pretrain.train import results as outcomes
+from bert_pretrain.train import results
 from bert_pretrain.train.evaluation import Evaluated
 from bert_pretrain.train.results import Outcome
 from bert_pretrain.train.throughput import Rates
@@ -21,18 +21,18 @@ METRICS = {
 
 
 def test_every_promised_key_and_nulls_where_nothing_is_known() -> None:
-    content = outcomes.results(Outcome(), Rates(*[None] * 7), 8, "cpu", 1920, None)
+    content = results.content(Outcome(), Rates(*[None] * 7), 8, "cpu", 1920, None)
     assert list(content) == KEYS
     assert content["masked_lm_accuracy"] is None and content["step_seconds"] == {"median": None, "p95": None}
     assert content["end"] == "completed" and content["target_reached"] is False
-    assert "| - |" in outcomes.row(content)
+    assert "| - |" in results.row(content)
 
 
 def test_the_row_keeps_fps_and_examples_per_second_apart() -> None:
-    outcome = Outcome(end=outcomes.TARGET_REACHED, latest=Evaluated(METRICS, 10_000, 1.0))
+    outcome = Outcome(end=results.TARGET_REACHED, latest=Evaluated(METRICS, 10_000, 1.0))
     rates = Rates(51.3, 0.267241, 9000.0, 0.02, 3.7, 3.8, 0.0)
-    content = outcomes.results(outcome, rates, 8, "BI-V100", 384_000, 0.5)
-    assert outcomes.row(content).splitlines() == [
+    content = results.content(outcome, rates, 8, "BI-V100", 384_000, 0.5)
+    assert results.row(content).splitlines() == [
         "| Model | Device | acc | fps (updates/s) | examples/s | tokens/s | end |",
         "|---|---|---|---|---|---|---|",
         "| BERT Pretraining | BI-V100 x8 | 0.424126 | 0.267241 | 51.30 | 9000 | target_reached |",
@@ -40,7 +40,7 @@ def test_the_row_keeps_fps_and_examples_per_second_apart() -> None:
 
 
 def test_written_whole_and_read_back(tmp_path: Path) -> None:
-    assert outcomes.read(str(tmp_path)) is None
-    outcomes.write(str(tmp_path), "results.json", {"end": "completed"})
-    assert outcomes.read(str(tmp_path)) == {"end": "completed"}
+    assert results.read(str(tmp_path)) is None
+    results.write(str(tmp_path), {"end": "completed"})
+    assert results.read(str(tmp_path)) == {"end": "completed"}
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]

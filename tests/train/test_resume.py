@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bert_pretrain.train import run_file
-from bert_pretrain.train.resume import Past
+from bert_pretrain.train.resume import PreviousRun
 
 
 def content(ranks: int, micro_batches: int, examples: int) -> dict:
@@ -17,10 +17,10 @@ def content(ranks: int, micro_batches: int, examples: int) -> dict:
     ("present", "told"),
     [
         ((2, 4, 6), None),
-        ((1, 8, 6), "is 1 x 8 x 6 now; the same examples follow, with other dropout"),
+        ((1, 8, 6), "has 1 x 8 x 6 now; the same examples follow, with other dropout masks"),
         (
             (2, 4, 12),
-            "is 2 x 4 x 12 now; position in the data is counted with the new batch and goes on at example 960",
+            "has 2 x 4 x 12 now; the position in the data is counted in updates and continues at example 960",
         ),
     ],
 )
@@ -30,7 +30,7 @@ def test_another_batch_is_noticed(present: tuple[int, int, int], told: str, tmp_
     if told is None:
         assert notice is None
     else:
-        assert notice == f"an update was 2 ranks x 4 micro-batches x 6 examples at the last start and {told}"
+        assert notice == f"an update had 2 ranks x 4 micro-batches x 6 examples at the previous start and {told}"
 
 
 def test_nothing_is_noticed_in_a_new_directory(tmp_path) -> None:
@@ -49,5 +49,5 @@ def test_nothing_is_noticed_in_a_new_directory(tmp_path) -> None:
     ],
 )
 def test_a_run_is_finished_when_its_results_say_so(step: int, results: dict, finished: bool) -> None:
-    past = Past("model.ckpt", step, step, results, None)
-    assert past.is_finished(num_updates=10, stop_threshold=0.72) is finished
+    previous = PreviousRun("model.ckpt", step, step, results, None)
+    assert previous.is_finished(num_updates=10, stop_threshold=0.72) is finished

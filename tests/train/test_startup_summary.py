@@ -8,8 +8,7 @@ from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.train import startup_summary
 from bert_pretrain.train.device import Device
 from bert_pretrain.train.job import Job
-from bert_pretrain.train.prepare import Prepared
-from bert_pretrain.train.resume import Past
+from bert_pretrain.train.resume import PreviousRun
 from bert_pretrain.world import World
 from tests.e2e.runs import make_config
 from tests.train.small import MODEL
@@ -18,9 +17,8 @@ from tests.train.small import MODEL
 def say(num_ranks: int = 1, **values: object) -> list[str]:
     config, world = make_config(**values), World()
     world.size = num_ranks
-    prepared = Prepared(config, MODEL, Device("cpu", False, 0, tf.float32, Backend.XLA, []), None, None)
-    past = Past(None, 0, 0, None, None)
-    return list(startup_summary.lines(prepared, past, Job(config, MODEL, world, tf.float32, Backend.XLA), set(values)))
+    job = Job(config, MODEL, world, Device("cpu", False, 0, tf.float32, Backend.XLA, []))
+    return list(startup_summary.lines(job, PreviousRun(None, 0, 0, None, None), set(values)))
 
 
 def rate(num_ranks: int = 1, **values: object) -> str:
@@ -43,6 +41,6 @@ def test_the_rule_of_the_learning_rate_is_stated_with_its_result() -> None:
 def test_flags_of_the_exchange_say_what_they_do() -> None:
     assert len(say(do_eval=True)) == 1
     (note, _) = say(do_eval=True, allreduce_fp16=True)
-    assert note == "note: --allreduce_fp16: has no effect without --horovod, one process exchanges nothing"
+    assert note == "note: --allreduce_fp16: has no effect without --horovod: one process has nothing to all-reduce"
     (note, _) = say(2, do_eval=True, horovod=True, allreduce_fp16=True)
-    assert note == "note: --allreduce_fp16: gradients are exchanged in float16, 0.0 MB an update"
+    assert note == "note: --allreduce_fp16: gradients are all-reduced in float16, 0.0 MB an update"

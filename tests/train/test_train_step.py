@@ -1,4 +1,4 @@
-"""One big batch (design 5.1, 5.2): however examples are cut into micro-batches and rows, the gradient is the same."""
+"""One big batch: however examples are cut into micro-batches and rows, the gradient is the same."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from bert_pretrain.data.schema import Batch, Examples
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.model import variables
 from bert_pretrain.train import train_step
+from bert_pretrain.train.device import Device
 from bert_pretrain.train.forward import Statistics
 from bert_pretrain.train.job import Job
 from bert_pretrain.world import World
@@ -26,12 +27,13 @@ def gradient(
 ) -> tuple[dict, Statistics]:
     """Gradient by variable and statistics of one update."""
     config = Config(RunConfig(), DataConfig(), OptimConfig(), DeviceConfig(**device))
-    job = Job(config, model, World(), tf.float32, backend or backends.best())
+    job = Job(config, model, World(), Device("cpu", False, 0, tf.float32, backend or backends.best(), []))
     with tf.Graph().as_default():
         weights = variables.create(model, seed=1)
         batch = Batch(*map(tf.constant, lay_out(examples, rows_per_micro_batch, pack)))
         zero = tf.constant(0, tf.int64)
-        found, _ = train_step.gradient(job, batch, weights, tf.constant(1.0), zero, tf.constant(0.0))
+        counts = train_step.count_over_ranks(job.world, batch, tf.constant(0.0))
+        found = train_step.compute_gradient(job, weights, batch, counts, tf.constant(1.0), zero)
         with tf.compat.v1.Session() as session:
             session.run(tf.compat.v1.global_variables_initializer())
             values, statistics = session.run([found.values, found.statistics])

@@ -27,7 +27,7 @@ def variables(**shapes: list[int]) -> dict[str, tf.Variable]:
 def test_all_matched_and_loaded_slots_ignored(prefix: str) -> None:
     with tf.Graph().as_default():
         weights = variables(w__kernel=[2, 3], w__bias=[3])
-        report = warm_start.apply(prefix, weights, {}, allow_partial=False)
+        report = warm_start.load(prefix, weights, {}, allow_partial=False)
         with tf.compat.v1.Session() as session:
             session.run(tf.compat.v1.global_variables_initializer())
             loaded = session.run(weights)
@@ -41,7 +41,7 @@ def test_all_matched_and_loaded_slots_ignored(prefix: str) -> None:
 def test_slots_are_loaded_when_asked_for(prefix: str) -> None:
     with tf.Graph().as_default():
         weights, slots = variables(w__kernel=[2, 3]), variables(w__kernel__LAMB=[2, 3], beta1_power=[])
-        report = warm_start.apply(prefix, weights, slots, allow_partial=False)
+        report = warm_start.load(prefix, weights, slots, allow_partial=False)
         with tf.compat.v1.Session() as session:
             session.run(tf.compat.v1.global_variables_initializer())
             loaded = session.run(slots)
@@ -53,8 +53,8 @@ def test_missing_and_misshaped_stop_the_run_unless_allowed(prefix: str) -> None:
     with tf.Graph().as_default():
         weights = variables(w__kernel=[2, 3], w__bias=[4], absent=[1])
         with pytest.raises(ValueError, match="1 of 3 variables matched, 1 missing") as error:
-            warm_start.apply(prefix, weights, {}, allow_partial=False)
+            warm_start.load(prefix, weights, {}, allow_partial=False)
         assert "1 of another shape (w/bias: checkpoint [3], model [4])" in str(error.value)
         assert "--allow_partial_init" in str(error.value) and "\n" not in str(error.value)
-        report = warm_start.apply(prefix, weights, {}, allow_partial=True)
+        report = warm_start.load(prefix, weights, {}, allow_partial=True)
     assert "1 of 3 variables matched, 1 missing (absent)" in report

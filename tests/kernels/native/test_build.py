@@ -63,5 +63,5 @@ def test_a_run_without_them_takes_xla_and_gives_the_reason(monkeypatch: pytest.M
     monkeypatch.setattr(native, "library", library)
     chosen = device.choose(DeviceConfig(), set())
     assert chosen.backend is Backend.XLA
-    assert chosen.notices == ["no native kernels: there is no g++; xla ones it is, which are slower"]
+    assert chosen.notices == ["no native kernels: there is no g++; using the slower xla kernels"]
     assert device.choose(DeviceConfig(native_kernels=False, use_xla=False), set()).notices == []
