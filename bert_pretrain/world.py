@@ -55,7 +55,7 @@ class World:
         """On the host: root's value, on every rank. A collective."""
         return self.allgather(value)[0]
 
-    def hooks(self) -> list[tf.estimator.SessionRunHook]:
+    def hooks(self) -> list[tf.compat.v1.train.SessionRunHook]:
         """Hooks that make all ranks start from root's variables."""
         return []
 
@@ -110,7 +110,7 @@ class HorovodWorld(World):
         parts = np.split(self._exchanges.gather(data), np.cumsum(sizes)[:-1])
         return [pickle.loads(part.tobytes()) for part in parts]
 
-    def hooks(self) -> list[tf.estimator.SessionRunHook]:
+    def hooks(self) -> list[tf.compat.v1.train.SessionRunHook]:
         return [self._hvd.BroadcastGlobalVariablesHook(0)]
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from typing import Callable, NamedTuple, Optional
 import numpy as np
 import tensorflow as tf
 
+from bert_pretrain import compat
 from bert_pretrain.config.training import DataConfig
 from bert_pretrain.data import manifest, rank_balance, schema
 from bert_pretrain.data.order import Order, evaluation_slice, update_slice
@@ -232,7 +233,7 @@ def _pipeline(
     options = tf.data.Options()
     options.threading.private_threadpool_size = _THREADS
     options.threading.max_intra_op_parallelism = 1
-    options.autotune.enabled = False
+    compat.disable_autotune(options)
     made = steps.map(make, num_parallel_calls=_THREADS, deterministic=True)
     return made.prefetch(_BATCHES_AHEAD).with_options(options)
 

@@ -10,6 +10,7 @@ from typing import Optional
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.compat.v1 import train
 
 from bert_pretrain.data.input_fn import TrainingInput
 from bert_pretrain.model import variables
@@ -24,7 +25,7 @@ from bert_pretrain.train.throughput import Throughput
 from bert_pretrain.train.train_step import UpdateValues
 
 
-class TrainingHook(tf.estimator.SessionRunHook):
+class TrainingHook(train.SessionRunHook):
     """Acts between the updates of one training session, on every rank alike."""
 
     def __init__(
@@ -60,11 +61,11 @@ class TrainingHook(tf.estimator.SessionRunHook):
             self._warm_up(session)
         self._throughput.start()
 
-    def before_run(self, run_context: tf.estimator.SessionRunContext) -> tf.estimator.SessionRunArgs:
+    def before_run(self, run_context: train.SessionRunContext) -> train.SessionRunArgs:
         """Fetches UpdateValues in the same session.run as the update."""
-        return tf.estimator.SessionRunArgs(self._values)
+        return train.SessionRunArgs(self._values)
 
-    def after_run(self, run_context: tf.estimator.SessionRunContext, run_values: tf.estimator.SessionRunValues) -> None:
+    def after_run(self, run_context: train.SessionRunContext, run_values: train.SessionRunValues) -> None:
         """Everything that follows an update, in order."""
         update = UpdateValues(*run_values.results)
         self._step = int(update.step)
@@ -147,7 +148,7 @@ class TrainingHook(tf.estimator.SessionRunHook):
         if self._saver:
             self._saver.save(session, self._step)
 
-    def _stop_if_requested(self, run_context: tf.estimator.SessionRunContext, update: UpdateValues) -> None:
+    def _stop_if_requested(self, run_context: train.SessionRunContext, update: UpdateValues) -> None:
         if update.stop_requests:
             self._outcome.end = results.INTERRUPTED
             self._logger.info(f"stopped by a signal after update {self._step}; the same command continues")

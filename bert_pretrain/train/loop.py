@@ -13,6 +13,7 @@ from typing import Any, Optional
 import numpy as np
 import tensorflow as tf
 
+from bert_pretrain import estimator
 from bert_pretrain.config.training import Config
 from bert_pretrain.data import input_fn
 from bert_pretrain.model import variables
@@ -85,17 +86,17 @@ def _train(job: Job, previous: PreviousRun, logger: RunLogger) -> dict[str, Any]
     init_checkpoint = config.run.init_checkpoint if world.is_root and previous.checkpoint is None else None
     model_fn = make_model_fn(job, examples, evaluation_input(job), init_checkpoint, stop, logger, throughput, outcome)
     with stop.listening():
-        estimator = tf.estimator.Estimator(model_fn, _model_dir(config, world), _estimator_config(job))
-        estimator.train(examples, hooks=world.hooks(), max_steps=config.optim.num_train_steps)
+        trainer = estimator.Estimator(model_fn, _model_dir(config, world), _estimator_config(job))
+        trainer.train(examples, hooks=world.hooks(), max_steps=config.optim.num_train_steps)
     num_examples = outcome.step * job.examples_per_update
     return results.content(
         outcome, throughput.total(), world.size, job.device.name, num_examples, _utilization(job, throughput)
     )
 
 
-def _estimator_config(job: Job) -> tf.estimator.RunConfig:
+def _estimator_config(job: Job) -> estimator.RunConfig:
     """Estimator's own savers and loggers are off: they would act on every rank. TrainingHook does their work."""
-    return tf.estimator.RunConfig(
+    return estimator.RunConfig(
         save_checkpoints_steps=None,
         save_checkpoints_secs=None,
         save_summary_steps=None,

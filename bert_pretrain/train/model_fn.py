@@ -7,6 +7,7 @@ from typing import Callable, Optional
 
 import tensorflow as tf
 
+from bert_pretrain import estimator
 from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput
 from bert_pretrain.data.schema import Batch
 from bert_pretrain.model import variables
@@ -32,14 +33,14 @@ def make_model_fn(
     logger: RunLogger,
     throughput: Throughput,
     outcome: Outcome,
-) -> Callable[..., tf.estimator.EstimatorSpec]:
+) -> Callable[..., estimator.EstimatorSpec]:
     """model_fn(features, mode) for training; features are a Batch's fields and input_wait_seconds.
 
     init_checkpoint is None where a run in output_dir is continued, and on ranks that receive rank 0's variables.
     """
 
-    def model_fn(features: dict[str, tf.Tensor], mode: str) -> tf.estimator.EstimatorSpec:
-        assert mode == tf.estimator.ModeKeys.TRAIN, "evaluation runs inside training; see train/evaluation.py"
+    def model_fn(features: dict[str, tf.Tensor], mode: str) -> estimator.EstimatorSpec:
+        assert mode == estimator.ModeKeys.TRAIN, "evaluation runs inside training; see train/evaluation.py"
         global_step = tf.compat.v1.train.get_or_create_global_step()
         weights = variables.create(job.model, job.config.run.seed)
         batch = Batch(*(features[name] for name in Batch._fields))
@@ -51,7 +52,7 @@ def make_model_fn(
         evaluation = Evaluation(job, weights, evaluation_input) if evaluation_input else None
         saver = CheckpointSaver(job.config.run) if job.world.is_root else None
         hook = TrainingHook(job, values, training_input, evaluation, saver, logger, throughput, outcome)
-        return tf.estimator.EstimatorSpec(
+        return estimator.EstimatorSpec(
             mode,
             # Estimator ends the run at a NaN loss; a skipped float16 update must not.
             loss=tf.where(values.is_finite, mean_loss(values.statistics), 0.0),

@@ -31,7 +31,7 @@ class StopRequest:
 
     def tensor(self) -> tf.Tensor:
         """float32 scalar, 1.0 once a stop was requested, else 0.0; read again in every session.run."""
-        value = tf.numpy_function(lambda: np.float32(self.requested), [], tf.float32, stateful=True)
+        value = tf.numpy_function(lambda: np.float32(self.requested), [], tf.float32)
         value.set_shape([])
         return value
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bert_pretrain import estimator
 from bert_pretrain.config.training import DataConfig
 from bert_pretrain.data import input_fn, schema
 from bert_pretrain.data.input_fn import EvaluationInput, Lengths, Source, TrainingInput, explain
@@ -320,10 +321,10 @@ def test_estimator_takes_it_as_an_input_fn(make_source, tmp_path):
         keep = tf.numpy_function(lambda ids: seen.append(ids) or np.int64(0), [features["token_ids"]], tf.int64)
         with tf.control_dependencies([keep]):
             update = tf.compat.v1.assign_add(step, 1)
-        return tf.estimator.EstimatorSpec(mode, loss=tf.constant(0.0), train_op=update)
+        return estimator.EstimatorSpec(mode, loss=tf.constant(0.0), train_op=update)
 
     source = make_source(11)
-    tf.estimator.Estimator(model_fn, str(tmp_path / "model")).train(training(source, first_update=2), max_steps=3)
+    estimator.Estimator(model_fn, str(tmp_path / "model")).train(training(source, first_update=2), max_steps=3)
     expected = run_training(training(source, first_update=2), 3)
     for ids, batch in zip(seen, expected):
         np.testing.assert_array_equal(ids, batch["token_ids"])

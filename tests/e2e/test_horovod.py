@@ -206,8 +206,8 @@ def test_a_run_killed_before_its_results_gets_them_on_both_ranks(two: Path, answ
 def test_going_on_with_another_batch_is_said(two: Path, answers: dict) -> None:
     assert answers["other_batch"] == [0, 0]
     told = (
-        "an update had 2 ranks x 2 micro-batches x 3 examples at the previous start and has 2 x 2 x 1 now; the position in "
-        "the data is counted in updates and continues at example 20"
+        "an update had 2 ranks x 2 micro-batches x 3 examples at the previous start and has 2 x 2 x 1 now; the "
+        "position in the data is counted in updates and continues at example 20"
     )
     assert told in (two / "out.txt").read_text()
     assert json.loads((two / "lamb" / "results.json").read_text())["updates"] == 6
