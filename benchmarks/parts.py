@@ -179,8 +179,8 @@ def _exchanges(world: World) -> dict[str, list[float]]:
     shapes = variables.shapes(ModelConfig.from_json(str(_CONFIGS / "base.json")))
     with tf.Graph().as_default():
         values = [tf.ones(shape) for shape in shapes.values()]
-        parts = {"grouped, float16": world.sum(values, half=True), "grouped, float32": world.sum(values)}
-        parts["one by one"] = [tensor for value in values for tensor in world.sum([value])]
+        parts = {"grouped, float16": world.allreduce(values, half=True), "grouped, float32": world.allreduce(values)}
+        parts["one by one"] = [tensor for value in values for tensor in world.allreduce([value])]
         session = tf.compat.v1.Session(config=_two_threads())
         runs = {n: (lambda t=tensors: session.run([x.op for x in t])) for n, tensors in parts.items()}
         return in_turns(runs, 7)

@@ -59,7 +59,7 @@ class Evaluation:
         """Evaluates the session's weights. A collective: every rank must enter it."""
         begin = time.monotonic()
         totals = self._totals_of_root(session) if self._root_alone else sum(self._batches(session), self._nothing())
-        totals = self._world.sum_numbers(totals)
+        totals = self._world.host_allreduce(totals)
         sums, token_counts = Statistics(*totals[: self._num_sums]), totals[self._num_sums :]
         num_examples = round(sums.next_sentence_count)
         assert num_examples == self._num_examples, f"evaluated {num_examples} examples of {self._num_examples}"
@@ -79,16 +79,16 @@ class Evaluation:
         """Root's sums; zeros on the others, who answer its calls, so that Horovod does not take them for stalled."""
         totals = self._nothing()
         if not self._world.is_root:
-            while self._world.agree(None):
+            while self._world.broadcast(None):
                 pass
             return totals
         called = time.monotonic()
         for sums in self._batches(session):
             totals += sums
             if time.monotonic() - called > _CALL_SECONDS:
-                self._world.agree(True)
+                self._world.broadcast(True)
                 called = time.monotonic()
-        self._world.agree(False)
+        self._world.broadcast(False)
         return totals
 
     def _nothing(self) -> np.ndarray:

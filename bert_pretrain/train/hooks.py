@@ -186,7 +186,7 @@ class TrainingHook(tf.estimator.SessionRunHook):
             )
             return
         bad = self._variable_names[int(np.argmin(np.isfinite(update.square_norms)))]
-        names = self._job.world.gather(self._with.record_names(int(update.position)))
+        names = self._job.world.allgather(self._with.record_names(int(update.position)))
         if not self._job.world.is_root:
             sys.exit(2)  # root tells it
         records = [name for of_rank in names for name in of_rank]

@@ -115,7 +115,7 @@ def _utilization(prepared: Prepared, clock: Clock, world: World) -> Optional[flo
     settings, card = prepared.config.device, prepared.device
     session_config = device.session_config(settings, card.card, world.local_size)
     peak = utilization.peak_flops(card.name, card.is_card, settings.peak_tflops, session_config)
-    (peaks,) = world.sum_numbers(np.array([peak]))
+    (peaks,) = world.host_allreduce(np.array([peak]))
     sums, seconds = clock.work()
     return ratio(utilization.training_flops(sums, prepared.model), peaks * seconds)
 

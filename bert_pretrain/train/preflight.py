@@ -23,7 +23,7 @@ def together(world: World, prepare: Callable[[], T], root_only: bool = False) ->
         result = prepare()
     except ValueError as error:
         message = str(error)
-    messages = world.gather(message)
+    messages = world.allgather(message)
     wrong = [rank for rank, found in enumerate(messages) if found is not None]
     if not wrong:
         return result
@@ -36,12 +36,12 @@ def together(world: World, prepare: Callable[[], T], root_only: bool = False) ->
 
 def of_root(world: World, find: Callable[[], T]) -> T:
     """find()'s result at root, on every rank; where it raises ValueError there, all end as in `together`."""
-    return world.agree(together(world, find if world.is_root else lambda: None, root_only=True))
+    return world.broadcast(together(world, find if world.is_root else lambda: None, root_only=True))
 
 
 def check_alike(world: World, facts: dict[str, Any]) -> None:
     """ValueError, naming the rank and what differs, where a rank's facts differ from root's. A collective."""
-    root, *others = world.gather(facts)
+    root, *others = world.allgather(facts)
     for rank, other in enumerate(others, start=1):
         names = [name for name in {**root, **other} if root.get(name) != other.get(name)]
         if names:

@@ -88,7 +88,7 @@ def gradient(
     # The two means have different denominators, so both must be known before a gradient can be weighted; the same
     # small exchange carries the ranks' wish to stop, so that all stop after the same update.
     counts = [tf.reduce_sum(batch.masked_weights), tf.cast(tf.size(batch.next_sentence_labels), tf.float32), stop]
-    (counts,) = job.world.sum([tf.stack(counts)])
+    (counts,) = job.world.allreduce([tf.stack(counts)])
     masked_lm_count, next_sentence_count, stop_requested = tf.unstack(counts)
 
     kernels, hashed = kernels_of(job.backend), job.backend is not Backend.PLAIN
@@ -116,8 +116,8 @@ def gradient(
 def _sum_over_ranks(job: Job, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
     """Gradients and, last, statistics: all in one exchange, but for float16, which is too short for counts."""
     if not job.config.optim.allreduce_fp16:
-        return job.world.sum(tensors)
-    return [*job.world.sum(tensors[:-1], half=True), *job.world.sum(tensors[-1:])]
+        return job.world.allreduce(tensors)
+    return [*job.world.allreduce(tensors[:-1], half=True), *job.world.allreduce(tensors[-1:])]
 
 
 def loss(statistics: tf.Tensor) -> tf.Tensor:

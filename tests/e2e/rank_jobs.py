@@ -87,11 +87,11 @@ def main(path: Path) -> None:
     answers = []
     with world.connected(use_horovod=True) as ranks:
         for job in json.loads(path.read_text()):
-            answers.append(ranks.gather(_DO[job["do"]](ranks, job)))
+            answers.append(ranks.allgather(_DO[job["do"]](ranks, job)))
         if ranks.is_root:
             path.with_name("answers.json").write_text(json.dumps(answers))
 
 
 if __name__ == "__main__":
-    processes.name_stderr(processes.launched_rank())
+    processes.prefix_stderr(processes.launched_rank())
     main(Path(sys.argv[1]))

@@ -17,7 +17,7 @@ class OneOf(World):
         """`others` are the answers of all but this rank, by rank."""
         self.rank, self.size, self._others = rank, len(others) + 1, others
 
-    def gather(self, value: Any) -> list[Any]:
+    def allgather(self, value: Any) -> list[Any]:
         return [*self._others[: self.rank], value, *self._others[self.rank :]]
 
 
@@ -46,7 +46,7 @@ def test_what_root_finds_is_known_to_all_without_their_looking() -> None:
     assert preflight.of_root(World(), lambda: 5) == 5
 
     class Told(OneOf):
-        def gather(self, value: Any) -> list[Any]:
+        def allgather(self, value: Any) -> list[Any]:
             assert value is None  # neither an error nor a result
             return [self._others.pop(0), value]
 
