@@ -21,6 +21,7 @@ from benchmarks import inputs
 from benchmarks.peers import google_optimizers
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.training import DeviceConfig, OptimConfig
+from bert_pretrain.connection import connected
 from bert_pretrain.data import packing, schema
 from bert_pretrain.data.input_fn import Lengths, Source, TrainingInput
 from bert_pretrain.data.shards import ShardIndex
@@ -29,7 +30,7 @@ from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.model import variables
 from bert_pretrain.optim.lamb import Lamb
 from bert_pretrain.train import device
-from bert_pretrain.world import World, connected
+from bert_pretrain.world import World
 
 _CONFIGS = pathlib.Path(__file__).parents[1] / "configs" / "model"
 _ROUNDS = 15

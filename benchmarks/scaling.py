@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from benchmarks import inputs, predict
 from benchmarks.predict import Network, Rank, Share
-from bert_pretrain import world
+from bert_pretrain import connection
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.model import variables
 from tests.e2e import ranks
@@ -85,7 +85,7 @@ def exchange(model: str) -> None:
     """Under mpirun: prints the median seconds of one exchange of the model's gradient."""
     config = ModelConfig.from_json(f"{_ROOT}/configs/model/{model}.json")
     seconds = []
-    with world.connected(use_horovod=True) as job, tf.Graph().as_default():
+    with connection.connected(use_horovod=True) as job, tf.Graph().as_default():
         # Variables and a result, because Grappler exchanges constants but once, and leaves out what nobody reads.
         weights = variables.create(config, seed=0)
         sums = job.sum([weight.read_value() for weight in weights.values()])

@@ -38,6 +38,17 @@ while True:
 """
 
 
+# A rank that has not joined a collective is named after the first time, and the job ends after the second. 0: never.
+# Horovod reads these variables itself.
+STALL_SECONDS = {"HOROVOD_STALL_CHECK_TIME_SECONDS": "60", "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "600"}
+
+
+def stall_seconds(environ: Mapping[str, str] = os.environ) -> tuple[float, float]:
+    """Seconds after which a stopped rank is named, and after which it ends the job."""
+    warning, end = (float(environ.get(name, default)) for name, default in STALL_SECONDS.items())
+    return warning, end
+
+
 def launched_size(environ: Mapping[str, str] = os.environ) -> Optional[int]:
     """The number of processes that the launcher started; None without a launcher."""
     return max((int(environ[name]) for name in _SIZES if name in environ), default=None)

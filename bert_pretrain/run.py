@@ -17,10 +17,10 @@ def main() -> int:
     config.check()
     # TensorFlow is imported late: --help and invalid flags are answered at once, and its log level is set first.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from bert_pretrain.connection import connected
     from bert_pretrain.train import loop
-    from bert_pretrain.world import connected
 
-    with connected(config.run.horovod) as world:
+    with connected(config.run.horovod, config.run.exchange) as world:
         return loop.run(config, given, world)
 
 

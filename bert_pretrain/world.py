@@ -6,12 +6,9 @@ The other collectives exchange numbers and small objects on the host, between tw
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pickle
 import sys
-import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,14 +16,10 @@ import tensorflow as tf
 
 from bert_pretrain import processes
 
-# Horovod names a rank that has not joined a collective after the first time, and ends the job after the second. 0 means
-# never.
-_STALL_SECONDS = {"HOROVOD_STALL_CHECK_TIME_SECONDS": "60", "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "600"}
 # Horovod's threads call MPI every millisecond. By default they spin while they wait; with as many ranks as cores that
 # takes CPU time from the ranks that compute.
 _YIELD = {"OMPI_MCA_mpi_yield_when_idle": "1"}
 _LARGEST_HALF = 2.0**15  # half of float16's largest number, so that the sum of rounded numbers stays finite
-_SECONDS_FOR_OTHER_RANKS_TO_EXIT = 5.0
 
 
 class World:
@@ -69,7 +62,7 @@ class HorovodWorld(World):
 
     def __init__(self, launched_size: int) -> None:
         """ValueError if Horovod is missing or its number of processes is not the launcher's."""
-        for name, value in {**_STALL_SECONDS, **_YIELD}.items():
+        for name, value in {**processes.STALL_SECONDS, **_YIELD}.items():
             os.environ.setdefault(name, value)
         try:
             import horovod.tensorflow as hvd
@@ -87,8 +80,9 @@ class HorovodWorld(World):
         self.rank, self.size = hvd.rank(), hvd.size()
         self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
         self._host = _HostCollectives(hvd)
-        seconds = [float(os.environ[name]) for name in _STALL_SECONDS]
-        processes.StoppedRankWatch(self.allgather(processes.this_process()), self.rank, *seconds).start()
+        processes.StoppedRankWatch(
+            self.allgather(processes.this_process()), self.rank, *processes.stall_seconds()
+        ).start()
 
     def allreduce(self, tensors: list[tf.Tensor], half: bool = False) -> list[tf.Tensor]:
         if not half:
@@ -144,49 +138,3 @@ class _HostCollectives:
         """All ranks' uint8 or int64 values [X], concatenated in the order of ranks."""
         kind = tf.as_dtype(values.dtype)
         return self._session.run(self._gathers[kind], {self._inputs[kind]: values})
-
-
-@contextlib.contextmanager
-def connected(use_horovod: bool) -> Iterator[World]:
-    """The world that --horovod asks for, closed at the end.
-
-    ValueError if the launcher and the flag contradict each other. If a collective fails because another rank exited,
-    the process ends here with exit code 1.
-    """
-    world = _connect(use_horovod)
-    try:
-        yield world
-    except tf.errors.OpError as error:
-        if "Horovod" not in str(error):
-            raise
-        _exit_after_failed_collective(world.rank, error)
-    world.close()
-
-
-def _connect(use_horovod: bool) -> World:
-    size = processes.launched_size()
-    if use_horovod and size is None:
-        raise ValueError(
-            "--horovod: not started by mpirun or horovodrun; use scripts/run_multi_card_FPS.sh, "
-            "or mpirun -np N python -m bert_pretrain.run --horovod ..., or leave --horovod out"
-        )
-    if not use_horovod and size is not None and size > 1:
-        raise ValueError(
-            f"started by mpirun as one of {size} processes but without --horovod: each would train alone into "
-            f"the same directory; add --horovod"
-        )
-    return HorovodWorld(size) if use_horovod else World()
-
-
-def _exit_after_failed_collective(rank: int, error: tf.errors.OpError) -> None:
-    # A rank that failed by itself printed the cause, and its exit code must become the job's. The launcher takes the
-    # first exit code that it sees, so this rank waits.
-    time.sleep(_SECONDS_FOR_OTHER_RANKS_TO_EXIT)
-    reason = str(error).partition("[[")[0].strip().splitlines()[-1]  # names of graph nodes follow
-    print(
-        f"error: rank {rank}: a collective failed: another rank exited or never joined; lines above that name missing "
-        f"ranks name the cause ({reason})",
-        file=sys.stderr,
-        flush=True,
-    )
-    os._exit(1)  # an orderly exit would wait for all ranks in Horovod's shutdown

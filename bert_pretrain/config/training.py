@@ -162,7 +162,12 @@ class RunConfig:
     dllog_path: Optional[str] = option(None, "File for dllogger's lines; default: bert_dllog.json in output_dir.")
     report_loss: bool = option(True, "Show the loss in the lines of progress.")
     verbose_logging: bool = option(False, "List every variable at the start, and show tracebacks of errors.")
-    horovod: bool = option(False, "Train with Horovod; start under mpirun or horovodrun.")
+    horovod: bool = option(False, "Train on several ranks; start under mpirun or horovodrun.")
+    exchange: Optional[str] = option(
+        None,
+        "What sums gradients over ranks with --horovod: horovod, or mpi (mpi4py alone). Default: horovod if installed.",
+        ("horovod", "mpi"),
+    )
     seed: int = option(0, "Seed of initial weights and dropout.")
 
     def check(self) -> None:

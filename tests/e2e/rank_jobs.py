@@ -6,13 +6,14 @@ mpirun -np N python -m tests.e2e.rank_jobs JOBS.json; the answers of root go to 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from bert_pretrain import processes, world
+from bert_pretrain import connection, processes
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.data.input_fn import Source, TrainingInput
 from bert_pretrain.data.schema import Batch
@@ -88,7 +89,7 @@ def main(path: Path) -> None:
     tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
     evaluation._KEEPALIVE_SECONDS = 0.0  # a root that evaluates alone calls after each batch
     answers = []
-    with world.connected(use_horovod=True) as ranks:
+    with connection.connected(use_horovod=True, exchange=os.environ.get("TEST_EXCHANGE")) as ranks:
         for job in json.loads(path.read_text()):
             answers.append(ranks.allgather(_DO[job["do"]](ranks, job)))
         if ranks.is_root:

@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Callable, NamedTuple, Optional
 
 ROOT = Path(__file__).parents[2]
+# What sums gradients over ranks in these tests: horovod or mpi.
+EXCHANGE = os.environ.get("TEST_EXCHANGE", "horovod")
 MPIRUN = str(Path(sys.executable).parent / "mpirun")
+_FLAGS = ["--horovod", f"--exchange={EXCHANGE}", "--intra_op_threads=1"]
 
 
 def mpirun(num_ranks: int) -> list[str]:
@@ -26,7 +29,7 @@ def mpirun(num_ranks: int) -> list[str]:
 
 def trainer(arguments: list[str]) -> list[str]:
     """The command of one rank."""
-    return [sys.executable, "-m", "bert_pretrain.run", "--horovod", "--intra_op_threads=1", *arguments]
+    return [sys.executable, "-m", "bert_pretrain.run", *_FLAGS, *arguments]
 
 
 def dying_trainer(arguments: list[str], before: str) -> list[str]:
@@ -35,7 +38,7 @@ def dying_trainer(arguments: list[str], before: str) -> list[str]:
         f"import os\nRANK = int(os.environ['OMPI_COMM_WORLD_RANK'])\n{before}\nimport runpy\n"
         "runpy.run_module('bert_pretrain.run', run_name='__main__', alter_sys=True)\n"
     )
-    return [sys.executable, "-c", code, "--horovod", "--intra_op_threads=1", *arguments]
+    return [sys.executable, "-c", code, *_FLAGS, *arguments]
 
 
 class Ended(NamedTuple):

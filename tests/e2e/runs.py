@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from bert_pretrain import world
+from bert_pretrain import connection
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.training import Config, DataConfig, DeviceConfig, OptimConfig, RunConfig
 from bert_pretrain.model import variables
@@ -80,7 +80,7 @@ def train(**values: object) -> dict[str, object]:
     """Runs in this process; returns results.json."""
     config = make_config(**values)
     config.check()
-    with world.connected(config.run.horovod) as ranks:
+    with connection.connected(config.run.horovod) as ranks:
         assert loop.run(config, set(values), ranks) == 0
     return json.loads((Path(config.run.output_dir) / "results.json").read_text())
 
