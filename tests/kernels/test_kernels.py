@@ -9,8 +9,8 @@ import tensorflow as tf
 from bert_pretrain.kernels import dropout as dropouts
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.dropout import Dropout
-from bert_pretrain.kernels.protocol import kernels_of
-from bert_pretrain.kernels.unpadding import computed
+from bert_pretrain.kernels.protocol import make_kernels
+from bert_pretrain.kernels.unpadding import find_tokens
 
 RATE = 0.3
 T, H = 12, 16
@@ -45,7 +45,7 @@ def plain_attention(projected, bits):
 
 def attention_of(kernels, projected, bits):
     """The same by a kernel, which may want padding behind the tokens."""
-    tokens = computed(tf.constant(EXAMPLE_IDS))
+    tokens = find_tokens(tf.constant(EXAMPLE_IDS))
     padding = tf.ones([tf.size(tokens.slots) - NUM_TOKENS, 3 * N * D])
     attend = kernels.attention(tf.constant(EXAMPLE_IDS), tokens, N, RATE)
     context = attend(tf.concat([projected, padding], axis=0), bits)
@@ -71,7 +71,7 @@ def both(shapes, ours, plain, mask_shape, hashed, drops):
 @pytest.mark.parametrize("drops", [False, True])
 @pytest.mark.parametrize("kernel", ["gelu", "dropout", "layer_norm", "add_and_norm", "attention"])
 def test_value_and_gradient(kernel: str, backend: Backend, drops: bool) -> None:
-    kernels = kernels_of(backend)
+    kernels = make_kernels(backend)
     flat, vector = [T, H], [H]
     cases = {
         "gelu": ([flat], lambda x, bits: kernels.gelu(x), lambda x, bits: plain_gelu(x), flat),
@@ -102,14 +102,14 @@ def test_value_and_gradient(kernel: str, backend: Backend, drops: bool) -> None:
 
 @pytest.mark.parametrize("backend", [Backend.PLAIN, Backend.XLA], ids=lambda backend: backend.value)
 def test_half_precision_keeps_its_dtype(backend: Backend) -> None:
-    kernels = kernels_of(backend)
+    kernels = make_kernels(backend)
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         half = tf.constant(np.random.default_rng(0).normal(size=[T, H]), tf.float16)
         bits = Dropout(5, 0, tf.constant(3), tf.constant(1), backend is Backend.XLA).bits(tf.shape(half))
         ones = tf.ones([H])
         output = kernels.add_and_norm(kernels.gelu(half), half, ones, ones, bits, RATE)
         example_ids = tf.ones([1, T], tf.int32)
-        attend = kernels.attention(example_ids, computed(example_ids), 2, 0.0)
+        attend = kernels.attention(example_ids, find_tokens(example_ids), 2, 0.0)
         context = attend(tf.concat([output, output, output], axis=1), None)
         assert output.dtype == context.dtype == tf.float16
         values = session.run([context, *tf.gradients(context, [half])])

@@ -14,14 +14,14 @@ WIDTH = 2
 def moved(example_ids: np.ndarray) -> tuple[np.ndarray, ...]:
     """slots, numbers, rows made of the tokens' own numbers, and the gradients of both moves."""
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        found = unpadding.computed(tf.constant(example_ids))
+        found = unpadding.find_tokens(tf.constant(example_ids))
         count = tf.size(found.slots)
         values = tf.random.stateless_uniform([count, WIDTH], [1, 2])
-        rows = found.to_rows(values)
-        again = found.from_rows(rows)
+        rows = found.pad(values)
+        again = found.unpad(rows)
         upstream = tf.random.stateless_uniform(tf.shape(rows), [3, 4])
         (to_values,) = tf.gradients(rows, values, upstream)
-        (to_rows,) = tf.gradients(found.from_rows(rows), rows, values)
+        (to_rows,) = tf.gradients(found.unpad(rows), rows, values)
         return session.run((*found, values, rows, again, upstream, to_values, to_rows))
 
 

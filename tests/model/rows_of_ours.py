@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.kernels.backend import Backend
-from bert_pretrain.kernels.protocol import kernels_of
+from bert_pretrain.kernels.protocol import make_kernels
 from bert_pretrain.model import encoder, heads, losses
 from tests.references.random_examples import RowBatch
 
@@ -29,7 +29,7 @@ def results(
     config: ModelConfig, weights: Mapping[str, np.ndarray], batch: RowBatch, backend: Backend = Backend.PLAIN
 ) -> Results:
     """Runs our encoder, heads and losses on weights given by variable name."""
-    kernels = kernels_of(backend)
+    kernels = make_kernels(backend)
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         tensors = {name: tf.constant(value) for name, value in weights.items()}
         rows = encoder.Rows(*map(tf.constant, batch[:4]))

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from bert_pretrain.config.training import OptimConfig
 from bert_pretrain.kernels.backend import Backend
-from bert_pretrain.kernels.protocol import kernels_of
-from bert_pretrain.kernels.unpadding import computed
+from bert_pretrain.kernels.protocol import make_kernels
+from bert_pretrain.kernels.unpadding import find_tokens
 from bert_pretrain.optim.adamw import Adamw
 from bert_pretrain.optim.lamb import Lamb
 from tests import backends
@@ -30,8 +30,8 @@ def on_threads(count: int) -> list[np.ndarray]:
     random = np.random.default_rng(0)
     config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=count)
     with tf.Graph().as_default(), tf.compat.v1.Session(config=config) as session:
-        kernels, key = kernels_of(Backend.NATIVE), tf.constant([7, 9], tf.uint32)
-        tokens = computed(tf.constant(EXAMPLE_IDS))
+        kernels, key = make_kernels(Backend.NATIVE), tf.constant([7, 9], tf.uint32)
+        tokens = find_tokens(tf.constant(EXAMPLE_IDS))
         num_tokens = int(session.run(tf.size(tokens.slots)))
         projected = tf.constant(random.normal(size=[num_tokens, 3 * HIDDEN]), tf.float32)
         ones = tf.ones([HIDDEN])
@@ -57,13 +57,13 @@ def test_attention_of_examples_longer_than_a_block_of_queries_is_that_on_rows(bi
     random = np.random.default_rng(0)
     is_token = EXAMPLE_IDS > 0
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        tokens, key = computed(tf.constant(EXAMPLE_IDS)), bits and tf.constant(bits, tf.uint32)
+        tokens, key = find_tokens(tf.constant(EXAMPLE_IDS)), bits and tf.constant(bits, tf.uint32)
         num_tokens = int(session.run(tf.size(tokens.slots)))
         projected = tf.constant(random.normal(size=[num_tokens, 3 * HIDDEN]), tf.float32)
         upstream = random.normal(size=[num_tokens, HIDDEN]) * (np.arange(num_tokens) < is_token.sum())[:, None]
         results = []
         for backend in (Backend.NATIVE, Backend.XLA):
-            context = kernels_of(backend).attention(tf.constant(EXAMPLE_IDS), tokens, HEADS, RATE)(projected, key)
+            context = make_kernels(backend).attention(tf.constant(EXAMPLE_IDS), tokens, HEADS, RATE)(projected, key)
             (gradient,) = tf.gradients(context, projected, tf.constant(upstream, tf.float32))
             results.append([value[: is_token.sum()] for value in (context, gradient)])
         for mine, judge in zip(*session.run(results)):
