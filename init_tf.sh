@@ -9,6 +9,7 @@
 set -euo pipefail
 project="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 venv="$project/.venv"
+export BERT_PRETRAIN_CACHE="${BERT_PRETRAIN_CACHE:-$project/.cache}" # the same default as in scripts/_launch.sh
 
 say() { echo "$@" >&2; }
 run() { if [ "${DRY_RUN:-}" = 1 ]; then say "$(printf '%q ' "$@")"; else "$@" >&2; fi; }

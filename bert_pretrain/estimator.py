@@ -32,10 +32,10 @@ class GraphEstimatorSpec(NamedTuple):
 
 
 class GraphRunConfig(NamedTuple):
-    """How an estimator runs. tf_random_seed is the graph's seed, 1 as in tf.estimator."""
+    """How an estimator runs. Without tf_random_seed the graph has no seed, as in tf.estimator."""
 
     session_config: Optional[tf.compat.v1.ConfigProto] = None
-    tf_random_seed: Optional[int] = 1
+    tf_random_seed: Optional[int] = None
     save_checkpoints_steps: Optional[int] = None
     save_checkpoints_secs: Optional[int] = None
     save_summary_steps: Optional[int] = None

@@ -1,6 +1,6 @@
-"""The processes of a job as launcher and operating system see them: who is which rank, who speaks, who stands still.
+"""The processes of a job: rank and size from the launcher, stderr by rank, and a watch for stopped ranks.
 
-Standard library only, because the door asks before TensorFlow is wanted.
+Standard library only: run.py asks for the rank before it imports TensorFlow.
 """
 
 from __future__ import annotations
@@ -15,65 +15,66 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-# How launchers tell a process its rank and how many there are: Open MPI, MPICH and Slurm's PMI, horovodrun with Gloo.
+# Environment variables of Open MPI, of MPICH and Slurm (PMI), and of horovodrun --gloo.
 _RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "HOROVOD_RANK")
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "HOROVOD_SIZE")
 
-# Copies lines and puts a name before each. It outlives its rank, so that the last words of one that dies are heard.
-_NAMING = """
+# Copies stdin to stdout and puts a prefix before each line. It ignores signals and ends at the end of its input, so
+# that it still prints a dying rank's last lines.
+_PREFIXER = """
 import os, signal, sys
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, signal.SIG_IGN)
-name, rest = sys.argv[1].encode(), b""
+prefix, rest = sys.argv[1].encode(), b""
 while True:
     piece = os.read(0, 65536)
     *lines, rest = (rest + piece).split(b"\\n")
     if not piece and rest:
         lines.append(rest)
     if lines:
-        os.write(1, b"".join(name + line + b"\\n" for line in lines))
+        os.write(1, b"".join(prefix + line + b"\\n" for line in lines))
     if not piece:
         break
 """
 
 
 def launched_size(environ: Mapping[str, str] = os.environ) -> Optional[int]:
-    """How many processes the launcher started; None where no launcher did."""
+    """The number of processes that the launcher started; None without a launcher."""
     return max((int(environ[name]) for name in _SIZES if name in environ), default=None)
 
 
 def launched_rank(environ: Mapping[str, str] = os.environ) -> int:
-    """This process's rank as the launcher told it; 0 where no launcher did."""
+    """This process's rank; 0 without a launcher."""
     return next((int(environ[name]) for name in _RANKS if name in environ), 0)
 
 
-def name_stderr(rank: int) -> None:
-    """From now on each line of this process's stderr, TensorFlow's and Horovod's too, begins with '[rank N] '.
+def prefix_stderr(rank: int) -> None:
+    """From now on every line of this process's stderr, also TensorFlow's and Horovod's, starts with '[rank N] '.
 
-    Rank 0, which speaks for all, stays as it is.
+    Rank 0's lines keep no prefix: it prints what concerns the whole job.
     """
     if rank == 0:
         return
     sys.stderr.flush()
-    naming = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _NAMING, f"[rank {rank}] "],
+    prefixer = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _PREFIXER, f"[rank {rank}] "],
         stdin=subprocess.PIPE,
         stdout=sys.stderr.fileno(),
-        start_new_session=True,  # a signal to the rank's group is not meant for it: it ends when the rank has ended
+        start_new_session=True,  # keeps it from the signals that are sent to the rank's process group
     )
-    os.dup2(naming.stdin.fileno(), sys.stderr.fileno())
-    naming.stdin.close()
+    os.dup2(prefixer.stdin.fileno(), sys.stderr.fileno())
+    prefixer.stdin.close()
 
 
 class Process(NamedTuple):
-    """A process that other processes can look at, if they are on its machine."""
+    """A process, as other processes of the same machine can find it."""
 
-    machine: str  # and its container
+    machine: str  # host name and PID namespace, because containers number processes by themselves
     pid: int
 
 
 def this_process() -> Process:
-    """The running one."""
+    """The calling process."""
     try:
         container = os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -81,43 +82,44 @@ def this_process() -> Process:
     return Process(f"{socket.gethostname()} {container}", os.getpid())
 
 
-class Watch:
-    """Names a rank of this machine that was stopped (SIGSTOP, a frozen container), and ends the job if it stays so.
+class StoppedRankWatch:
+    """Warns when a rank of this machine is stopped (SIGSTOP, a frozen container), and ends the job if it stays so.
 
-    Horovod's own stall check cannot: its background threads, a stopped one among them, wait for each other.
+    Horovod's stall check cannot detect this case: its background threads wait for the stopped rank's thread.
     """
 
     def __init__(self, ranks: list[Process], rank: int, warning_seconds: float, end_seconds: float) -> None:
-        """`ranks` are the processes of all; end_seconds 0 means that the job is never ended."""
+        """`ranks` holds every rank's process, `rank` is this one; end_seconds=0 means that the job is never ended."""
         self._pids = {r: process.pid for r, process in enumerate(ranks) if process.machine == ranks[rank].machine}
         self._rank = rank
         self._warning_seconds, self._end_seconds = warning_seconds, end_seconds
 
     def start(self) -> None:
-        """Looks from a thread of its own until the process ends."""
+        """Starts a daemon thread that watches until the process ends."""
         if len(self._pids) > 1 and self._warning_seconds > 0:
-            threading.Thread(target=self._look_for_ever, name="watch", daemon=True).start()
+            threading.Thread(target=self._watch, name="watch", daemon=True).start()
 
-    def _look_for_ever(self) -> None:
-        pause = self._warning_seconds / 4
-        stopped_looks = dict.fromkeys(self._pids, 0)
+    def _watch(self) -> None:
+        interval = self._warning_seconds / 4
+        num_intervals_stopped = dict.fromkeys(self._pids, 0)
         while True:
-            time.sleep(pause)
+            time.sleep(interval)
             stopped = {rank for rank, pid in self._pids.items() if _is_stopped(pid)}
-            # Looks are counted instead of time, so that a job stopped and continued as a whole has not waited.
-            stopped_looks = {rank: stopped_looks[rank] + 1 if rank in stopped else 0 for rank in self._pids}
+            # Intervals are counted instead of time: a job that was stopped and continued as a whole has not waited.
+            num_intervals_stopped = {r: num_intervals_stopped[r] + 1 if r in stopped else 0 for r in self._pids}
             if self._rank != min(set(self._pids) - stopped, default=None):
-                continue  # one voice a machine
+                continue  # the lowest running rank of a machine reports for all
             for rank in sorted(stopped):
-                self._judge(rank, stopped_looks[rank] * pause, pause)
+                self._report(rank, num_intervals_stopped[rank] * interval, interval)
 
-    def _judge(self, rank: int, seconds: float, pause: float) -> None:
-        name = f"rank {rank} (process {self._pids[rank]})"
+    def _report(self, rank: int, seconds: float, interval: float) -> None:
+        pid = self._pids[rank]
+        name = f"rank {rank} (process {pid})"
         if self._end_seconds and seconds >= self._end_seconds:
-            _say(f"error: {name} was stopped for {seconds:.0f} seconds while the others waited; the job ends")
-            os._exit(1)  # an orderly end would wait for the stopped rank
-        if self._warning_seconds <= seconds < self._warning_seconds + pause:
-            _say(f"warning: {name} is stopped and the others wait for it; kill -CONT {self._pids[rank]} lets it go on")
+            _print(f"error: {name} was stopped for {seconds:.0f} seconds while the others waited; the job ends")
+            os._exit(1)  # an orderly exit would wait for the stopped rank
+        if self._warning_seconds <= seconds < self._warning_seconds + interval:
+            _print(f"warning: {name} is stopped and the others wait for it; kill -CONT {pid} continues it")
 
 
 def _is_stopped(pid: int) -> bool:
@@ -125,8 +127,8 @@ def _is_stopped(pid: int) -> bool:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return False
-    return stat.rpartition(")")[2].split()[0] == "T"  # a debugger's stop is a small t
+    return stat.rpartition(")")[2].split()[0] == "T"  # T: stopped by a signal; t, stopped by a debugger, does not count
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     print(line, file=sys.stderr, flush=True)

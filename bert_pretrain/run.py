@@ -1,4 +1,4 @@
-"""python -m bert_pretrain.run: train, evaluate, or both. --help lists the settings."""
+"""python -m bert_pretrain.run: trains, evaluates, or both. --help lists the flags."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ _PARTS = {"run": RunConfig, "data": DataConfig, "optim": OptimConfig, "device": 
 
 
 def main() -> int:
-    """Reads the flags and hands over to the loop."""
+    """Reads the flags and starts the training loop. Returns the exit code."""
     config = Config(**{name: cli.read(part) for name, part in _PARTS.items()})
     given = set().union(*(cli.given(part) for part in _PARTS.values()))
     config.check()
-    # TensorFlow is imported late: --help and a wrong flag are answered at once, and its chatter is set up first.
+    # TensorFlow is imported late: --help and invalid flags are answered at once, and its log level is set first.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from bert_pretrain import world
     from bert_pretrain.train import loop
+    from bert_pretrain.world import connected
 
-    with world.connected(config.run.horovod) as ranks:
-        return loop.run(config, given, ranks)
+    with connected(config.run.horovod) as world:
+        return loop.run(config, given, world)
 
 
 if __name__ == "__main__":
-    processes.name_stderr(processes.launched_rank())
+    processes.prefix_stderr(processes.launched_rank())
     cli.define(*_PARTS.values())
     cli.main(main)

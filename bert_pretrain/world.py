@@ -1,7 +1,7 @@
-"""The training job as one rank sees it. The only importer of Horovod.
+"""The training job as one rank sees it. Only this module imports Horovod.
 
-One process is a world of size one, so no call site asks whether Horovod is there. In the graph, `sum` is the one
-exchange; on the host, numbers and small objects are exchanged between the session's runs.
+One process is a world of size one, so no caller tests for Horovod. `allreduce` adds operations to the training graph.
+The other collectives exchange numbers and small objects on the host, between two runs of the training session.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ import tensorflow as tf
 
 from bert_pretrain import processes
 
-# A rank that does not come to an exchange is named after the first and ends the job after the second; 0 means never.
+# Horovod names a rank that has not joined a collective after the first time, and ends the job after the second. 0 means
+# never.
 _STALL_SECONDS = {"HOROVOD_STALL_CHECK_TIME_SECONDS": "60", "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "600"}
-# Horovod's threads meet in MPI every millisecond. Without this they wait by spinning, and where ranks fill all cores
-# they spin on those that compute.
+# Horovod's threads call MPI every millisecond. By default they spin while they wait; with as many ranks as cores that
+# takes CPU time from the ranks that compute.
 _YIELD = {"OMPI_MCA_mpi_yield_when_idle": "1"}
-_LARGEST_HALF = 2.0**15  # half of what float16 holds, so that the sum of rounded numbers stays finite
-_LAST_WORDS_SECONDS = 5.0
+_LARGEST_HALF = 2.0**15  # half of float16's largest number, so that the sum of rounded numbers stays finite
+_SECONDS_FOR_OTHER_RANKS_TO_EXIT = 5.0
 
 
 class World:
@@ -36,11 +37,11 @@ class World:
 
     @property
     def is_root(self) -> bool:
-        """True on the one rank that writes files and talks to the person."""
+        """True on the one rank that writes files and prints."""
         return self.rank == 0
 
     def allreduce(self, tensors: list[tf.Tensor], half: bool = False) -> list[tf.Tensor]:
-        """In the graph: each float32 tensor summed over ranks, all in one exchange; half sends float16."""
+        """In the graph: each float32 tensor summed over ranks, all in one exchange; half=True sends float16."""
         return tensors
 
     def host_allreduce(self, numbers: np.ndarray) -> np.ndarray:
@@ -48,7 +49,7 @@ class World:
         return numbers
 
     def allgather(self, value: Any) -> list[Any]:
-        """On the host: every rank's value (anything that pickles), by rank. A collective."""
+        """On the host: every rank's value (any object that pickles), in the order of ranks. A collective."""
         return [value]
 
     def broadcast(self, value: Any) -> Any:
@@ -56,20 +57,20 @@ class World:
         return self.allgather(value)[0]
 
     def hooks(self) -> list[tf.compat.v1.train.SessionRunHook]:
-        """Hooks that make all ranks start from root's variables."""
+        """Hooks that broadcast root's variables to all ranks at the start."""
         return []
 
     def close(self) -> None:
-        """Leaves the job in good order; every rank must get here."""
+        """Leaves the job. A collective."""
 
 
 class HorovodWorld(World):
     """One of the processes that mpirun or horovodrun started."""
 
     def __init__(self, launched_size: int) -> None:
-        """ValueError where Horovod is missing, or does not see the processes that the launcher started."""
-        for name, seconds in {**_STALL_SECONDS, **_YIELD}.items():
-            os.environ.setdefault(name, seconds)
+        """ValueError if Horovod is missing or its number of processes is not the launcher's."""
+        for name, value in {**_STALL_SECONDS, **_YIELD}.items():
+            os.environ.setdefault(name, value)
         try:
             import horovod.tensorflow as hvd
         except ImportError as error:
@@ -85,15 +86,15 @@ class HorovodWorld(World):
         self._hvd = hvd
         self.rank, self.size = hvd.rank(), hvd.size()
         self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
-        self._exchanges = _HostExchanges(hvd)
+        self._host = _HostCollectives(hvd)
         seconds = [float(os.environ[name]) for name in _STALL_SECONDS]
-        processes.Watch(self.allgather(processes.this_process()), self.rank, *seconds).start()
+        processes.StoppedRankWatch(self.allgather(processes.this_process()), self.rank, *seconds).start()
 
     def allreduce(self, tensors: list[tf.Tensor], half: bool = False) -> list[tf.Tensor]:
         if not half:
             return self._hvd.grouped_allreduce(tensors, op=self._hvd.Sum)
-        # The ranks' largest values added up bound every sum. Scaled to that bound nothing overflows, and what float16
-        # cannot hold is less than 2^-39 of it.
+        # The sum of the ranks' largest magnitudes bounds every element of the result. Values scaled by that bound
+        # do not overflow in float16, and what underflows is smaller than 2^-39 of the bound.
         largest = tf.reduce_max(tf.stack([tf.reduce_max(tf.abs(tensor)) for tensor in tensors]))
         bound = self._hvd.allreduce(largest, op=self._hvd.Sum)
         scale = tf.where(bound > 0.0, _LARGEST_HALF / bound, 1.0)
@@ -102,12 +103,12 @@ class HorovodWorld(World):
         return [tf.cast(total, tf.float32) / scale for total in sums]
 
     def host_allreduce(self, numbers: np.ndarray) -> np.ndarray:
-        return self._exchanges.sum(numbers)
+        return self._host.allreduce(numbers)
 
     def allgather(self, value: Any) -> list[Any]:
         data = np.frombuffer(pickle.dumps(value), np.uint8)
-        sizes = self._exchanges.gather(np.array([len(data)], np.int64))
-        parts = np.split(self._exchanges.gather(data), np.cumsum(sizes)[:-1])
+        sizes = self._host.allgather(np.array([len(data)], np.int64))
+        parts = np.split(self._host.allgather(data), np.cumsum(sizes)[:-1])
         return [pickle.loads(part.tobytes()) for part in parts]
 
     def hooks(self) -> list[tf.compat.v1.train.SessionRunHook]:
@@ -117,10 +118,10 @@ class HorovodWorld(World):
         self._hvd.shutdown()
 
 
-class _HostExchanges:
-    """Collectives on NumPy arrays through a small graph and session of their own.
+class _HostCollectives:
+    """Collectives on NumPy arrays, in a graph and session of their own.
 
-    The training session's graph is finished when these are needed, and Horovod knows graph operations only.
+    Horovod offers graph operations only, and the training session's graph is finalized when these are needed.
     """
 
     def __init__(self, hvd: Any) -> None:
@@ -130,25 +131,27 @@ class _HostExchanges:
             self._sum = hvd.allreduce(self._numbers, op=hvd.Sum, name="host_sum")
             self._inputs = {t: tf.compat.v1.placeholder(t, [None]) for t in (tf.uint8, tf.int64)}
             self._gathers = {t: hvd.allgather(x, name=f"host_gather_{t.name}") for t, x in self._inputs.items()}
-        # One thread and no card: this session must not claim what the training session needs.
+        # One thread and no GPU memory: the training session needs those.
         config = tf.compat.v1.ConfigProto(device_count={"GPU": 0}, use_per_session_threads=True)
         config.intra_op_parallelism_threads = config.inter_op_parallelism_threads = 1
         self._session = tf.compat.v1.Session(graph=self._graph, config=config)
 
-    def sum(self, numbers: np.ndarray) -> np.ndarray:
+    def allreduce(self, numbers: np.ndarray) -> np.ndarray:
+        """float64 numbers [X] summed over ranks."""
         return self._session.run(self._sum, {self._numbers: numbers})
 
-    def gather(self, values: np.ndarray) -> np.ndarray:
+    def allgather(self, values: np.ndarray) -> np.ndarray:
+        """All ranks' uint8 or int64 values [X], concatenated in the order of ranks."""
         kind = tf.as_dtype(values.dtype)
         return self._session.run(self._gathers[kind], {self._inputs[kind]: values})
 
 
 @contextlib.contextmanager
 def connected(use_horovod: bool) -> Iterator[World]:
-    """The world that --horovod asks for, left in good order at the end.
+    """The world that --horovod asks for, closed at the end.
 
-    ValueError where the launcher and the flag contradict each other. Where other ranks broke off an exchange, the
-    process ends here, with exit code 1.
+    ValueError if the launcher and the flag contradict each other. If a collective fails because another rank exited,
+    the process ends here with exit code 1.
     """
     world = _connect(use_horovod)
     try:
@@ -156,7 +159,7 @@ def connected(use_horovod: bool) -> Iterator[World]:
     except tf.errors.OpError as error:
         if "Horovod" not in str(error):
             raise
-        _end_alone(world.rank, error)
+        _exit_after_failed_collective(world.rank, error)
     world.close()
 
 
@@ -175,15 +178,15 @@ def _connect(use_horovod: bool) -> World:
     return HorovodWorld(size) if use_horovod else World()
 
 
-def _end_alone(rank: int, error: tf.errors.OpError) -> None:
-    """Ends the process after others broke off an exchange."""
-    # A rank that ended by itself has said why, and its exit code is to be the job's: the launcher gets time to see it.
-    time.sleep(_LAST_WORDS_SECONDS)
-    reason = str(error).partition("[[")[0].strip().splitlines()[-1]  # what follows names nodes of the graph
+def _exit_after_failed_collective(rank: int, error: tf.errors.OpError) -> None:
+    # A rank that failed by itself printed the cause, and its exit code must become the job's. The launcher takes the
+    # first exit code that it sees, so this rank waits.
+    time.sleep(_SECONDS_FOR_OTHER_RANKS_TO_EXIT)
+    reason = str(error).partition("[[")[0].strip().splitlines()[-1]  # names of graph nodes follow
     print(
-        f"error: rank {rank} waited for an exchange that other ranks broke off or did not come to; where lines above "
-        f"name missing ranks, it was those ({reason})",
+        f"error: rank {rank}: a collective failed: another rank exited or never joined; lines above that name missing "
+        f"ranks name the cause ({reason})",
         file=sys.stderr,
         flush=True,
     )
-    os._exit(1)  # Horovod's orderly end waits for all ranks
+    os._exit(1)  # an orderly exit would wait for all ranks in Horovod's shutdown

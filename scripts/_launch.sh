@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# Sourced by the scripts beside it: $project, use_environment, launch, launch_last, prepare_demo.
+# Sourced by the scripts beside it. Defines $project, use_environment, launch, launch_last and prepare_demo.
 # DRY_RUN=1 prints the commands instead of running them.
 project="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-export BERT_PRETRAIN_CACHE="${BERT_PRETRAIN_CACHE:-$project/.cache}"
+export BERT_PRETRAIN_CACHE="${BERT_PRETRAIN_CACHE:-$project/.cache}" # the same default as in init_tf.sh
 
-# Sets $python to that of an environment with the given parts (--test, --horovod, ...), setting one up when there is none.
+# Sets $python to the Python of an environment with the given extras (--test, --horovod, ...). Installs what is missing.
 use_environment() { python="$(bash "$project/init_tf.sh" --print-python "$@")"; }
 
 launch() {
@@ -15,12 +15,12 @@ launch() {
   fi
 }
 
-# For the last command of a script: it takes the script's place, so signals and the exit code are its own.
+# For the last command of a script. It replaces the script's process, so that signals and the exit code are its own.
 launch_last() {
   if [ "${DRY_RUN:-}" = 1 ]; then launch "$@"; else exec "$@"; fi
 }
 
-# Makes the embedded demo's shards, unless they are there, and sets $demo_flags.
+# Makes the embedded demo's shards unless they exist, and sets $demo_flags.
 prepare_demo() {
   local demo="$BERT_PRETRAIN_CACHE/demo"
   launch "$python" -m bert_pretrain.make_data --demo

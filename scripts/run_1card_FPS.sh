@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Pretrains on one card.
-#   bash scripts/run_1card_FPS.sh                    the embedded demo, into ./results/demo_1card
+# Pretrains on one GPU, or on the CPU.
+#   bash scripts/run_1card_FPS.sh                    trains the embedded demo; writes to ./results/demo_1card
 #   bash scripts/run_1card_FPS.sh --input_files_dir=DIR --bert_config_file=FILE [flags of bert_pretrain.run]
-#                                                    yours, after the defaults in configs/run/seed_1card.flags
+#                                                    trains on your data; configs/run/seed_1card.flags has the defaults
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=_launch.sh
 . "$(dirname "${BASH_SOURCE[0]}")/_launch.sh"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests:  bash scripts/run_tests.sh [pytest arguments]
-# Tests that need Horovod (bash init_tf.sh --horovod) or PyTorch (bash init_tf.sh --interop) are left out where those
-# are not installed; the last lines say so.
+# Without Horovod (bash init_tf.sh --horovod) or PyTorch (bash init_tf.sh --interop), the tests that need it are not run;
+# the last lines of the output say so.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=_launch.sh
 . "$(dirname "${BASH_SOURCE[0]}")/_launch.sh"
@@ -12,7 +12,7 @@ left_out=() select=""
 has horovod || { left_out+=("horovod") && select="not horovod"; }
 has torch || { left_out+=("interop") && select="${select:+$select and }not interop"; }
 
-# A test file named from the current directory is found from the project's too.
+# Paths of test files are relative to the current directory; pytest runs in the project's.
 arguments=()
 for argument in "$@"; do
   if [ "${argument#/}" = "$argument" ] && [ -e "${argument%%::*}" ]; then argument="$PWD/$argument"; fi

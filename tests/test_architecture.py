@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "optim": {"config", "kernels"},
     "train": {"config", "files", "compat", "estimator", "processes", "world", "data", "kernels", "model", "optim"},
     "run": {"cli", "config", "processes", "world", "train"},
-    "launch": {"files"},
+    "supervisor": set(),
+    "launch": {"files", "supervisor"},
     "environment": {"files"},
 }
 # An outside power and the one file that may hold it.

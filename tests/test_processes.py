@@ -1,4 +1,4 @@
-"""What a process learns from its launcher, how it names its words, and how it finds a rank that was stopped."""
+"""Rank and size from the launcher, the prefix of stderr lines, and the watch for stopped ranks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bert_pretrain import processes
-from bert_pretrain.processes import Process, Watch
+from bert_pretrain.processes import Process, StoppedRankWatch
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -38,17 +38,17 @@ def run(code: str) -> subprocess.CompletedProcess:
     )
 
 
-def test_each_line_of_another_rank_carries_its_number_and_none_is_lost() -> None:
+def test_every_line_of_another_rank_is_printed_with_its_number() -> None:
     ended = run(
-        "processes.name_stderr(3)\nprint('to stdout')\nprint('one', file=sys.stderr, flush=True)\n"
+        "processes.prefix_stderr(3)\nprint('to stdout')\nprint('one', file=sys.stderr, flush=True)\n"
         "os.write(2, b'two\\nthr')\nos.write(2, b'ee\\nhalf a line')\nos.abort()"
     )
     assert ended.returncode == -signal.SIGABRT
     assert ended.stderr == "[rank 3] one\n[rank 3] two\n[rank 3] three\n[rank 3] half a line\n"
 
 
-def test_root_speaks_without_a_number() -> None:
-    ended = run("processes.name_stderr(0)\nprint('one', file=sys.stderr)\nsys.exit(2)")
+def test_the_lines_of_rank_0_have_no_prefix() -> None:
+    ended = run("processes.prefix_stderr(0)\nprint('one', file=sys.stderr)\nsys.exit(2)")
     assert (ended.stderr, ended.returncode) == ("one\n", 2)
 
 
@@ -60,7 +60,7 @@ def watched(stop: bool, end_seconds: float) -> subprocess.CompletedProcess:
             sleeper.send_signal(signal.SIGSTOP)
         return run(
             f"import time\nown = processes.this_process()\nother = processes.Process(own.machine, {sleeper.pid})\n"
-            f"processes.Watch([own, other], 0, 0.2, {end_seconds}).start()\ntime.sleep(1.5)\nsys.exit(0)"
+            f"processes.StoppedRankWatch([own, other], 0, 0.2, {end_seconds}).start()\ntime.sleep(1.5)\nsys.exit(0)"
         )
     finally:
         sleeper.kill()
@@ -74,7 +74,7 @@ def test_a_stopped_rank_is_named_and_ends_the_job() -> None:
     assert first.startswith("warning: rank 1 (process ") and last.startswith("error: rank 1 (process ")
 
 
-def test_a_stopped_rank_is_only_named_where_no_end_is_wanted() -> None:
+def test_a_stopped_rank_is_only_named_if_the_end_is_switched_off() -> None:
     ended = watched(stop=True, end_seconds=0)
     assert ended.returncode == 0
     assert len(ended.stderr.splitlines()) == 1
@@ -85,7 +85,7 @@ def test_a_running_rank_is_left_alone() -> None:
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
-def test_ranks_of_other_machines_are_not_looked_for() -> None:
+def test_ranks_of_other_machines_are_not_watched() -> None:
     own = processes.this_process()
-    watch = Watch([own, Process("elsewhere", os.getpid()), Process(own.machine, 17)], 0, 60, 600)
+    watch = StoppedRankWatch([own, Process("elsewhere", os.getpid()), Process(own.machine, 17)], 0, 60, 600)
     assert watch._pids == {0: os.getpid(), 2: 17}

@@ -96,5 +96,5 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    processes.name_stderr(processes.launched_rank())
+    processes.prefix_stderr(processes.launched_rank())
     main(Path(sys.argv[1]))
