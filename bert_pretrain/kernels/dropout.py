@@ -1,4 +1,4 @@
-"""Dropout whose masks depend only on the seed, the rank, the update, the micro-batch and the place in the network.
+"""Dropout whose masks depend only on --seed, rank, update, micro-batch and place in the network.
 
 A stopped and resumed run must draw the same masks as an uninterrupted one, so no random generator keeps state.
 

@@ -65,9 +65,10 @@ def encode(
     compute_dtype: tf.DType = tf.float32,
     recompute: bool = False,
 ) -> Sequence:
-    """Returns the hidden states of the last layer, in compute_dtype. Without dropout (None), as in evaluation.
+    """Returns the hidden states of the last layer, in compute_dtype.
 
-    With recompute, each layer keeps only its input, and the backward pass runs it again (recompute.py).
+    dropout None means no dropout, as in evaluation. With recompute, each layer keeps only its input, and the backward
+    pass runs it again (recompute.py).
     """
     tokens = find_tokens(rows.example_ids)
     attend = kernels.attention(

@@ -38,7 +38,7 @@ def create(config: ModelConfig, seed: int) -> dict[str, tf.Variable]:
 
     Initial values are those of google-research/bert modeling.py (create_initializer): kernels and embeddings from a
     normal distribution with standard deviation initializer_range, truncated at two standard deviations; gamma one;
-    beta and biases zero. The values depend only on the seed and the variable.
+    beta and biases zero. The values depend only on seed and variable.
     """
     return {
         name: tf.compat.v1.get_variable(
