@@ -18,7 +18,7 @@ from bert_pretrain.data.schema import Batch
 from bert_pretrain.data.shards import ShardIndex
 from bert_pretrain.data.validation import Limits
 from bert_pretrain.kernels.backend import Backend
-from bert_pretrain.kernels.protocol import kernels_of
+from bert_pretrain.kernels.protocol import make_kernels
 from bert_pretrain.model import variables
 from bert_pretrain.train import device, forward, train_step, utilization
 from bert_pretrain.train.job import Job
@@ -42,7 +42,7 @@ class Ours:
         with tf.Graph().as_default():
             weights = variables.create(model, settings.seed)
             first, rewind = EvaluationInput(source, settings.batch_size, pack=False).tensors()
-            sums = forward.statistics(weights, _batch(first), model, kernels_of(Backend.PLAIN))
+            sums = forward.statistics(weights, _batch(first), model, make_kernels(Backend.PLAIN))
             training_input = TrainingInput(
                 source, config.examples_per_rank(), settings.batch_size, config.data.pack_sequences, settings.seed
             )

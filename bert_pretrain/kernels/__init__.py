@@ -1,1 +1,1 @@
-"""Everything between the matrix products: TensorFlow's operations, XLA's programs, operations in C++."""
+"""The operations between the matrix products, on three backends: TensorFlow's operations, XLA programs, C++."""

@@ -1,4 +1,4 @@
-"""Who computes what stands between the matrix products."""
+"""The three implementations of the kernels. A module of its own: choosing a backend must not import any of them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import enum
 
 
 class Backend(enum.Enum):
-    """The values are what run.json says."""
+    """Which implementation computes the operations between the matrix products. run.json stores the value."""
 
     PLAIN = "plain"  # TensorFlow's own operations
-    XLA = "xla"  # compiled by XLA, for each shape anew
+    XLA = "xla"  # compiled by XLA, once for each combination of shapes
     NATIVE = "native"  # C++ compiled for this CPU (bert_pretrain/kernels/native); float32 only

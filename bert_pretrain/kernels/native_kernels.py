@@ -1,4 +1,4 @@
-"""The kernels as operations in C++, for CPUs (bert_pretrain/kernels/native)."""
+"""The kernels as C++ operations for CPUs (bert_pretrain/kernels/native)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import tensorflow as tf
 
 from bert_pretrain.config.model import LAYER_NORM_EPSILON
 from bert_pretrain.kernels import native
-from bert_pretrain.kernels.dropout import HASHES, num_dropped
+from bert_pretrain.kernels.dropout import NUM_HASHES, num_dropped
 from bert_pretrain.kernels.unpadding import Tokens
 
 
 class NativeKernels:
-    """See Kernels. All float32; bits are keys of hashed masks."""
+    """See Kernels. Tensors are float32; bits are keys."""
 
     def __init__(self) -> None:
         self._library = native.library()
@@ -22,7 +22,7 @@ class NativeKernels:
         @tf.custom_gradient
         def kernel(inputs: tf.Tensor):
             outputs = self._library.bert_pretrain_gelu(inputs=inputs)
-            return outputs, lambda upstream: self._library.bert_pretrain_gelu_gradient(inputs=inputs, upstream=upstream)
+            return outputs, lambda grad: self._library.bert_pretrain_gelu_grad(inputs=inputs, grad_outputs=grad)
 
         return kernel(inputs)
 
@@ -32,8 +32,8 @@ class NativeKernels:
 
         @tf.custom_gradient
         def kernel(inputs: tf.Tensor):
-            dropped = self._library.bert_pretrain_dropout(inputs=inputs, **_mask(bits, rate))
-            return dropped, lambda upstream: self._library.bert_pretrain_dropout(inputs=upstream, **_mask(bits, rate))
+            outputs = self._library.bert_pretrain_dropout(inputs=inputs, **_mask(bits, rate))
+            return outputs, lambda grad: self._library.bert_pretrain_dropout(inputs=grad, **_mask(bits, rate))
 
         return kernel(inputs)
 
@@ -53,7 +53,7 @@ class NativeKernels:
 
         @tf.custom_gradient
         def kernel(gamma: tf.Tensor, beta: tf.Tensor, inputs: tf.Tensor, *residual: tf.Tensor):
-            outputs, total, moments = self._library.bert_pretrain_add_norm(
+            outputs, total, mean, rstd = self._library.bert_pretrain_add_and_norm(
                 inputs=inputs,
                 residual=residual[0] if residual else tf.zeros([]),
                 gamma=gamma,
@@ -62,11 +62,11 @@ class NativeKernels:
                 **mask,
             )
 
-            def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
-                to_inputs, to_residual, to_gamma, to_beta = self._library.bert_pretrain_add_norm_gradient(
-                    total=total, moments=moments, gamma=gamma, upstream=upstream, **mask
+            def gradient(grad_outputs: tf.Tensor) -> tuple[tf.Tensor, ...]:
+                grad = self._library.bert_pretrain_add_and_norm_grad(
+                    total=total, mean=mean, rstd=rstd, gamma=gamma, grad_outputs=grad_outputs, **mask
                 )
-                return (to_gamma, to_beta, to_inputs, to_residual)[: 3 + len(residual)]
+                return (grad.grad_gamma, grad.grad_beta, grad.grad_inputs, grad.grad_residual)[: 3 + len(residual)]
 
             return outputs, gradient
 
@@ -75,7 +75,7 @@ class NativeKernels:
     def attention(
         self, example_ids: tf.Tensor, tokens: Tokens, num_heads: int, rate: float
     ) -> Callable[[tf.Tensor, Optional[tf.Tensor]], tf.Tensor]:
-        def attend(projected: tf.Tensor, bits: Optional[tf.Tensor]) -> tf.Tensor:
+        def attend(qkv: tf.Tensor, bits: Optional[tf.Tensor]) -> tf.Tensor:
             common = {
                 "slots": tokens.slots,
                 "example_ids": example_ids,
@@ -84,24 +84,24 @@ class NativeKernels:
             }
 
             @tf.custom_gradient
-            def kernel(projected: tf.Tensor):
-                context, log_sums = self._library.bert_pretrain_attention(projected=projected, **common)
+            def kernel(qkv: tf.Tensor):
+                context, log_sums = self._library.bert_pretrain_attention(qkv=qkv, **common)
 
-                def gradient(upstream: tf.Tensor) -> tf.Tensor:
-                    return self._library.bert_pretrain_attention_gradient(
-                        projected=projected, context=context, log_sums=log_sums, upstream=upstream, **common
+                def gradient(grad_context: tf.Tensor) -> tf.Tensor:
+                    return self._library.bert_pretrain_attention_grad(
+                        qkv=qkv, context=context, log_sums=log_sums, grad_context=grad_context, **common
                     )
 
                 return context, gradient
 
-            return kernel(projected)
+            return kernel(qkv)
 
         return attend
 
 
 def _mask(bits: Optional[tf.Tensor], rate: float) -> dict[str, Any]:
-    """What the operations make a mask from."""
+    """The arguments from which an operation makes its dropout mask."""
     if bits is None:
-        return {"key": tf.zeros([2], tf.uint32), "dropped": 0}
+        return {"key": tf.zeros([2], tf.uint32), "num_dropped": 0}
     assert bits.dtype == tf.uint32, "native operations hash their masks"
-    return {"key": bits, "dropped": num_dropped(rate, HASHES)}
+    return {"key": bits, "num_dropped": num_dropped(rate, NUM_HASHES)}

@@ -1,4 +1,4 @@
-"""An optimizer's rule as one operation in C++ that moves a variable and its moments in place."""
+"""An optimizer's update of one variable and its moments, in place, as one C++ operation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tensorflow as tf
 from bert_pretrain.kernels import native
 
 
-def in_place(
+def update_in_place(
     operation: str,
     variables: Sequence[tf.Variable],
     gradient: tf.Tensor,
@@ -21,18 +21,21 @@ def in_place(
     beta_2: float,
     **more: Any,
 ) -> tf.Operation:
-    """variables: the weight, its first and its second moment; more: what else the operation takes."""
-    weight, first, second = (variable.handle for variable in variables)
+    """Runs bert_pretrain_lamb or bert_pretrain_adamw on variables: the weight and its moments m and v.
+
+    more: the operation's further inputs and attributes.
+    """
+    weight, m, v = (variable.handle for variable in variables)
     return getattr(native.library(), operation)(
         weight=weight,
-        first=first,
-        second=second,
+        m=m,
+        v=v,
         gradient=gradient,
         gradient_scale=gradient_scale,
         learning_rate=learning_rate,
         beta_1=beta_1,
-        rest_1=1.0 - beta_1,  # in float32 the operation would be off in the fifth digit
+        one_minus_beta_1=1.0 - beta_1,  # in float64; computed in float32 it would be off in the fifth digit
         beta_2=beta_2,
-        rest_2=1.0 - beta_2,
+        one_minus_beta_2=1.0 - beta_2,
         **more,
     )

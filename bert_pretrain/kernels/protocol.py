@@ -1,4 +1,4 @@
-"""The work between the matrix products, whoever does it."""
+"""The interface of the kernels, the operations between the matrix products, and how to get those of a backend."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from bert_pretrain.kernels.unpadding import Tokens
 
 
 class Kernels(Protocol):
-    """Letters: T tokens, H hidden, N heads, R rows, S slots a row. bits come from Dropout.bits; None drops nothing."""
+    """Letters: T tokens, H hidden, N heads, R rows, S slots per row. bits: from Dropout.bits; None: no dropout."""
 
     def gelu(self, inputs: tf.Tensor) -> tf.Tensor:
-        """The tanh form of GELU (Hendrycks & Gimpel 2016), elementwise."""
+        """The tanh form of GELU, elementwise (Hendrycks & Gimpel 2016, arXiv:1606.08415, section 2)."""
 
     def dropout(self, inputs: tf.Tensor, bits: Optional[tf.Tensor], rate: float) -> tf.Tensor:
-        """Any shape -> the same with about rate of its units zero and the others divided by 1 - rate."""
+        """Sets about rate of the units of inputs, of any shape, to zero and divides the others by 1 - rate."""
 
     def layer_norm(self, inputs: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
-        """[T, H] -> [T, H] with mean 0 and variance 1 along H, then times gamma [H] plus beta [H]."""
+        """Layer norm along H (Ba et al. 2016, arXiv:1607.06450): [T, H], gamma [H], beta [H] -> [T, H]."""
 
     def add_and_norm(
         self,
@@ -38,14 +38,14 @@ class Kernels(Protocol):
     def attention(
         self, example_ids: tf.Tensor, tokens: Tokens, num_heads: int, rate: float
     ) -> Callable[[tf.Tensor, Optional[tf.Tensor]], tf.Tensor]:
-        """Multi-head attention of the tokens of rows with these example_ids [R, S], within each example.
+        """Multi-head attention (Vaswani et al. 2017, arXiv:1706.03762) within each example of rows [R, S].
 
-        What it returns makes of query, key and value side by side, [T, 3H], the context [T, H]; its bits are for
-        probabilities [R, N, S, S], of which rate are dropped. Padding has no gradient and gets a context that nobody
-        may look at.
+        Returns attend(qkv [T, 3H], bits) -> context [T, H]. qkv holds query, key and value side by side. bits drop
+        the attention probabilities [R, N, S, S] at this rate. The context of padding is undefined, and padding
+        receives zero gradient.
         """
 
 
-def kernels_of(backend: Backend) -> Kernels:
-    """The kernels of a backend."""
+def make_kernels(backend: Backend) -> Kernels:
+    """Returns the kernels of the backend. UnavailableError when the native ones cannot be compiled or loaded."""
     return NativeKernels() if backend is Backend.NATIVE else GraphKernels(compiled=backend is Backend.XLA)

@@ -1,6 +1,6 @@
-"""Rows without their padding: linear layers work on tokens [T, X], attention on rows [R * S, X].
+"""Removing and restoring padding: linear layers work on tokens [T, X], attention on rows [R * S, X].
 
-Letters: R rows, S slots a row, T tokens. A slot is a place in a row, counted over all rows.
+Letters: R rows, S slots per row, T tokens, X any width. A slot is a place in a row, counted over all rows.
 """
 
 from __future__ import annotations
@@ -9,44 +9,47 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-# T is a multiple of 64, or of 64 for each 2048 tokens: shapes repeat, so that XLA compiles few of them, and matrix
-# kernels have no ragged edge.
+# T is a multiple of 64, or of 64 for each 2048 tokens: shapes repeat, so that XLA compiles few programs, and the matrix
+# products have no remainder.
 _MULTIPLE, _TOKENS_PER_MULTIPLE = 64, 2048
 
 
 class Tokens(NamedTuple):
-    """The slots that are computed: all that hold a token, and so much padding as makes their number round."""
+    """The slots that the layers compute: all that hold a token, and enough padding to round their number up."""
 
-    slots: tf.Tensor  # [T] int32, ascending but for the padding, which comes last
-    numbers: tf.Tensor  # [R * S] int32: which of the T stands in a slot; the last, which is padding, where none does
+    slots: tf.Tensor  # [T] int32: the slot of each token, ascending; padding comes last
+    indices: tf.Tensor  # [R * S] int32: the index in T of each slot; slots left out have that of the last, a padding
 
-    def to_rows(self, values: tf.Tensor) -> tf.Tensor:
-        """[T, X] -> [R * S, X]. No gradient may come from slots that hold no token; it is not looked at."""
-        return _move(values, self.numbers, self.slots)
+    def pad(self, values: tf.Tensor) -> tf.Tensor:
+        """[T, X] -> [R * S, X]. The gradient that arrives at slots without a token must be zero; it is not read."""
+        return _gather(values, self.indices, self.slots)
 
-    def from_rows(self, values: tf.Tensor) -> tf.Tensor:
-        """[R * S, X] -> [T, X]. No gradient may come for padding; what it is takes the place of all padding's."""
-        return _move(values, self.slots, self.numbers)
+    def unpad(self, values: tf.Tensor) -> tf.Tensor:
+        """[R * S, X] -> [T, X]. The gradient that arrives at padding must be zero.
+
+        All slots that were left out receive that of the last padding.
+        """
+        return _gather(values, self.slots, self.indices)
 
 
-def computed(example_ids: tf.Tensor) -> Tokens:
-    """The tokens of rows with these example_ids [R, S], 0 being padding."""
+def find_tokens(example_ids: tf.Tensor) -> Tokens:
+    """The tokens of rows with these example_ids [R, S] int32, where 0 is padding."""
     is_token = tf.reshape(example_ids, [-1]) > 0  # [R * S]
     tokens, padding = (tf.cast(tf.where(chosen)[:, 0], tf.int32) for chosen in (is_token, tf.logical_not(is_token)))
     num_tokens = tf.size(tokens)
     multiple = _MULTIPLE * tf.maximum(1, num_tokens // _TOKENS_PER_MULTIPLE)
-    # One at the least is padding, unless there is none: the slots that are left out need a stand-in.
+    # At least one padding is kept, if there is any: it represents the slots that are left out.
     slots = tf.concat([tokens, padding], axis=0)[: (num_tokens // multiple + 1) * multiple]
-    numbers = tf.range(tf.size(slots))
-    last_everywhere = tf.fill(tf.shape(is_token), numbers[-1])
-    return Tokens(slots, tf.tensor_scatter_nd_update(last_everywhere, slots[:, None], numbers))
+    indices = tf.range(tf.size(slots))
+    last_everywhere = tf.fill(tf.shape(is_token), indices[-1])
+    return Tokens(slots, tf.tensor_scatter_nd_update(last_everywhere, slots[:, None], indices))
 
 
-def _move(values: tf.Tensor, there: tf.Tensor, back: tf.Tensor) -> tf.Tensor:
-    """Lines of values; its gradient moves lines too, where TensorFlow's would add up into zeros."""
+def _gather(values: tf.Tensor, indices: tf.Tensor, inverse: tf.Tensor) -> tf.Tensor:
+    """values at indices. Its gradient is a gather by the inverse; TensorFlow's would be a slower scatter-add."""
 
     @tf.custom_gradient
     def kernel(values: tf.Tensor):
-        return tf.gather(values, there), lambda upstream: tf.gather(upstream, back)
+        return tf.gather(values, indices), lambda grad_outputs: tf.gather(grad_outputs, inverse)
 
     return kernel(values)

@@ -1,20 +1,46 @@
-"""Running a function of tensors compiled by XLA, or as plain operations."""
+"""Runs a function of tensors as one program compiled by XLA, or operation by operation."""
 
 from __future__ import annotations
 
 import functools
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 import tensorflow as tf
 
+Run = Callable[..., Any]  # run(function, *tensors, **numbers)
 
-def runner(compiled: bool) -> Callable[..., Any]:
-    """run(function, *tensors, **numbers); where compiled, the numbers are part of the program."""
-    if not compiled:
-        return lambda function, *tensors, **numbers: function(*tensors, **numbers)
-    return lambda function, *tensors, **numbers: _compile(function)(*tensors, **numbers)
+
+def runner(compiled: bool) -> Run:
+    """Returns run(function, *tensors, **numbers), which gives function(*tensors, **numbers).
+
+    With compiled, the function is one XLA program for each combination of static shapes, dtypes and numbers; the
+    numbers are constants of the program. A tensor may be None; it is None inside the function, too.
+    """
+    return _run_compiled if compiled else _run_plain
+
+
+def _run_plain(function: Callable, *tensors: Optional[tf.Tensor], **numbers: float) -> Any:
+    return function(*tensors, **numbers)
+
+
+def _run_compiled(function: Callable, *tensors: Optional[tf.Tensor], **numbers: float) -> Any:
+    specs = tuple(tensor if tensor is None else tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors)
+    with tf.name_scope(function.__name__.strip("_")):  # the name that a profile shows
+        inputs = (tensor for tensor in tensors if tensor is not None)
+        return _program(function, specs, tuple(numbers.items()))(*inputs)
 
 
 @functools.cache
-def _compile(function: Callable) -> Callable:
-    return tf.function(function, jit_compile=True, autograph=False)
+def _program(function: Callable, specs: tuple, numbers: tuple) -> Callable:
+    """The compiled function of the tensors that are not None.
+
+    All layers share it. Calling a tf.function would trace another one for each call inside a gradient.
+    """
+
+    def program(*inputs: tf.Tensor) -> Any:
+        remaining = iter(inputs)
+        return function(*(None if spec is None else next(remaining) for spec in specs), **dict(numbers))
+
+    program.__name__ = function.__name__
+    traced = tf.function(program, jit_compile=True, autograph=False)
+    return traced.get_concrete_function(*(spec for spec in specs if spec is not None))

@@ -1,1 +1,1 @@
-"""The network in plain tf.compat.v1 variables with the published checkpoints' names."""
+"""BERT: encoder and heads on plain tf.compat.v1 variables that are named as in the published checkpoints."""

@@ -1,7 +1,7 @@
-"""Token ids to hidden states: embeddings and the post-LN transformer of Devlin et al. 2018.
+"""Token ids to hidden states: embeddings and the post-LN transformer of BERT (Devlin et al. 2018, arXiv:1810.04805).
 
-Letters: R rows, S slots a row, T tokens that are computed, H hidden, N heads. A row may hold several examples; a token
-sees the tokens of its own example and nothing else. Padding is skipped (tokens.py).
+Letters: R rows, S slots per row, T unpadded tokens, H hidden, I intermediate, N heads. A row may hold several examples;
+a token sees only the tokens of its own example. Layers compute tokens without padding (kernels/unpadding.py).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import tensorflow as tf
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.kernels.dropout import Dropout
 from bert_pretrain.kernels.protocol import Kernels
-from bert_pretrain.kernels.unpadding import Tokens, computed
+from bert_pretrain.kernels.unpadding import Tokens, find_tokens
 from bert_pretrain.model.layers import Weights, dense, fused_dense, layer_norm
-from bert_pretrain.model.recompute import recomputed
+from bert_pretrain.model.recompute import run_with_recompute
 
 
 class Rows(NamedTuple):
-    """What the encoder reads, each [R, S] int32."""
+    """The inputs of the encoder, each [R, S] int32."""
 
     token_ids: tf.Tensor
     segment_ids: tf.Tensor
@@ -29,31 +29,31 @@ class Rows(NamedTuple):
 
 
 class Encoder(NamedTuple):
-    """What all layers of one pass have in common."""
+    """What all layers of one forward pass share."""
 
     config: ModelConfig
     kernels: Kernels
     tokens: Tokens
-    attend: Callable[[tf.Tensor, Optional[tf.Tensor]], tf.Tensor]  # within each example: [T, 3H] -> [T, H]
+    attend: Callable[[tf.Tensor, Optional[tf.Tensor]], tf.Tensor]  # (qkv [T, 3H], bits) -> context [T, H]
 
 
 class Sequence(NamedTuple):
-    """The encoder's result."""
+    """The output of the encoder."""
 
     hidden: tf.Tensor  # [T, H]
     tokens: Tokens
 
-    def at(self, slots: tf.Tensor) -> tf.Tensor:
-        """[X, H], the hidden states in these slots [X], none of which is padding."""
-        return tf.gather(self.hidden, tf.gather(self.tokens.numbers, slots))
+    def gather(self, slots: tf.Tensor) -> tf.Tensor:
+        """The hidden states [X, H] in these slots [X], none of which may be padding."""
+        return tf.gather(self.hidden, tf.gather(self.tokens.indices, slots))
 
 
 class LayerBits(NamedTuple):
-    """Random bits for a layer's masks; None where nothing is dropped."""
+    """Random bits for the dropout masks of a layer; None without dropout."""
 
-    attention: Optional[tf.Tensor]
-    projected: Optional[tf.Tensor]
-    narrow: Optional[tf.Tensor]
+    attention: Optional[tf.Tensor]  # for the probabilities [R, N, S, S]
+    attention_output: Optional[tf.Tensor]  # [T, H]
+    output: Optional[tf.Tensor]  # [T, H]
 
 
 def encode(
@@ -65,11 +65,12 @@ def encode(
     compute_dtype: tf.DType = tf.float32,
     recompute: bool = False,
 ) -> Sequence:
-    """Hidden states of the last layer, in compute_dtype. Without a dropout nothing is dropped.
+    """Returns the hidden states of the last layer, in compute_dtype.
 
-    With recompute only each layer's input is kept, and the layer is run again in the backward pass.
+    dropout None means no dropout, as in evaluation. With recompute, each layer keeps only its input, and the backward
+    pass runs it again (recompute.py).
     """
-    tokens = computed(rows.example_ids)
+    tokens = find_tokens(rows.example_ids)
     attend = kernels.attention(
         rows.example_ids, tokens, config.num_attention_heads, config.attention_probs_dropout_prob
     )
@@ -79,7 +80,7 @@ def encode(
         prefix = f"bert/encoder/layer_{number}/"
         own = {name: weight for name, weight in weights.items() if name.startswith(prefix)}
         layer = functools.partial(_layer, encoder, prefix, bits=_layer_bits(dropout, config, rows, tf.shape(hidden)))
-        hidden = recomputed(layer, own, hidden) if recompute else layer(own, hidden)
+        hidden = run_with_recompute(layer, own, hidden) if recompute else layer(own, hidden)
     return Sequence(hidden, tokens)
 
 
@@ -98,15 +99,15 @@ def _bits(dropout: Optional[Dropout], shape: tf.Tensor, rate: float) -> Optional
 
 
 def _embed(encoder: Encoder, weights: Weights, rows: Rows, dropout: Optional[Dropout]) -> tf.Tensor:
-    """[T, H] float32."""
+    """The sum of word, segment and position embeddings with layer norm and dropout, [T, H] float32."""
     config = encoder.config
     token_ids, segment_ids, position_ids = (
         tf.gather(tf.reshape(ids, [-1]), encoder.tokens.slots) for ids in rows[:3]
     )  # [T] each
     words = tf.gather(weights["bert/embeddings/word_embeddings"], token_ids)  # [T, H]
-    # So few kinds of segment that a product is cheaper than gather's gradient, a scatter into two rows.
-    kinds = tf.one_hot(segment_ids, config.type_vocab_size)  # [T, types]
-    segments = tf.matmul(kinds, weights["bert/embeddings/token_type_embeddings"])  # [T, H]
+    # With two segments, a matrix product is cheaper than the gradient of a gather, a scatter-add into two rows.
+    one_hot = tf.one_hot(segment_ids, config.type_vocab_size)  # [T, segments]
+    segments = tf.matmul(one_hot, weights["bert/embeddings/token_type_embeddings"])  # [T, H]
     positions = tf.gather(weights["bert/embeddings/position_embeddings"], position_ids)  # [T, H]
     hidden = layer_norm(weights, "bert/embeddings/LayerNorm", words + segments + positions, encoder.kernels)
     rate = config.hidden_dropout_prob
@@ -114,19 +115,20 @@ def _embed(encoder: Encoder, weights: Weights, rows: Rows, dropout: Optional[Dro
 
 
 def _layer(encoder: Encoder, prefix: str, weights: Weights, hidden: tf.Tensor, bits: LayerBits) -> tf.Tensor:
-    """hidden [T, H] -> [T, H]: attention and feed-forward, each with dropout, residual and layer norm after it."""
+    """hidden [T, H] -> [T, H]: attention and feed-forward, each followed by dropout, residual and layer norm."""
     context = _attend(encoder, f"{prefix}attention/self", weights, hidden, bits.attention)
-    projected = dense(weights, f"{prefix}attention/output/dense", context)
-    hidden = _add_and_norm(encoder, f"{prefix}attention/output/LayerNorm", weights, projected, hidden, bits.projected)
-    wide = encoder.kernels.gelu(dense(weights, f"{prefix}intermediate/dense", hidden))  # [T, I]
-    narrow = dense(weights, f"{prefix}output/dense", wide)
-    return _add_and_norm(encoder, f"{prefix}output/LayerNorm", weights, narrow, hidden, bits.narrow)
+    output = dense(weights, f"{prefix}attention/output/dense", context)
+    name = f"{prefix}attention/output/LayerNorm"
+    hidden = _add_and_norm(encoder, name, weights, output, hidden, bits.attention_output)
+    intermediate = encoder.kernels.gelu(dense(weights, f"{prefix}intermediate/dense", hidden))  # [T, I]
+    output = dense(weights, f"{prefix}output/dense", intermediate)
+    return _add_and_norm(encoder, f"{prefix}output/LayerNorm", weights, output, hidden, bits.output)
 
 
 def _attend(encoder: Encoder, name: str, weights: Weights, hidden: tf.Tensor, bits: Optional[tf.Tensor]) -> tf.Tensor:
     """Multi-head attention within each example: hidden [T, H] -> [T, H]."""
-    projected = fused_dense(weights, [f"{name}/{part}" for part in ("query", "key", "value")], hidden)  # [T, 3H]
-    return encoder.attend(projected, bits)
+    qkv = fused_dense(weights, [f"{name}/{part}" for part in ("query", "key", "value")], hidden)  # [T, 3H]
+    return encoder.attend(qkv, bits)
 
 
 def _add_and_norm(

@@ -1,4 +1,8 @@
-"""Losses as sums and counts, never means: only sums add up over micro-batches and ranks (design 5.1)."""
+"""Losses as sums and counts instead of means: only sums can be added over micro-batches and ranks.
+
+google-research/bert run_pretraining.py (get_masked_lm_output, get_next_sentence_output) divides them per batch;
+train/train_step.py divides them by the counts of the whole update.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +12,15 @@ import tensorflow as tf
 
 
 class Sums(NamedTuple):
-    """One task's sums over some of an update's tokens or examples, each a float32 scalar."""
+    """Sums over tokens or examples, each a float32 scalar."""
 
     loss: tf.Tensor  # weighted cross entropy, nats
-    correct: tf.Tensor  # weights of those whose highest logit is the label
-    count: tf.Tensor  # weights of all
+    correct: tf.Tensor  # sum of the weights where the highest logit is the label
+    count: tf.Tensor  # sum of all weights
 
 
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> Sums:
-    """logits [X, C] float32, labels [X] int32, weights [X] float32 -> their sums."""
+    """logits [X, C] float32, labels [X] int32, weights [X] float32 -> sums over X."""
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)  # [X]
     hits = tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), labels)  # [X]
     return Sums(

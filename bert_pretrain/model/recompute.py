@@ -1,6 +1,6 @@
-"""Trading time for memory: a layer that keeps its input only and is run again in the backward pass.
+"""Trading time for memory: a layer keeps only its input, and the backward pass runs it again.
 
-Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"; a third more work for the layers.
+Chen et al. 2016, arXiv:1604.06174. It adds about a third to the work of the layers.
 """
 
 from __future__ import annotations
@@ -12,18 +12,20 @@ import tensorflow as tf
 from bert_pretrain.model.layers import Weights
 
 
-def recomputed(layer: Callable[[Weights, tf.Tensor], tf.Tensor], weights: Weights, hidden: tf.Tensor) -> tf.Tensor:
-    """layer(weights, hidden), whose intermediates live only while they are computed."""
+def run_with_recompute(
+    layer: Callable[[Weights, tf.Tensor], tf.Tensor], weights: Weights, hidden: tf.Tensor
+) -> tf.Tensor:
+    """Returns layer(weights, hidden) and keeps none of its intermediate results for the backward pass."""
     names = list(weights)
 
     @tf.custom_gradient
     def kernel(hidden: tf.Tensor, *values: tf.Tensor):
-        def gradient(upstream: tf.Tensor) -> list[tf.Tensor]:
-            # Without the wait, TensorFlow would find that the same work was done before and keep its results.
-            with tf.control_dependencies([upstream]):
-                again = [tf.identity(value) for value in (hidden, *values)]
-            output = layer(dict(zip(names, again[1:])), again[0])
-            return tf.gradients(output, again, upstream)
+        def gradient(grad_output: tf.Tensor) -> list[tf.Tensor]:
+            # Without this dependency, TensorFlow would merge the second run with the first and keep its results.
+            with tf.control_dependencies([grad_output]):
+                inputs = [tf.identity(value) for value in (hidden, *values)]
+            output = layer(dict(zip(names, inputs[1:])), inputs[0])
+            return tf.gradients(output, inputs, grad_output)
 
         return layer(dict(zip(names, values)), hidden), gradient
 

@@ -1,6 +1,7 @@
-"""The network's variables: names and shapes of the published TF1 checkpoints, and how they start.
+"""The network's variables: names and shapes of the published TF1 checkpoints, and initial values.
 
-The names are a contract (facts 3.6): Google's bert_model.ckpt and MLPerf's model.ckpt-28252 hold exactly these.
+The names are a contract: Google's bert_model.ckpt and MLPerf's model.ckpt-28252 hold exactly these
+(google-research/bert modeling.py and run_pretraining.py).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ Shape = tuple[int, ...]
 
 
 def shapes(config: ModelConfig) -> dict[str, Shape]:
-    """Variable name -> shape, in the order in which they are created; 398 for BERT-large."""
+    """Variable name -> shape, in the order of creation; 398 variables for BERT-large."""
     hidden = config.hidden_size
     table: dict[str, Shape] = {
         "bert/embeddings/word_embeddings": (config.vocab_size, hidden),
@@ -35,8 +36,9 @@ def shapes(config: ModelConfig) -> dict[str, Shape]:
 def create(config: ModelConfig, seed: int) -> dict[str, tf.Variable]:
     """Creates every variable in the default graph, float32.
 
-    Kernels and embeddings start from a normal distribution truncated at two deviations (width initializer_range,
-    facts 3.5), gamma at one, beta and biases at zero. The draw depends on the seed and the variable alone.
+    Initial values are those of google-research/bert modeling.py (create_initializer): kernels and embeddings from a
+    normal distribution with standard deviation initializer_range, truncated at two standard deviations; gamma one;
+    beta and biases zero. The values depend only on seed and variable.
     """
     return {
         name: tf.compat.v1.get_variable(
@@ -47,7 +49,7 @@ def create(config: ModelConfig, seed: int) -> dict[str, tf.Variable]:
 
 
 def num_parameters(config: ModelConfig) -> int:
-    """Scalars in all variables together; 336,226,108 for BERT-large."""
+    """The number of elements of all variables together; 336,226,108 for BERT-large."""
     return sum(tf.TensorShape(shape).num_elements() for shape in shapes(config).values())
 
 

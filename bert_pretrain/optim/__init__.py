@@ -1,1 +1,1 @@
-"""From sums of losses to one update of the weights."""
+"""From a gradient to an update of the weights: schedule, loss scale, LAMB and AdamW."""

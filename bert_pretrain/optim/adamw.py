@@ -1,4 +1,7 @@
-"""AdamW without bias correction, as in Google's BERT (facts 3.2)."""
+"""AdamW without bias correction, as AdamWeightDecayOptimizer in google-research/bert optimization.py.
+
+Decoupled weight decay: Loshchilov & Hutter 2017, arXiv:1711.05101.
+"""
 
 from __future__ import annotations
 
@@ -7,44 +10,34 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from bert_pretrain.config.training import OptimConfig
+from bert_pretrain.kernels import xla
 from bert_pretrain.kernels.backend import Backend
-from bert_pretrain.kernels.native_update import in_place
-from bert_pretrain.kernels.xla import runner
-from bert_pretrain.optim.weight_decay import is_exempt
+from bert_pretrain.kernels.native_update import update_in_place
+from bert_pretrain.optim.variables import create_variable, is_exempt
 
 
 class Adamw:
-    """Slots carry the names of Google's checkpoints: `<variable>/adam_m` and `<variable>/adam_v`."""
+    """See Optimizer. Variables are named as in Google's checkpoints: `<weight>/adam_m` and `<weight>/adam_v`."""
 
     def __init__(
         self, config: OptimConfig, weights: Mapping[str, tf.Variable], backend: Backend = Backend.PLAIN
     ) -> None:
         self._backend = backend
-        self._run = runner(compiled=backend is Backend.XLA)
+        self._run = xla.runner(compiled=backend is Backend.XLA)
         self._config = config
         self._weights = weights
-        self._slots = {
-            name: tuple(
-                tf.compat.v1.get_variable(
-                    f"{name}/{slot}",
-                    weight.shape,
-                    tf.float32,
-                    tf.compat.v1.zeros_initializer(),
-                    trainable=False,
-                    use_resource=True,
-                )
-                for slot in ("adam_m", "adam_v")
-            )
+        self._moments = {
+            name: [create_variable(f"{name}/{moment}", weight.shape) for moment in ("adam_m", "adam_v")]
             for name, weight in weights.items()
         }
 
     def apply(
         self, gradients: Mapping[str, tf.Tensor], learning_rate: tf.Tensor, gradient_scale: tf.Tensor
     ) -> tf.Operation:
-        """One update of every variable from gradient * gradient_scale; the scale folds unscaling and clipping in."""
-        config, done = self._config, []
+        """See Optimizer."""
+        config, updates = self._config, []
         for name, weight in self._weights.items():
-            variables, given = (weight, *self._slots[name]), (gradients[name], gradient_scale, learning_rate)
+            variables, inputs = (weight, *self._moments[name]), (gradients[name], gradient_scale, learning_rate)
             numbers = {
                 "beta_1": config.lamb_beta_1,
                 "beta_2": config.lamb_beta_2,
@@ -52,17 +45,17 @@ class Adamw:
                 "decay": 0.0 if is_exempt(name) else config.lamb_weight_decay_rate,
             }
             if self._backend is Backend.NATIVE:
-                done.append(in_place("bert_pretrain_adamw", variables, *given, **numbers))
+                updates.append(update_in_place("bert_pretrain_adamw", variables, *inputs, **numbers))
             else:
-                moved = self._run(_moved, *(variable.read_value() for variable in variables), *given, **numbers)
-                done += [variable.assign(value) for variable, value in zip(variables, moved)]
-        return tf.group(*done)
+                values = self._run(_update, *(variable.read_value() for variable in variables), *inputs, **numbers)
+                updates += [variable.assign(value) for variable, value in zip(variables, values)]
+        return tf.group(*updates)
 
 
-def _moved(
+def _update(
     weight: tf.Tensor,
-    first: tf.Tensor,
-    second: tf.Tensor,
+    m: tf.Tensor,
+    v: tf.Tensor,
     gradient: tf.Tensor,
     gradient_scale: tf.Tensor,
     learning_rate: tf.Tensor,
@@ -72,10 +65,10 @@ def _moved(
     epsilon: float,
     decay: float,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The new weight and moments."""
+    """Returns the new weight, m and v."""
     gradient = gradient * gradient_scale
-    first = beta_1 * first + (1.0 - beta_1) * gradient
-    second = beta_2 * second + (1.0 - beta_2) * tf.square(gradient)
-    direction = first / (tf.sqrt(second) + epsilon)
+    m = beta_1 * m + (1.0 - beta_1) * gradient
+    v = beta_2 * v + (1.0 - beta_2) * tf.square(gradient)
+    direction = m / (tf.sqrt(v) + epsilon)
     direction = direction + decay * weight if decay else direction
-    return weight - learning_rate * direction, first, second
+    return weight - learning_rate * direction, m, v

@@ -1,30 +1,33 @@
-"""The loss scale of float16 training: a small state machine in three variables.
+"""The loss scale of float16 training (Micikevicius et al. 2017, arXiv:1710.03740, section 3.2).
 
-Gradients of a float16 network underflow, so the loss is multiplied by a scale before differentiation and the
-gradient divided by it afterwards. A non-finite gradient means that the scale was too large: that update is skipped
-and the scale halved. After a thousand good updates in a row it is doubled (facts 3.5).
+Gradients of a float16 network underflow, so the loss is multiplied by a scale before differentiation and the gradient
+is divided by it afterwards. A gradient that is not finite means that the scale was too large: the update is skipped and
+the scale is halved. After 1000 finite updates in a row it is doubled, as in NVIDIA/DeepLearningExamples
+TensorFlow/LanguageModeling/BERT/optimization.py.
 """
 
 from __future__ import annotations
 
 import tensorflow as tf
 
+from bert_pretrain.optim.variables import create_variable
+
 _GROWTH_INTERVAL = 1000  # updates
 _FACTOR = 2.0
 
 
 class LossScale:
-    """`value` multiplies the loss; `skipped_updates` counts updates that read their data but moved nothing."""
+    """`value` multiplies the loss; `skipped_updates` counts updates that read their data but changed no weight."""
 
     def __init__(self, initial: float, dynamic: bool) -> None:
-        """Without dynamic the scale is 1 for ever, as float32 needs."""
+        """Creates the variables in the default graph. If not dynamic, the scale stays 1, for float32."""
         self._dynamic = dynamic
-        self.value = _variable("loss_scale", initial if dynamic else 1.0, tf.float32)
-        self._good_updates = _variable("loss_scale/good_updates", 0, tf.int64)
-        self.skipped_updates = _variable("loss_scale/skipped_updates", 0, tf.int64)
+        self.value = create_variable("loss_scale", initial=initial if dynamic else 1.0)
+        self._good_updates = create_variable("loss_scale/good_updates", dtype=tf.int64)
+        self.skipped_updates = create_variable("loss_scale/skipped_updates", dtype=tf.int64)
 
     def after_good_update(self) -> tf.Operation:
-        """Counts a finite update and doubles the scale when its time has come."""
+        """Counts an update with a finite gradient; doubles the scale after enough of them in a row."""
         if not self._dynamic:
             return tf.no_op()
         good = self._good_updates + 1
@@ -35,15 +38,9 @@ class LossScale:
         )
 
     def after_bad_update(self) -> tf.Operation:
-        """Counts a skipped update and halves the scale; at 1, halving is over and training must stop."""
+        """Counts a skipped update and halves the scale, down to 1; below that, training has to stop."""
         return tf.group(
             self.skipped_updates.assign_add(1),
             self._good_updates.assign(tf.zeros_like(self._good_updates)),
             self.value.assign(tf.maximum(self.value / _FACTOR, 1.0)),
         )
-
-
-def _variable(name: str, value: float, dtype: tf.DType) -> tf.Variable:
-    return tf.compat.v1.get_variable(
-        name, [], dtype, tf.compat.v1.constant_initializer(value), trainable=False, use_resource=True
-    )

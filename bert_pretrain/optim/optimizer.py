@@ -1,4 +1,4 @@
-"""What both optimizers have in common."""
+"""The interface of the optimizers, and how to get the one that --optimizer_type names."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ class Optimizer(Protocol):
     def apply(
         self, gradients: Mapping[str, tf.Tensor], learning_rate: tf.Tensor, gradient_scale: tf.Tensor
     ) -> tf.Operation:
-        """One update of every variable from gradient * gradient_scale."""
+        """Updates every weight once, from gradient * gradient_scale, in which unscaling and clipping are folded.
+
+        gradients: by variable name, float32, dense. learning_rate and gradient_scale: float32 scalars.
+        """
 
 
 def make_optimizer(config: OptimConfig, weights: Mapping[str, tf.Variable], backend: Backend) -> Optimizer:
-    """The optimizer that --optimizer_type names, with its slots in the default graph."""
+    """Returns the optimizer that --optimizer_type names; its variables are created in the default graph."""
     return {"lamb": Lamb, "adam": Adamw}[config.optimizer_type](config, weights, backend)

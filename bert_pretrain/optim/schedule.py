@@ -1,4 +1,7 @@
-"""The learning rate of an update."""
+"""The learning rate of each update, as create_optimizer in MLPerf's reference implementation computes it.
+
+mlcommons/training language_model/tensorflow/bert/optimization.py.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,18 @@ Number = Union[int, float, tf.Tensor]
 
 
 def effective_peak(config: OptimConfig, num_ranks: int, horovod: bool) -> float:
-    """The peak rate after --lr_scaling: the seed's recipes count on base x ranks under Horovod."""
+    """The peak rate after --lr_scaling. DeepSparkHub's recipes multiply the base rate by the ranks under Horovod."""
     return config.learning_rate * (num_ranks if horovod and config.lr_scaling == "linear" else 1)
 
 
 def learning_rate(step: Number, config: OptimConfig, peak: float) -> Number:
-    """Rate of the update with the 0-based index step (facts 3.3, MLPerf's reference).
+    """The rate of the update with the 0-based index step: a float for a Python number, else a float32 scalar.
 
-    Polynomial decay from peak at step 0 to 0 at num_train_steps. While step - start_warmup_step is below
-    num_warmup_steps, a line from 0 at start_warmup_step towards peak takes its place; the decay is measured from
-    step 0 all the same. A Python step gives a float, a tensor a float32 scalar.
+    Polynomial decay from peak at step 0 to 0 at num_train_steps:
+        peak * (1 - min(step, num_train_steps) / num_train_steps) ** poly_power
+    During warm-up, while step - start_warmup_step < num_warmup_steps, linear growth takes its place:
+        peak * (step - start_warmup_step) / num_warmup_steps
+    The decay is measured from step 0 with or without warm-up.
     """
     if not isinstance(step, tf.Tensor):
         return _learning_rate(float(step), config, peak, minimum=min, where=lambda c, a, b: a if c else b)
@@ -34,5 +39,5 @@ def _learning_rate(step, config: OptimConfig, peak: float, minimum, where):
     if config.num_warmup_steps == 0:
         return decayed
     since_start = step - float(config.start_warmup_step)
-    warming = peak * since_start / config.num_warmup_steps
-    return where(since_start < config.num_warmup_steps, warming, decayed)
+    warming_up = peak * since_start / config.num_warmup_steps
+    return where(since_start < config.num_warmup_steps, warming_up, decayed)

@@ -16,7 +16,7 @@ import tensorflow as tf
 from bert_pretrain.data.input_fn import EvaluationInput
 from bert_pretrain.data.schema import Batch
 from bert_pretrain.kernels.backend import Backend
-from bert_pretrain.kernels.protocol import kernels_of
+from bert_pretrain.kernels.protocol import make_kernels
 from bert_pretrain.train import forward
 from bert_pretrain.train.forward import Statistics, ratio, summarize
 from bert_pretrain.train.job import Job
@@ -43,7 +43,7 @@ class Evaluation:
         # XLA gains little in a forward pass, and compiling for each new shape costs more than that.
         backend = Backend.PLAIN if job.device.backend is Backend.XLA else job.device.backend
         sums = forward.statistics(
-            weights, batch, job.model, kernels_of(backend), compute_dtype=job.device.compute_dtype
+            weights, batch, job.model, make_kernels(backend), compute_dtype=job.device.compute_dtype
         )
         # Sums of a batch are float32; the sums over batches are float64 on the host.
         self._sums = tf.stack(sums)

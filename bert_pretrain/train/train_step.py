@@ -19,7 +19,7 @@ import tensorflow as tf
 from bert_pretrain.data.schema import Batch
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.dropout import Dropout
-from bert_pretrain.kernels.protocol import kernels_of
+from bert_pretrain.kernels.protocol import make_kernels
 from bert_pretrain.optim import schedule
 from bert_pretrain.optim.loss_scale import LossScale
 from bert_pretrain.optim.optimizer import Optimizer, make_optimizer
@@ -177,7 +177,7 @@ def _forward(job: Job, weights: Mapping[str, tf.Tensor], batch: Batch, k: tf.Ten
         weights,
         forward.micro_batch(batch, k),
         job.model,
-        kernels_of(backend),
+        make_kernels(backend),
         dropout,
         job.device.compute_dtype,
         job.config.device.recompute,

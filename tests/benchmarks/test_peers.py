@@ -19,8 +19,8 @@ _WHY = "the other peer and the plot come with extras: pip install -e .[interop,p
 
 
 def _assert_as_stated(weights_after: list[dict[str, np.ndarray]]) -> None:
-    judge = NumpyLamb(five_updates.start(), 0.9, 0.999, epsilon=1e-6, weight_decay_rate=0.01)
-    for weights, stated in zip(weights_after, five_updates.judged(judge)):
+    judge = NumpyLamb(five_updates.initial_weights(), 0.9, 0.999, epsilon=1e-6, weight_decay_rate=0.01)
+    for weights, stated in zip(weights_after, five_updates.reference_updates(judge)):
         for name in five_updates.SHAPES:
             np.testing.assert_allclose(weights[name], stated.weights[name], rtol=0, atol=1e-6, err_msg=name)
 
@@ -35,7 +35,7 @@ def test_lamb_in_googles_place_is_lamb(num_micro_batches, monkeypatch):
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         weights = {
             name: tf.compat.v1.get_variable(name, initializer=tf.constant(value))
-            for name, value in five_updates.start().items()
+            for name, value in five_updates.initial_weights().items()
         }
         fed = {name: tf.compat.v1.placeholder(tf.float32, shape) for name, shape in five_updates.SHAPES.items()}
         rate = tf.compat.v1.placeholder(tf.float32, [])
@@ -58,7 +58,7 @@ def test_lamb_for_torch_is_lamb():
     torch = pytest.importorskip("torch", reason=_WHY)
     from benchmarks.peers.torch_lamb import Lamb
 
-    weights = {name: torch.nn.Parameter(torch.tensor(value)) for name, value in five_updates.start().items()}
+    weights = {name: torch.nn.Parameter(torch.tensor(value)) for name, value in five_updates.initial_weights().items()}
     rule = Lamb(weights.items(), lr=0.0)
     after = []
     for number, learning_rate in enumerate(five_updates.LEARNING_RATES):

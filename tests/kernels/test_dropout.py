@@ -1,4 +1,4 @@
-"""Dropout's masks: the rate, no memory, no relation between places, updates, micro-batches and ranks."""
+"""Dropout masks: their rate, reproducibility, and independence of place, update, micro-batch, rank and seed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SIZE = 200_000
 
 
 def masks(hashed: bool, seed=1, rank=0, update=7, micro_batch=2, places=1, rate=0.1) -> list[np.ndarray]:
-    """Which units the first places keep."""
+    """For each of the first places: which units are kept."""
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         dropout = Dropout(seed, rank, tf.constant(update), tf.constant(micro_batch), hashed)
         ones = tf.ones([SIZE])
@@ -22,10 +22,10 @@ def masks(hashed: bool, seed=1, rank=0, update=7, micro_batch=2, places=1, rate=
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])
 @pytest.mark.parametrize("hashed", [False, True])
-def test_the_rate_and_the_scale(hashed: bool, rate: float) -> None:
+def test_the_rate_is_kept_and_kept_units_are_scaled(hashed: bool, rate: float) -> None:
     (kept,) = masks(hashed, rate=rate)
-    deviation = np.sqrt(rate * (1 - rate) / SIZE)
-    assert abs(1 - kept.mean() - rate) < 5 * deviation
+    standard_error = np.sqrt(rate * (1 - rate) / SIZE)
+    assert abs(1 - kept.mean() - rate) < 5 * standard_error
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         ones = tf.ones([SIZE])
         bits = Dropout(1, 0, tf.constant(0), tf.constant(0), hashed).bits(tf.shape(ones))
@@ -34,12 +34,12 @@ def test_the_rate_and_the_scale(hashed: bool, rate: float) -> None:
 
 
 @pytest.mark.parametrize("hashed", [False, True])
-def test_the_same_place_at_the_same_time_has_the_same_mask(hashed: bool) -> None:
+def test_the_same_place_and_micro_batch_have_the_same_mask(hashed: bool) -> None:
     np.testing.assert_array_equal(masks(hashed)[0], masks(hashed)[0])
 
 
 @pytest.mark.parametrize("hashed", [False, True])
-def test_masks_of_other_places_and_times_are_unrelated(hashed: bool) -> None:
+def test_masks_of_other_places_updates_micro_batches_ranks_and_seeds_are_independent(hashed: bool) -> None:
     kept = [
         *masks(hashed, places=3),
         *masks(hashed, update=8),
@@ -53,6 +53,6 @@ def test_masks_of_other_places_and_times_are_unrelated(hashed: bool) -> None:
 
 @pytest.mark.parametrize("hashed", [False, True])
 @pytest.mark.parametrize("lag", [1, 2, 7, 64, 512, 1024, 4096])
-def test_neighbours_are_unrelated(hashed: bool, lag: int) -> None:
+def test_units_of_one_mask_are_independent(hashed: bool, lag: int) -> None:
     (kept,) = masks(hashed, rate=0.5)
     assert abs(np.corrcoef(kept[lag:], kept[:-lag])[0, 1]) < 5 / np.sqrt(SIZE)

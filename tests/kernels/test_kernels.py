@@ -1,4 +1,4 @@
-"""Each kernel's value and written-out gradient against TensorFlow's own of the plain expression, same masks."""
+"""Outputs and hand-written gradients of each kernel against the plain expression and its automatic gradients."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import tensorflow as tf
 from bert_pretrain.kernels import dropout as dropouts
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.dropout import Dropout
-from bert_pretrain.kernels.protocol import kernels_of
-from bert_pretrain.kernels.unpadding import computed
+from bert_pretrain.kernels.protocol import make_kernels
+from bert_pretrain.kernels.unpadding import find_tokens
 
 RATE = 0.3
 T, H = 12, 16
@@ -32,9 +32,9 @@ def plain_dropout(x, bits):
     return x if bits is None else dropouts.drop(x, bits, RATE)
 
 
-def plain_attention(projected, bits):
-    """[tokens, 3H] -> [tokens, H] by all pairs of slots."""
-    split = tf.reshape(tf.scatter_nd(np.argwhere(EXAMPLE_IDS > 0), projected, [R, S, 3 * N * D]), [R, S, 3, N, D])
+def plain_attention(qkv, bits):
+    """[NUM_TOKENS, 3H] -> [NUM_TOKENS, H], from the scores of all pairs of slots."""
+    split = tf.reshape(tf.scatter_nd(np.argwhere(EXAMPLE_IDS > 0), qkv, [R, S, 3 * N * D]), [R, S, 3, N, D])
     query, key, value = (tf.transpose(part, [0, 2, 1, 3]) for part in tf.unstack(split, axis=2))
     scores = tf.einsum("rnsd,rntd->rnst", query, key) / np.sqrt(D)
     visible = EXAMPLE_IDS[:, None, :, None] == EXAMPLE_IDS[:, None, None, :]
@@ -43,17 +43,17 @@ def plain_attention(projected, bits):
     return tf.gather_nd(tf.reshape(context, [R, S, N * D]), np.argwhere(EXAMPLE_IDS > 0))
 
 
-def attention_of(kernels, projected, bits):
-    """The same by a kernel, which may want padding behind the tokens."""
-    tokens = computed(tf.constant(EXAMPLE_IDS))
+def kernel_attention(kernels, qkv, bits):
+    """The same computed by a kernel, with the padding that Tokens keeps after the tokens."""
+    tokens = find_tokens(tf.constant(EXAMPLE_IDS))
     padding = tf.ones([tf.size(tokens.slots) - NUM_TOKENS, 3 * N * D])
     attend = kernels.attention(tf.constant(EXAMPLE_IDS), tokens, N, RATE)
-    context = attend(tf.concat([projected, padding], axis=0), bits)
+    context = attend(tf.concat([qkv, padding], axis=0), bits)
     return tf.ensure_shape(context[:NUM_TOKENS], [NUM_TOKENS, N * D])
 
 
-def both(shapes, ours, plain, mask_shape, hashed, drops):
-    """Outputs and gradients of a kernel and of the plain expression, on the same random inputs."""
+def run_both(shapes, kernel, plain, mask_shape, hashed, drops):
+    """Outputs and gradients of a kernel and of the plain expression, on the same random inputs and masks."""
     random = np.random.default_rng(0)
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         inputs = [tf.constant(random.normal(size=shape), tf.float32) for shape in shapes]
@@ -61,17 +61,17 @@ def both(shapes, ours, plain, mask_shape, hashed, drops):
         if drops:
             bits = Dropout(5, 0, tf.constant(3), tf.constant(1), hashed).bits(tf.constant(mask_shape))
         results = []
-        for function in (ours, plain):
-            output = function(*inputs, bits)
-            upstream = tf.constant(np.random.default_rng(1).normal(size=output.shape), tf.float32)
-            results.append([output, *tf.gradients(output, inputs, upstream)])
+        for function in (kernel, plain):
+            outputs = function(*inputs, bits)
+            grad_outputs = tf.constant(np.random.default_rng(1).normal(size=outputs.shape), tf.float32)
+            results.append([outputs, *tf.gradients(outputs, inputs, grad_outputs)])
         return session.run(results)
 
 
 @pytest.mark.parametrize("drops", [False, True])
 @pytest.mark.parametrize("kernel", ["gelu", "dropout", "layer_norm", "add_and_norm", "attention"])
-def test_value_and_gradient(kernel: str, backend: Backend, drops: bool) -> None:
-    kernels = kernels_of(backend)
+def test_outputs_and_gradients_are_those_of_the_plain_expression(kernel: str, backend: Backend, drops: bool) -> None:
+    kernels = make_kernels(backend)
     flat, vector = [T, H], [H]
     cases = {
         "gelu": ([flat], lambda x, bits: kernels.gelu(x), lambda x, bits: plain_gelu(x), flat),
@@ -90,26 +90,26 @@ def test_value_and_gradient(kernel: str, backend: Backend, drops: bool) -> None:
         ),
         "attention": (
             [[NUM_TOKENS, 3 * N * D]],
-            lambda x, bits: attention_of(kernels, x, bits),
+            lambda x, bits: kernel_attention(kernels, x, bits),
             plain_attention,
             [R, N, S, S],
         ),
     }
     shapes, ours, plain, mask_shape = cases[kernel]
-    for mine, judge in zip(*both(shapes, ours, plain, mask_shape, backend is not Backend.PLAIN, drops)):
-        np.testing.assert_allclose(mine, judge, rtol=1e-4, atol=2e-5)
+    for actual, expected in zip(*run_both(shapes, ours, plain, mask_shape, backend is not Backend.PLAIN, drops)):
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize("backend", [Backend.PLAIN, Backend.XLA], ids=lambda backend: backend.value)
-def test_half_precision_keeps_its_dtype(backend: Backend) -> None:
-    kernels = kernels_of(backend)
+def test_float16_data_gives_finite_float16_outputs_and_gradients(backend: Backend) -> None:
+    kernels = make_kernels(backend)
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         half = tf.constant(np.random.default_rng(0).normal(size=[T, H]), tf.float16)
         bits = Dropout(5, 0, tf.constant(3), tf.constant(1), backend is Backend.XLA).bits(tf.shape(half))
         ones = tf.ones([H])
         output = kernels.add_and_norm(kernels.gelu(half), half, ones, ones, bits, RATE)
         example_ids = tf.ones([1, T], tf.int32)
-        attend = kernels.attention(example_ids, computed(example_ids), 2, 0.0)
+        attend = kernels.attention(example_ids, find_tokens(example_ids), 2, 0.0)
         context = attend(tf.concat([output, output, output], axis=1), None)
         assert output.dtype == context.dtype == tf.float16
         values = session.run([context, *tf.gradients(context, [half])])

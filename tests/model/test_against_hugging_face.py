@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bert_pretrain.model import variables
-from tests.model import rows_of_ours
+from tests.model import our_network
 from tests.references import random_examples
 from tests.references.random_examples import TINY, WIDTH
 
@@ -36,22 +36,22 @@ def _theirs(weights, batch):
 
 @pytest.fixture(scope="module", name="ours", params=LAYOUTS.values(), ids=LAYOUTS.keys())
 def _ours(request, weights, batch, backend):
-    return rows_of_ours.results(TINY, weights, random_examples.in_rows(batch, *request.param), backend)
+    return our_network.results(TINY, weights, random_examples.in_rows(batch, *request.param), backend)
 
 
-def test_logits(ours, theirs, batch):
+def test_logits_are_hugging_faces(ours, theirs, batch):
     example, slot = np.nonzero(batch.masked_lm_weights)
-    at_masked = theirs.prediction_logits[example, batch.masked_lm_positions[example, slot]]
-    assert np.ptp(at_masked) > 1.0
-    np.testing.assert_allclose(ours.masked_lm_logits, at_masked, rtol=0, atol=1e-4)
+    masked_logits = theirs.prediction_logits[example, batch.masked_lm_positions[example, slot]]
+    assert np.ptp(masked_logits) > 1.0
+    np.testing.assert_allclose(ours.masked_lm_logits, masked_logits, rtol=0, atol=1e-4)
     np.testing.assert_allclose(ours.next_sentence_logits, theirs.seq_relationship_logits, rtol=0, atol=1e-4)
 
 
-def test_loss(ours, theirs):
+def test_the_loss_is_hugging_faces(ours, theirs):
     assert ours.masked_lm_loss + ours.next_sentence_loss == pytest.approx(theirs.loss, rel=1e-5)
 
 
-def test_gradients(ours, theirs):
+def test_gradients_are_hugging_faces(ours, theirs):
     assert set(ours.gradients) == set(theirs.gradients)
-    errors = rows_of_ours.gradient_errors(ours.gradients, theirs.gradients)
+    errors = our_network.gradient_errors(ours.gradients, theirs.gradients)
     assert {name: error for name, error in errors.items() if error > 1e-4} == {}

@@ -1,4 +1,4 @@
-"""Cross entropy as sums and counts, against NumPy in float64."""
+"""Cross entropy as sums and counts against NumPy in float64."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def _sums(logits, labels, weights) -> losses.Sums:
         return session.run(losses.cross_entropy(*map(tf.constant, arguments)))
 
 
-def _stated(logits, labels, weights) -> tuple[float, float, float]:
-    """loss, correct, count from the definition."""
+def _expected(logits, labels, weights) -> tuple[float, float, float]:
+    """Loss, correct and count by definition."""
     logits = np.asarray(logits, np.float64)
     log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     nats = -log_probs[np.arange(len(labels)), labels]
@@ -30,37 +30,37 @@ def _random(count: int = 12, classes: int = 7):
     return random.normal(0, 2, (count, classes)).astype(np.float32), random.integers(0, classes, count), weights
 
 
-def test_sums_by_hand():
-    # Two classes with equal logits: ln 2 nats each; the third row has weight 0 and counts nowhere.
+def test_sums_are_those_computed_by_hand():
+    # Two classes with equal logits: a loss of ln 2 nats each. The third row has weight 0.
     sums = _sums([[0.0, 0.0], [5.0, 5.0], [9.0, 0.0]], [0, 1, 1], [1.0, 1.0, 0.0])
     assert sums.loss == pytest.approx(2 * np.log(2.0), rel=1e-6)
-    assert sums.correct == 1.0  # of equal logits the first is the answer
+    assert sums.correct == 1.0  # of equal logits, argmax takes the first
     assert sums.count == 2.0
 
 
-def test_sums_against_the_definition():
+def test_sums_are_those_of_the_definition():
     arguments = _random()
-    assert tuple(_sums(*arguments)) == pytest.approx(_stated(*arguments), rel=1e-6)
+    assert tuple(_sums(*arguments)) == pytest.approx(_expected(*arguments), rel=1e-6)
 
 
-def test_fractional_weights_weigh():
+def test_weights_may_be_fractions():
     logits, labels, _ = _random()
     weights = np.linspace(0.0, 2.0, len(labels), dtype=np.float32)
-    assert tuple(_sums(logits, labels, weights)) == pytest.approx(_stated(logits, labels, weights), rel=1e-6)
+    assert tuple(_sums(logits, labels, weights)) == pytest.approx(_expected(logits, labels, weights), rel=1e-6)
 
 
-def test_sums_of_parts_add_up():
+def test_sums_of_parts_add_up_to_that_of_the_whole():
     logits, labels, weights = _random()
     parts = [_sums(logits[part], labels[part], weights[part]) for part in (np.s_[:5], np.s_[5:6], np.s_[6:])]
     whole = _sums(logits, labels, weights)
     assert [sum(values) for values in zip(*parts)] == pytest.approx(list(whole), rel=1e-6)
 
 
-def test_nothing_masked_gives_zeros():
+def test_sums_over_no_tokens_are_zero():
     assert tuple(_sums(np.zeros([0, 7]), np.zeros([0]), np.zeros([0]))) == (0.0, 0.0, 0.0)
 
 
-def test_huge_logits_stay_finite():
+def test_the_loss_of_huge_logits_is_finite():
     sums = _sums([[3e4, 0.0, -3e4]], [1], [1.0])
     assert sums.loss == pytest.approx(3e4, rel=1e-6)
 

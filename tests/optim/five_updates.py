@@ -1,4 +1,4 @@
-"""Five updates of an optimizer on a handful of variables, beside a judge's."""
+"""Five updates of a few variables by an optimizer and by its reference implementation."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from bert_pretrain.config.training import OptimConfig
 from bert_pretrain.optim.optimizer import Optimizer
 from tests.references.numpy_lamb import NumpyAdamw, NumpyLamb
 
-Judge = TypeVar("Judge", NumpyLamb, NumpyAdamw)
+Reference = TypeVar("Reference", NumpyLamb, NumpyAdamw)
 
-LEARNING_RATES = (0.0, 1e-2, 8e-3, 3e-3, 1e-3)  # the first update of a warm-up moves only the moments
+LEARNING_RATES = (0.0, 1e-2, 8e-3, 3e-3, 1e-3)  # the first update of a warm-up changes only the moments
 GRADIENT_SCALE = 0.25
 
 SHAPES = {
@@ -22,13 +22,13 @@ SHAPES = {
     "bert/encoder/layer_0/attention/self/query/kernel": (4, 4),
     "bert/encoder/layer_0/attention/self/query/bias": (4,),  # exempt
     "bert/encoder/layer_0/output/LayerNorm/gamma": (4,),  # exempt
-    "bert/pooler/dense/kernel": (4, 4),  # starts at zero: no ratio in its first update
+    "bert/pooler/dense/kernel": (4, 4),  # starts at zero: no trust ratio in its first update
     "cls/predictions/output_bias": (11,),  # exempt
-    "cls/seq_relationship/output_weights": (2, 4),  # never has a gradient: only decay moves it
+    "cls/seq_relationship/output_weights": (2, 4),  # its gradient is always zero: only decay changes it
 }
 
 
-def start() -> dict[str, np.ndarray]:
+def initial_weights() -> dict[str, np.ndarray]:
     random = np.random.default_rng(11)
     weights = {name: random.normal(0.0, 0.5, shape).astype(np.float32) for name, shape in SHAPES.items()}
     weights["bert/pooler/dense/kernel"][:] = 0.0
@@ -36,7 +36,7 @@ def start() -> dict[str, np.ndarray]:
 
 
 def gradients(update: int) -> dict[str, np.ndarray]:
-    """Gradients of an update, before GRADIENT_SCALE; of very different size from variable to variable."""
+    """Gradients of an update before GRADIENT_SCALE, of different orders of magnitude."""
     random = np.random.default_rng(100 + update)
     values = {
         name: (random.normal(0.0, 1.0, shape) * 10.0 ** (-number)).astype(np.float32)
@@ -47,30 +47,30 @@ def gradients(update: int) -> dict[str, np.ndarray]:
 
 
 def ours(
-    optimizer: Callable[[OptimConfig, Mapping[str, tf.Variable]], Optimizer], config: OptimConfig
+    make_optimizer: Callable[[OptimConfig, Mapping[str, tf.Variable]], Optimizer], config: OptimConfig
 ) -> list[dict[str, np.ndarray]]:
-    """After each of the five updates: every variable of the graph by name, slots included."""
+    """After each of the five updates: all variables of the graph by name, the optimizer's included."""
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         weights = {
             name: tf.compat.v1.get_variable(name, initializer=tf.constant(value), use_resource=True)
-            for name, value in start().items()
+            for name, value in initial_weights().items()
         }
-        rule = optimizer(config, weights)
+        optimizer = make_optimizer(config, weights)
         fed = {name: tf.compat.v1.placeholder(tf.float32, shape) for name, shape in SHAPES.items()}
         rate = tf.compat.v1.placeholder(tf.float32, [])
-        update = rule.apply(fed, rate, tf.constant(GRADIENT_SCALE))
-        everything = {variable.op.name: variable for variable in tf.compat.v1.global_variables()}
+        update = optimizer.apply(fed, rate, tf.constant(GRADIENT_SCALE))
+        all_variables = {variable.op.name: variable for variable in tf.compat.v1.global_variables()}
         session.run(tf.compat.v1.global_variables_initializer())
         after = []
         for number, learning_rate in enumerate(LEARNING_RATES):
             values = gradients(number)
             session.run(update, {rate: learning_rate, **{fed[name]: values[name] for name in fed}})
-            after.append(session.run(everything))
+            after.append(session.run(all_variables))
         return after
 
 
-def judged(judge: Judge) -> Iterator[Judge]:
-    """Runs a NumPy judge; yields it after each update."""
+def reference_updates(reference: Reference) -> Iterator[Reference]:
+    """Runs a reference implementation and yields it after each update."""
     for number, learning_rate in enumerate(LEARNING_RATES):
-        judge.update({name: value * GRADIENT_SCALE for name, value in gradients(number).items()}, learning_rate)
-        yield judge
+        reference.update({name: value * GRADIENT_SCALE for name, value in gradients(number).items()}, learning_rate)
+        yield reference

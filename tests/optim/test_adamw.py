@@ -1,4 +1,4 @@
-"""AdamW against its NumPy statement and against Google's own class."""
+"""AdamW against NumPy and against Google's class."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
-def test_five_updates(config, backend):
-    judge = NumpyAdamw(
-        five_updates.start(),
+def test_five_updates_are_those_of_numpy(config, backend):
+    reference = NumpyAdamw(
+        five_updates.initial_weights(),
         config.lamb_beta_1,
         config.lamb_beta_2,
         epsilon=10.0**config.log_epsilon,
         weight_decay_rate=config.lamb_weight_decay_rate,
     )
     ours = five_updates.ours(functools.partial(Adamw, backend=backend), config)
-    for values, stated in zip(ours, five_updates.judged(judge)):
+    for values, expected in zip(ours, five_updates.reference_updates(reference)):
         for name in five_updates.SHAPES:
-            np.testing.assert_allclose(values[name], stated.weights[name], rtol=0, atol=1e-6, err_msg=name)
-            np.testing.assert_allclose(values[f"{name}/adam_m"], stated.first[name], rtol=1e-4, atol=1e-12)
-            np.testing.assert_allclose(values[f"{name}/adam_v"], stated.second[name], rtol=1e-5, atol=1e-20)
-    assert len(values) == 3 * len(five_updates.SHAPES)  # two slots a variable, nothing else
+            np.testing.assert_allclose(values[name], expected.weights[name], rtol=0, atol=1e-6, err_msg=name)
+            np.testing.assert_allclose(values[f"{name}/adam_m"], expected.m[name], rtol=1e-4, atol=1e-12)
+            np.testing.assert_allclose(values[f"{name}/adam_v"], expected.v[name], rtol=1e-5, atol=1e-20)
+    assert len(values) == 3 * len(five_updates.SHAPES)  # each with m and v, and no other variables
 
 
-def test_five_updates_against_googles_class():
+def test_five_updates_are_those_of_googles_class():
     ours = five_updates.ours(Adamw, CONFIGS["default"])
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         weights = {
             name: tf.compat.v1.get_variable(name, initializer=tf.constant(value))
-            for name, value in five_updates.start().items()
+            for name, value in five_updates.initial_weights().items()
         }
         rate = tf.compat.v1.placeholder(tf.float32, [])
         optimizer = google_modeling.google_code().optimization.AdamWeightDecayOptimizer(
@@ -54,13 +54,13 @@ def test_five_updates_against_googles_class():
         )
         fed = {name: tf.compat.v1.placeholder(tf.float32, shape) for name, shape in five_updates.SHAPES.items()}
         update = optimizer.apply_gradients([(fed[name], weights[name]) for name in fed])
-        everything = {variable.op.name: variable for variable in tf.compat.v1.global_variables()}
+        all_variables = {variable.op.name: variable for variable in tf.compat.v1.global_variables()}
         session.run(tf.compat.v1.global_variables_initializer())
         for number, learning_rate in enumerate(five_updates.LEARNING_RATES):
             values = {fed[name]: value * five_updates.GRADIENT_SCALE for name, value in
                       five_updates.gradients(number).items()}  # fmt: skip
             session.run(update, {rate: learning_rate, **values})
-            theirs = session.run(everything)
+            theirs = session.run(all_variables)
             assert set(theirs) == set(ours[number])
             for name, value in theirs.items():
                 np.testing.assert_allclose(ours[number][name], value, rtol=0, atol=1e-6, err_msg=name)

@@ -1,4 +1,4 @@
-"""The learning rate as a literal table, a comment per step."""
+"""The learning rate against a table of literal values and against MLPerf's reference implementation."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ EARLY_START = OptimConfig(num_train_steps=600, num_warmup_steps=287, start_warmu
 LATE_START = OptimConfig(num_train_steps=10, num_warmup_steps=2, start_warmup_step=1)
 
 TABLE = [
-    (WARMUP, 0, 0.0),  # the first update of a warm-up from 0 moves nothing
+    (WARMUP, 0, 0.0),  # warm-up starts at 0
     (WARMUP, 1, 0.25e-3),  # 1/4 of the peak
     (WARMUP, 2, 0.5e-3),
     (WARMUP, 3, 0.75e-3),  # the last of the four warm-up steps
-    (WARMUP, 4, 0.6e-3),  # decay takes over and counts from step 0: 1 - 4/10
+    (WARMUP, 4, 0.6e-3),  # decay, measured from step 0: 1 - 4/10
     (WARMUP, 5, 0.5e-3),
     (WARMUP, 9, 0.1e-3),  # the last update of the run
-    (WARMUP, 10, 0.0),  # the end
-    (WARMUP, 15, 0.0),  # beyond the end it stays
-    (NO_WARMUP, 0, 1e-3),  # without warm-up the first update has the peak
+    (WARMUP, 10, 0.0),  # the end of training
+    (WARMUP, 15, 0.0),  # later steps stay at 0
+    (NO_WARMUP, 0, 1e-3),  # without warm-up, the first update has the peak rate
     (NO_WARMUP, 1, 0.9e-3),
     (NO_WARMUP, 10, 0.0),
     (SQUARE_ROOT, 0, 1e-3),
@@ -37,18 +37,18 @@ TABLE = [
     (SQUARE_ROOT, 2, 0.7071068e-3),
     (SQUARE_ROOT, 3, 0.5e-3),
     (SQUARE_ROOT, 4, 0.0),
-    (EARLY_START, 0, 0.2648084e-3),  # 76/287: the line crossed 0 at step -76
+    (EARLY_START, 0, 0.2648084e-3),  # 76/287: the warm-up started from 0 at step -76
     (EARLY_START, 100, 0.6132404e-3),  # 176/287
     (EARLY_START, 210, 0.9965157e-3),  # 286/287, the last step of the warm-up
     (EARLY_START, 211, 0.6483333e-3),  # 1 - 211/600
     (EARLY_START, 599, 0.0016667e-3),
     (EARLY_START, 600, 0.0),
-    (LATE_START, 1, 0.0),  # the line crosses 0 at step 1
+    (LATE_START, 1, 0.0),  # the warm-up starts from 0 at step 1
     (LATE_START, 2, 0.5e-3),
     (LATE_START, 3, 0.7e-3),  # 1 - 3/10
 ]
 
-# Columns of MLPerf's reference convergence points: peak, warm-up, start, updates.
+# MLPerf's reference convergence points: peak, warm-up steps, start of warm-up, updates.
 MLPERF = [
     (3.5e-4, 0, 0, 13700),
     (2.0e-3, 100, 0, 1141),
@@ -68,11 +68,11 @@ def _evaluate(steps: list[int], config: OptimConfig, peak: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("config", "step", "expected"), TABLE)
-def test_table(config, step, expected):
+def test_python_numbers_give_the_table(config, step, expected):
     assert schedule.learning_rate(step, config, PEAK) == pytest.approx(expected, rel=1e-4, abs=1e-12)
 
 
-def test_the_graph_agrees_with_the_table():
+def test_tensors_give_the_table():
     for config in {config for config, _, _ in TABLE}:
         lines = [(step, expected) for other, step, expected in TABLE if other == config]
         rates = _evaluate([step for step, _ in lines], config, PEAK)
@@ -81,7 +81,9 @@ def test_the_graph_agrees_with_the_table():
 
 @pytest.mark.parametrize(("peak", "num_warmup_steps", "start_warmup_step", "num_train_steps"), MLPERF)
 @pytest.mark.parametrize("poly_power", [1.0, 0.5])
-def test_mlperf_recipes_against_the_statement(peak, num_warmup_steps, start_warmup_step, num_train_steps, poly_power):
+def test_mlperfs_recipes_give_the_reference_rates(
+    peak, num_warmup_steps, start_warmup_step, num_train_steps, poly_power
+):
     recipe = {
         "num_warmup_steps": num_warmup_steps,
         "start_warmup_step": start_warmup_step,
@@ -92,19 +94,19 @@ def test_mlperf_recipes_against_the_statement(peak, num_warmup_steps, start_warm
     steps = [*range(0, num_train_steps, max(1, num_train_steps // 50)), num_train_steps - 1, num_train_steps]
     expected = [numpy_schedule.learning_rate(step, peak, **recipe) for step in steps]
     assert [schedule.learning_rate(step, config, peak) for step in steps] == pytest.approx(expected, rel=1e-6)
-    # In float32 1 - step / N is off by up to 6e-8; the root of that, near the end, is 2.4e-4 of the peak.
+    # In float32, 1 - step / N has an error of up to 6e-8; near the end, its root is 2.4e-4 of the peak.
     assert _evaluate(steps, config, peak) == pytest.approx(expected, rel=1e-5, abs=peak * 1e-5)
 
 
 @pytest.mark.parametrize(
     ("lr_scaling", "num_ranks", "horovod", "expected"),
     [
-        ("linear", 8, True, 4e-4),  # the seed's recipe: 5e-5 x 8 ranks
-        ("linear", 8, False, 5e-5),  # without --horovod the ranks know nothing of each other
+        ("linear", 8, True, 4e-4),  # DeepSparkHub's recipe: 5e-5 x 8 ranks
+        ("linear", 8, False, 5e-5),  # without --horovod each process trains on its own
         ("linear", 1, True, 5e-5),
         ("none", 8, True, 5e-5),
     ],
 )
-def test_effective_peak(lr_scaling, num_ranks, horovod, expected):
+def test_linear_lr_scaling_multiplies_the_peak_by_the_ranks_under_horovod(lr_scaling, num_ranks, horovod, expected):
     config = OptimConfig(learning_rate=5e-5, lr_scaling=lr_scaling)
     assert schedule.effective_peak(config, num_ranks, horovod) == pytest.approx(expected)

@@ -1,1 +1,1 @@
-"""Second opinions: published implementations and NumPy statements that share no code with bert_pretrain."""
+"""Reference implementations, published or written in NumPy, that share no code with bert_pretrain."""

@@ -1,8 +1,8 @@
 """Google's BERT as published (PyPI bert-tensorflow 1.0.4), made importable under TensorFlow 2.15.
 
-Nothing in Google's files is changed. Two things that they name are stood in for while they are imported:
-- `tensorflow.contrib.layers.layer_norm`, which TensorFlow 2 dropped: `layer_norm` below;
-- `tensorflow.compat.v1.flags`: run_pretraining.py defines flags when imported, and some have our flags' names.
+Google's files are not changed. Two names that they use are replaced while they are imported:
+- `tensorflow.contrib.layers.layer_norm`, which TensorFlow 2 has not, by `layer_norm` below;
+- `tensorflow.compat.v1.flags` by a mock: run_pretraining.py defines flags, some with the names of ours.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ class GoogleCode(NamedTuple):
 
 
 class Results(NamedTuple):
-    """What Google's code makes of a batch with dropout off."""
+    """Outputs of Google's code for a batch, without dropout."""
 
-    masked_lm_logits: np.ndarray  # [E * P, V], unused slots included
+    masked_lm_logits: np.ndarray  # [E * P, V], unused predictions included
     next_sentence_logits: np.ndarray  # [E, 2]
     masked_lm_loss: float
     next_sentence_loss: float
-    gradients: dict[str, np.ndarray]  # of the two losses' sum, by variable name
+    gradients: dict[str, np.ndarray]  # of the sum of both losses, by variable name
 
 
 def layer_norm(inputs: tf.Tensor, begin_norm_axis: int, begin_params_axis: int, scope: str | None = None) -> tf.Tensor:
-    """contrib's layer_norm for the one way in which modeling.py calls it: over the last axis, epsilon 1e-12."""
+    """contrib's layer_norm with the arguments that modeling.py passes: over the last axis, epsilon 1e-12."""
     assert begin_norm_axis == begin_params_axis == -1
     with tf.compat.v1.variable_scope(scope, "LayerNorm"):
         width = inputs.shape[-1:]
@@ -66,7 +66,7 @@ def google_code() -> GoogleCode:
 
 
 def results(config: ModelConfig, weights: Mapping[str, np.ndarray], batch: Examples) -> Results:
-    """Runs Google's network and losses on weights given by variable name; all must be used, and no others."""
+    """Runs Google's network and losses on weights by variable name, which must be exactly the network's."""
     code = google_code()
     with tf.Graph().as_default(), tf.compat.v1.Session() as session, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`tf.layers.dense` is deprecated")
@@ -87,8 +87,8 @@ def results(config: ModelConfig, weights: Mapping[str, np.ndarray], batch: Examp
         variables = {variable.op.name: variable for variable in tf.compat.v1.trainable_variables()}
         assert set(variables) == set(weights)
         gradients = tf.gradients(masked_lm_loss + next_sentence_loss, list(variables.values()))
-        starts = {variable.initializer.inputs[1]: weights[name] for name, variable in variables.items()}
-        session.run([variable.initializer for variable in variables.values()], starts)
+        initial = {variable.initializer.inputs[1]: weights[name] for name, variable in variables.items()}
+        session.run([variable.initializer for variable in variables.values()], initial)
         return Results(
             *session.run(
                 (
@@ -103,6 +103,6 @@ def results(config: ModelConfig, weights: Mapping[str, np.ndarray], batch: Examp
 
 
 def _logits(log_probs: tf.Tensor) -> tf.Tensor:
-    """What went into the log_softmax; Google's functions return only what came out."""
+    """The input of the log_softmax, of which Google's functions return only the output."""
     assert log_probs.op.type == "LogSoftmax"
     return log_probs.op.inputs[0]

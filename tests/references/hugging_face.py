@@ -14,20 +14,20 @@ from transformers import BertConfig, BertForPreTraining
 from bert_pretrain.config.model import ModelConfig
 from tests.references.random_examples import Examples
 
-_NOT_MASKED = -100  # the label that torch's cross entropy leaves out
+_NOT_MASKED = -100  # the label that torch's cross entropy ignores
 
 
 class Results(NamedTuple):
-    """What Hugging Face's model makes of a batch with dropout off."""
+    """Outputs of Hugging Face's model for a batch, without dropout."""
 
-    prediction_logits: np.ndarray  # [E, S, V], at every token
+    prediction_logits: np.ndarray  # [E, S, V]
     seq_relationship_logits: np.ndarray  # [E, 2]
     loss: float
-    gradients: dict[str, np.ndarray]  # by the TF1 checkpoint's variable names and in its layouts
+    gradients: dict[str, np.ndarray]  # by the TF1 checkpoint's variable names, with its shapes
 
 
 def model(config: ModelConfig, weights: Mapping[str, np.ndarray]) -> BertForPreTraining:
-    """The model with these weights. gelu_new is the tanh form, which the published checkpoints were trained with."""
+    """The model with these weights. gelu_new is the tanh form, with which the published checkpoints were trained."""
     network = BertForPreTraining(BertConfig(**{**dataclasses.asdict(config), "hidden_act": "gelu_new"}))
     parameters = {checkpoint_name(name): (name, value) for name, value in network.named_parameters()}
     assert set(parameters) == set(weights)
@@ -62,7 +62,7 @@ def results(config: ModelConfig, weights: Mapping[str, np.ndarray], batch: Examp
 
 
 def token_labels(batch: Examples) -> np.ndarray:
-    """[E, S] labels as Hugging Face wants them: the masked tokens' ids in place, -100 elsewhere."""
+    """[E, S] labels in Hugging Face's format: the ids of the masked tokens at their positions, -100 elsewhere."""
     labels = np.full(batch.input_ids.shape, _NOT_MASKED, np.int64)
     example, slot = np.nonzero(batch.masked_lm_weights)
     labels[example, batch.masked_lm_positions[example, slot]] = batch.masked_lm_ids[example, slot]

@@ -1,4 +1,7 @@
-"""The learning rate of MLPerf's reference, from its published description."""
+"""The learning rate of MLPerf's reference implementation, in plain Python.
+
+mlcommons/training language_model/tensorflow/bert/optimization.py, create_optimizer.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,9 @@ from __future__ import annotations
 def learning_rate(
     step: int, peak: float, num_train_steps: int, num_warmup_steps: int, start_warmup_step: int, poly_power: float
 ) -> float:
-    """Rate of the update with the 0-based index step.
+    """The rate of the update with the 0-based index step, with N train and W warm-up steps.
 
-    Decay: peak * (1 - min(step, N) / N) ** power. Warm-up, if there is one and for as long as
-    step - start < W, instead: peak * (step - start) / W.
+    During warm-up, while step - start < W: peak * (step - start) / W. Otherwise peak * (1 - min(step, N) / N) ** power.
     """
     if num_warmup_steps > 0 and step - start_warmup_step < num_warmup_steps:
         return peak * (step - start_warmup_step) / num_warmup_steps

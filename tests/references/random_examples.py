@@ -1,4 +1,4 @@
-"""Random padded examples of different lengths, and the two ways to lay them into rows, written out in NumPy."""
+"""Random padded examples of different lengths, and their layout in rows, in NumPy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from bert_pretrain.config.model import ModelConfig
 
-# Two layers and four heads: the least that can go wrong in every way.
+# Several layers and heads, and sizes that all differ, so that no two dimensions can be confused unnoticed.
 TINY = ModelConfig(
     vocab_size=97,
     hidden_size=32,
@@ -19,39 +19,39 @@ TINY = ModelConfig(
     attention_probs_dropout_prob=0.0,
     max_position_embeddings=40,
 )
-LENGTHS = (24, 9, 15, 17)  # real tokens of each example; the first fills its 24 columns
+LENGTHS = (24, 9, 15, 17)  # tokens of each example; the first has no padding
 MAX_PREDICTIONS = 5
 WIDTH = 24
 
 
 class Examples(NamedTuple):
-    """What a TFRecord holds, a line an example."""
+    """The features of TFRecords, one row per example."""
 
     input_ids: np.ndarray  # [E, S] int32
     input_mask: np.ndarray  # [E, S] int32
     segment_ids: np.ndarray  # [E, S] int32
     masked_lm_positions: np.ndarray  # [E, P] int32
     masked_lm_ids: np.ndarray  # [E, P] int32
-    masked_lm_weights: np.ndarray  # [E, P] float32, 0 for an unused slot
+    masked_lm_weights: np.ndarray  # [E, P] float32, 0 where fewer than P are masked
     next_sentence_labels: np.ndarray  # [E] int32
 
 
 class RowBatch(NamedTuple):
-    """The same examples as rows of tokens; flat positions are row * width + column."""
+    """The same examples as rows of tokens; a flat position is row * width + column."""
 
     token_ids: np.ndarray  # [R, S]
     segment_ids: np.ndarray  # [R, S]
     position_ids: np.ndarray  # [R, S]
     example_ids: np.ndarray  # [R, S]
-    masked_positions: np.ndarray  # [M], examples in order, slots in order
+    masked_positions: np.ndarray  # [M] flat, in the order of examples
     masked_ids: np.ndarray  # [M]
     masked_weights: np.ndarray  # [M]
-    cls_positions: np.ndarray  # [E]
+    cls_positions: np.ndarray  # [E] flat
     next_sentence_labels: np.ndarray  # [E]
 
 
 def examples(seed: int = 0) -> Examples:
-    """Four examples with LENGTHS real tokens and one to MAX_PREDICTIONS masked ones."""
+    """Four examples with LENGTHS tokens, of which a quarter, at most MAX_PREDICTIONS, are masked."""
     random = np.random.default_rng(seed)
     count = len(LENGTHS)
     batch = Examples(
@@ -72,7 +72,7 @@ def examples(seed: int = 0) -> Examples:
 
 
 def in_rows(batch: Examples, row_members: tuple[tuple[int, ...], ...], width: int) -> RowBatch:
-    """Lays example row_members[r][0], row_members[r][1], ... one after the other into row r, without padding."""
+    """Places examples row_members[r][0], row_members[r][1], ... one after the other in row r, without padding."""
     ids = [np.zeros([len(row_members), width], np.int32) for _ in range(4)]
     starts = {}
     for row, members in enumerate(row_members):
@@ -99,7 +99,7 @@ def in_rows(batch: Examples, row_members: tuple[tuple[int, ...], ...], width: in
 
 
 def weights(shapes: dict[str, tuple[int, ...]], seed: int = 1) -> dict[str, np.ndarray]:
-    """Random float32 weights, far from their usual start so that every part of the network shows in the logits."""
+    """Random float32 weights, larger than initial values, so that every part of the network affects the logits."""
     random = np.random.default_rng(seed)
     spread = {name: random.normal(0.0, 0.25, shape).astype(np.float32) for name, shape in shapes.items()}
     return {name: value + 1.0 if name.endswith("gamma") else value for name, value in spread.items()}

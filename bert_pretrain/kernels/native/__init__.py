@@ -1,6 +1,6 @@
-"""Operations in C++ for CPUs: attention without padding, norms, GELU, the optimizers, in as few passes as they need.
+"""C++ operations for CPUs: attention without padding, layer norm, GELU, dropout, and the optimizers' updates.
 
-sources/ holds them, build.py compiles them for the machine at hand, and library() is the way in.
+sources/ holds the code, build.py compiles it for this machine, and library() returns the operations.
 """
 
 from bert_pretrain.kernels.native.build import UnavailableError, library

@@ -8,4 +8,4 @@ if __name__ == "__main__":
     try:
         library()
     except UnavailableError as reason:
-        print(f"no native operations: {reason}; runs take XLA's on this machine, which are slower", file=sys.stderr)
+        print(f"no native kernels: {reason}; runs on this machine use XLA, which is slower", file=sys.stderr)

@@ -1,7 +1,7 @@
-"""Compiling the operations for this machine, once, and loading them.
+"""Compiles the C++ operations for this machine, once, and loads them.
 
-The file's name is a digest of all that it depends on: sources, compiler, TensorFlow, the CPU's instructions. Machines
-that share an environment but not a CPU each have their own, and after an upgrade a new one is made.
+The library's file name is a digest of what it depends on: sources, compiler, TensorFlow, the CPU's instructions. So
+machines with different CPUs can share a cache folder, and an upgrade compiles a new library.
 """
 
 from __future__ import annotations
@@ -21,27 +21,25 @@ from types import ModuleType
 
 import tensorflow as tf
 
+from bert_pretrain import files
+
 _SOURCES = Path(__file__).parent / "sources"
 _OPTIONS = ["-O3", "-fPIC", "-fno-math-errno", "-DNDEBUG"]
 
 
 class UnavailableError(RuntimeError):
-    """The operations cannot be had here; the message says why, in a few words."""
+    """This machine cannot compile or load the operations; the message says why, in a few words."""
 
 
 @functools.cache
 def library() -> ModuleType:
-    """The operations as Python functions, compiled first where that was not done yet (half a minute).
+    """The operations as Python functions; compiles them first if this machine has not done so (half a minute).
 
-    UnavailableError where there is no compiler, or it fails.
+    UnavailableError without a compiler, when it fails, or when the cache folder cannot be written to.
     """
     path = _path()
     if not path.exists():
-        with open(path.with_suffix(".lock"), "w", encoding="utf-8") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # the ranks of a machine arrive together
-            if not path.exists():
-                print("Compiling kernels for this CPU, once (about half a minute)", file=sys.stderr, flush=True)
-                _compile(path)
+        _compile_once(path)
     try:
         return tf.load_op_library(str(path))
     except (tf.errors.OpError, OSError) as error:
@@ -49,23 +47,11 @@ def library() -> ModuleType:
 
 
 def _path() -> Path:
-    """Where the library of this machine is or goes."""
+    """The file of this machine's library, which may not exist yet."""
     parts = [*(path.read_bytes() for path in sorted(_SOURCES.iterdir())), _compiler_version(), _cpu()]
     parts += [option.encode() for option in (tf.__version__, *tf.sysconfig.get_compile_flags(), *_options())]
-    return _directory() / f"operations-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:16]}.so"
-
-
-def _directory() -> Path:
-    """In the environment; in the person's cache where the environment is not theirs to write to."""
-    for parent in (Path(sys.prefix), Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")):
-        directory = parent / "bert_pretrain-native"
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-        except OSError:
-            continue
-        if os.access(directory, os.W_OK):
-            return directory
-    raise UnavailableError(f"neither {sys.prefix} nor the home directory can be written to")
+    digest = hashlib.sha256(b"|".join(parts)).hexdigest()[:16]
+    return files.cache_directory("kernels") / f"operations-{digest}.so"
 
 
 def _compiler() -> str:
@@ -82,36 +68,50 @@ def _compiler_version() -> bytes:
 
 
 def _cpu() -> bytes:
-    """The instructions that the CPU knows."""
+    """The instruction sets that the CPU has."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return platform.machine().encode()
-    return "\n".join({line for line in lines if line.startswith(("flags", "Features"))}).encode()
+    return "\n".join(sorted({line for line in lines if line.startswith(("flags", "Features"))})).encode()
 
 
 def _options() -> list[str]:
-    """For this very CPU. Where it has 512-bit vectors they are used: the loops here are long."""
+    """Options for exactly this CPU. 512-bit vectors are used where it has them: the loops here are long."""
     if platform.machine() not in ("x86_64", "AMD64"):
         return [*_OPTIONS, "-mcpu=native"]
     wide = ["-mprefer-vector-width=512"] if b"avx512f" in _cpu() else []
     return [*_OPTIONS, "-march=native", *wide]
 
 
+def _compile_once(path: Path) -> None:
+    """Compiles the library unless another process does so first: the ranks of a machine arrive together."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path.with_suffix(".lock"), "w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                print("Compiling kernels for this CPU, once (about half a minute)", file=sys.stderr, flush=True)
+                _compile(path)
+    except OSError as error:
+        raise UnavailableError(f"cannot compile into {path.parent}: {error.strerror}") from None
+
+
 def _compile(path: Path) -> None:
-    """All of it or nothing: the library gets its name when it is whole."""
     command = [_compiler(), *tf.sysconfig.get_compile_flags(), *_options()]
-    with tempfile.TemporaryDirectory(dir=path.parent) as directory:
+    with tempfile.TemporaryDirectory() as directory:
         objects = {source: Path(directory, source.stem).with_suffix(".o") for source in sorted(_SOURCES.glob("*.cc"))}
         commands = [[*command, "-c", str(source), "-o", str(made)] for source, made in objects.items()]
-        with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        with concurrent.futures.ThreadPoolExecutor(files.num_cores()) as pool:
             list(pool.map(_run, commands))
-        made = Path(directory, path.name)
-        _run([*command, "-shared", *map(str, objects.values()), "-o", str(made), *tf.sysconfig.get_link_flags()])
-        os.replace(made, path)
+        linked = Path(directory, path.name)
+        _run([*command, "-shared", *map(str, objects.values()), "-o", str(linked), *tf.sysconfig.get_link_flags()])
+        with files.atomic_write(str(path), "wb") as file:
+            file.write(linked.read_bytes())
 
 
 def _run(command: list[str]) -> None:
+    """Runs the compiler. UnavailableError with its first error message when it fails."""
     answer = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if answer.returncode:
         first = next((line for line in answer.stderr.splitlines() if "error" in line), f"exit code {answer.returncode}")

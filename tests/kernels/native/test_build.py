@@ -1,4 +1,4 @@
-"""Compiling for the machine at hand, and doing without."""
+"""Compiling the native operations for this machine, and running without them."""
 
 from __future__ import annotations
 
@@ -14,41 +14,52 @@ from bert_pretrain.train import device
 
 
 @pytest.fixture
-def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An environment in which nothing was compiled yet."""
-    monkeypatch.setattr(build.sys, "prefix", str(tmp_path))
-    return tmp_path / "bert_pretrain-native"
+def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The folder of compiled libraries in a cache that has none."""
+    monkeypatch.setenv("BERT_PRETRAIN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "kernels"
 
 
-def compiler(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+def set_compiler(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Makes a shell script the compiler."""
     path = directory / "compiler"
     path.write_text(f"#!/bin/sh\n[ $1 = --version ] && exit 0\n{script}\n")
     path.chmod(0o755)
     monkeypatch.setenv("CXX", str(path))
 
 
-def test_without_a_compiler_it_says_so(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_compiler_is_named(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(native.UnavailableError, match=r"^there is no no-such-compiler$"):
         build.library.__wrapped__()
 
 
-def test_a_compiler_that_fails_is_quoted_and_leaves_nothing(
-    elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_error_of_a_compiler_that_fails_is_quoted_and_no_file_is_left(
+    empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compiler(tmp_path, monkeypatch, "echo 'op.h:1: note' >&2; echo 'op.h:7: error: C++17 is needed' >&2; exit 1")
+    set_compiler(tmp_path, monkeypatch, "echo 'op.h:1: note' >&2; echo 'op.h:7: error: C++17 is needed' >&2; exit 1")
     with pytest.raises(native.UnavailableError, match=r"^compiler failed: op\.h:7: error: C\+\+17 is needed$"):
         build.library.__wrapped__()
-    assert [path.suffix for path in elsewhere.iterdir()] == [".lock"]
+    assert [path.suffix for path in empty_cache.iterdir()] == [".lock"]
 
 
-def test_what_cannot_be_loaded_is_no_library(elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    compiler(tmp_path, monkeypatch, 'while [ "$1" != -o ]; do shift; done; echo nothing > "$2"')
+def test_a_library_that_cannot_be_loaded_is_refused(
+    empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_compiler(tmp_path, monkeypatch, 'while [ "$1" != -o ]; do shift; done; echo nothing > "$2"')
     with pytest.raises(native.UnavailableError, match="cannot be loaded"):
+        build.library.__wrapped__()
+    assert sorted(path.suffix for path in empty_cache.iterdir()) == [".lock", ".so"]
+
+
+def test_a_cache_that_cannot_be_written_to_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("BERT_PRETRAIN_CACHE", str(tmp_path / "file"))
+    with pytest.raises(native.UnavailableError, match=r"^cannot compile into .*file/kernels: Not a directory$"):
         build.library.__wrapped__()
 
 
-def test_another_cpu_has_a_library_of_its_own(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_cpu_has_a_library_of_its_own(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "true")
     here = build._path()
     assert build._path() == here
@@ -56,7 +67,7 @@ def test_another_cpu_has_a_library_of_its_own(elsewhere: Path, monkeypatch: pyte
     assert build._path() != here
 
 
-def test_a_run_without_them_takes_xla_and_gives_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_without_native_kernels_uses_xla_and_gives_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def library() -> None:
         raise native.UnavailableError("there is no g++")
 

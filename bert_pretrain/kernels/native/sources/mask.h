@@ -1,4 +1,4 @@
-// Dropout masks that are never in memory, bit for bit those of bert_pretrain/kernels/dropout.py.
+// Dropout masks that are never stored in memory, bit for bit those of bert_pretrain/kernels/dropout.py.
 
 #ifndef BERT_PRETRAIN_MASK_H_
 #define BERT_PRETRAIN_MASK_H_
@@ -10,42 +10,43 @@
 
 namespace bert_pretrain {
 
-// Wellons's "lowbias32".
+// Wellons's "lowbias32" (https://nullprogram.com/blog/2018/07/31/).
 inline uint32_t Mix(uint32_t word) {
   word = (word ^ (word >> 16)) * 0x7FEB352Du;
   word = (word ^ (word >> 15)) * 0x846CA68Bu;
   return word ^ (word >> 16);
 }
 
-// What the units of one array are multiplied by. Attributes dropped: how many of 2^32 hashes drop a unit.
+// The factors of one array's units. The units are numbered along the last dimension first.
 class Mask {
  public:
-  Mask(const tensorflow::Tensor& key, int64_t dropped)
-      : first_(key.flat<uint32_t>()(0)),
-        second_(key.flat<uint32_t>()(1)),
-        dropped_(static_cast<uint32_t>(dropped)),
-        factor_(static_cast<float>(4294967296.0 / (4294967296.0 - static_cast<double>(dropped)))) {}
+  // key: two words. num_dropped: how many of the 2^32 values of a hash drop a unit.
+  Mask(const tensorflow::Tensor& key, int64_t num_dropped)
+      : key_0_(key.flat<uint32_t>()(0)),
+        key_1_(key.flat<uint32_t>()(1)),
+        num_dropped_(static_cast<uint32_t>(num_dropped)),
+        factor_(static_cast<float>(4294967296.0 / (4294967296.0 - static_cast<double>(num_dropped)))) {}
 
-  bool drops() const { return dropped_ > 0; }
+  bool drops() const { return num_dropped_ > 0; }
 
-  // For the unit with this number in its array, counted along the last dimension first: 0 or 1 / (1 - rate).
-  // A loop that writes floats takes the mask by value: the compiler need not fear then that it writes to the mask.
+  // The factor of the unit with this number: 0 or 1 / (1 - rate).
+  // Loops that write floats take the mask by value, so that the compiler can rule out aliasing.
   float operator()(uint32_t number) const {
-    return Mix(Mix(number ^ first_) ^ second_) >= dropped_ ? factor_ : 0.0f;
+    return Mix(Mix(number ^ key_0_) ^ key_1_) >= num_dropped_ ? factor_ : 0.0f;
   }
 
-  // outputs = inputs with units dropped, from the unit with the number `first` on. The two may be the same array.
+  // outputs = inputs times their factors; `first` is the number of the first unit. The arrays may be the same.
   void Apply(uint32_t first, int64_t count, const float* inputs, float* outputs) const {
     if (!drops()) {
       if (inputs != outputs) std::copy_n(inputs, count, outputs);
       return;
     }
-    const Mask own = *this;
-    for (int64_t i = 0; i < count; ++i) outputs[i] = inputs[i] * own(first + static_cast<uint32_t>(i));
+    const Mask mask = *this;
+    for (int64_t i = 0; i < count; ++i) outputs[i] = inputs[i] * mask(first + static_cast<uint32_t>(i));
   }
 
  private:
-  const uint32_t first_, second_, dropped_;
+  const uint32_t key_0_, key_1_, num_dropped_;
   const float factor_;
 };
 

@@ -1,7 +1,8 @@
-// LAMB and AdamW on variables in place: as few passes over memory as their formulas allow.
+// LAMB and AdamW in place, with as few passes over memory as their formulas allow.
 //
-// LAMB needs the norm of the whole direction before a weight can move. Its first pass moves the moments and adds up
-// both norms; its second makes the direction again instead of reading one that the first wrote.
+// LAMB (You et al. 2019, arXiv:1904.00962, algorithm 2) needs the norm of a variable's whole direction before any of
+// its weights can change. The first pass updates the moments and sums up both norms; the second computes the direction
+// again instead of reading one that the first would have to store.
 
 #include <algorithm>
 #include <cmath>
@@ -27,39 +28,39 @@ using ::tensorflow::Status;
 using ::tensorflow::Tensor;
 using ::tensorflow::Var;
 
-constexpr int64_t kLanes = 16;     // partial sums side by side, so that the compiler may add in vectors
+constexpr int64_t kLanes = 16;  // independent partial sums, so that the compiler can add vectors
 
-struct Numbers {
-  float beta_1, rest_1;  // rest = 1 - beta, rounded once
-  float beta_2, rest_2;
+struct Hyperparameters {
+  float beta_1, one_minus_beta_1;  // the second is rounded once, from float64
+  float beta_2, one_minus_beta_2;
   float epsilon, decay;
 };
 
 // One variable's arrays, each of `size` elements.
 struct Arrays {
-  float *weight, *first, *second;
+  float *weight, *m, *v;
   const float* gradient;
   int64_t size;
 };
 
-struct Squares {
+struct SquareSums {
   double weight = 0.0, direction = 0.0;
 };
 
-// A resource variable that this update may write to, held until the end of the operation.
-class Held {
+// A resource variable, locked until the end of the operation, whose buffer no other operation reads.
+class LockedVariable {
  public:
-  Status Take(OpKernelContext* context, int input) {
+  Status Lock(OpKernelContext* context, int input) {
     TF_RETURN_IF_ERROR(tensorflow::LookupResource(context, tensorflow::HandleFromInput(context, input), &variable_));
     lock_ = std::make_unique<tensorflow::mutex_lock>(*variable_->mu());
     Tensor* tensor = variable_->tensor();
     if (!tensor->IsInitialized()) return tensorflow::errors::FailedPrecondition("variable is not initialized");
     if (tensor->RefCountIsOne()) return tensorflow::OkStatus();
-    // Somebody still reads the value as it was.
-    Tensor own;
-    TF_RETURN_IF_ERROR(context->allocate_temp(tensor->dtype(), tensor->shape(), &own));
-    std::copy_n(tensor->flat<float>().data(), tensor->NumElements(), own.flat<float>().data());
-    *tensor = own;
+    // An operation that read the variable earlier still uses the buffer: leave it that and continue with a copy.
+    Tensor copy;
+    TF_RETURN_IF_ERROR(context->allocate_temp(tensor->dtype(), tensor->shape(), &copy));
+    std::copy_n(tensor->flat<float>().data(), tensor->NumElements(), copy.flat<float>().data());
+    *tensor = copy;
     return tensorflow::OkStatus();
   }
 
@@ -71,81 +72,83 @@ class Held {
   std::unique_ptr<tensorflow::mutex_lock> lock_;
 };
 
-// Inputs and attributes that both rules have.
-class Rule : public OpKernel {
+// The inputs and attributes that both optimizers have.
+class Optimizer : public OpKernel {
  public:
-  explicit Rule(OpKernelConstruction* context) : OpKernel(context) {
-    OP_REQUIRES_OK(context, context->GetAttr("beta_1", &numbers_.beta_1));
-    OP_REQUIRES_OK(context, context->GetAttr("rest_1", &numbers_.rest_1));
-    OP_REQUIRES_OK(context, context->GetAttr("beta_2", &numbers_.beta_2));
-    OP_REQUIRES_OK(context, context->GetAttr("rest_2", &numbers_.rest_2));
-    OP_REQUIRES_OK(context, context->GetAttr("epsilon", &numbers_.epsilon));
-    OP_REQUIRES_OK(context, context->GetAttr("decay", &numbers_.decay));
+  explicit Optimizer(OpKernelConstruction* context) : OpKernel(context) {
+    OP_REQUIRES_OK(context, context->GetAttr("beta_1", &hyper_.beta_1));
+    OP_REQUIRES_OK(context, context->GetAttr("one_minus_beta_1", &hyper_.one_minus_beta_1));
+    OP_REQUIRES_OK(context, context->GetAttr("beta_2", &hyper_.beta_2));
+    OP_REQUIRES_OK(context, context->GetAttr("one_minus_beta_2", &hyper_.one_minus_beta_2));
+    OP_REQUIRES_OK(context, context->GetAttr("epsilon", &hyper_.epsilon));
+    OP_REQUIRES_OK(context, context->GetAttr("decay", &hyper_.decay));
   }
 
   void Compute(OpKernelContext* context) override {
-    Held weight, first, second;
-    OP_REQUIRES_OK(context, weight.Take(context, 0));
-    OP_REQUIRES_OK(context, first.Take(context, 1));
-    OP_REQUIRES_OK(context, second.Take(context, 2));
+    LockedVariable weight, m, v;
+    OP_REQUIRES_OK(context, weight.Lock(context, 0));
+    OP_REQUIRES_OK(context, m.Lock(context, 1));
+    OP_REQUIRES_OK(context, v.Lock(context, 2));
     const Tensor& gradient = context->input(3);
-    OP_REQUIRES(context, gradient.NumElements() == weight.size() && first.size() == weight.size() &&
-                             second.size() == weight.size(),
+    OP_REQUIRES(context, gradient.NumElements() == weight.size() && m.size() == weight.size() &&
+                             v.size() == weight.size(),
                 tensorflow::errors::InvalidArgument("weight, moments and gradient differ in size"));
-    Move(context, {weight.data(), first.data(), second.data(), gradient.flat<float>().data(), weight.size()},
-         context->input(4).scalar<float>()(), context->input(5).scalar<float>()());
+    Update(context, {weight.data(), m.data(), v.data(), gradient.flat<float>().data(), weight.size()},
+           context->input(4).scalar<float>()(), context->input(5).scalar<float>()());
   }
 
  protected:
-  virtual void Move(OpKernelContext* context, const Arrays& arrays, float gradient_scale, float learning_rate) = 0;
+  virtual void Update(OpKernelContext* context, const Arrays& arrays, float gradient_scale, float learning_rate) = 0;
 
-  Numbers numbers_;
+  Hyperparameters hyper_;
 };
 
-class Lamb : public Rule {
+class Lamb : public Optimizer {
  public:
-  explicit Lamb(OpKernelConstruction* context) : Rule(context) {
-    OP_REQUIRES_OK(context, context->GetAttr("adapts", &adapts_));
+  explicit Lamb(OpKernelConstruction* context) : Optimizer(context) {
+    OP_REQUIRES_OK(context, context->GetAttr("use_trust_ratio", &use_trust_ratio_));
   }
 
  private:
-  void Move(OpKernelContext* context, const Arrays& arrays, float gradient_scale, float learning_rate) override {
+  void Update(OpKernelContext* context, const Arrays& arrays, float gradient_scale, float learning_rate) override {
     const auto corrections = context->input(6).vec<float>();
-    const float one = 1.0f / corrections(0), two = 1.0f / corrections(1);
-    std::vector<Squares> squares(NumBlocks(arrays.size, kBlock));
+    const float m_factor = 1.0f / corrections(0), v_factor = 1.0f / corrections(1);
+    std::vector<SquareSums> sums(NumBlocks(arrays.size, kBlock));
     ForEachBlock(context, arrays.size, kBlock, [&](int64_t start, int64_t count, int64_t block) {
-      squares[block] = MoveMoments(arrays, start, count, gradient_scale, one, two);
+      sums[block] = UpdateMoments(arrays, start, count, gradient_scale, m_factor, v_factor);
     });
-    const float rate = adapts_ ? learning_rate * TrustRatio(squares) : learning_rate;
+    const float rate = use_trust_ratio_ ? learning_rate * TrustRatio(sums) : learning_rate;
     ForEachBlock(context, arrays.size, kBlock, [&](int64_t start, int64_t count, int64_t) {
-      MoveWeight(arrays, start, count, rate, one, two);
+      UpdateWeight(arrays, start, count, rate, m_factor, v_factor);
     });
   }
 
-  float Direction(float weight, float first, float second, float one, float two) const {
-    return first * one / (std::sqrt(second * two) + numbers_.epsilon) + numbers_.decay * weight;
+  float Direction(float weight, float m, float v, float m_factor, float v_factor) const {
+    return m * m_factor / (std::sqrt(v * v_factor) + hyper_.epsilon) + hyper_.decay * weight;
   }
 
-  Squares MoveMoments(const Arrays& arrays, int64_t start, int64_t count, float scale, float one, float two) const {
+  // Returns the square sums of this block's weights and directions.
+  SquareSums UpdateMoments(const Arrays& arrays, int64_t start, int64_t count, float scale, float m_factor,
+                           float v_factor) const {
     const float* __restrict weight = arrays.weight + start;
     const float* __restrict gradient = arrays.gradient + start;
-    float* __restrict first = arrays.first + start;
-    float* __restrict second = arrays.second + start;
+    float* __restrict m = arrays.m + start;
+    float* __restrict v = arrays.v + start;
     float weights[kLanes] = {}, directions[kLanes] = {};
-    const auto move = [&](int64_t i, int64_t lane) {
+    const auto update = [&](int64_t i, int64_t lane) {
       const float scaled = gradient[i] * scale;
-      first[i] = numbers_.beta_1 * first[i] + numbers_.rest_1 * scaled;
-      second[i] = numbers_.beta_2 * second[i] + numbers_.rest_2 * scaled * scaled;
-      const float direction = Direction(weight[i], first[i], second[i], one, two);
+      m[i] = hyper_.beta_1 * m[i] + hyper_.one_minus_beta_1 * scaled;
+      v[i] = hyper_.beta_2 * v[i] + hyper_.one_minus_beta_2 * scaled * scaled;
+      const float direction = Direction(weight[i], m[i], v[i], m_factor, v_factor);
       weights[lane] += weight[i] * weight[i];
       directions[lane] += direction * direction;
     };
     int64_t i = 0;
     for (; i + kLanes <= count; i += kLanes) {
-      for (int64_t lane = 0; lane < kLanes; ++lane) move(i + lane, lane);
+      for (int64_t lane = 0; lane < kLanes; ++lane) update(i + lane, lane);
     }
-    for (; i < count; ++i) move(i, 0);
-    Squares sums;
+    for (; i < count; ++i) update(i, 0);
+    SquareSums sums;
     for (int64_t lane = 0; lane < kLanes; ++lane) {
       sums.weight += weights[lane];
       sums.direction += directions[lane];
@@ -153,45 +156,48 @@ class Lamb : public Rule {
     return sums;
   }
 
-  // |weight| / |direction|, or 1 where either is zero. The blocks' sums are added in their order, whoever made them.
-  static float TrustRatio(const std::vector<Squares>& squares) {
-    Squares all;
-    for (const Squares& block : squares) {
-      all.weight += block.weight;
-      all.direction += block.direction;
+  // |weight| / |direction|, or 1 if either is zero. Adds the sums in the order of the blocks, so that any number of
+  // threads gives the same bits.
+  static float TrustRatio(const std::vector<SquareSums>& sums) {
+    SquareSums total;
+    for (const SquareSums& block : sums) {
+      total.weight += block.weight;
+      total.direction += block.direction;
     }
-    if (!(all.weight > 0.0 && all.direction > 0.0)) return 1.0f;
-    return static_cast<float>(std::sqrt(all.weight / all.direction));
+    if (!(total.weight > 0.0 && total.direction > 0.0)) return 1.0f;
+    return static_cast<float>(std::sqrt(total.weight / total.direction));
   }
 
-  void MoveWeight(const Arrays& arrays, int64_t start, int64_t count, float rate, float one, float two) const {
+  void UpdateWeight(const Arrays& arrays, int64_t start, int64_t count, float rate, float m_factor,
+                    float v_factor) const {
     float* __restrict weight = arrays.weight + start;
-    const float* __restrict first = arrays.first + start;
-    const float* __restrict second = arrays.second + start;
+    const float* __restrict m = arrays.m + start;
+    const float* __restrict v = arrays.v + start;
     for (int64_t i = 0; i < count; ++i) {
-      weight[i] -= rate * Direction(weight[i], first[i], second[i], one, two);
+      weight[i] -= rate * Direction(weight[i], m[i], v[i], m_factor, v_factor);
     }
   }
 
-  bool adapts_;
+  bool use_trust_ratio_;
 };
 
-class Adamw : public Rule {
+// google-research/bert optimization.py: no bias correction.
+class Adamw : public Optimizer {
  public:
-  using Rule::Rule;
+  using Optimizer::Optimizer;
 
  private:
-  void Move(OpKernelContext* context, const Arrays& arrays, float gradient_scale, float learning_rate) override {
+  void Update(OpKernelContext* context, const Arrays& arrays, float gradient_scale, float learning_rate) override {
     ForEachBlock(context, arrays.size, kBlock, [&](int64_t start, int64_t count, int64_t) {
       float* __restrict weight = arrays.weight + start;
-      float* __restrict first = arrays.first + start;
-      float* __restrict second = arrays.second + start;
+      float* __restrict m = arrays.m + start;
+      float* __restrict v = arrays.v + start;
       const float* __restrict gradient = arrays.gradient + start;
       for (int64_t i = 0; i < count; ++i) {
         const float scaled = gradient[i] * gradient_scale;
-        first[i] = numbers_.beta_1 * first[i] + numbers_.rest_1 * scaled;
-        second[i] = numbers_.beta_2 * second[i] + numbers_.rest_2 * scaled * scaled;
-        const float direction = first[i] / (std::sqrt(second[i]) + numbers_.epsilon) + numbers_.decay * weight[i];
+        m[i] = hyper_.beta_1 * m[i] + hyper_.one_minus_beta_1 * scaled;
+        v[i] = hyper_.beta_2 * v[i] + hyper_.one_minus_beta_2 * scaled * scaled;
+        const float direction = m[i] / (std::sqrt(v[i]) + hyper_.epsilon) + hyper_.decay * weight[i];
         weight[i] -= learning_rate * direction;
       }
     });
@@ -200,34 +206,34 @@ class Adamw : public Rule {
 
 REGISTER_OP("BertPretrainLamb")
     .Input("weight: resource")
-    .Input("first: resource")
-    .Input("second: resource")
+    .Input("m: resource")
+    .Input("v: resource")
     .Input("gradient: float")
     .Input("gradient_scale: float")
     .Input("learning_rate: float")
-    .Input("corrections: float")  // [2]
+    .Input("corrections: float")  // [2]: 1 - beta_1^t and 1 - beta_2^t
     .Attr("beta_1: float")
-    .Attr("rest_1: float")
+    .Attr("one_minus_beta_1: float")
     .Attr("beta_2: float")
-    .Attr("rest_2: float")
+    .Attr("one_minus_beta_2: float")
     .Attr("epsilon: float")
     .Attr("decay: float")
-    .Attr("adapts: bool")  // whether the weight moves by the trust ratio
+    .Attr("use_trust_ratio: bool")
     .SetIsStateful()
     .SetShapeFn(tensorflow::shape_inference::NoOutputs);
 REGISTER_KERNEL_BUILDER(Name("BertPretrainLamb").Device(tensorflow::DEVICE_CPU), Lamb);
 
 REGISTER_OP("BertPretrainAdamw")
     .Input("weight: resource")
-    .Input("first: resource")
-    .Input("second: resource")
+    .Input("m: resource")
+    .Input("v: resource")
     .Input("gradient: float")
     .Input("gradient_scale: float")
     .Input("learning_rate: float")
     .Attr("beta_1: float")
-    .Attr("rest_1: float")
+    .Attr("one_minus_beta_1: float")
     .Attr("beta_2: float")
-    .Attr("rest_2: float")
+    .Attr("one_minus_beta_2: float")
     .Attr("epsilon: float")
     .Attr("decay: float")
     .SetIsStateful()

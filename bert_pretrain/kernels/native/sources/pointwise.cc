@@ -1,4 +1,4 @@
-// GELU and dropout, and their gradients: one pass over memory each.
+// GELU and dropout with their gradients, each in one pass over memory.
 
 #include <algorithm>
 #include <cstdint>
@@ -18,8 +18,9 @@ using ::tensorflow::OpKernelConstruction;
 using ::tensorflow::OpKernelContext;
 using ::tensorflow::Tensor;
 
-constexpr int64_t kPart = 1024;  // elements whose tanh is kept at once
-constexpr float kScale = 0.7978845608028654f, kCubic = 0.044715f;  // sqrt(2 / pi), and Hendrycks & Gimpel's constant
+// sqrt(2 / pi) and the constant of the tanh form (Hendrycks & Gimpel 2016, arXiv:1606.08415, section 2).
+constexpr float kScale = 0.7978845608028654f, kCubic = 0.044715f;
+constexpr int64_t kTanhs = 1024;  // elements whose tanh is kept on the stack
 
 using View = Eigen::Map<Eigen::ArrayXf>;
 using ConstView = Eigen::Map<const Eigen::ArrayXf>;
@@ -40,43 +41,44 @@ class Gelu : public OpKernel {
   }
 };
 
-class GeluGradient : public OpKernel {
+class GeluGrad : public OpKernel {
  public:
   using OpKernel::OpKernel;
 
   void Compute(OpKernelContext* context) override {
     Tensor* output = nullptr;
     OP_REQUIRES_OK(context, context->allocate_output(0, context->input(0).shape(), &output));
-    const float *inputs = context->input(0).flat<float>().data(), *upstream = context->input(1).flat<float>().data();
-    float* gradient = output->flat<float>().data();
+    const float* inputs = context->input(0).flat<float>().data();
+    const float* grad_outputs = context->input(1).flat<float>().data();
+    float* grad_inputs = output->flat<float>().data();
     ForEachBlock(context, output->NumElements(), kBlock, [&](int64_t start, int64_t count, int64_t) {
-      for (int64_t i = start; i < start + count; i += kPart) {
-        Part(inputs + i, upstream + i, std::min(kPart, start + count - i), gradient + i);
+      for (int64_t i = start; i < start + count; i += kTanhs) {
+        ComputePart(inputs + i, grad_outputs + i, std::min(kTanhs, start + count - i), grad_inputs + i);
       }
     });
   }
 
  private:
-  static void Part(const float* inputs, const float* upstream, int64_t count, float* gradient) {
-    const ConstView x(inputs, count), u(upstream, count);
-    Eigen::Array<float, kPart, 1> kept;
-    auto tanh = kept.head(count);
+  static void ComputePart(const float* inputs, const float* grad_outputs, int64_t count, float* grad_inputs) {
+    const ConstView x(inputs, count), grad(grad_outputs, count);
+    Eigen::Array<float, kTanhs, 1> tanhs;
+    auto tanh = tanhs.head(count);
     tanh = (kScale * x * (1.0f + kCubic * x * x)).tanh();
-    View(gradient, count) =
-        u * 0.5f * (1.0f + tanh + x * (1.0f - tanh * tanh) * kScale * (1.0f + 3.0f * kCubic * x * x));
+    View(grad_inputs, count) =
+        grad * 0.5f * (1.0f + tanh + x * (1.0f - tanh * tanh) * kScale * (1.0f + 3.0f * kCubic * x * x));
   }
 };
 
 class Dropout : public OpKernel {
  public:
   explicit Dropout(OpKernelConstruction* context) : OpKernel(context) {
-    OP_REQUIRES_OK(context, context->GetAttr("dropped", &dropped_));
+    OP_REQUIRES_OK(context, context->GetAttr("num_dropped", &num_dropped_));
   }
 
   void Compute(OpKernelContext* context) override {
     Tensor* output = nullptr;
     OP_REQUIRES_OK(context, context->allocate_output(0, context->input(0).shape(), &output));
-    const Mask mask(context->input(1), dropped_);
+    const Mask mask(context->input(1), num_dropped_);
     const float* inputs = context->input(0).flat<float>().data();
     float* outputs = output->flat<float>().data();
     ForEachBlock(context, output->NumElements(), kBlock, [&](int64_t start, int64_t count, int64_t) {
@@ -85,7 +87,7 @@ class Dropout : public OpKernel {
   }
 
  private:
-  int64_t dropped_;
+  int64_t num_dropped_;
 };
 
 REGISTER_OP("BertPretrainGelu")
@@ -94,17 +96,17 @@ REGISTER_OP("BertPretrainGelu")
     .SetShapeFn(tensorflow::shape_inference::UnchangedShape);
 REGISTER_KERNEL_BUILDER(Name("BertPretrainGelu").Device(tensorflow::DEVICE_CPU), Gelu);
 
-REGISTER_OP("BertPretrainGeluGradient")
+REGISTER_OP("BertPretrainGeluGrad")
     .Input("inputs: float")
-    .Input("upstream: float")
-    .Output("gradient: float")
+    .Input("grad_outputs: float")
+    .Output("grad_inputs: float")
     .SetShapeFn(tensorflow::shape_inference::UnchangedShape);
-REGISTER_KERNEL_BUILDER(Name("BertPretrainGeluGradient").Device(tensorflow::DEVICE_CPU), GeluGradient);
+REGISTER_KERNEL_BUILDER(Name("BertPretrainGeluGrad").Device(tensorflow::DEVICE_CPU), GeluGrad);
 
 REGISTER_OP("BertPretrainDropout")
     .Input("inputs: float")
-    .Input("key: uint32")  // [2]
-    .Attr("dropped: int")  // of 2^32
+    .Input("key: uint32")      // [2]
+    .Attr("num_dropped: int")  // of 2^32
     .Output("outputs: float")
     .SetShapeFn(tensorflow::shape_inference::UnchangedShape);
 REGISTER_KERNEL_BUILDER(Name("BertPretrainDropout").Device(tensorflow::DEVICE_CPU), Dropout);
