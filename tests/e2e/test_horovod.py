@@ -249,8 +249,8 @@ def test_other_ranks_words_carry_their_number(two: Path) -> None:
 def test_a_rank_that_differs_is_named_with_what_differs(answers: dict, two: Path) -> None:
     told, exit_code = answers["other_flags"]
     assert told.startswith(
-        f"rank 1 differs from rank 0 in --output_dir ('{two}/elsewhere', rank 0 has '{two}/refused'), --seed (3, rank 0 has 0), "
-        "--train_batch_size (6, rank 0 has 3);"
+        f"rank 1 differs from rank 0 in --output_dir ('{two}/elsewhere', rank 0 has '{two}/refused'), "
+        "--seed (3, rank 0 has 0), --train_batch_size (6, rank 0 has 3);"
     )
     assert exit_code == "2"
     told, exit_code = answers["other_data"]
