@@ -91,7 +91,7 @@ def _ours(weights: dict, gradients: dict, backend: Backend) -> tf.Operation:
 def _reference(weights: dict, gradients: dict) -> tf.Operation:
     clipped, _ = tf.clip_by_global_norm(list(gradients.values()), 1.0)
     holder = mock.Mock(beta_1=0.9, beta_2=0.999, epsilon=1e-6, weight_decay_rate=0.01, learning_rate=1e-4)
-    holder._get_variable_name = lambda name: name.removesuffix(":0")
+    holder._get_variable_name = lambda name: name.rpartition(":")[0]
     holder._do_use_weight_decay = lambda name: not any(part in name for part in ("LayerNorm", "bias"))
     return google_optimizers.lamb(holder, zip(clipped, weights.values()))
 

@@ -78,10 +78,8 @@ def _inspect(
     facts: dict[int, inspection.ShardFacts] = {}
     worthwhile = 1 + sum(sizes) // _BYTES_PER_PROCESS
     num_processes = config.num_processes or min(worker_pool.num_cores(), len(paths), worthwhile)
-    with (
-        worker_pool.workers(num_processes) as workers,
-        tqdm(total=sum(sizes), unit="B", unit_scale=True, disable=not sys.stderr.isatty()) as bar,
-    ):
+    bar = tqdm(total=sum(sizes), unit="B", unit_scale=True, disable=not sys.stderr.isatty())
+    with worker_pool.workers(num_processes) as workers, bar:
         assert workers is not None, "mpirun has no use here"
         workers.run(
             inspection.inspect, tasks, lambda number, share: bar.update(share * sizes[number]), facts.__setitem__

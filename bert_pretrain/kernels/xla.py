@@ -30,7 +30,7 @@ def _run_compiled(function: Callable, *tensors: Optional[tf.Tensor], **numbers: 
         return _program(function, specs, tuple(numbers.items()))(*inputs)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None)
 def _program(function: Callable, specs: tuple, numbers: tuple) -> Callable:
     """The compiled function of the tensors that are not None.
 

@@ -66,12 +66,12 @@ def _entry(name: str, payload: bytes) -> bytes:
     return _entry_head(name, len(payload)) + payload
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None)
 def _features_head(size: int) -> bytes:
     return _field(1, size)  # Example.features
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None)
 def _entry_head(name: str, size: int) -> bytes:
     """All that stands before the packed values of one feature: a map entry of name and Feature."""
     values = _field(1, size)  # Int64List.value or FloatList.value, packed

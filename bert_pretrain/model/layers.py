@@ -7,7 +7,8 @@ Letters: T tokens, I inputs, O outputs, H hidden.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Mapping
 
 import tensorflow as tf
 

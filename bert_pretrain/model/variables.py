@@ -6,11 +6,13 @@ The names are a contract: Google's bert_model.ckpt and MLPerf's model.ckpt-28252
 
 from __future__ import annotations
 
+from typing import Tuple
+
 import tensorflow as tf
 
 from bert_pretrain.config.model import ModelConfig
 
-Shape = tuple[int, ...]
+Shape = Tuple[int, ...]
 
 
 def shapes(config: ModelConfig) -> dict[str, Shape]:

@@ -10,13 +10,13 @@ import glob
 import os
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Tuple
 
 import tensorflow as tf
 
 from bert_pretrain.config.training import RunConfig
 
-Shape = tuple[int, ...]
+Shape = Tuple[int, ...]
 
 
 class CheckpointSaver:

@@ -10,12 +10,12 @@ import json
 import os
 import sys
 import time
-from typing import Any, Optional, TextIO
+from typing import Any, Dict, Optional, TextIO
 
 import tensorflow as tf
 from tqdm import tqdm
 
-Values = dict[str, Optional[float]]
+Values = Dict[str, Optional[float]]
 
 # Console label, key of the values, format.
 _LINE = (

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Dict
 
 import numpy as np
 import tensorflow as tf
@@ -26,7 +27,7 @@ from bert_pretrain.world import World
 from tests import backends
 from tests.e2e import runs
 
-Values = dict[str, object]
+Values = Dict[str, object]
 
 
 def gradient(ranks: World, values: Values) -> tuple[dict[str, np.ndarray], list[float]]:

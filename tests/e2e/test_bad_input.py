@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Dict
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from bert_pretrain.data.tfrecord import write_shard
 from tests.e2e import runs
 from tests.train.small import MODEL, random_examples, write_shards
 
-Settings = dict[str, object]
+Settings = Dict[str, object]
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 from pathlib import Path
+from typing import Dict
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.horovod
 HAS_HALF = ranks.EXCHANGE == "horovod"  # MPI has no float16
 EXAMPLES = 24  # of an update, however it is cut
 KEY_BIAS = re.compile(r"/key/bias(/|$)")  # its true gradient is zero, so only the gradient itself can be compared
-Data = dict[str, str]
+Data = Dict[str, str]
 
 
 @pytest.fixture(scope="module")

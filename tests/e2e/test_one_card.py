@@ -41,7 +41,7 @@ def test_a_run_leaves_what_the_readme_promises(data, undisturbed: Path) -> None:
     assert results["examples_per_second"] > 0 and results["input_wait_share"] is not None
     assert [point["update"] for point in runs.metrics(undisturbed, "train")] == list(range(1, 13))
     lines = (undisturbed / "bert_dllog.json").read_text().splitlines()
-    assert len(lines) == 12 and all(json.loads(line.removeprefix("DLLL "))["type"] == "LOG" for line in lines)
+    assert len(lines) == 12 and all(json.loads(line[len("DLLL ") :])["type"] == "LOG" for line in lines)
     described = json.loads((undisturbed / "run.json").read_text())
     assert described["settings"]["data"]["train_batch_size"] == 3
     assert described["versions"]["tensorflow"].startswith("2.15")

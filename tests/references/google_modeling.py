@@ -53,7 +53,7 @@ def layer_norm(inputs: tf.Tensor, begin_norm_axis: int, begin_params_axis: int, 
         return tf.nn.batch_normalization(inputs, mean, variance, offset=beta, scale=gamma, variance_epsilon=1e-12)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None)
 def google_code() -> GoogleCode:
     """Imports Google's modules. ModuleNotFoundError without the test extra."""
     layers = types.ModuleType("tensorflow.contrib.layers")

@@ -31,7 +31,7 @@ class UnavailableError(RuntimeError):
     """This machine cannot compile or load the operations; the message says why, in a few words."""
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None)
 def library() -> ModuleType:
     """The operations as Python functions; compiles them first if this machine has not done so (half a minute).
 
