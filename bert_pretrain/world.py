@@ -68,7 +68,8 @@ class HorovodWorld(World):
             import horovod.tensorflow as hvd
         except ImportError as error:
             raise ValueError(
-                f"--horovod: Horovod cannot be imported ({error}); run: bash init_tf.sh --horovod"
+                f"--horovod: Horovod cannot be imported ({error}); bash init_tf.sh --horovod compiles it, which needs "
+                "g++ and make (Debian and Ubuntu: apt-get install g++ make)"
             ) from None
         hvd.init()
         if hvd.size() != launched_size:

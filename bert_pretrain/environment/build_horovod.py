@@ -1,0 +1,52 @@
+"""python -m bert_pretrain.environment.build_horovod [options for pip install]: compiles and installs Horovod.
+
+It is built against this environment's TensorFlow and MPI, with one change to the sources.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+HOROVOD = "horovod==0.28.1"
+
+
+def main(pip_options: Sequence[str]) -> None:
+    """Downloads the sources, changes them for TensorFlow 2.16 and later, compiles and installs them."""
+    import tensorflow as tf
+
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(
+            [*pip, "download", "--no-deps", "--no-build-isolation", "--no-binary=horovod", "--dest", folder, HOROVOD],
+            check=True,
+        )
+        (archive,) = Path(folder).glob("horovod-*.tar.gz")
+        shutil.unpack_archive(str(archive), folder)
+        sources = Path(folder, archive.name[: -len(".tar.gz")])
+        if tuple(map(int, tf.__version__.split(".")[:2])) >= (2, 16):
+            leave_out_xla_operations(sources)
+        # A wheel in pip's cache may have been built for another MPI or TensorFlow.
+        install = [*pip, "install", "--no-build-isolation", "--no-cache-dir", *pip_options, str(sources)]
+        subprocess.run(install, check=True)
+
+
+def leave_out_xla_operations(sources: Path) -> None:
+    """Removes xla_mpi_ops.cc from the files that CMake compiles.
+
+    From TensorFlow 2.16 on it does not compile: it includes XLA headers that TensorFlow's package no longer has all of.
+    It holds all-reduce operations for functions that XLA compiles, which are off unless HOROVOD_ENABLE_XLA_OPS=1.
+    """
+    path = sources / "horovod" / "tensorflow" / "CMakeLists.txt"
+    text, count = re.subn(r".*xla_mpi_ops\.cc.*\n", "", path.read_text(encoding="utf-8"))
+    assert count == 1, f"{path} names xla_mpi_ops.cc {count} times"
+    path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,104 @@
+"""What this machine, this Python and its environment have, as far as an installation depends on it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import NamedTuple, Optional
+
+from bert_pretrain.environment.pins import canonical
+from bert_pretrain.environment.versions import RELEASES, TESTED, find_release, same, this_python
+
+_TENSORFLOWS = ("tensorflow", "tensorflow-cpu", "tensorflow-gpu", "tensorflow-rocm", "intel-tensorflow")
+_COUNT_DEVICES = """
+import tensorflow as tf
+print(tf.__version__, len([device for device in tf.config.list_physical_devices() if device.device_type != "CPU"]))
+"""
+
+
+class Facts(NamedTuple):
+    """What the plan of an installation depends on."""
+
+    python: str  # path of the interpreter
+    constraints: str  # path of the file for pip's --constraint
+    device: Optional[str]  # the extra that brings TensorFlow, cpu or gpu; None: the installed TensorFlow is kept
+    version: str  # TensorFlow's
+    installed: Mapping[str, str]  # distribution -> version
+    mpirun: Optional[str]  # the MPI of an environment that is kept
+    horovod_gpu: Optional[str]  # HOROVOD_GPU_OPERATIONS
+
+
+def installed() -> dict[str, str]:
+    """Distribution -> version of this interpreter's environment."""
+    return {canonical(d.metadata["Name"]): d.version for d in importlib.metadata.distributions() if d.metadata["Name"]}
+
+
+def tensorflow_version() -> Optional[str]:
+    """The version of the installed TensorFlow if it is supported, else None. Does not import it."""
+    found = installed()
+    version = next((found[name] for name in _TENSORFLOWS if name in found), None)
+    return version if version and find_release(version) else None
+
+
+def tensorflow_for_gpus(requested: str) -> Optional[str]:
+    """The version of a TensorFlow here that drives a GPU or is a vendor's build, None without one.
+
+    Any supported version will do, unless the user requested one. A TensorFlow that is not kept is named on stderr.
+    """
+    if this_python() not in TESTED or importlib.util.find_spec("tensorflow") is None or "tensorflow-cpu" in installed():
+        return None
+    environ = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, "-c", _COUNT_DEVICES]
+    probe = subprocess.run(command, capture_output=True, text=True, env=environ, check=False)
+    if probe.returncode:
+        reason = (probe.stderr.strip().splitlines() or [f"exit code {probe.returncode}"])[-1]
+        say(f"TensorFlow of {sys.executable} cannot be imported ({reason}); not used, nothing is changed there.")
+        return None
+    version, num_gpus = probe.stdout.split()[-2:]
+    if not (int(num_gpus) or "+" in installed().get("tensorflow", version)):  # '+' marks a vendor's build
+        return None
+    if find_release(version) is None:
+        supported = f"supported are {RELEASES[0].version} to {RELEASES[-1].version}"
+        say(f"{sys.executable} has TensorFlow {version} for GPUs; {supported}; not used, nothing is changed there.")
+        return None
+    if requested and not same(version, requested):
+        say(f"{sys.executable} has TensorFlow {version} for GPUs; not used, because {requested} was requested.")
+        return None
+    return version
+
+
+def choose_device(before: Optional[str]) -> str:
+    """The extra with the TensorFlow for this machine, or `before`, the one that .venv was set up with."""
+    here = "gpu" if platform.system() == "Linux" and _has_nvidia_gpu() else "cpu"
+    if shutil.which("ixsmi"):
+        say("This machine has Iluvatar GPUs, but the active environment has no TensorFlow for them; using the CPU.")
+    if (before, here) == ("cpu", "gpu"):
+        say("This machine has a GPU, but .venv has the TensorFlow for CPUs; to change it, remove .venv first.")
+    return before or here
+
+
+def _has_nvidia_gpu() -> bool:
+    if not shutil.which("nvidia-smi"):
+        return False
+    answer = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    return answer.returncode == 0 and "GPU" in answer.stdout
+
+
+def horovod_gpu_operations() -> Optional[str]:
+    """HOROVOD_GPU_OPERATIONS, or NCCL where CUDA's compiler and NCCL are installed."""
+    # Follows Horovod's installation guide; not run on a machine with GPUs.
+    if os.environ.get("HOROVOD_GPU_OPERATIONS") or not shutil.which("nvcc"):
+        return os.environ.get("HOROVOD_GPU_OPERATIONS") or None
+    libraries = subprocess.run(["ldconfig", "-p"], capture_output=True, text=True, check=False).stdout
+    return "NCCL" if "libnccl.so" in libraries or os.environ.get("HOROVOD_NCCL_HOME") else None
+
+
+def say(line: str) -> None:
+    """Prints to stderr; stdout is for the path of the environment's Python."""
+    print(line, file=sys.stderr, flush=True)
