@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Optional
+from typing import Optional, Union
 
 import tensorflow as tf
 
@@ -19,3 +19,24 @@ def disable_autotune(options: tf.data.Options) -> None:
         options.autotune.enabled = False
     else:
         options.experimental_optimization.autotune = False
+
+
+def dense(gradient: Union[tf.Tensor, tf.IndexedSlices]) -> tf.Tensor:
+    """A gradient as a tensor. A gather's gradient is IndexedSlices.
+
+    TensorFlow 2.6 does not convert the argument of a concrete function, and all versions warn when they convert
+    IndexedSlices of unknown shape.
+    """
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    return tf.math.unsorted_segment_sum(gradient.values, gradient.indices, gradient.dense_shape[0])
+
+
+def compile_flags() -> list[str]:
+    """The C++ compiler's flags for operations of this TensorFlow.
+
+    Old wheels name no language standard; they were built with C++14, and functions that take an absl::string_view have
+    another name under C++17.
+    """
+    flags = tf.sysconfig.get_compile_flags()
+    return flags if any("-std=" in flag for flag in flags) else [*flags, "-std=c++14"]

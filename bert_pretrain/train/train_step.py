@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from bert_pretrain import compat
 from bert_pretrain.data.schema import Batch
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.dropout import Dropout
@@ -149,10 +150,8 @@ def _accumulate(
         # tf.gradients needs tensors of the loop's own graph, not those that the loop captures.
         local = {name: tf.identity(weight) for name, weight in weights.items()}
         sums = _forward(job, local, batch, k, position)
-        # A gather's gradient is IndexedSlices.
-        grads = [
-            tf.convert_to_tensor(grad) for grad in tf.gradients(_loss(sums, counts) * loss_scale, [*local.values()])
-        ]
+        loss = _loss(sums, counts) * loss_scale
+        grads = [compat.dense(grad) for grad in tf.gradients(loss, [*local.values()])]
         # The first micro-batch's gradient becomes the sum: no zeros are created and none are added.
         added = tf.cond(k > 0, lambda: [total + grad for total, grad in zip(grad_sums, grads)], lambda: grads)
         return (k + 1, statistics + tf.stack(sums), *added)

@@ -21,7 +21,7 @@ from types import ModuleType
 
 import tensorflow as tf
 
-from bert_pretrain import files
+from bert_pretrain import compat, files
 
 _SOURCES = Path(__file__).parent / "sources"
 _OPTIONS = ["-O3", "-fPIC", "-fno-math-errno", "-DNDEBUG"]
@@ -49,7 +49,7 @@ def library() -> ModuleType:
 def _path() -> Path:
     """The file of this machine's library, which may not exist yet."""
     parts = [*(path.read_bytes() for path in sorted(_SOURCES.iterdir())), _compiler_version(), _cpu()]
-    parts += [option.encode() for option in (tf.__version__, *tf.sysconfig.get_compile_flags(), *_options())]
+    parts += [option.encode() for option in (tf.__version__, *compat.compile_flags(), *_options())]
     digest = hashlib.sha256(b"|".join(parts)).hexdigest()[:16]
     return files.cache_directory("kernels") / f"operations-{digest}.so"
 
@@ -98,7 +98,7 @@ def _compile_once(path: Path) -> None:
 
 
 def _compile(path: Path) -> None:
-    command = [_compiler(), *tf.sysconfig.get_compile_flags(), *_options()]
+    command = [_compiler(), *compat.compile_flags(), *_options()]
     with tempfile.TemporaryDirectory() as directory:
         objects = {source: Path(directory, source.stem).with_suffix(".o") for source in sorted(_SOURCES.glob("*.cc"))}
         commands = [[*command, "-c", str(source), "-o", str(made)] for source, made in objects.items()]

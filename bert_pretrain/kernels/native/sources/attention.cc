@@ -180,7 +180,7 @@ REGISTER_OP("BertPretrainAttention")
       TF_RETURN_IF_ERROR(context->Divide(context->Dim(context->input(0), 1), 3, true, &hidden));
       context->set_output(0, context->Matrix(tokens, hidden));
       context->set_output(1, context->Matrix(num_heads, tokens));
-      return tensorflow::OkStatus();
+      return tensorflow::Status();
     });
 REGISTER_KERNEL_BUILDER(Name("BertPretrainAttention").Device(tensorflow::DEVICE_CPU), AttentionForward);
 

@@ -129,7 +129,7 @@ REGISTER_OP("BertPretrainAddAndNorm")
       context->set_output(1, context->input(0));
       context->set_output(2, context->Vector(context->Dim(context->input(0), 0)));
       context->set_output(3, context->Vector(context->Dim(context->input(0), 0)));
-      return tensorflow::OkStatus();
+      return tensorflow::Status();
     });
 REGISTER_KERNEL_BUILDER(Name("BertPretrainAddAndNorm").Device(tensorflow::DEVICE_CPU), AddAndNorm);
 
@@ -150,7 +150,7 @@ REGISTER_OP("BertPretrainAddAndNormGrad")
       context->set_output(1, context->input(0));
       context->set_output(2, context->input(3));
       context->set_output(3, context->input(3));
-      return tensorflow::OkStatus();
+      return tensorflow::Status();
     });
 REGISTER_KERNEL_BUILDER(Name("BertPretrainAddAndNormGrad").Device(tensorflow::DEVICE_CPU), AddAndNormGrad);
 

@@ -55,13 +55,13 @@ class LockedVariable {
     lock_ = std::make_unique<tensorflow::mutex_lock>(*variable_->mu());
     Tensor* tensor = variable_->tensor();
     if (!tensor->IsInitialized()) return tensorflow::errors::FailedPrecondition("variable is not initialized");
-    if (tensor->RefCountIsOne()) return tensorflow::OkStatus();
+    if (tensor->RefCountIsOne()) return tensorflow::Status();
     // An operation that read the variable earlier still uses the buffer: leave it that and continue with a copy.
     Tensor copy;
     TF_RETURN_IF_ERROR(context->allocate_temp(tensor->dtype(), tensor->shape(), &copy));
     std::copy_n(tensor->flat<float>().data(), tensor->NumElements(), copy.flat<float>().data());
     *tensor = copy;
-    return tensorflow::OkStatus();
+    return tensorflow::Status();
   }
 
   float* data() { return variable_->tensor()->flat<float>().data(); }
