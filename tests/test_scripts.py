@@ -1,4 +1,4 @@
-"""What the scripts would run, compared as text; init_tf.sh is stood in for by one that names a python."""
+"""What the scripts would run, compared as text. A stand-in for init_tf.sh names a Python."""
 
 import os
 import re
@@ -49,7 +49,7 @@ def _quoted(path):
     return str(path).replace(" ", "\\ ")
 
 
-def test_one_card_with_flags_puts_the_seeds_defaults_first(project):
+def test_one_gpu_with_flags_puts_deepsparkhubs_defaults_first(project):
     done = _run(project, "run_1card_FPS.sh", *SEED_ARGUMENTS)
     flagfile = f"--flagfile={_quoted(project / 'configs/run/seed_1card.flags')}"
     assert done.stdout == " ".join(["/env/bin/python -m bert_pretrain.run", flagfile, *SEED_ARGUMENTS]) + "\n"
@@ -57,7 +57,7 @@ def test_one_card_with_flags_puts_the_seeds_defaults_first(project):
     assert done.returncode == 0
 
 
-def test_one_card_without_flags_makes_and_trains_the_demo(project, tmp_path):
+def test_one_gpu_without_flags_makes_and_trains_the_demo(project, tmp_path):
     done = _run(project, "run_1card_FPS.sh", cwd=tmp_path)
     demo = _quoted(project / ".cache/demo")
     assert done.stdout.splitlines() == [
@@ -73,7 +73,7 @@ def test_the_cache_folder_is_the_users_when_given(project):
     assert "--input_files_dir=/big/cache/demo/train" in done.stdout
 
 
-def test_many_cards_with_flags(project):
+def test_many_gpus_with_flags(project):
     _stand_in(project, sys.executable)
     done = _run(project, "run_multi_card_FPS.sh", *SEED_ARGUMENTS, "--max_restarts=2", NP="1", OMP_NUM_THREADS="1")
     pattern = (
@@ -86,14 +86,14 @@ def test_many_cards_with_flags(project):
     assert done.stderr == "init_tf.sh --print-python --horovod\n"
 
 
-def test_many_cards_without_flags_train_the_demo_into_its_own_folder(project):
+def test_many_gpus_without_flags_train_the_demo_into_its_own_folder(project):
     _stand_in(project, sys.executable)
     done = _run(project, "run_multi_card_FPS.sh", NP="2")
     assert "make_data --demo" in done.stdout.splitlines()[0]
     assert f"--output_dir={project}/results/demo_multi_card" in done.stdout.splitlines()[1]
 
 
-def test_many_cards_name_the_launcher_where_no_environment_stands_yet(project):
+def test_many_gpus_name_the_launcher_where_no_environment_stands_yet(project):
     assert _run(project, "run_multi_card_FPS.sh", "--a=b").stdout.startswith("/env/bin/python -m bert_pretrain.launch")
 
 
@@ -150,6 +150,28 @@ def test_the_exit_code_is_the_programs(project, tmp_path):
         assert _run(project, script, "--a=b", DRY_RUN="").returncode == 7
 
 
+def test_the_matrix_prints_a_row_for_each_combination(project, tmp_path):
+    shutil.copytree(ROOT / "bert_pretrain/environment", project / "bert_pretrain/environment")
+    for name in ("__init__.py", "files.py"):
+        shutil.copy(ROOT / "bert_pretrain" / name, project / "bert_pretrain" / name)
+    (project / "init_tf.sh").write_text('mkdir -p "$BERT_PRETRAIN_VENV"; echo "$*" >>"$BERT_PRETRAIN_VENV/asked"\n')
+    (project / "scripts/run_tests.sh").write_text('echo "$*"; echo "3 passed, 1 skipped in 2.00s"\n')
+    for name in ("python3.8", "python3.12"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environ = {"DRY_RUN": "", "NO_DEMO": "1", "PATH": path, "PYENV_ROOT": "/nowhere"}
+    done = _run(project, "run_matrix.sh", "tf2.6.5-py3.8", "tf2.21.0-py3.12", "--", "-x", "tests/optim", **environ)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[2:] == [
+        "| tf2.6.5-py3.8 | | | | 3 passed, 1 skipped in 2.00s |",
+        "| tf2.21.0-py3.12 | | | | 3 passed, 1 skipped in 2.00s |",
+    ]
+    matrix = project / ".cache/matrix"
+    assert f"--python={tmp_path}/python3.8 --tensorflow=2.6.5 " in (matrix / "tf2.6.5-py3.8/asked").read_text()
+    assert [log.read_text().splitlines()[0] for log in matrix.glob("*/tests.log")] == ["-x tests/optim"] * 2
+
+
 def test_starting_a_run_deletes_nothing():
-    for script in [*ROOT.glob("scripts/run_*.sh"), ROOT / "scripts/_launch.sh", ROOT / "init_tf.sh", ROOT / ".ci/run"]:
+    for script in [*ROOT.glob("scripts/run_*.sh"), *ROOT.glob("scripts/_*.sh"), ROOT / "init_tf.sh", ROOT / ".ci/run"]:
         assert not re.search(r"\b(rm|rmdir|drop_caches|unlink)\b", script.read_text()), script
