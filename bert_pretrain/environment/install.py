@@ -42,7 +42,7 @@ def install(extras: Sequence[str], requested: str = "", dry: bool = False) -> No
             return
         with files.atomic_write(found.constraints) as file:
             file.write(_pins(own, found.version))
-        say(f"Setting up {'.venv' if own else sys.prefix}")
+        say(f"Setting up {Path(sys.prefix).name if own else sys.prefix}")
         for step in steps:
             _run(step)
         stamp = {"key": _key(found.version), "tensorflow": found.version, "device": found.device, "extras": extras}
