@@ -13,7 +13,8 @@ from benchmarks.settings import Settings
 from benchmarks.worker import Step, serve, timed
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.training import Config, DataConfig, DeviceConfig, OptimConfig, RunConfig
-from bert_pretrain.data.input_fn import EvaluationInput, Lengths, Source, TrainingInput
+from bert_pretrain.data.dataset import Lengths, Source
+from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput
 from bert_pretrain.data.schema import Batch
 from bert_pretrain.data.shards import ShardIndex
 from bert_pretrain.data.validation import Limits

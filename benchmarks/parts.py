@@ -23,7 +23,8 @@ from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.training import DeviceConfig, OptimConfig
 from bert_pretrain.connection import connected
 from bert_pretrain.data import packing, schema
-from bert_pretrain.data.input_fn import Lengths, Source, TrainingInput
+from bert_pretrain.data.dataset import Lengths, Source
+from bert_pretrain.data.input_fn import TrainingInput
 from bert_pretrain.data.shards import ShardIndex
 from bert_pretrain.data.validation import Limits
 from bert_pretrain.kernels.backend import Backend

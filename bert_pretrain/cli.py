@@ -1,18 +1,25 @@
-"""Dataclass fields <-> absl flags. The only importer of absl.flags; doors call `define`, `read` and `main`."""
+"""Dataclass fields <-> absl flags. Only this module imports absl; entry points call `define`, `read` and `main`."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import sys
+import textwrap
 import traceback
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Callable, TypeVar
 
 from absl import app, flags
 
+from bert_pretrain.config.option import groups
+
 T = TypeVar("T")
+
+_HELP = ("--help", "-help", "-h", "-?", "--helpshort", "-helpshort")
+_defined: list[type] = []  # the dataclasses whose fields are flags, in the order of --help
 
 
 def define(*config_classes: type) -> None:
@@ -21,28 +28,32 @@ def define(*config_classes: type) -> None:
         types = typing.get_type_hints(config_class)
         for field in dataclasses.fields(config_class):
             _define_flag(field, types[field.name])
-            # --help shows the flags of the module that was started; without this they would count as cli.py's.
-            flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[field.name])
+    _defined.extend(config_classes)
 
 
 def _define_flag(field: dataclasses.Field, annotation: Any) -> None:
     help_text, choices = field.metadata["help"], field.metadata["choices"]
-    plain = [t for t in typing.get_args(annotation) if t is not type(None)] or [annotation]
+    plain = _plain_type(annotation)
     if choices:
         flags.DEFINE_enum(field.name, field.default, list(choices), help_text, case_sensitive=False)
-    elif plain[0] is bool:
+    elif plain is bool:
         flags.DEFINE_bool(field.name, field.default, help_text)
-    elif plain[0] is int:
+    elif plain is int:
         flags.DEFINE_integer(field.name, field.default, help_text)
-    elif plain[0] is float:
+    elif plain is float:
         flags.DEFINE_float(field.name, field.default, help_text)
     else:
-        assert plain[0] is str, f"no flag type for {field.name}: {annotation}"
+        assert plain is str, f"no flag type for {field.name}: {annotation}"
         flags.DEFINE_string(field.name, field.default, help_text)
 
 
+def _plain_type(annotation: Any) -> Any:
+    """T of Optional[T], and T of T."""
+    return next((t for t in typing.get_args(annotation) if t is not type(None)), annotation)
+
+
 def read(config_class: type[T]) -> T:
-    """An instance of the dataclass filled from the parsed flags."""
+    """An instance of the dataclass, filled from the parsed flags."""
     return config_class(**{f.name: getattr(flags.FLAGS, f.name) for f in dataclasses.fields(config_class)})
 
 
@@ -52,7 +63,7 @@ def given(config_class: type) -> set[str]:
 
 
 def main(run: Callable[[], int]) -> None:
-    """Runs a door after flags are parsed: ValueError becomes one line on stderr and exit code 2."""
+    """Parses the flags and runs an entry point. A ValueError becomes one line on stderr and exit code 2."""
 
     def guarded(arguments: Sequence[str]) -> int:
         try:
@@ -65,7 +76,7 @@ def main(run: Callable[[], int]) -> None:
             print(f"error: {error}", file=sys.stderr)
             return 2
 
-    # absl prints flag errors without a traceback, but with exit code 1; bad input is 2 everywhere here.
+    # absl prints flag errors without a traceback, but with exit code 1; invalid input is 2 everywhere here.
     try:
         app.run(guarded, flags_parser=_parse)
     finally:
@@ -73,9 +84,44 @@ def main(run: Callable[[], int]) -> None:
 
 
 def _parse(arguments: Sequence[str]) -> list[str]:
+    if any(argument in _HELP for argument in arguments[1:]):
+        print(help_text(shutil.get_terminal_size().columns))
+        sys.exit(0)
     try:
         return flags.FLAGS(arguments)
     except flags.Error as error:
         message = " ".join(str(error).split())
         print(f"error: {message}; --help lists the flags of {os.path.basename(arguments[0])}", file=sys.stderr)
         sys.exit(2)
+
+
+def help_text(width: int) -> str:
+    """The flags in their groups, required ones first, for lines of `width` characters."""
+    document = sys.modules["__main__"].__doc__
+    return "\n".join([*([document.strip(), ""] if document else []), *_help_lines(width)])
+
+
+def _help_lines(width: int) -> Iterator[str]:
+    types = {name: kind for part in _defined for name, kind in typing.get_type_hints(part).items()}
+    for group in groups(*_defined):
+        yield f"{group.title}:"
+        for field in group.fields:
+            yield f"  {_usage(field, _plain_type(types[field.name]))}"
+            yield from textwrap.wrap(
+                _explanation(field), max(40, width), initial_indent=" " * 6, subsequent_indent=" " * 6
+            )
+        yield ""
+    yield "--flagfile=FILE reads flags from a file. --helpfull lists the flags of imported libraries, too."
+
+
+def _usage(field: dataclasses.Field, plain: Any) -> str:
+    if plain is bool:
+        return f"--[no]{field.name}"
+    choices = field.metadata["choices"]
+    return f"--{field.name}={'|'.join(choices) if choices else plain.__name__.upper()}"
+
+
+def _explanation(field: dataclasses.Field) -> str:
+    required = " Required." if field.metadata["required"] else ""
+    default = "" if field.default is None else f" Default: {field.default}."
+    return field.metadata["help"] + required + default

@@ -1,7 +1,7 @@
-"""Independent pieces of work over the processes of one machine, or over the ranks of an mpirun.
+"""Runs independent tasks in processes of this machine, or in the ranks of an mpirun.
 
-Pieces are handed out one by one as workers become free, so that a slow one does not hold up the rest. Nothing here
-decides what a piece is or makes, so that results do not depend on the number of workers.
+A worker gets its next task when it has finished one, so a slow task does not delay the others. Results do not depend on
+the number of workers.
 """
 
 from __future__ import annotations
@@ -16,33 +16,25 @@ from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, w
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Callable, Optional
 
+from bert_pretrain import processes
+
 _POLL_SECONDS = 0.5
 
-Report = Callable[[float], None]  # called by a piece of work with the share of it that it has done since the last call
+Report = Callable[[float], None]  # a task calls it with the share that it has done since the previous call
 Work = Callable[[Any, Report], Any]
 
 _reports: Any = None  # in a worker process: the queue to its parent
-_is_stopping = False  # this process was told to end
-
-
-def num_ranks() -> int:
-    """Ranks that mpirun started, 1 without it."""
-    return max(int(os.environ.get(name, "1")) for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE"))
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+_is_stopping = False  # this process received SIGTERM
 
 
 @contextlib.contextmanager
 def workers(num_processes: int) -> Iterator[Optional[Workers]]:
-    """Workers: the other ranks under mpirun, else num_processes processes, or this one alone.
+    """Workers: under mpirun the other ranks, else num_processes processes; this process alone if that is 1.
 
-    Ranks other than 0 work inside this and get None when there is nothing left to do. SIGTERM ends work by an
-    exception, so that half-written files are removed on the way out.
+    Ranks other than 0 run tasks inside this and get None when all are done. SIGTERM raises an exception in a worker, so
+    that it removes incomplete files.
     """
-    before = signal.signal(signal.SIGTERM, _end)
+    before = signal.signal(signal.SIGTERM, _exit_on_signal)
     try:
         with _workers(num_processes) as found:
             yield found
@@ -52,15 +44,15 @@ def workers(num_processes: int) -> Iterator[Optional[Workers]]:
 
 @contextlib.contextmanager
 def _workers(num_processes: int) -> Iterator[Optional[Workers]]:
-    if num_ranks() > 1:
-        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the pieces are what is parallel
+    if (processes.launched_size() or 1) > 1:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # tasks run in parallel already
         from mpi4py import MPI
         from mpi4py.futures import MPICommExecutor
 
         with MPICommExecutor(MPI.COMM_WORLD, root=0) as executor:
             yield None if executor is None else Workers(executor, None)
     elif num_processes > 1:
-        # Not forked: this process may run threads, and a lock they hold would stay locked in a copy.
+        # spawn, not fork: a lock that another thread holds would stay locked in the child.
         context = multiprocessing.get_context("spawn")
         reports = context.SimpleQueue()
         executor = ProcessPoolExecutor(num_processes, context, _begin_worker, (reports,))
@@ -78,7 +70,7 @@ def _workers(num_processes: int) -> Iterator[Optional[Workers]]:
 
 
 class Workers:
-    """Does pieces of work."""
+    """Runs tasks."""
 
     def __init__(self, executor: Optional[Executor], reports: Any) -> None:
         self._executor, self._reports = executor, reports
@@ -90,9 +82,9 @@ class Workers:
         on_progress: Callable[[int, float], None],
         on_result: Callable[[int, Any], None],
     ) -> None:
-        """Calls work(piece, report) for each piece; says which has progressed by which share, and what came of it.
+        """Calls work(piece, report) for each piece, on_progress(number, share) and on_result(number, result).
 
-        Raises what a piece of work raised, and ValueError where a worker process was killed.
+        Raises what work raised, and ValueError where a worker process was killed.
         """
         if self._executor is None:
             for number, piece in enumerate(pieces):
@@ -109,8 +101,8 @@ class Workers:
                     on_result(futures[future], future.result())
         except BrokenProcessPool:
             raise ValueError(
-                "a worker process was killed, perhaps for want of memory; what is finished is kept: "
-                "give the same command again, with a smaller --num_processes"
+                "a worker process was killed, perhaps because memory ran out; finished outputs are kept: "
+                "run the same command again with a smaller --num_processes"
             ) from None
         finally:
             for future in waiting:
@@ -118,7 +110,7 @@ class Workers:
 
 
 def _call(work: Work, piece: Any, number: int) -> Any:
-    if _is_stopping:  # the library would start the next piece after the one that ended early
+    if _is_stopping:  # the executor would start the next task after the one that was ended
         sys.exit(1)
 
     def report(share: float) -> None:
@@ -132,10 +124,10 @@ def _begin_worker(reports: Any) -> None:
     global _reports
     _reports = reports
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, _exit_on_signal)
 
 
-def _end(number: int, frame: Any) -> None:
+def _exit_on_signal(number: int, frame: Any) -> None:
     global _is_stopping
     _is_stopping = True
     sys.exit(128 + number)

@@ -1,4 +1,4 @@
-"""Flags made from dataclasses, driven as a person drives them: in a process of their own."""
+"""Flags made from dataclasses, in a process of their own, as a user runs them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-SCRIPT = """
+SCRIPT = '''
 import dataclasses
 from typing import Optional
 from bert_pretrain import cli
@@ -15,9 +15,12 @@ from bert_pretrain.config.option import option
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
+    """Sizes."""
+
     size: int = option(3, "How many.")
     rate: float = option(0.5, "How fast.")
-    name: Optional[str] = option(None, "Which.")
+    name: Optional[str] = option(None, "Which.", required=True)
+    old: int = option(1, "Nothing.", no_effect=True)
     limit: Optional[int] = option(None, "How far.")
     deep: bool = option(True, "Whether.")
     kind: str = option("lamb", "What kind.", ("lamb", "adam"))
@@ -31,7 +34,7 @@ def main():
 
 cli.define(Settings)
 cli.main(main)
-"""
+'''
 
 
 def start(*arguments: str) -> subprocess.CompletedProcess:
@@ -39,10 +42,10 @@ def start(*arguments: str) -> subprocess.CompletedProcess:
 
 
 def test_defaults_types_and_given() -> None:
-    assert start().stdout == "Settings(size=3, rate=0.5, name=None, limit=None, deep=True, kind='lamb') []\n"
+    assert start().stdout == "Settings(size=3, rate=0.5, name=None, old=1, limit=None, deep=True, kind='lamb') []\n"
     done = start("--size=4", "--rate=2", "--name=x", "--limit=7", "--nodeep", "--kind=ADAM")
     assert done.stdout == (
-        "Settings(size=4, rate=2.0, name='x', limit=7, deep=False, kind='adam') "
+        "Settings(size=4, rate=2.0, name='x', old=1, limit=7, deep=False, kind='adam') "
         "['deep', 'kind', 'limit', 'name', 'rate', 'size']\n"
     )
 
@@ -63,9 +66,14 @@ def test_a_wrong_argument_is_one_line_and_exit_code_2(argument: str, message: st
     assert message in done.stderr and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
-def test_help_lists_the_flags() -> None:
+def test_help_lists_the_flags_in_groups() -> None:
     done = start("--help")
-    assert "--[no]deep: Whether." in done.stdout and "--kind: <lamb|adam>: What kind." in done.stdout
+    assert done.returncode == 0 and done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert lines[:2] == ["Sizes:", "  --name=STR"], "required flags come first"
+    assert "      Which. Required." in lines and "      What kind. Default: lamb." in lines
+    assert "  --[no]deep" in lines and "  --kind=lamb|adam" in lines
+    assert lines.index("  --old=INT") > lines.index("Accepted for compatibility, without effect here:")
 
 
 def test_flagfiles_may_hold_comments(tmp_path) -> None:

@@ -1,4 +1,4 @@
-"""Shards -> verdict and manifest.json: python -m bert_pretrain.check_data --help."""
+"""Shards -> report and manifest.json: python -m bert_pretrain.check_data --help."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from bert_pretrain.check_data import inspection, report
 from bert_pretrain.config.check_data import CheckDataConfig
 from bert_pretrain.config.option import directories
 from bert_pretrain.data import manifest, schema, shards, vocab
+from bert_pretrain.files import num_cores
 
-_RECORDS_PARSED = 20_000  # of all shards, without --full
-_LEAST_PARSED = 20  # of each
-_BYTES_PER_PROCESS = 500_000_000  # less does not repay the start of another
+_RECORDS_PARSED = 20_000  # over all shards, without --full
+_LEAST_PARSED = 20  # of each shard
+_BYTES_PER_PROCESS = 500_000_000  # below this, starting another process costs more than it saves
 
 
 def _run() -> int:
@@ -28,7 +29,7 @@ def _run() -> int:
     paths = shards.find_shards(folders, config.skip_unreadable)
     expectation = _expect(config, paths, vocabulary)
     facts = _inspect(config, paths, expectation)
-    found = report.judge(facts, expectation, vocabulary.id("[MASK]") if vocabulary else None)
+    found = report.summarize(facts, expectation, vocabulary.id("[MASK]") if vocabulary else None)
     for mark, lines in (("", found.findings), ("remark: ", found.remarks), ("fault: ", found.faults)):
         for line in lines:
             print(mark + line)
@@ -46,7 +47,7 @@ def _run() -> int:
 def _expect(
     config: CheckDataConfig, paths: list[str], vocabulary: Optional[vocab.Vocabulary]
 ) -> inspection.Expectation:
-    """Given lengths, or those of the first record that can be read."""
+    """The given lengths, or those of the first readable record."""
     lengths = _first_lengths(paths) if not (config.max_seq_length and config.max_predictions_per_seq) else (0, 0)
     return inspection.Expectation(
         config.max_seq_length or lengths[0],
@@ -77,10 +78,10 @@ def _inspect(
     sizes = [os.path.getsize(path) for path in paths]
     facts: dict[int, inspection.ShardFacts] = {}
     worthwhile = 1 + sum(sizes) // _BYTES_PER_PROCESS
-    num_processes = config.num_processes or min(worker_pool.num_cores(), len(paths), worthwhile)
+    num_processes = config.num_processes or min(num_cores(), len(paths), worthwhile)
     bar = tqdm(total=sum(sizes), unit="B", unit_scale=True, disable=not sys.stderr.isatty())
     with worker_pool.workers(num_processes) as workers, bar:
-        assert workers is not None, "mpirun has no use here"
+        assert workers is not None, "check_data does not run under mpirun"
         workers.run(
             inspection.inspect, tasks, lambda number, share: bar.update(share * sizes[number]), facts.__setitem__
         )

@@ -1,4 +1,4 @@
-"""What one shard holds: framing and CRCs of every record, the contents of all of them or of a sample."""
+"""Inspects one shard: framing and CRC of every record, the contents of all records or of a sample."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from crc32c import crc32c
 
 from bert_pretrain.data import offsets, schema, tfrecord
 from bert_pretrain.data.schema import Examples
+from bert_pretrain.data.validation import Limits, rules
 from bert_pretrain.worker_pool import Report
 
 _RECORDS_AT_ONCE = 1000
-_CRC_MASK_DELTA = 0xA282EAD8
+_ANY_VOCAB_SIZE = np.iinfo(np.int32).max
+_NUM_SEGMENTS = 2
 _MAX_FAULTS = 3  # named in each shard
 
 
 class Expectation(NamedTuple):
-    """What is known of the records beforehand."""
+    """What the records must be like; None where it is unknown."""
 
     seq_length: int
     max_predictions: int
@@ -30,7 +32,7 @@ class Expectation(NamedTuple):
 
 
 class ShardTask(NamedTuple):
-    """A shard to look at."""
+    """A shard to inspect."""
 
     path: str
     expectation: Expectation
@@ -44,13 +46,13 @@ class Contents(NamedTuple):
     length_counts: Optional[np.ndarray] = None  # [S+1]
     num_random_next: int = 0
     num_masked: int = 0
-    num_kept: int = 0  # masked tokens that still stand there
-    standing_counts: Optional[Counter] = None  # tokens that stand in place of the others
+    num_kept: int = 0  # masked tokens that were left unchanged
+    replacement_counts: Optional[Counter] = None  # tokens that replace the others
     max_id: int = -1
 
 
 class ShardFacts(NamedTuple):
-    """What was found in a shard."""
+    """What a shard contains, and its faults."""
 
     path: str
     num_bytes: int
@@ -61,7 +63,7 @@ class ShardFacts(NamedTuple):
 
 
 def inspect(task: ShardTask, report: Report) -> ShardFacts:
-    """Reads a shard from end to end; faults are described, never raised."""
+    """Reads a whole shard. Faults become lines of the result; nothing is raised."""
     try:
         table = offsets.scan(task.path)
     except (ValueError, OSError) as error:
@@ -75,7 +77,7 @@ def inspect(task: ShardTask, report: Report) -> ShardFacts:
 
 
 def _hash_records(path: str, table: np.ndarray, report: Report) -> tuple[np.ndarray, list[str]]:
-    """A 64-bit hash of each record, from two CRCs; faults where the stored CRC is another one."""
+    """A 64-bit hash of each record, from two CRCs; a fault for each record whose stored CRC differs."""
     bounds = table.tolist()
     hashes = np.zeros(len(bounds) - 1, np.uint64)
     faults: list[str] = []
@@ -84,8 +86,7 @@ def _hash_records(path: str, table: np.ndarray, report: Report) -> tuple[np.ndar
             frame = file.read(end - begin)
             content = frame[tfrecord.HEADER.size : -tfrecord.FOOTER.size]
             crc = crc32c(content)
-            masked = ((crc >> 15 | crc << 17) + _CRC_MASK_DELTA) & 0xFFFFFFFF
-            if frame[-tfrecord.FOOTER.size :] != tfrecord.FOOTER.pack(masked):
+            if frame[-tfrecord.FOOTER.size :] != tfrecord.FOOTER.pack(tfrecord.masked(crc)):
                 faults.append(f"{path}:{begin}: record {number} is damaged; {offsets.COPY_AGAIN}")
                 if len(faults) == _MAX_FAULTS:
                     break
@@ -124,7 +125,7 @@ def _read(path: str, table: np.ndarray, numbers: np.ndarray) -> list[bytes]:
 
 
 def _parse(records: list[bytes], names: list[str], expectation: Expectation, faults: list[str]) -> Optional[Examples]:
-    """Parsed records, or None and the reason among the faults."""
+    """The parsed records, or None after adding the reason to faults."""
     lengths = expectation.seq_length, expectation.max_predictions
     try:
         parsed = schema.parse(tf.constant(records), tf.constant(names), *lengths)
@@ -141,7 +142,7 @@ def _explain(record: bytes, name: str, expected: tuple[int, int]) -> Optional[st
         return str(error)
     if found != expected:
         return (
-            f"{name}: {found[0]} tokens and {found[1]} slots for masked ones, where {expected[0]} and {expected[1]} "
+            f"{name}: {found[0]} tokens and {found[1]} prediction slots, but {expected[0]} and {expected[1]} "
             f"are expected; all shards must be made with the same flags"
         )
     return None
@@ -150,51 +151,55 @@ def _explain(record: bytes, name: str, expected: tuple[int, int]) -> Optional[st
 def _add(total: Contents, examples: Examples) -> Contents:
     slots = examples.masked_lm_weights > 0
     positions = np.clip(examples.masked_lm_positions, 0, examples.input_ids.shape[1] - 1)
-    standing = np.take_along_axis(examples.input_ids, positions, axis=1)[slots]
-    kept = standing == examples.masked_lm_ids[slots]
+    replacements = np.take_along_axis(examples.input_ids, positions, axis=1)[slots]
+    is_kept = replacements == examples.masked_lm_ids[slots]
     lengths = np.count_nonzero(examples.input_mask, axis=1)
     return Contents(
         total.num_parsed + len(lengths),
         total.length_counts + np.bincount(lengths, minlength=len(total.length_counts)),
         total.num_random_next + int((examples.next_sentence_labels == 1).sum()),
-        total.num_masked + len(standing),
-        total.num_kept + int(kept.sum()),
-        (total.standing_counts or Counter()) + Counter(standing[~kept].tolist()),
+        total.num_masked + len(replacements),
+        total.num_kept + int(is_kept.sum()),
+        (total.replacement_counts or Counter()) + Counter(replacements[~is_kept].tolist()),
         max(total.max_id, int(examples.input_ids.max()), int(examples.masked_lm_ids.max())),
     )
 
 
 def _faults(examples: Examples, names: list[str], expectation: Expectation) -> list[str]:
     """A line for each kind of fault, naming the first record that has it."""
-    mask, ids, segments = examples.input_mask, examples.input_ids, examples.segment_ids
-    lengths = np.count_nonzero(mask, axis=1)
-    rows, column = np.arange(len(ids)), np.arange(ids.shape[1])
-    used = column < lengths[:, None]
-    slots = examples.masked_lm_weights > 0
-    positions = examples.masked_lm_positions
-    in_row = (positions >= 0) & (positions < lengths[:, None])
-    first_b = np.argmax(segments == 1, axis=1)
-    kinds = {
-        "input_mask is not ones and then zeros": (mask != used).any(axis=1) | (lengths < 3),
-        "segment_ids are not zeros and then ones": ((np.diff(segments, axis=1) < 0) & used[:, 1:]).any(axis=1)
-        | (used & (segments & ~1 != 0)).any(axis=1),
-        "a masked position lies outside of the tokens": (slots & ~in_row).any(axis=1),
-        "masked positions repeat or do not ascend": (
-            (np.diff(positions, axis=1) <= 0) & slots[:, 1:] & slots[:, :-1]
-        ).any(axis=1),
-        "nothing is masked": ~slots.any(axis=1),
-        "next_sentence_labels is neither 0 nor 1": (examples.next_sentence_labels & ~1) != 0,
-        "a negative id": (ids < 0).any(axis=1) | (examples.masked_lm_ids < 0).any(axis=1),
-    }
-    if expectation.vocab_size is not None:
-        too_large = (ids >= expectation.vocab_size).any(axis=1)
-        too_large |= (examples.masked_lm_ids >= expectation.vocab_size).any(axis=1)
-        kinds[f"an id is not below the vocabulary's {expectation.vocab_size} entries"] = too_large
+    vocab_size = _ANY_VOCAB_SIZE if expectation.vocab_size is None else expectation.vocab_size
+    broken = [rule for rule in rules(examples, Limits(vocab_size, _NUM_SEGMENTS)) if rule.broken.any()]
+    kinds = _structure_faults(examples)
     if expectation.cls_id is not None:
-        last = np.maximum(lengths - 1, 0)
-        kinds["the first token is not [CLS]"] = ids[:, 0] != expectation.cls_id
-        kinds["the last token is not [SEP]"] = ids[rows, last] != expectation.sep_id
-        kinds["no [SEP] ends the first segment"] = ids[rows, np.maximum(first_b - 1, 0)] != expectation.sep_id
-        special = np.isin(examples.masked_lm_ids, [expectation.cls_id, expectation.sep_id]) & slots
-        kinds["[CLS] or [SEP] is masked"] = special.any(axis=1)
-    return [f"{names[int(np.argmax(bad))]}: {kind}" for kind, bad in kinds.items() if bad.any()]
+        kinds.update(_special_token_faults(examples, expectation.cls_id, expectation.sep_id))
+    lines = [f"{names[int(np.argmax(bad))]}: {kind}" for kind, bad in kinds.items() if bad.any()]
+    return [rule.describe(names) for rule in broken] + lines
+
+
+def _structure_faults(examples: Examples) -> dict[str, np.ndarray]:
+    """Kind -> which of the examples [E] have that fault: [CLS] A [SEP] B [SEP], masked positions in order."""
+    segments, positions = examples.segment_ids, examples.masked_lm_positions
+    lengths = np.count_nonzero(examples.input_mask, axis=1)
+    is_token = np.arange(segments.shape[1]) < lengths[:, None]
+    is_used = examples.masked_lm_weights > 0
+    both_used = is_used[:, 1:] & is_used[:, :-1]
+    return {
+        "fewer than three tokens": lengths < 3,
+        "segment_ids are not zeros and then ones": ((np.diff(segments, axis=1) < 0) & is_token[:, 1:]).any(axis=1),
+        "masked positions repeat or do not ascend": ((np.diff(positions, axis=1) <= 0) & both_used).any(axis=1),
+        "nothing is masked": ~is_used.any(axis=1),
+    }
+
+
+def _special_token_faults(examples: Examples, cls_id: int, sep_id: int) -> dict[str, np.ndarray]:
+    """Kind -> which of the examples [E] have [CLS] or [SEP] in a wrong place."""
+    ids = examples.input_ids
+    rows, last = np.arange(len(ids)), np.maximum(np.count_nonzero(examples.input_mask, axis=1) - 1, 0)
+    first_b = np.argmax(examples.segment_ids == 1, axis=1)
+    is_special = np.isin(examples.masked_lm_ids, [cls_id, sep_id]) & (examples.masked_lm_weights > 0)
+    return {
+        "the first token is not [CLS]": ids[:, 0] != cls_id,
+        "the last token is not [SEP]": ids[rows, last] != sep_id,
+        "no [SEP] ends the first segment": ids[rows, np.maximum(first_b - 1, 0)] != sep_id,
+        "[CLS] or [SEP] is masked": is_special.any(axis=1),
+    }

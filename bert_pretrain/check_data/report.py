@@ -1,4 +1,4 @@
-"""What the facts about shards amount to, in words."""
+"""The report on a data set, from the facts about its shards."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import numpy as np
 from bert_pretrain.check_data.inspection import Contents, Expectation, ShardFacts
 from bert_pretrain.data.packing import pack_rows
 
-_MAX_DUPLICATE_SHARE = 0.01  # short documents give equal examples in several passes; more is a mistake
-_PACKED_TOGETHER = 192  # examples of an update, to estimate what packing gains
+_MAX_DUPLICATE_SHARE = 0.01  # short documents give equal examples in several passes; more duplicates are a mistake
+_PACKED_TOGETHER = 192  # examples of an update, to estimate the gain of packing
 _NUM_BINS = 8
 
 
-class Verdict(NamedTuple):
-    """Lines for a person: what was found, what is odd, and what is wrong."""
+class Report(NamedTuple):
+    """Lines for the user: what was found, what is unusual, and what is wrong."""
 
     findings: list[str]
     remarks: list[str]
     faults: list[str]
 
 
-def judge(shards: Sequence[ShardFacts], expectation: Expectation, mask_id: Optional[int]) -> Verdict:
-    """The verdict on a data set."""
+def summarize(shards: Sequence[ShardFacts], expectation: Expectation, mask_id: Optional[int]) -> Report:
+    """The report on a data set; mask_id is that of [MASK], None without a vocabulary."""
     faults = [fault for shard in shards for fault in shard.faults]
     remarks: list[str] = []
     records = [shard.num_records for shard in shards]
@@ -45,7 +45,7 @@ def judge(shards: Sequence[ShardFacts], expectation: Expectation, mask_id: Optio
         _masking(contents, mask_id, findings, remarks)
         _next_sentences(contents, findings, remarks)
         _lengths(contents, expectation, findings)
-    return Verdict(findings, remarks, faults)
+    return Report(findings, remarks, faults)
 
 
 def _uneven(shards: Sequence[ShardFacts]) -> list[str]:
@@ -66,7 +66,7 @@ def sum_contents(parts: Sequence[Contents]) -> Contents:
         return Contents()
     counts: Counter = Counter()
     for part in parts:
-        counts.update(part.standing_counts or {})
+        counts.update(part.replacement_counts or {})
     return Contents(
         sum(part.num_parsed for part in parts),
         np.sum([part.length_counts for part in parts], axis=0),
@@ -81,7 +81,7 @@ def sum_contents(parts: Sequence[Contents]) -> Contents:
 def _duplicates(shards: Sequence[ShardFacts], findings: list[str], remarks: list[str], faults: list[str]) -> None:
     hashes = np.concatenate([shard.record_hashes for shard in shards])
     num_duplicates = len(hashes) - len(np.unique(hashes))
-    findings.append(f"{num_duplicates} records that are there twice or more often")
+    findings.append(f"{num_duplicates} records that repeat others")
     if num_duplicates > _MAX_DUPLICATE_SHARE * len(hashes):
         faults.append(f"{num_duplicates} of {len(hashes)} records repeat others; was a shard copied, or made twice?")
     elif num_duplicates:
@@ -98,8 +98,8 @@ def _duplicates(shards: Sequence[ShardFacts], findings: list[str], remarks: list
 def _masking(contents: Contents, mask_id: Optional[int], findings: list[str], remarks: list[str]) -> None:
     num_tokens = int((contents.length_counts * np.arange(len(contents.length_counts))).sum())
     share = contents.num_masked / num_tokens
-    counts = contents.standing_counts or Counter()
-    if mask_id is None:  # nothing else stands there so often
+    counts = contents.replacement_counts or Counter()
+    if mask_id is None:  # no other token replaces so many
         mask_id = counts.most_common(1)[0][0] if counts else -1
     masks = counts[mask_id] / contents.num_masked
     kept = contents.num_kept / contents.num_masked

@@ -10,30 +10,38 @@ from bert_pretrain.config.option import option, require
 
 @dataclasses.dataclass(frozen=True)
 class CheckDataConfig:
-    """Which shards are looked at, how closely, and what they should be."""
+    """Which shards are inspected, how thoroughly, and what their records must be like."""
 
-    input_files_dir: Optional[str] = option(None, "Directory with shards, or several separated by commas. Required.")
-    vocab_file: Optional[str] = option(None, "The vocabulary of the shards: ids and [CLS], [SEP], [MASK] are checked.")
-    vocab_size: Optional[int] = option(None, "Instead of --vocab_file: ids must be below this.")
-    max_seq_length: Optional[int] = option(None, "Tokens that a record must have; default: what the first one has.")
-    max_predictions_per_seq: Optional[int] = option(
-        None, "Slots for masked tokens that a record must have; default: what the first one has."
+    input_files_dir: Optional[str] = option(
+        None, "Directory with shards, or several separated by commas.", required=True
     )
-    full: bool = option(False, "Parse every record, not a sample. Framing, CRCs and duplicates are always of all.")
+    vocab_file: Optional[str] = option(
+        None, "Vocabulary of the shards; ids, [CLS], [SEP] and [MASK] are checked with it."
+    )
+    vocab_size: Optional[int] = option(None, "Instead of --vocab_file: ids must be smaller than this.")
+    max_seq_length: Optional[int] = option(
+        None, "Tokens that a record must have; default: as many as the first record."
+    )
+    max_predictions_per_seq: Optional[int] = option(
+        None, "Prediction slots that a record must have; default: as many as the first record."
+    )
+    full: bool = option(
+        False, "Parse every record, not a sample. Framing, CRCs and duplicates are always checked for all records."
+    )
     num_processes: int = option(0, "Processes; 0: one for each core.")
     write_manifest: bool = option(
-        True, "Write manifest.json into each directory without a fault; training refuses data that then differs."
+        True, "Write manifest.json into each directory without faults; training refuses data that differ from it."
     )
-    skip_unreadable: bool = option(False, "Leave out files that are not TFRecords, naming each, instead of stopping.")
+    skip_unreadable: bool = option(False, "Leave out files that are not TFRecords and name each, instead of stopping.")
     verbose_logging: bool = option(False, "Show tracebacks of errors.")
 
     def check(self) -> None:
-        """Raises ValueError for a setting that cannot be."""
+        """ValueError for an invalid setting."""
         require(bool(self.input_files_dir), "--input_files_dir is required, a directory with TFRecord shards")
         require(self.num_processes >= 0, f"--num_processes must be at least 0, got {self.num_processes}")
         require(
             self.vocab_size is None or self.vocab_file is None,
-            "--vocab_file says the size; give it or --vocab_size, not both",
+            "--vocab_file and --vocab_size exclude each other; give one",
         )
         for name in ("max_seq_length", "max_predictions_per_seq", "vocab_size"):
             value = getattr(self, name)

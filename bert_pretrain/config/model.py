@@ -7,8 +7,8 @@ import json
 
 from bert_pretrain.config.option import require
 
-LAYER_NORM_EPSILON = 1e-12  # of the published checkpoints (facts 3.5)
-# Keys of Google's multilingual and Chinese configs that describe a pooler which pretraining does not have.
+LAYER_NORM_EPSILON = 1e-12  # of the published checkpoints (google-research/bert, modeling.py)
+# Keys of Google's multilingual and Chinese configs; they describe a pooler that pretraining does not have.
 _IGNORED_MODEL_KEYS = frozenset(
     {"directionality", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers",
      "pooler_size_per_head", "pooler_type"}

@@ -10,32 +10,36 @@ from bert_pretrain.config.option import option, require
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Which records are read and how many make a batch."""
+    """Data: which records are read, and how many make a batch."""
 
-    input_files_dir: Optional[str] = option(None, "Directory with training shards, or several separated by commas.")
-    eval_files_dir: Optional[str] = option(None, "Directory with evaluation shards, or several separated by commas.")
+    input_files_dir: Optional[str] = option(
+        None, "Directory with training shards, or several separated by commas; required by --do_train."
+    )
+    eval_files_dir: Optional[str] = option(
+        None, "Directory with evaluation shards, or several separated by commas; required by --do_eval."
+    )
     max_seq_length: Optional[int] = option(
-        None, "Tokens in a record. Read from the data when not given; a contradiction is an error."
+        None, "Tokens in a record. Read from the data if not given; an error if it differs from the data."
     )
     max_predictions_per_seq: Optional[int] = option(
-        None, "Masked tokens in a record at the most. Read from the data when not given; a contradiction is an error."
+        None, "Prediction slots in a record. Read from the data if not given; an error if it differs from the data."
     )
     train_batch_size: int = option(32, "Examples in a micro-batch, per rank.")
     eval_batch_size: int = option(8, "Examples in an evaluation batch, per rank.")
     max_eval_steps: int = option(
         100,
-        "Evaluate the first max_eval_steps x eval_batch_size examples, whatever the number of ranks; 0: all of them.",
+        "Evaluate the first max_eval_steps x eval_batch_size examples, over all ranks together; 0: all examples.",
     )
     skip_unreadable: bool = option(
-        False, "Leave out files in the data directories that are not TFRecords, naming each, instead of stopping."
+        False, "Leave out files in the data directories that are not TFRecords and name each, instead of stopping."
     )
     pack_sequences: bool = option(
-        True, "Lay an update's examples into as few rows as they fill. Same loss, gradients and update, less padding."
+        True, "Pack several examples into a row. Loss, gradients and update are the same, with less padding."
     )
-    data_seed: int = option(0, "Seed of the order in which records are visited.")
+    data_seed: int = option(0, "Seed of the order of the records.")
 
     def check(self) -> None:
-        """Raises ValueError for a setting that cannot be."""
+        """ValueError for an invalid setting."""
         for name in ("train_batch_size", "eval_batch_size"):
             require(getattr(self, name) >= 1, f"--{name} must be at least 1, got {getattr(self, name)}")
         require(self.max_eval_steps >= 0, f"--max_eval_steps must be at least 0, got {self.max_eval_steps}")
@@ -46,41 +50,50 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
-    """How the weights move."""
+    """Optimization: learning rate, batch, optimizer."""
 
     optimizer_type: str = option(
-        "lamb", "lamb (MLPerf's), or adam: AdamW without bias correction, as in Google's BERT.", ("lamb", "adam")
+        "lamb",
+        "lamb as in MLPerf's reference, or adam: AdamW without bias correction, as in google-research/bert.",
+        ("lamb", "adam"),
     )
     learning_rate: float = option(5e-5, "Peak learning rate, before --lr_scaling.")
     lr_scaling: str = option(
         "linear",
-        "linear: --learning_rate is multiplied by the number of ranks when --horovod is given; none: used as it is.",
+        "linear: with --horovod, --learning_rate is multiplied by the number of ranks; none: it is used as given.",
         ("linear", "none"),
     )
     num_train_steps: int = option(100_000, "Updates after which training is complete.")
     num_warmup_steps: int = option(10_000, "Updates of linear warm-up; 0 means none.")
-    start_warmup_step: int = option(0, "Update at which the warm-up line crosses zero; MLPerf recipes use -76, -100.")
+    start_warmup_step: int = option(
+        0, "Update at which the warm-up line crosses zero; MLPerf recipes use -76 and -100."
+    )
     poly_power: float = option(1.0, "Power of the polynomial decay to zero; 1 is linear.")
     num_accumulation_steps: int = option(1, "Micro-batches summed into one update.")
-    lamb_weight_decay_rate: float = option(0.01, "Weight decay of both optimizers; LayerNorm and bias are exempt.")
-    lamb_beta_1: float = option(0.9, "Decay of the first moment, both optimizers.")
-    lamb_beta_2: float = option(0.999, "Decay of the second moment, both optimizers.")
-    log_epsilon: int = option(-6, "Base-10 logarithm of the optimizers' epsilon.")
-    clip_norm: float = option(1.0, "The update's gradient is scaled down to this global norm; 0 turns clipping off.")
-    init_loss_scale: int = option(2**15, "First loss scale of float16 training.")
+    lamb_weight_decay_rate: float = option(
+        0.01, "Weight decay, for both optimizers; LayerNorm and bias variables are exempt."
+    )
+    lamb_beta_1: float = option(0.9, "Decay rate of the first moment, for both optimizers.")
+    lamb_beta_2: float = option(0.999, "Decay rate of the second moment, for both optimizers.")
+    log_epsilon: int = option(-6, "Base-10 logarithm of epsilon, for both optimizers.")
+    clip_norm: float = option(
+        1.0, "Largest global norm of the gradient; larger ones are scaled down to it. 0 turns clipping off."
+    )
+    init_loss_scale: int = option(2**15, "Initial loss scale of float16 training.")
     allreduce_post_accumulation: bool = option(
         False,
-        "Has no effect on the result: the sum over ranks is linear, so it is always taken once, after accumulation.",
+        "Gradients are always all-reduced once, after accumulation; the sums are the same.",
+        no_effect=True,
     )
-    allreduce_fp16: bool = option(False, "Sum gradients over ranks in float16: half the bytes, less precision.")
+    allreduce_fp16: bool = option(False, "All-reduce gradients in float16: half the bytes, less precision.")
 
     @property
     def epsilon(self) -> float:
-        """Added to the root of the second moment."""
+        """The optimizers' epsilon, added to the square root of the second moment."""
         return 10.0**self.log_epsilon
 
     def check(self) -> None:
-        """Raises ValueError for a setting that cannot be."""
+        """ValueError for an invalid setting."""
         require(self.learning_rate >= 0, f"--learning_rate must be at least 0, got {self.learning_rate}")
         for name in ("num_train_steps", "num_accumulation_steps", "init_loss_scale"):
             require(getattr(self, name) >= 1, f"--{name} must be at least 1, got {getattr(self, name)}")
@@ -93,31 +106,35 @@ class OptimConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DeviceConfig:
-    """How the arithmetic is done."""
+    """Device: precision, kernels, threads, memory."""
 
-    amp: bool = option(True, "Multiply in float16 with float32 weights and a dynamic loss scale; cards only.")
-    manual_fp16: bool = option(False, "The same as --amp here: precision is by explicit casts, so there is one way.")
-    use_xla: bool = option(True, "Let XLA compile what was measured to be faster compiled on this device.")
-    native_kernels: bool = option(
-        True, "On a CPU, take kernels in C++ compiled for it, where there is a compiler; --use_xla is for elsewhere."
+    amp: bool = option(
+        True, "Mixed precision on GPUs: float16 products, float32 weights, a dynamic loss scale. Ignored on CPUs."
     )
-    intra_op_threads: int = option(0, "Threads inside one operation; 0 means one per core that this process may use.")
-    inter_op_threads: int = option(1, "Operations that run side by side.")
+    manual_fp16: bool = option(False, "Same as --amp.")
+    use_xla: bool = option(
+        True, "Compile with XLA what is faster compiled: on GPUs, and on CPUs without native kernels."
+    )
+    native_kernels: bool = option(
+        True, "On a CPU, use C++ kernels, which are compiled for it if there is a C++ compiler."
+    )
+    intra_op_threads: int = option(0, "Threads of one operation; 0: one per core that this process may use.")
+    inter_op_threads: int = option(1, "Operations that run at the same time.")
     recompute: bool = option(
-        False, "Keep only each layer's input and run the layer again in the backward pass: less memory, more time."
+        False, "Keep only the input of each layer and run the layer again in the backward pass: less memory, more time."
     )
     peak_tflops: Optional[float] = option(
-        None, "Peak of a card in TFLOP/s, for the utilization in results.json; a CPU's matmul rate is measured."
+        None, "Peak TFLOP/s of the GPU, for the utilization in results.json; a CPU's matmul rate is measured."
     )
     enable_device_warmup: bool = option(
-        False, "Run one update untimed and without effect before the first, so that compiling is not counted."
+        False, "Before the first update, compute one that is neither timed nor applied, so that compiling is not timed."
     )
     iterations_per_loop: int = option(
-        1000, "Updates per return to the host on a TPU; no effect here, where each session.run is one update."
+        1000, "Updates per session.run on a TPU; each session.run is one update here.", no_effect=True
     )
 
     def check(self) -> None:
-        """Raises ValueError for a setting that cannot be."""
+        """ValueError for an invalid setting."""
         require(self.intra_op_threads >= 0, f"--intra_op_threads must be at least 0, got {self.intra_op_threads}")
         require(self.inter_op_threads >= 1, f"--inter_op_threads must be at least 1, got {self.inter_op_threads}")
         require(
@@ -127,51 +144,52 @@ class DeviceConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """What one run does, where it starts and what it leaves behind."""
+    """Run: what it does, where it starts, what it writes."""
 
-    bert_config_file: Optional[str] = option(None, "bert_config.json that gives the network's shape. Required.")
+    bert_config_file: Optional[str] = option(None, "bert_config.json, the shape of the network.", required=True)
     output_dir: Optional[str] = option(
-        None, "Where checkpoints, metrics and results go; a run found there is continued. Required."
+        None, "Directory of checkpoints, metrics and results; a run found there is continued.", required=True
     )
     do_train: bool = option(False, "Train.")
-    do_eval: bool = option(False, "Evaluate: inside training and at its end, or alone without --do_train.")
+    do_eval: bool = option(False, "Evaluate: during training and at its end, or alone without --do_train.")
     init_checkpoint: Optional[str] = option(
-        None, "TF1 checkpoint prefix to start the weights from; ignored when output_dir holds a checkpoint to continue."
+        None,
+        "Prefix of a TF1 checkpoint with the initial weights; ignored if output_dir holds a checkpoint to continue.",
     )
     init_optimizer_state: bool = option(
-        False, "Load the optimizer's slots and beta powers from --init_checkpoint too, not only the weights."
+        False, "Load the optimizer's slots and beta powers from --init_checkpoint, too."
     )
     allow_partial_init: bool = option(
-        False, "Start although --init_checkpoint lacks variables or has other shapes; those start at random."
+        False, "Start although --init_checkpoint lacks variables or has other shapes; those are initialized randomly."
     )
     eval_checkpoint_path: Optional[str] = option(
-        None, "Checkpoint prefix that --do_eval alone evaluates; default: the newest in output_dir."
+        None, "Prefix of the checkpoint that --do_eval alone evaluates; default: the newest in output_dir."
     )
     is_dist_eval_enabled: bool = option(
-        True, "Every rank evaluates a slice; false: rank 0 evaluates all of it. The numbers are the same."
+        True, "Every rank evaluates a slice of the data; false: rank 0 evaluates all of it. The results are the same."
     )
-    save_checkpoints_steps: int = option(1000, "Updates between checkpoints; one more is written at the end.")
-    keep_checkpoint_max: int = option(5, "Newest checkpoints kept; 0 keeps all.")
-    save_summary_steps: int = option(1, "Updates between points of TensorBoard's curves.")
-    display_loss_steps: int = option(10, "Updates between lines of progress and of metrics.jsonl.")
+    save_checkpoints_steps: int = option(1000, "Updates between checkpoints; another one is written at the end.")
+    keep_checkpoint_max: int = option(5, "Number of newest checkpoints that are kept; 0: all.")
+    save_summary_steps: int = option(1, "Updates between points in TensorBoard.")
+    display_loss_steps: int = option(10, "Updates between progress lines on the console and in metrics.jsonl.")
     samples_between_eval: int = option(150_000, "Training examples between evaluations.")
     samples_start_eval: int = option(3_000_000, "Training examples before the first evaluation.")
     stop_threshold: float = option(
-        0.720, "Training ends when an evaluation's masked-LM accuracy reaches this; 0 means never."
+        0.720, "Training ends when the masked-LM accuracy of an evaluation reaches this; 0: never."
     )
     dllog_path: Optional[str] = option(None, "File for dllogger's lines; default: bert_dllog.json in output_dir.")
-    report_loss: bool = option(True, "Show the loss in the lines of progress.")
-    verbose_logging: bool = option(False, "List every variable at the start, and show tracebacks of errors.")
+    report_loss: bool = option(True, "Show the loss in progress lines.")
+    verbose_logging: bool = option(False, "List every variable at the start; show tracebacks of errors.")
     horovod: bool = option(False, "Train on several ranks; start under mpirun or horovodrun.")
     exchange: Optional[str] = option(
         None,
         "What sums gradients over ranks with --horovod: horovod, or mpi (mpi4py alone). Default: horovod if installed.",
         ("horovod", "mpi"),
     )
-    seed: int = option(0, "Seed of initial weights and dropout.")
+    seed: int = option(0, "Seed of initial weights and dropout masks.")
 
     def check(self) -> None:
-        """Raises ValueError for a setting that cannot be."""
+        """ValueError for an invalid setting."""
         for name in ("bert_config_file", "output_dir"):
             require(bool(getattr(self, name)), f"--{name} is required")
         require(self.do_train or self.do_eval, "nothing to do: give --do_train, --do_eval, or both")
@@ -200,7 +218,7 @@ class Config:
         return self.optim.num_accumulation_steps * self.data.train_batch_size
 
     def check(self) -> None:
-        """Raises ValueError, one line, for the first setting or pair of settings that cannot be."""
+        """ValueError, one line, for the first invalid setting or combination of settings."""
         for part in (self.run, self.data, self.optim, self.device):
             part.check()
         require(

@@ -1,4 +1,4 @@
-"""manifest.json beside shards: what they were when they were checked, which training then insists on."""
+"""manifest.json beside shards: their state when check_data checked them, which training then requires."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import os
 from typing import NamedTuple, Optional
 
 from bert_pretrain.data.shards import ShardIndex
+from bert_pretrain.files import write_json
 
 _NAME = "manifest.json"
 
 
 class Manifest(NamedTuple):
-    """What the shards of a directory were when they were checked."""
+    """The shards of a directory when they were checked."""
 
     num_records: int
     max_seq_length: int
@@ -25,18 +26,14 @@ class Manifest(NamedTuple):
 def write(directory: str, manifest: Manifest) -> None:
     """Writes the manifest of a directory, complete or not at all."""
     path = os.path.join(directory, _NAME)
-    partial = os.path.join(directory, f".{_NAME}.partial")
     try:
-        with open(partial, "w", encoding="utf-8") as file:
-            json.dump(manifest._asdict(), file, indent=1)
-            file.write("\n")
-        os.replace(partial, path)
+        write_json(path, manifest._asdict())
     except OSError as error:
         raise ValueError(f"{path}: cannot be written ({error.strerror}); or give --nowrite_manifest") from None
 
 
 def read(directory: str) -> Optional[Manifest]:
-    """The manifest of a directory, None where there is none. ValueError for one that is no manifest."""
+    """The manifest of a directory, None where there is none. ValueError for a file that is not a manifest."""
     path = os.path.join(directory, _NAME)
     try:
         with open(path, encoding="utf-8") as file:
@@ -48,9 +45,9 @@ def read(directory: str) -> Optional[Manifest]:
 
 
 def enforce(directory: str, index: ShardIndex, seq_length: int, max_predictions: int) -> None:
-    """Raises ValueError where the shards of a directory are no longer those of its manifest, if it has one.
+    """ValueError where a directory has a manifest and its shards are no longer those of the manifest.
 
-    `index` is that of the directory's shards alone.
+    `index` holds the directory's shards alone.
     """
     manifest = read(directory)
     if manifest is None:
@@ -64,7 +61,7 @@ def enforce(directory: str, index: ShardIndex, seq_length: int, max_predictions:
         problem = f"records of {lengths[0]} tokens and {lengths[1]} predictions, now {seq_length} and {max_predictions}"
     if problem is not None:
         raise ValueError(
-            f"{directory}: not the data that {_NAME} describes: {problem}; "
+            f"{directory}: the data differ from {_NAME}: {problem}; "
             f"restore it, or run bert_pretrain.check_data again and accept what it finds"
         )
 

@@ -1,8 +1,8 @@
-"""Where each record of a shard begins: found by reading the shard once, then kept in a cache folder.
+"""Where each record of a shard begins: found by scanning the shard once, then kept in a table in the cache folder.
 
 A table is a file of little-endian int64: version, size and modification time (ns) of the shard, CRC-32C of the
 offsets, then the offset of each record and, last, the end of the file. It is memory-mapped, so the ranks of a host
-share it. A table that is missing, stale or damaged is made again; where none can be written, reading does without.
+share it. A table that is missing, stale or damaged is made again; where none can be written, each start scans.
 """
 
 from __future__ import annotations
@@ -10,25 +10,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+from pathlib import Path
 from typing import Optional
 
 import numpy as np
 from crc32c import crc32c
 
 from bert_pretrain.data import tfrecord
+from bert_pretrain.files import atomic_write, cache_directory
 
 COPY_AGAIN = "copy the file again from its source, or remove it"
 
 _VERSION = 1
-_HEAD = 4  # numbers in front of the offsets
+_HEAD = 4  # numbers before the offsets
 _CHUNK_BYTES = 4 << 20
-
-
-def cache_directory() -> str:
-    """$BERT_PRETRAIN_CACHE/index, else bert_pretrain/index in $XDG_CACHE_HOME or ~/.cache."""
-    own = os.environ.get("BERT_PRETRAIN_CACHE")
-    shared = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.join(own or os.path.join(shared, "bert_pretrain"), "index")
 
 
 def load(path: str) -> np.ndarray:
@@ -38,7 +33,7 @@ def load(path: str) -> np.ndarray:
     """
     state = os.stat(path)
     facts = (_VERSION, state.st_size, state.st_mtime_ns)
-    table = os.path.join(cache_directory(), hashlib.sha256(os.path.realpath(path).encode()).hexdigest()[:40])
+    table = cache_directory("index") / hashlib.sha256(os.path.realpath(path).encode()).hexdigest()[:40]
     offsets = _read(table, facts)
     if offsets is None:
         offsets = scan(path)
@@ -47,7 +42,7 @@ def load(path: str) -> np.ndarray:
 
 
 def scan(path: str) -> np.ndarray:
-    """`load` without the cache: walks from header to header, checking the CRC of each length."""
+    """The same without the cache: goes from header to header and checks the CRC of each length."""
     offsets = []
     with open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
@@ -68,26 +63,21 @@ def scan(path: str) -> np.ndarray:
 
 
 def cut_short(size: int) -> str:
-    """The person's line about a record that goes on after the last byte of its file."""
+    """Error text for a record that extends beyond the end of its file."""
     return f"the record at this byte is cut short, the file ends at byte {size}; {COPY_AGAIN}"
 
 
-def _read(table: str, facts: tuple[int, int, int]) -> Optional[np.ndarray]:
+def _read(table: Path, facts: tuple[int, int, int]) -> Optional[np.ndarray]:
     try:
         numbers = np.asarray(np.memmap(table, "<i8", "r"))
     except (OSError, ValueError):  # ValueError: empty, or no whole number of int64
         return None
     offsets = numbers[_HEAD:]
-    sound = len(offsets) and tuple(numbers[:_HEAD].tolist()) == (*facts, crc32c(offsets.data))
-    return offsets if sound else None
+    is_sound = len(offsets) and tuple(numbers[:_HEAD].tolist()) == (*facts, crc32c(offsets.data))
+    return offsets if is_sound else None
 
 
-def _write(table: str, facts: tuple[int, int, int], offsets: np.ndarray) -> None:
-    partial = f"{table}.{os.getpid()}"
-    try:
-        os.makedirs(os.path.dirname(table), exist_ok=True)
-        np.concatenate([[*facts, crc32c(offsets.data)], offsets]).astype("<i8").tofile(partial)
-        os.replace(partial, table)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.remove(partial)
+def _write(table: Path, facts: tuple[int, int, int], offsets: np.ndarray) -> None:
+    numbers = np.concatenate([[*facts, crc32c(offsets.data)], offsets]).astype("<i8")
+    with contextlib.suppress(OSError), atomic_write(str(table), "wb") as file:
+        file.write(numbers.tobytes())

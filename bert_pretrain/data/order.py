@@ -1,15 +1,15 @@
 """Which records form an update: a pure function of seed, update and batch size.
 
 Training visits positions 0, 1, 2, ... Update u covers the next G = W * A * B of them, so its records do not depend on
-how G splits into W, A and B; balance.py deals them to the ranks. Every N positions, N being the number of records, are
-an epoch, and each epoch is a permutation of all records:
+how G is divided into W, A and B; rank_balance.py divides them among the ranks. N positions, N being the number of
+records, are an epoch, and each epoch is a permutation of all records:
 
 - blocks of BLOCK consecutive records of a shard are permuted over the whole data set;
 - POOL permuted blocks at a time form a pool, and the records inside a pool are permuted.
 
-So the shuffle is global while reads stay inside POOL blocks at a time, which a disk or a network file system can read
-ahead. Permutations sort an integer hash (splitmix64) instead of asking numpy's generators, whose streams may change
-from version to version.
+So the shuffle is global, while reads stay within POOL blocks at a time, which a disk or a network file system can read
+ahead. A permutation sorts an integer hash (splitmix64). NumPy's generators are not used because their streams may
+change from version to version.
 """
 
 from __future__ import annotations
@@ -20,38 +20,38 @@ from typing import NamedTuple
 
 import numpy as np
 
-BLOCK = 64  # consecutive records that stay together on disk: 160 KB at 2.5 KB a record, a sensible read-ahead
+BLOCK = 64  # consecutive records: 160 KB at 2.5 KB a record, a sensible read-ahead
 POOL = 1024  # blocks shuffled into each other: 65,536 records
 
 
 class Pool(NamedTuple):
-    """A stretch of positions whose records lie in the same POOL blocks: `number` counts from 0 within `epoch`."""
+    """Positions whose records lie in the same POOL blocks; `number` counts from 0 within `epoch`."""
 
     epoch: int
     number: int
 
 
 class Blocks(NamedTuple):
-    """Runs of consecutive records: the first of each and how many."""
+    """Runs of consecutive records: the first record of each, and how many."""
 
     first: np.ndarray  # int64
     lengths: np.ndarray  # int64
 
 
 class _Epoch(NamedTuple):
-    """The permuted blocks of an epoch, and the position within the epoch at which each pool begins (one more: end)."""
+    """The permuted blocks of an epoch, and the position in it at which each pool begins; the last entry is its end."""
 
     blocks: Blocks
     pool_starts: np.ndarray  # int64
 
 
 def update_slice(update: int, num_examples: int) -> tuple[int, int]:
-    """First and last-plus-one position of the examples of an update of G = num_examples, updates counted from 0."""
+    """Positions start, stop of an update of G = num_examples examples; updates are counted from 0."""
     return update * num_examples, (update + 1) * num_examples
 
 
 def evaluation_slice(num_examples: int, rank: int, num_ranks: int) -> tuple[int, int]:
-    """First and last-plus-one of rank's share of a finite set in file order; shares differ by one at the most."""
+    """Start, stop of a rank's slice of a finite set in file order; slices differ by at most one example."""
     return num_examples * rank // num_ranks, num_examples * (rank + 1) // num_ranks
 
 
@@ -67,7 +67,7 @@ class Order:
         self._pool = functools.lru_cache(maxsize=2)(self._permute_pool)
 
     def records(self, start: int, stop: int) -> np.ndarray:
-        """Numbers of the records at positions start:stop, counted over the shards from 0; int64."""
+        """[stop - start] int64: record numbers, counted over all shards from 0, at positions start:stop."""
         parts = [np.zeros([0], np.int64)]
         while start < stop:
             pool = self.pool(start)
@@ -85,11 +85,11 @@ class Order:
         return Pool(epoch, int(number))
 
     def pool_after(self, pool: Pool) -> Pool:
-        """The pool that follows, maybe in the next epoch."""
+        """The next pool, which may be in the next epoch."""
         return self.pool(self._ends_at(pool))
 
     def pool_blocks(self, pool: Pool) -> Blocks:
-        """The runs of records that a pool reads, for a read-ahead hint."""
+        """The runs of records in a pool, for read-ahead."""
         blocks = self._epoch(pool.epoch).blocks
         part = slice(pool.number * POOL, (pool.number + 1) * POOL)
         return Blocks(blocks.first[part], blocks.lengths[part])
@@ -120,7 +120,7 @@ def _split_into_blocks(records_per_shard: np.ndarray) -> Blocks:
 
 
 def _permutation(size: int, *key: int) -> np.ndarray:
-    """A permutation of range(size) that depends on nothing but its arguments."""
+    """A permutation of range(size), a pure function of its arguments."""
     state = np.zeros([1], np.uint64)
     for word in key:
         state = _splitmix64(state ^ np.uint64(word))
@@ -128,7 +128,7 @@ def _permutation(size: int, *key: int) -> np.ndarray:
 
 
 def _splitmix64(state: np.ndarray) -> np.ndarray:
-    """One output for each uint64 state; Steele, Lea and Flood 2014, https://prng.di.unimi.it/splitmix64.c."""
+    """One output for each uint64 state (Steele, Lea and Flood 2014, https://prng.di.unimi.it/splitmix64.c)."""
     state = state + np.uint64(0x9E3779B97F4A7C15)
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

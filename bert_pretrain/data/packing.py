@@ -1,7 +1,7 @@
-"""The examples of an update laid into rows: several examples a row, or one.
+"""Lays the examples of an update into rows: several examples a row, or one.
 
-Packing changes nothing but time: it uses the update's own examples, every one once, and whatever the rows are, the
-sums over examples and masked tokens stay the same.
+Packing changes only the time: each example of the update is used once, so all sums over examples and masked tokens
+stay the same. (Krell et al. 2021, arXiv:2107.02027, pack across a whole data set, which changes the batches.)
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ import numpy as np
 
 from bert_pretrain.data.schema import Batch, Examples
 
-WIDTH_MULTIPLE = 64  # rows end at a multiple of this, so that shapes repeat and matrix kernels have no ragged edge
-_MAX_SUBSET_SEARCH = 256  # examples; beyond, best fit already comes within a row in two hundred, and time counts
+WIDTH_MULTIPLE = 64  # of the row width, so that few different shapes occur and matrix kernels have full blocks
+_MAX_SUBSET_SEARCH = 256  # examples; for more, best fit needs at most one row in two hundred too many, and is faster
 
 
 class _Layout(NamedTuple):
-    """Where examples go: lines of example numbers, one line a row of `width` tokens."""
+    """The numbers of the examples of each row, and the width of the rows in tokens."""
 
     rows: list[list[int]]
     width: int
 
 
-def lay_out(examples: Examples, rows_per_micro_batch: int, pack: bool) -> Batch:
+def build_batch(examples: Examples, rows_per_micro_batch: int, pack: bool) -> Batch:
     """Lays E examples into rows, and the rows into ceil(R / rows_per_micro_batch) micro-batches of even size.
 
     Rows are as wide as the fullest, rounded up to WIDTH_MULTIPLE, at most S. Without `pack` each example has a row of
-    its own, in the given order. Deterministic. Examples are valid (see validation.py).
+    its own, in the given order. Deterministic. The examples must be valid (validation.py).
     """
     lengths = np.count_nonzero(examples.input_mask, axis=1)
     capacity = examples.input_ids.shape[1]
@@ -42,7 +42,7 @@ def one_a_row(lengths: list[int], capacity: int) -> _Layout:
 
 
 def pack_rows(lengths: list[int], capacity: int) -> _Layout:
-    """Rows of at most `capacity` tokens with as little padding as a short search over their width finds."""
+    """Rows of at most `capacity` tokens; of several widths, the one with the least padding."""
     best = _pack_at(lengths, capacity)
     for width in range(_round_up(max(lengths), capacity), best.width, WIDTH_MULTIPLE):
         if _least_rows(lengths, width) * width < _area(best):
@@ -51,7 +51,7 @@ def pack_rows(lengths: list[int], capacity: int) -> _Layout:
 
 
 def _pack_at(lengths: list[int], capacity: int) -> _Layout:
-    """Rows of at most `capacity` tokens: best fit, and where that misses the least possible, subset sums."""
+    """Rows of at most `capacity` tokens: by best fit, and where that needs more rows than the bound, by subset sums."""
     rows = _best_fit(lengths, capacity)
     if _least_rows(lengths, capacity) < len(rows) and len(lengths) <= _MAX_SUBSET_SEARCH:
         rows = min(rows, _fullest_rows(lengths, capacity), key=len)
@@ -76,7 +76,7 @@ def _longest_first(lengths: list[int]) -> list[int]:
 
 
 def _best_fit(lengths: list[int], capacity: int) -> list[list[int]]:
-    """Best fit decreasing: each example, longest first, goes where it leaves the least room."""
+    """Best fit decreasing: each example, longest first, goes into the row in which it leaves the least room."""
     rows: list[list[int]] = []
     room: list[tuple[int, int]] = []  # (free tokens, row), ascending
     for number in _longest_first(lengths):
@@ -92,10 +92,10 @@ def _best_fit(lengths: list[int], capacity: int) -> list[list[int]]:
 
 
 def _fullest_rows(lengths: list[int], capacity: int) -> list[list[int]]:
-    """Each row takes the longest example left and, of the others, a subset that fills it best.
+    """Each row takes the longest remaining example and the subset of the others that fills it best.
 
-    The minimum bin slack heuristic of Gupta and Ho (1999), with the subset found exactly: bit t of an integer says
-    that the examples looked at so far can add up to t tokens.
+    The minimum bin slack heuristic of Gupta and Ho (1999). Subset sums are exact: bit t of an integer is set if some
+    of the examples considered so far add up to t tokens.
     """
     left = _longest_first(lengths)
     rows = []
@@ -106,13 +106,13 @@ def _fullest_rows(lengths: list[int], capacity: int) -> list[list[int]]:
         sums = [1]
         for number in others:
             sums.append((sums[-1] | sums[-1] << lengths[number]) & within_room)
-            if sums[-1] >> room:  # the row can be filled to its end
+            if sums[-1] >> room:  # the row can be filled completely
                 break
         target = sums[-1].bit_length() - 1
         row = [longest]
-        looked_at = others[: len(sums) - 1]
-        for before, number in zip(reversed(sums[:-1]), reversed(looked_at)):
-            if not before >> target & 1:  # only this one can have brought the sum about
+        considered = others[: len(sums) - 1]
+        for before, number in zip(reversed(sums[:-1]), reversed(considered)):
+            if not before >> target & 1:  # the sum needs this example
                 row.append(number)
                 target -= lengths[number]
         rows.append(row)
@@ -123,36 +123,18 @@ def _fullest_rows(lengths: list[int], capacity: int) -> list[list[int]]:
 
 def _fill(examples: Examples, lengths: np.ndarray, layout: _Layout, rows_per_micro_batch: int) -> Batch:
     order = np.concatenate(layout.rows)  # [E] example numbers, row by row
-    examples_per_row = np.array([len(row) for row in layout.rows])
-    lengths = lengths[order]
-    tokens_before = np.cumsum(lengths) - lengths  # [E] in the examples' tokens, end to end
-    first_of_row = np.cumsum(examples_per_row) - examples_per_row  # [R] in the examples
-    # [E] flat position of each example's [CLS]: start of its row, plus what stands before it in the row.
-    row_starts = np.arange(len(layout.rows)) * layout.width - tokens_before[first_of_row]
-    starts = np.repeat(row_starts, examples_per_row) + tokens_before
-    numbers_in_row = np.arange(1, len(order) + 1) - np.repeat(first_of_row, examples_per_row)
-
-    rows = np.zeros([4, len(layout.rows), layout.width], np.int32)  # the fields [R, S], in Batch's order
-    token_ids, segment_ids, position_ids, example_ids = rows.reshape(4, -1)
-    columns = np.arange(layout.width, dtype=np.int32)
-    for number, start, length, number_in_row in zip(
-        order.tolist(), starts.tolist(), lengths.tolist(), numbers_in_row.tolist()
-    ):  # slices of whole examples are cheaper than indices of all tokens
-        token_ids[start : start + length] = examples.input_ids[number, :length]
-        segment_ids[start : start + length] = examples.segment_ids[number, :length]
-        position_ids[start : start + length] = columns[:length]
-        example_ids[start : start + length] = number_in_row
-
+    examples_per_row = np.array([len(row) for row in layout.rows])  # [R]
+    starts = _starts(lengths[order], examples_per_row, layout.width)  # [E]
     weights = examples.masked_lm_weights[order]
-    used_slots = weights > 0  # [E, P]
+    is_used = weights > 0  # [E, P]
     row_splits = _even_splits(len(layout.rows), rows_per_micro_batch)
     example_splits = np.append(0, np.cumsum(examples_per_row))[row_splits]
-    masked_splits = np.append(0, np.cumsum(np.count_nonzero(used_slots, axis=1)))[example_splits]
+    masked_splits = np.append(0, np.cumsum(np.count_nonzero(is_used, axis=1)))[example_splits]
     return Batch(
-        *rows,
-        masked_positions=(starts[:, None] + examples.masked_lm_positions[order])[used_slots].astype(np.int32),
-        masked_ids=examples.masked_lm_ids[order][used_slots].astype(np.int32),
-        masked_weights=weights[used_slots].astype(np.float32),
+        *_rows(examples, order, lengths[order], starts, examples_per_row, layout.width),
+        masked_positions=(starts[:, None] + examples.masked_lm_positions[order])[is_used].astype(np.int32),
+        masked_ids=examples.masked_lm_ids[order][is_used].astype(np.int32),
+        masked_weights=weights[is_used].astype(np.float32),
         cls_positions=starts.astype(np.int32),
         next_sentence_labels=examples.next_sentence_labels[order].astype(np.int32),
         row_splits=row_splits.astype(np.int32),
@@ -161,7 +143,39 @@ def _fill(examples: Examples, lengths: np.ndarray, layout: _Layout, rows_per_mic
     )
 
 
+def _starts(lengths: np.ndarray, examples_per_row: np.ndarray, width: int) -> np.ndarray:
+    """[E] flat position of each example's [CLS]: the start of its row plus the tokens before it in the row."""
+    tokens_before = np.cumsum(lengths) - lengths  # [E] if all examples were put end to end
+    first_of_row = np.cumsum(examples_per_row) - examples_per_row  # [R] example numbers
+    row_offsets = np.arange(len(examples_per_row)) * width - tokens_before[first_of_row]
+    return np.repeat(row_offsets, examples_per_row) + tokens_before
+
+
+def _rows(
+    examples: Examples,
+    order: np.ndarray,
+    lengths: np.ndarray,
+    starts: np.ndarray,
+    examples_per_row: np.ndarray,
+    width: int,
+) -> np.ndarray:
+    """[4, R, S] int32: token, segment, position and example ids, the first fields of a Batch."""
+    rows = np.zeros([4, len(examples_per_row), width], np.int32)
+    token_ids, segment_ids, position_ids, example_ids = rows.reshape(4, -1)
+    first_of_row = np.cumsum(examples_per_row) - examples_per_row
+    numbers_in_row = np.arange(1, len(order) + 1) - np.repeat(first_of_row, examples_per_row)
+    columns = np.arange(width, dtype=np.int32)
+    for number, start, length, number_in_row in zip(
+        order.tolist(), starts.tolist(), lengths.tolist(), numbers_in_row.tolist()
+    ):  # slices of whole examples are faster than indices of all tokens
+        token_ids[start : start + length] = examples.input_ids[number, :length]
+        segment_ids[start : start + length] = examples.segment_ids[number, :length]
+        position_ids[start : start + length] = columns[:length]
+        example_ids[start : start + length] = number_in_row
+    return rows
+
+
 def _even_splits(num_rows: int, rows_per_micro_batch: int) -> np.ndarray:
-    """[K+1] row numbers between which the micro-batches lie; their sizes differ by one at the most."""
+    """[K+1] row numbers that separate the micro-batches, whose sizes differ by at most one."""
     num_micro_batches = -(-num_rows // rows_per_micro_batch)
     return np.arange(num_micro_batches + 1) * num_rows // num_micro_batches

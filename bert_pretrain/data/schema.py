@@ -1,4 +1,7 @@
-"""What a record holds on disk, and the arrays it becomes: the only place that knows feature names."""
+"""The features of a record on disk, and the arrays that they become.
+
+Feature names are written here, and in make_data/serialization.py, which writes records without TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ FEATURES = (
 
 
 class Examples(NamedTuple):
-    """Parsed records, a line an example; int32 but for the weights. E examples, S tokens, P predictions."""
+    """Parsed records, one row an example; int32 except the weights. E examples, S tokens, P predictions."""
 
     input_ids: np.ndarray  # [E, S]
     input_mask: np.ndarray  # [E, S]
@@ -42,10 +45,9 @@ class Examples(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """The rows of one update or of one evaluation batch, in K micro-batches; what the model reads.
+    """The rows of one update or of one evaluation batch, in K micro-batches: the model's input.
 
-    S is the width of these rows, which is that of the longest in use. A flat position is row * S + column. M counts
-    only the slots that are in use.
+    S is the width of these rows. A flat position is row * S + column. M counts only prediction slots in use.
     """
 
     token_ids: np.ndarray  # [R, S] int32
@@ -57,9 +59,9 @@ class Batch(NamedTuple):
     masked_weights: np.ndarray  # [M] float32
     cls_positions: np.ndarray  # [E] int32, flat
     next_sentence_labels: np.ndarray  # [E] int32
-    row_splits: np.ndarray  # [K+1] int32: micro-batch k owns rows row_splits[k]:row_splits[k+1],
-    masked_splits: np.ndarray  # [K+1] int32: these masked tokens
-    example_splits: np.ndarray  # [K+1] int32: and these examples
+    row_splits: np.ndarray  # [K+1] int32: micro-batch k has rows row_splits[k]:row_splits[k+1]
+    masked_splits: np.ndarray  # [K+1] int32: the same for masked tokens
+    example_splits: np.ndarray  # [K+1] int32: the same for examples
 
 
 def encode(examples: Examples) -> list[bytes]:
@@ -77,11 +79,13 @@ def _encode_one(values: tuple) -> bytes:
 
 
 def record_lengths(record: bytes, name: str) -> tuple[int, int]:
-    """S and P of a record. ValueError with `name` where it is no pretraining record."""
+    """S and P of a record. ValueError, naming it by `name`, if it is not a pretraining record."""
     try:
         stored = tf.train.Example.FromString(record).features.feature
     except DecodeError as error:
-        raise ValueError(f"{name}: no tf.train.Example ({error}); make shards with bert_pretrain.make_data") from None
+        raise ValueError(
+            f"{name}: not a tf.train.Example ({error}); make shards with bert_pretrain.make_data"
+        ) from None
     lengths: dict[str, int] = {}
     for feature in FEATURES:
         if feature.name not in stored:
@@ -101,7 +105,7 @@ def record_lengths(record: bytes, name: str) -> tuple[int, int]:
 
 
 def parse(serialized: tf.Tensor, names: tf.Tensor, seq_length: int, max_predictions: int) -> Examples:
-    """Parses records [E] string with one operation; TensorFlow's message for a bad one has its entry of names [E]."""
+    """Parses records [E] string with one operation. TensorFlow's error for a bad record quotes its entry of names."""
     sizes = {"S": seq_length, "P": max_predictions, "1": 1}
     expected = {
         feature.name: tf.io.FixedLenFeature([sizes[feature.length]], tf.float32 if feature.dtype is float else tf.int64)

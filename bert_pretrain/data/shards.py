@@ -1,4 +1,4 @@
-"""The shards of a data set, and their records by number."""
+"""Finds the shards of a data set, and reads their records by number."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from crc32c import crc32c
 from bert_pretrain.data import offsets, tfrecord
 from bert_pretrain.data.order import Blocks
 
-_SIDE_FILES = (".json", ".npz")  # manifests and the like, which bert_pretrain itself leaves beside shards
+_SIDE_FILES = (".json", ".npz")  # of bert_pretrain, beside shards: manifest.json, provenance of make_data
 _MAX_OPEN_FILES = 128
 _HEAD, _FOOT = tfrecord.HEADER.size, tfrecord.FOOTER.size
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
 class Location(NamedTuple):
-    """Where a record stands: its shard, its number there from 0, and the byte at which it begins."""
+    """Position of a record: its shard, its number there from 0, and the byte at which it begins."""
 
     path: str
     number: int
@@ -32,8 +32,8 @@ class Location(NamedTuple):
 def find_shards(directories: Sequence[str], skip_unreadable: bool = False, is_root: bool = True) -> list[str]:
     """The TFRecord files directly in `directories`, by name within each, without hidden files.
 
-    ValueError for a directory that is missing, given twice or without shards, and for a file that is no TFRecord;
-    with skip_unreadable such a file is left out, and named on stderr by the rank that speaks for all.
+    ValueError for a directory that is missing, given twice or without shards, and for a file that is not a TFRecord.
+    With skip_unreadable such a file is left out, and rank 0 names it on stderr.
     """
     paths: list[str] = []
     for directory in directories:
@@ -57,18 +57,18 @@ def _find_in(directory: str, skip_unreadable: bool, is_root: bool) -> list[str]:
         raise ValueError(f"{directory}: {error.strerror}; give the directory that holds the shards") from None
     paths = [os.path.join(directory, name) for name in names if not name.startswith(".")]
     paths = [path for path in paths if not path.endswith(_SIDE_FILES)]
-    strays = {path: why for path in paths if (why := _why_no_shard(path))}
+    strays = {path: why for path in paths if (why := _why_not_a_shard(path))}
     if strays and not skip_unreadable:
         path, why = next(iter(strays.items()))
-        others = f", and so are {len(strays) - 1} other files there" if len(strays) > 1 else ""
+        others = f", and {len(strays) - 1} other files there too" if len(strays) > 1 else ""
         raise ValueError(f"{path}: {why}{others}; move it elsewhere, or give --skip_unreadable to leave such files out")
     for path, why in strays.items() if is_root else ():
         print(f"--skip_unreadable: left out {path}: {why}", file=sys.stderr)
     return [path for path in paths if path not in strays]
 
 
-def _why_no_shard(path: str) -> Optional[str]:
-    """None for a file that begins as a TFRecord does."""
+def _why_not_a_shard(path: str) -> Optional[str]:
+    """The reason why a file is not a shard; None if it begins with a valid TFRecord header."""
     try:
         with open(path, "rb") as file:
             start = file.read(_HEAD)
@@ -87,7 +87,7 @@ class ShardIndex:
     """The records of a data set, numbered over its shards from 0; safe to read from several threads."""
 
     def __init__(self, paths: Sequence[str], rank: int = 0, num_ranks: int = 1) -> None:
-        """Finds where each record begins. The ranks of a host start at different shards, to share the first reading.
+        """Finds where each record begins. The ranks start at different shards, to share the first scan.
 
         ValueError for a shard that is damaged, cut short or unreadable.
         """
@@ -108,7 +108,7 @@ class ShardIndex:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Tells data sets apart by names, sizes and record counts of their shards, wherever they lie."""
+        """Identifies a data set by names, sizes and record counts of its shards, whatever their directory."""
         facts = [
             f"{os.path.basename(path)} {table[-1]} {num_records}\n"
             for path, table, num_records in zip(self.paths, self._offsets, self.records_per_shard)
@@ -116,13 +116,13 @@ class ShardIndex:
         return hashlib.sha256("".join(facts).encode()).hexdigest()[:16]
 
     def locate(self, record: int) -> Location:
-        """Where a record stands."""
+        """Position of a record."""
         shard = int(np.searchsorted(self._ends, record, side="right"))
         number = int(record - self._starts[shard])
         return Location(self.paths[shard], number, self._offsets[shard].item(number))
 
     def names(self, records: np.ndarray) -> list[str]:
-        """'path:byte' for each record, the form in which error messages name one."""
+        """'path:byte' of each record, as error messages name it."""
         shards, numbers = self._places(records)
         return [
             f"{self.paths[shard]}:{self._offsets[shard].item(number)}"
@@ -130,7 +130,7 @@ class ShardIndex:
         ]
 
     def sizes(self, records: np.ndarray) -> np.ndarray:
-        """Bytes that each record takes on disk, framing included; int64."""
+        """[X] int64: bytes of each record on disk, framing included."""
         shards, numbers = self._places(records)
         found = np.empty([len(records)], np.int64)
         for shard in np.unique(shards).tolist():
@@ -140,14 +140,14 @@ class ShardIndex:
         return found
 
     def read(self, records: np.ndarray) -> list[bytes]:
-        """The contents of records, in the order asked for; read in the order on disk, neighbours in one go.
+        """The contents of records, in the given order. Reads in the order on disk, neighbours in one call.
 
-        ValueError, naming file and byte, where the CRC is wrong or the file no longer what it was.
+        ValueError, naming file and byte, where a CRC is wrong or the file has changed.
         """
         on_disk = np.argsort(records, kind="stable")
         records = records[on_disk]
         shards, numbers = self._places(records)
-        is_last = np.ones([len(records)], bool)  # of its run of neighbours
+        is_last = np.ones([len(records)], bool)  # of a run of neighbours
         is_last[:-1] = (records[1:] - records[:-1] != 1) | (numbers[1:] == 0)
         read = _Read([], [], [])
         first = None
@@ -163,7 +163,7 @@ class ShardIndex:
         return ordered
 
     def will_need(self, blocks: Blocks) -> None:
-        """Asks the operating system to read runs of records ahead, in the order on disk."""
+        """Requests that the operating system read these runs of records ahead, in the order on disk."""
         if not hasattr(os, "posix_fadvise"):
             return
         on_disk = np.argsort(blocks.first)
@@ -173,7 +173,7 @@ class ShardIndex:
             os.posix_fadvise(self._file(shard).number, begin, end - begin, os.POSIX_FADV_WILLNEED)
 
     def _places(self, records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Shard of each record, and its number there."""
+        """Shard of each record, and the record's number in that shard."""
         shards = np.searchsorted(self._ends, records, side="right")
         return shards, records - self._starts[shards]
 
@@ -184,10 +184,10 @@ class ShardIndex:
             raise ValueError(f"{self.paths[shard]}: cannot be read ({error.strerror})") from None
 
     def _read_run(self, shard: int, first: int, last: int, read: _Read) -> None:
-        """Appends records first:last of a shard, which stand side by side."""
+        """Reads records first:last of a shard in one call and appends them to `read`."""
         table = self._offsets[shard]
         begin, end = table.item(first), table.item(last)
-        file = self._file(shard)  # held here, so that it stays open while others are opened
+        file = self._file(shard)  # this reference keeps the file open while others are opened
         try:
             run = os.pread(file.number, end - begin, begin)
         except OSError as error:
@@ -222,7 +222,7 @@ class _Read(NamedTuple):
 
 
 class _OpenFile:
-    """A file descriptor that closes with its last user."""
+    """A file descriptor that is closed with the last reference to it."""
 
     def __init__(self, path: str) -> None:
         self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -6,13 +6,13 @@ data; all little-endian (https://www.tensorflow.org/tutorials/load_data/tfrecord
 
 from __future__ import annotations
 
-import contextlib
-import os
 import struct
 from collections.abc import Iterable
 from typing import Any
 
 from crc32c import crc32c
+
+from bert_pretrain.files import atomic_write
 
 HEADER = struct.Struct("<QI")
 FOOTER = struct.Struct("<I")
@@ -23,33 +23,29 @@ _MASK_DELTA = 0xA282EAD8
 
 
 def masked(crc: Any) -> Any:
-    """TFRecord's form of a CRC-32C, or of an array of them as uint64: so that the CRC of data with CRCs stays sound."""
+    """TFRecord's masked form of a CRC-32C (an int, or an array of uint64).
+
+    TFRecord masks CRCs because the CRC of data that contains its own CRC is degenerate.
+    """
     return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
 
 
 def header(length: int) -> bytes:
-    """The twelve bytes in front of a record of `length` bytes."""
+    """The twelve bytes before a record of `length` bytes."""
     packed = _LENGTH.pack(length)
     return packed + FOOTER.pack(masked(crc32c(packed)))
 
 
 def frame(record: bytes) -> bytes:
-    """A record as it stands in a shard."""
+    """A record with header and footer, as it is stored in a shard."""
     return header(len(record)) + record + FOOTER.pack(masked(crc32c(record)))
 
 
 def write_shard(path: str, records: Iterable[bytes]) -> int:
-    """Writes a TFRecord file and returns its number of records; it appears under its name only when complete."""
-    partial = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{os.getpid()}")  # hidden: never a shard
+    """Writes a TFRecord file, complete or not at all; returns its number of records."""
     num_records = 0
-    try:
-        with open(partial, "wb", buffering=1 << 20) as file:
-            for record in records:
-                file.write(frame(record))
-                num_records += 1
-        os.replace(partial, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(partial)
-        raise
+    with atomic_write(path, "wb") as file:
+        for record in records:
+            file.write(frame(record))
+            num_records += 1
     return num_records

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import os
 from typing import NamedTuple
+
+from bert_pretrain.files import atomic_write
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 class Vocabulary(NamedTuple):
-    """The entries of a vocab.txt in order; an entry's number is its token id."""
+    """The entries of a vocab.txt in order; the index of an entry is its token id."""
 
     entries: tuple[str, ...]
 
     def id(self, entry: str) -> int:
-        """The token id of an entry that is known to be there."""
+        """The token id of an entry, which must exist."""
         return self.entries.index(entry)
 
 
 def load_vocabulary(path: str) -> Vocabulary:
-    """Reads a vocab.txt, one entry a line; like Google, a repeated entry does not count a second time."""
+    """Reads a vocab.txt, one entry a line. A repeated entry does not count a second time.
+
+    ValueError for a file that cannot be read or lacks a special token.
+    """
     try:
         with open(path, encoding="utf-8", newline="\n") as file:
             entries = tuple(dict.fromkeys(line.replace("\r", "").strip() for line in file))
@@ -37,12 +41,9 @@ def load_vocabulary(path: str) -> Vocabulary:
 
 
 def write_vocabulary(path: str, vocabulary: Vocabulary) -> None:
-    """Writes Google's vocab.txt form, complete or not at all. ValueError where that is impossible."""
-    partial = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.partial")
+    """Writes a vocab.txt, complete or not at all. ValueError if it cannot be written."""
     try:
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        with open(partial, "w", encoding="utf-8", newline="\n") as file:
+        with atomic_write(path) as file:
             file.writelines(f"{entry}\n" for entry in vocabulary.entries)
-        os.replace(partial, path)
     except OSError as error:
         raise ValueError(f"--vocab_file: {path} cannot be written ({error.strerror})") from None

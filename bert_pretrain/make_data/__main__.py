@@ -14,6 +14,7 @@ from bert_pretrain import cli, worker_pool
 from bert_pretrain.config.make_data import ExampleConfig, MakeDataConfig
 from bert_pretrain.config.option import require
 from bert_pretrain.data import vocab
+from bert_pretrain.files import num_cores
 from bert_pretrain.make_data import build_shards, corpus, raw_text, train_vocab
 from bert_pretrain.make_data.demo import make_demo
 
@@ -26,8 +27,8 @@ def _run() -> int:
     example_config.check()
     if config.demo:
         return _make_demo(config)
-    with worker_pool.workers(config.num_processes or worker_pool.num_cores()) as workers:
-        if workers is None:  # a rank that has done its part
+    with worker_pool.workers(config.num_processes or num_cores()) as workers:
+        if workers is None:  # a rank other than 0 whose work is done
             return 0
         if config.make_text:
             return _make_text(config, workers)
@@ -49,7 +50,7 @@ def _make_text(config: MakeDataConfig, workers: worker_pool.Workers) -> int:
     tasks = raw_text.plan(config.input_file, config.output_dir, config.num_held_out, config.language)
     todo = raw_text.unfinished(tasks)
     sizes = [corpus.whole(task.source).end for task in todo]
-    results = _work_through(workers, raw_text.make, todo, sizes, len(tasks))
+    results = _run_tasks(workers, raw_text.make, todo, sizes, len(tasks))
     num_train, num_held_out = (sum(column) for column in zip(*results)) if results else (0, 0)
     counts = f"{num_train} articles for training and {num_held_out} held out"
     print(f"{config.output_dir}: {counts}, from {len(todo)} new files")
@@ -76,13 +77,13 @@ def _make_shards(config: MakeDataConfig, example_config: ExampleConfig, workers:
         outputs = [path.strip() for path in config.output_file.split(",")]
         tasks = build_shards.tasks_for_files(spans, outputs, config.vocab_file, example_config)
     todo = build_shards.unfinished(tasks)
-    results = _work_through(workers, build_shards.make, todo, [task.num_bytes for task in todo], len(tasks))
+    results = _run_tasks(workers, build_shards.make, todo, [task.num_bytes for task in todo], len(tasks))
     num_examples = sum(counts.examples for counts in results)
     num_alone = sum(counts.documents == 1 for counts in results)
     if num_alone:
         print(
-            f"note: the text of {num_alone} of {len(todo)} outputs is a single document, from which random second "
-            "sentences are taken as well; blank lines divide documents",
+            f"note: the text of {num_alone} of {len(todo)} outputs is a single document, so their random second "
+            "sentences come from the same document; put blank lines between documents",
             file=sys.stderr,
         )
     num_shards = sum(len(task.outputs) for task in todo)
@@ -91,17 +92,17 @@ def _make_shards(config: MakeDataConfig, example_config: ExampleConfig, workers:
     return 0
 
 
-def _work_through(
+def _run_tasks(
     workers: worker_pool.Workers, work: worker_pool.Work, pieces: Sequence[Any], sizes: list[int], num_all: int
 ) -> list[Any]:
-    """Does the pieces, the largest first, and shows progress in bytes of text and the time that is left."""
+    """Runs the tasks, the largest first; shows progress in bytes of text, and the time left."""
     order = sorted(range(len(pieces)), key=lambda piece: -sizes[piece])
     left = [sizes[piece] for piece in order]
     results = []
     if num_all > len(pieces):
         print(f"{num_all - len(pieces)} of {num_all} were finished before and are kept", file=sys.stderr)
     on_terminal = sys.stderr.isatty()
-    # tqdm reckons; where there is no terminal, its line is printed from time to time.
+    # Without a terminal, the line that tqdm formats is printed from time to time.
     bar = tqdm(total=sum(sizes), unit="B", unit_scale=True, file=sys.stderr if on_terminal else io.StringIO())
     last_line = time.monotonic()
 

@@ -1,4 +1,4 @@
-"""From text files to shards: which text makes which shard, and the making of one."""
+"""From text files to shards: which text goes into which shard, and building one."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import numpy as np
 from bert_pretrain.config.make_data import ExampleConfig
 from bert_pretrain.data.tfrecord import write_shard
 from bert_pretrain.data.vocab import Vocabulary, load_vocabulary
+from bert_pretrain.files import remove_partials
 from bert_pretrain.make_data import corpus, provenance, serialization
 from bert_pretrain.make_data.google_exact import ExactExamples, ExactRule
 from bert_pretrain.make_data.instances import Instances, Pairs, assemble, draw_pairs
@@ -25,11 +26,11 @@ from bert_pretrain.worker_pool import Report
 
 _TOKENS_AT_ONCE = 8_000_000
 _EXAMPLES_AT_ONCE = 2048
-_BYTES_PER_TOKEN = 4.5  # of English text, for progress only
+_BYTES_PER_TOKEN = 4.5  # of English text; for progress only
 
 
 class Task(NamedTuple):
-    """Text that makes shards by itself, whatever happens to the rest."""
+    """Text and the shards that are built from it, independently of all other tasks."""
 
     spans: tuple[corpus.Span, ...]
     outputs: tuple[str, ...]  # more than one only in exact mode
@@ -51,7 +52,7 @@ class Counts(NamedTuple):
 
 
 def find_text(patterns: str) -> list[corpus.Span]:
-    """The files that comma separated patterns name, in their order. ValueError for a pattern without a file."""
+    """The files that match comma-separated patterns, in order. ValueError for a pattern without a match."""
     paths = []
     for pattern in patterns.split(","):
         found = sorted(path for path in glob.glob(os.path.expanduser(pattern.strip())) if not os.path.isdir(path))
@@ -70,12 +71,12 @@ def _refuse_other_forms(path: str) -> None:
     for mark, form in ((b'{"', "JSON"), (b"<doc ", "WikiExtractor's"), (b"<mediawiki", "a Wikipedia dump")):
         if start.startswith(mark):
             raise ValueError(
-                f"{path}: {form}, not one sentence a line; --make_text or scripts/make_data.sh turn it into that"
+                f"{path}: {form}, not one sentence a line; convert it with --make_text or scripts/make_data.sh"
             )
 
 
 def tasks_for_files(spans: list[corpus.Span], outputs: list[str], vocab_file: str, config: ExampleConfig) -> list[Task]:
-    """All text to `outputs`: in turn, as Google's script does it, or each its part of the text in fast mode."""
+    """Exact mode: one task that writes examples to `outputs` in turn, as Google's script. Fast mode: a task a file."""
     if config.mode == "exact":
         return [Task(tuple(spans), tuple(outputs), vocab_file, config)]
     parts = corpus.divide(spans, len(outputs))
@@ -85,7 +86,7 @@ def tasks_for_files(spans: list[corpus.Span], outputs: list[str], vocab_file: st
 def tasks_for_directory(
     spans: list[corpus.Span], directory: str, num_shards: int, vocab_file: str, config: ExampleConfig
 ) -> list[Task]:
-    """`num_shards` shards, each of its part of the text; with 0, a shard for each text file."""
+    """num_shards shards, each of its part of the text; with 0, a shard for each text file."""
     if num_shards:
         parts = corpus.divide(spans, num_shards)
         names = [f"part-{number:05d}-of-{num_shards:05d}" for number in range(num_shards)]
@@ -94,33 +95,35 @@ def tasks_for_directory(
         names = [os.path.basename(span.path) for span in spans]
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"--input_file: two files are called {name}, and both would become {name}.tfrecord")
+            raise ValueError(f"--input_file: two files are named {name}, and both would become {name}.tfrecord")
     outputs = [os.path.join(directory, f"{name}.tfrecord") for name in names]
     return [Task(tuple(part), (output,), vocab_file, config) for part, output in zip(parts, outputs)]
 
 
 def unfinished(tasks: list[Task]) -> list[Task]:
-    """The tasks with an output that is still to be made. ValueError where an output is there, but another one."""
+    """The tasks of which an output is missing. ValueError where an output exists that was made from something else."""
     finished = [[provenance.is_finished(path, _origin(task)) for path in task.outputs] for task in tasks]
     return [task for task, outputs in zip(tasks, finished) if not all(outputs)]
 
 
 def make(task: Task, report: Report) -> Counts:
-    """Makes the shards of a task; each appears under its name only when complete, and a side file with it."""
+    """Builds the shards of a task; each appears only when it is complete, then its provenance."""
     config = task.config
     tokenizer = _tokenizer(task.vocab_file, config.do_lower_case)
     try:
         for output in task.outputs:
             os.makedirs(os.path.dirname(output) or ".", exist_ok=True)
-            provenance.remove_partial(output)
+            remove_partials(output)
         return (_make_exact if config.mode == "exact" else _make_fast)(task, tokenizer, report)
     except OSError as error:
-        raise ValueError(f"{task.outputs[0]}: cannot be written ({error.strerror}); nothing is left of it") from None
+        raise ValueError(
+            f"{task.outputs[0]}: cannot be written ({error.strerror}); the incomplete file was removed"
+        ) from None
 
 
 @functools.lru_cache(maxsize=1)
 def _tokenizer(vocab_file: str, lower_case: bool) -> LineTokenizer:
-    """One for all tasks of a process: what it has learned serves the next shard."""
+    """One tokenizer for all tasks of a process, so that the next shard uses its cache."""
     return LineTokenizer(load_vocabulary(vocab_file), lower_case)
 
 
@@ -131,7 +134,7 @@ def _origin(task: Task) -> provenance.Origin:
 
 
 def masking_rule(config: ExampleConfig, vocabulary: Vocabulary) -> MaskingRule:
-    """The settings of masking in token ids."""
+    """The settings of masking, with token ids."""
     continues_word = np.array([entry.startswith("##") for entry in vocabulary.entries])
     return MaskingRule(
         config.masked_lm_prob,
@@ -161,7 +164,7 @@ def _make_exact(task: Task, tokenizer: LineTokenizer, report: Report) -> Counts:
     for number, output in enumerate(task.outputs):
         blocks = examples.blocks(number, len(task.outputs), vocabulary.id("[CLS]"), vocabulary.id("[SEP]"))
         num_records = write_shard(output, (record for block in blocks for record in serialization.records(*block)))
-        _write_side_file(output, origin, Counts(text.num_documents, len(text.ids), num_records))
+        _write_provenance(output, origin, Counts(text.num_documents, len(text.ids), num_records))
         report(0.3 / len(task.outputs))
     return Counts(text.num_documents, len(text.ids), len(examples))
 
@@ -173,7 +176,7 @@ def _make_fast(task: Task, tokenizer: LineTokenizer, report: Report) -> Counts:
 
     def records() -> Iterator[bytes]:
         nonlocal num_documents, num_tokens
-        # By name, so that a shard does not depend on how many others are made.
+        # Seeded by name, so that a shard does not depend on the number of shards.
         rng = np.random.default_rng([task.config.random_seed, zlib.crc32(os.path.basename(output).encode())])
         for text in tokenize_in_blocks(corpus.read_documents(task.spans), tokenizer, _TOKENS_AT_ONCE):
             num_documents += text.num_documents
@@ -185,18 +188,18 @@ def _make_fast(task: Task, tokenizer: LineTokenizer, report: Report) -> Counts:
 
     num_records = write_shard(output, records())
     counts = Counts(num_documents, num_tokens, num_records)
-    _write_side_file(output, origin, counts)
+    _write_provenance(output, origin, counts)
     return counts
 
 
-def _write_side_file(output: str, origin: provenance.Origin, counts: Counts) -> None:
+def _write_provenance(output: str, origin: provenance.Origin, counts: Counts) -> None:
     provenance.write(output, origin, counts._asdict())
 
 
 def draw_examples(
     text: TokenizedText, config: ExampleConfig, vocabulary: Vocabulary, rng: np.random.Generator
 ) -> Iterator[tuple[Instances, Masking]]:
-    """The examples of a text in random order, in blocks."""
+    """Draws the examples of a text; returns them in random order, in blocks."""
     pairs = draw_pairs(text, config.max_seq_length, config.short_seq_prob, config.dupe_factor, rng)
     order = rng.permutation(len(pairs.a_start))
     rule = masking_rule(config, vocabulary)
@@ -209,6 +212,6 @@ def draw_examples(
 def _require_words(num_tokens: int, task: Task) -> None:
     if num_tokens < 2:
         raise ValueError(
-            f"{', '.join(span.path for span in task.spans[:3])}: {num_tokens} tokens of text, and a pair of sentences "
-            f"takes two; give text, one sentence a line and a blank line between documents"
+            f"{', '.join(span.path for span in task.spans[:3])}: {num_tokens} tokens of text, but a pair of sentences "
+            f"needs two; give text, one sentence a line and a blank line between documents"
         )

@@ -1,4 +1,4 @@
-"""Text on disk as documents: one sentence a line, a blank line between documents."""
+"""Text files as documents: one sentence a line, a blank line between documents."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import NamedTuple
 
+from bert_pretrain.files import atomic_write
+
 
 class Span(NamedTuple):
-    """Bytes start:end of a text file, which begin and end between documents."""
+    """Bytes start:end of a text file; both lie between documents."""
 
     path: str
     start: int
@@ -17,7 +19,7 @@ class Span(NamedTuple):
 
 
 def whole(path: str) -> Span:
-    """All of a text file. ValueError for one that cannot be read or holds nothing."""
+    """All of a text file. ValueError for one that is empty or cannot be read."""
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -31,8 +33,8 @@ def whole(path: str) -> Span:
 def read_documents(spans: Iterable[Span], as_google: bool = False) -> Iterator[list[str]]:
     """The documents in order, each a list of non-empty lines. ValueError names the file and byte at fault.
 
-    as_google: as google-research/bert's script reads through TensorFlow's file reader: the end of a file does not end
-    a document, and carriage returns do not exist.
+    as_google: as google-research/bert's script reads with TensorFlow's file reader: the end of a file does not end a
+    document, and carriage returns are removed.
     """
     if as_google:
         lines = chain.from_iterable(map(read_lines, spans))
@@ -41,7 +43,7 @@ def read_documents(spans: Iterable[Span], as_google: bool = False) -> Iterator[l
 
 
 def group(lines: Iterable[str]) -> Iterator[list[str]]:
-    """Lines as documents: runs of lines that are not empty."""
+    """Groups lines into documents, which are runs of non-empty lines."""
     document: list[str] = []
     for line in lines:
         if line:
@@ -54,10 +56,10 @@ def group(lines: Iterable[str]) -> Iterator[list[str]]:
 
 
 def read_lines(span: Span) -> Iterator[str]:
-    """Lines without white space at their ends. ValueError names the file and byte at fault."""
+    """Lines without leading and trailing white space. ValueError names the file and byte at fault."""
     position = span.start
     try:
-        with open(span.path, "rb") as file:  # in bytes, where only \n ends a line
+        with open(span.path, "rb") as file:  # as bytes, so that only \n ends a line
             file.seek(position)
             for line in file:
                 if position >= span.end:
@@ -74,7 +76,7 @@ def read_lines(span: Span) -> Iterator[str]:
 
 
 def divide(spans: list[Span], num_parts: int) -> list[list[Span]]:
-    """Cuts between documents into `num_parts` of about equal size. ValueError where there are too few documents."""
+    """Cuts text between documents into `num_parts` of about equal size. ValueError if there are too few documents."""
     total = sum(span.end - span.start for span in spans)
     cuts = [_next_beginning(spans, total * part // num_parts) for part in range(num_parts)]
     cuts = [(0, spans[0].start), *cuts[1:], (len(spans), 0)]
@@ -89,7 +91,7 @@ def divide(spans: list[Span], num_parts: int) -> list[list[Span]]:
 
 
 def _next_beginning(spans: list[Span], offset: int) -> tuple[int, int]:
-    """Which span and byte the first document begins in at or after byte `offset` of all spans in a row."""
+    """Span number and byte of the first document at or after byte `offset` of all spans together."""
     for number, span in enumerate(spans):
         size = span.end - span.start
         if offset < size:
@@ -122,6 +124,6 @@ def _between(spans: list[Span], begin: tuple[int, int], end: tuple[int, int]) ->
 
 
 def write_documents(path: str, documents: Iterable[list[str]]) -> None:
-    """Writes documents as `read_documents` reads them."""
-    with open(path, "w", encoding="utf-8", newline="\n") as file:
+    """Writes documents in the form that read_documents reads; complete or not at all."""
+    with atomic_write(path) as file:
         file.writelines("\n".join(document) + "\n\n" for document in documents)

@@ -1,4 +1,4 @@
-"""The embedded demo's data: a vocabulary, a model's shape, training shards and held-out evaluation shards."""
+"""The embedded demo's data: vocabulary, bert_config.json, training shards and held-out evaluation shards."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from bert_pretrain.config.make_data import ExampleConfig
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.data import vocab
 from bert_pretrain.data.tfrecord import write_shard
+from bert_pretrain.files import write_json
 from bert_pretrain.make_data import build_shards, demo_text, serialization, tokenization, tokenized_text, train_vocab
 
-_SIDE_FILE = "demo.json"
+_PROVENANCE_FILE = "demo.json"
 
 
 class DemoSettings(NamedTuple):
-    """What the demo's data is made with; other settings make other data."""
+    """The settings that the demo's data depend on."""
 
     version: int = 2  # of the text and of the procedure
     vocab_size: int = 8000
@@ -35,8 +36,8 @@ class DemoSettings(NamedTuple):
 
 
 def make_demo(directory: str, settings: DemoSettings = DemoSettings()) -> dict:  # noqa: B008 (immutable)
-    """Makes the demo's data in `directory` unless complete data of these settings is there; returns its counts."""
-    found = _read_side_file(directory)
+    """Makes the demo's data in `directory`, unless it is complete there already; returns its counts."""
+    found = _read_provenance(directory)
     if found is not None and found["settings"] == settings._asdict() and _is_complete(directory, found):
         return found["counts"]
     _clear(directory, found)
@@ -55,7 +56,7 @@ def make_demo(directory: str, settings: DemoSettings = DemoSettings()) -> dict: 
     ):
         paths = [os.path.join(directory, split, name) for name in _shard_names(num_shards)]
         counts[split] = _write_shards(paths, part, vocabulary, num_passes, settings)
-    _write_side_file(directory, settings, counts)
+    _write_provenance(directory, settings, counts)
     return counts
 
 
@@ -91,14 +92,12 @@ def _write_model_config(path: str, settings: DemoSettings, vocab_size: int) -> N
         vocab_size=vocab_size, hidden_size=256, num_hidden_layers=2, num_attention_heads=4, intermediate_size=1024
     )
     config.check()
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(dataclasses.asdict(config), file, indent=2)
-        file.write("\n")
+    write_json(path, dataclasses.asdict(config), indent=2)
 
 
-def _read_side_file(directory: str) -> Optional[dict]:
+def _read_provenance(directory: str) -> Optional[dict]:
     try:
-        with open(os.path.join(directory, _SIDE_FILE), encoding="utf-8") as file:
+        with open(os.path.join(directory, _PROVENANCE_FILE), encoding="utf-8") as file:
             return json.load(file)
     except (OSError, ValueError):
         return None
@@ -111,15 +110,12 @@ def _is_complete(directory: str, found: dict) -> bool:
     )
 
 
-def _write_side_file(directory: str, settings: DemoSettings, counts: dict) -> None:
-    """Without counts: work has begun here, and what is found later is the demo's own."""
+def _write_provenance(directory: str, settings: DemoSettings, counts: dict) -> None:
+    """Describes the data. Without counts: work has begun, and shards found here later are the demo's own."""
     names = ["vocab.txt", "bert_config.json", *_shards_in(directory)] if counts else []
     files = {name: os.path.getsize(os.path.join(directory, name)) for name in names}
-    path = os.path.join(directory, _SIDE_FILE)
-    with open(path + ".partial", "w", encoding="utf-8") as file:
-        json.dump({"settings": settings._asdict(), "counts": counts, "files": files}, file, indent=2)
-        file.write("\n")
-    os.replace(path + ".partial", path)
+    content = {"settings": settings._asdict(), "counts": counts, "files": files}
+    write_json(os.path.join(directory, _PROVENANCE_FILE), content, indent=2)
 
 
 def _shards_in(directory: str) -> list[str]:
@@ -128,14 +124,14 @@ def _shards_in(directory: str) -> list[str]:
 
 
 def _clear(directory: str, found: Optional[dict]) -> None:
-    """An own, empty beginning; ValueError where the shards in `directory` are not the demo's."""
+    """Removes the demo's old shards. ValueError where the shards in `directory` are not the demo's."""
     try:
         for split in ("train", "eval"):
             os.makedirs(os.path.join(directory, split), exist_ok=True)
         stale = _shards_in(directory)
         if stale and found is None:
             raise ValueError(f"--output_dir {directory} holds shards that are not the demo's; name another directory")
-        _write_side_file(directory, DemoSettings(), {})
+        _write_provenance(directory, DemoSettings(), {})
         for name in stale:
             os.remove(os.path.join(directory, name))
     except OSError as error:

@@ -1,6 +1,7 @@
-"""English text that is on every machine that can train: Python's language reference and documentation strings.
+"""The embedded demo's text: Python's language reference, and docstrings of installed packages.
 
-Source files are parsed, never imported. A file's documentation strings are one document.
+Every machine that can train has this English text. Source files are parsed, never imported. The docstrings of a file
+are one document.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Iterable, Iterator
 
 from bert_pretrain import worker_pool
 
-_PACKAGES = ("absl", "keras", "numpy", "tensorflow")  # what training needs is installed
+_PACKAGES = ("absl", "keras", "numpy", "tensorflow")  # installed wherever training runs
 _NOT_PROSE_DIRECTORIES = frozenset({"site-packages", "test", "tests", "idle_test", "lib2to3", "__pycache__"})
 _NOT_PROSE = re.compile(r">>>|```|\.\. |::|[=\-~^]{4}|[{}\\|<]|\w\(\)?.*=.*\)|^\s*[@#$%]")
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')]?\s+(?=[\"'(`*]?[A-Z])")
@@ -32,7 +33,7 @@ def demo_documents(num_processes: int = 2) -> list[list[str]]:
     pieces = [paths[start : start + _FILES_AT_ONCE] for start in range(0, len(paths), _FILES_AT_ONCE)]
     found: dict[int, list[list[str]]] = {}
     with worker_pool.workers(num_processes) as workers:
-        assert workers is not None, "the demo is made by one rank"
+        assert workers is not None, "the demo does not run under mpirun"
         workers.run(_documentation_of_files, pieces, lambda number, share: None, found.__setitem__)
     texts = [text for number in range(len(pieces)) for text in found[number]]
     return _without_repetition([*_language_reference(), *texts])
@@ -62,10 +63,10 @@ def _documentation_of_files(paths: list[str], report: worker_pool.Report) -> lis
 
 
 def _documentation(path: str) -> list[str]:
-    """The sentences of a source file's documentation strings, in their order; none for a file that does not parse."""
+    """The sentences of a source file's docstrings, in order; none for a file that cannot be parsed."""
     try:
         with open(path, "rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of other people's escape sequences
+            warnings.simplefilter("ignore")  # about escape sequences in those files
             tree = ast.parse(file.read())
     except (SyntaxError, ValueError):
         return []

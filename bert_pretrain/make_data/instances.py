@@ -1,9 +1,9 @@
 """Sentence pairs for next-sentence prediction, cut from tokenized documents with NumPy.
 
-The procedure is that of google-research/bert's create_pretraining_data.py: fill a chunk with sentences up to a target
-length, cut it at random into A and B, and half of the time put text from another document in place of B. Sentences of
-a chunk stand side by side in the text, so that a pair is two ranges of token ids. Many documents are walked in step,
-one chunk of each at a time; random numbers are drawn for all of them together.
+The procedure of google-research/bert's create_pretraining_data.py: fill a chunk with sentences up to a target length,
+cut it at random into A and B, and half of the time replace B by text from another document. The sentences of a chunk
+are adjacent in the text, so a pair is two ranges of token ids. Many documents are processed in step, one chunk of each
+at a time, and random numbers are drawn for all of them together.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import numpy as np
 from bert_pretrain.make_data.tokenized_text import TokenizedText
 
 NUM_SPECIAL_TOKENS = 3  # [CLS] A [SEP] B [SEP]
-_MAX_TRIES = 10  # to find another document for B; a text of one document takes itself
+_MAX_TRIES = 10  # to find another document for B; after them B may come from the same document
 
 
 class Pairs(NamedTuple):
-    """E sentence pairs as ranges of TokenizedText.ids, and whether B comes from elsewhere."""
+    """E sentence pairs as ranges of TokenizedText.ids, and whether B comes from another document."""
 
     a_start: np.ndarray  # [E] int64
     a_end: np.ndarray  # [E] int64
@@ -31,37 +31,40 @@ class Pairs(NamedTuple):
 def draw_pairs(
     text: TokenizedText, max_seq_length: int, short_seq_prob: float, num_passes: int, rng: np.random.Generator
 ) -> Pairs:
-    """Walks each document `num_passes` times with different cuts; pairs fit into max_seq_length with their marks."""
+    """Pairs from `num_passes` passes over each document, cut differently in each.
+
+    [CLS] A [SEP] B [SEP] has at most max_seq_length tokens.
+    """
     capacity = max_seq_length - NUM_SPECIAL_TOKENS
     document = np.tile(np.arange(text.num_documents), num_passes)
-    short = rng.random(len(document)) < short_seq_prob
-    target = np.where(short, rng.integers(2, capacity + 1, len(document)), capacity)
+    is_short = rng.random(len(document)) < short_seq_prob
+    target = np.where(is_short, rng.integers(2, capacity + 1, len(document)), capacity)
     sentence = text.document_starts[document]
     parts = []
     while len(document):
-        pairs, sentence = _one_chunk_each(text, document, sentence, target, rng)
+        pairs, sentence = _next_chunks(text, document, sentence, target, rng)
         parts.append(_truncate(pairs, capacity, rng))
-        going_on = sentence < text.document_starts[document + 1]
-        document, target, sentence = document[going_on], target[going_on], sentence[going_on]
+        has_more = sentence < text.document_starts[document + 1]
+        document, target, sentence = document[has_more], target[has_more], sentence[has_more]
     return Pairs(*(np.concatenate(columns) for columns in zip(*parts))) if parts else _NO_PAIRS
 
 
 _NO_PAIRS = Pairs(*(np.zeros(0, np.int64) for _ in range(4)), np.zeros(0, bool))
 
 
-def _one_chunk_each(
+def _next_chunks(
     text: TokenizedText, document: np.ndarray, first: np.ndarray, target: np.ndarray, rng: np.random.Generator
 ) -> tuple[Pairs, np.ndarray]:
-    """A pair from each document's chunk that begins at sentence `first`, and the sentence to go on with."""
+    """A pair from each document's chunk that begins at sentence `first`, and the first sentence of the next chunk."""
     starts = text.sentence_starts
-    end = _sentences_holding(text, document, first, target)
+    end = _end_of_sentences(text, document, first, target)
     num_sentences = end - first
     cut = first + np.where(num_sentences > 1, rng.integers(1, np.maximum(num_sentences, 2)), 1)
     is_random_next = (num_sentences == 1) | (rng.random(len(document)) < 0.5)
     other = _other_documents(text.num_documents, document, rng)
     other_first = rng.integers(text.document_starts[other], text.document_starts[other + 1])
     b_target = target - (starts[cut] - starts[first])
-    other_end = _sentences_holding(text, other, other_first, np.maximum(b_target, 1))
+    other_end = _end_of_sentences(text, other, other_first, np.maximum(b_target, 1))
     pairs = Pairs(
         starts[first],
         starts[cut],
@@ -69,13 +72,13 @@ def _one_chunk_each(
         np.where(is_random_next, starts[other_end], starts[end]),
         is_random_next,
     )
-    return pairs, np.where(is_random_next, cut, end)  # what B did not take is not lost
+    return pairs, np.where(is_random_next, cut, end)  # sentences that B did not use come again
 
 
-def _sentences_holding(
+def _end_of_sentences(
     text: TokenizedText, document: np.ndarray, first: np.ndarray, num_tokens: np.ndarray
 ) -> np.ndarray:
-    """The end of the shortest run of sentences from `first` with `num_tokens`, or the document's end."""
+    """End of the shortest run of sentences from `first` that has num_tokens, or the end of the document."""
     end = np.searchsorted(text.sentence_starts, text.sentence_starts[first] + num_tokens)
     return np.minimum(end, text.document_starts[document + 1])
 
@@ -91,10 +94,10 @@ def _other_documents(num_documents: int, document: np.ndarray, rng: np.random.Ge
 
 
 def _truncate(pairs: Pairs, capacity: int, rng: np.random.Generator) -> Pairs:
-    """Takes tokens one at a time from the longer of A and B, B when equal, each from its front or its back."""
+    """Removes tokens one at a time from the longer of A and B (B if equal), each from the front or the back."""
     num_a, num_b = pairs.a_end - pairs.a_start, pairs.b_end - pairs.b_start
     excess = np.maximum(num_a + num_b - capacity, 0)
-    # One of them alone gives until both are equal, then B and A in turn.
+    # First the longer one alone until both are equal, then B and A in turn.
     alone = np.minimum(excess, np.abs(num_a - num_b))
     in_turn = excess - alone
     cut_a = np.where(num_a > num_b, alone, 0) + in_turn // 2
@@ -110,10 +113,10 @@ def _truncate(pairs: Pairs, capacity: int, rng: np.random.Generator) -> Pairs:
 
 
 class Instances(NamedTuple):
-    """E sequences before masking."""
+    """E sequences [CLS] A [SEP] B [SEP] before masking."""
 
     ids: np.ndarray  # [E, S] int32, 0 after the last token
-    num_first: np.ndarray  # [E] int64, tokens with segment 0: [CLS] A [SEP]
+    num_first: np.ndarray  # [E] int64, tokens of segment 0: [CLS] A [SEP]
     num_tokens: np.ndarray  # [E] int64
     is_random_next: np.ndarray  # [E] bool
 
@@ -125,8 +128,8 @@ def assemble(text: TokenizedText, pairs: Pairs, max_seq_length: int, cls_id: int
     column = np.arange(max_seq_length)
     a_shift, b_shift = pairs.a_start - 1, pairs.b_start - num_a - 2
     source = np.where(column > num_a[:, None] + 1, b_shift[:, None], a_shift[:, None]) + column
-    ids = text.ids.take(source, mode="clip").astype(np.int32)  # [E, S]; what is no word is overwritten
-    ids *= column < num_tokens[:, None]
+    ids = text.ids.take(source, mode="clip").astype(np.int32)  # [E, S]
+    ids *= column < num_tokens[:, None]  # padding is 0
     row = np.arange(len(ids))
     ids[:, 0] = cls_id
     ids[row, num_a + 1] = sep_id

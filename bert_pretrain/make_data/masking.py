@@ -1,8 +1,9 @@
-"""Which tokens of a sequence are to be predicted, and what stands in their place.
+"""Masking: which tokens of a sequence are to be predicted, and what replaces them.
 
-The rule of google-research/bert: 15 % of the tokens, marks included, but only words are chosen; of these 80 % become
-[MASK], 10 % any vocabulary entry, 10 % stay. With whole words, the pieces of a word are chosen together, and a word
-that would exceed the number is passed over.
+The rule of google-research/bert's create_pretraining_data.py. The number of masked tokens is 15 % of all tokens,
+[CLS] and [SEP] included, but [CLS] and [SEP] themselves are never masked. 80 % of the masked tokens become [MASK], 10 %
+a random vocabulary entry, 10 % stay. With whole-word masking all pieces of a word are masked together, and a word with
+more pieces than may still be masked is skipped.
 """
 
 from __future__ import annotations
@@ -13,33 +14,33 @@ import numpy as np
 
 from bert_pretrain.make_data.instances import Instances
 
-KEPT = -1  # in place of a replacement: the token stays
+KEPT = -1  # as a replacement: the token stays
 _MASK_SHARE, _MASK_OR_KEEP_SHARE = 0.8, 0.9
-_NOWHERE = 0xFFFF  # behind every column
+_NOWHERE = 0xFFFF  # larger than every column
 _MAX_SHORT_COLUMN_BITS = 12  # leave 20 random bits of 32
 
 
 class Masking(NamedTuple):
-    """What is predicted of E sequences; slots beyond num_masked are 0."""
+    """Masked tokens of E sequences; prediction slots from num_masked on are 0."""
 
     input_ids: np.ndarray  # [E, S], with the replacements
     positions: np.ndarray  # [E, P], ascending
-    ids: np.ndarray  # [E, P], what stood there
+    ids: np.ndarray  # [E, P], the original tokens
     num_masked: np.ndarray  # [E]
 
 
 class MaskingRule(NamedTuple):
-    """How many are chosen and what replaces them."""
+    """How many tokens are masked, and what may replace them."""
 
     masked_lm_prob: float
     max_predictions_per_seq: int
     mask_id: int
     vocab_size: int
-    continues_word: np.ndarray | None = None  # [V] bool, ## entries: whole words are chosen; None: tokens
+    continues_word: np.ndarray | None = None  # [V] bool, ## entries, for whole-word masking; None: single tokens
 
 
 def mask(instances: Instances, rule: MaskingRule, rng: np.random.Generator) -> Masking:
-    """Chooses and replaces tokens in each sequence."""
+    """Masks tokens of each sequence."""
     choosable = _choosable(instances)
     wanted = np.clip(np.rint(instances.num_tokens * rule.masked_lm_prob), 1, rule.max_predictions_per_seq).astype(int)
     if rule.continues_word is None:
@@ -52,7 +53,7 @@ def mask(instances: Instances, rule: MaskingRule, rng: np.random.Generator) -> M
 
 
 def replace(instances: Instances, columns: np.ndarray, num_masked: np.ndarray, replacements: np.ndarray) -> Masking:
-    """Puts replacements [E, P], or KEPT, in the first num_masked of columns [E, P] of each sequence."""
+    """Masks the first num_masked [E] of columns [E, P] of each sequence with replacements [E, P], which may be KEPT."""
     used = np.arange(columns.shape[1]) < num_masked[:, None]
     by_column = np.argsort(np.where(used, columns, _NOWHERE), axis=1)
     columns = np.where(used, np.take_along_axis(columns, by_column, axis=1), 0)
@@ -72,7 +73,7 @@ def _replacements(shape: tuple[int, ...], rule: MaskingRule, rng: np.random.Gene
 
 
 def _choosable(instances: Instances) -> np.ndarray:
-    """Which columns hold words: [E, S] bool."""
+    """[E, S] bool: tokens other than [CLS], [SEP] and padding."""
     column = np.arange(instances.ids.shape[1])
     choosable = column < instances.num_tokens[:, None] - 1
     choosable[:, 0] = False
@@ -81,13 +82,13 @@ def _choosable(instances: Instances) -> np.ndarray:
 
 
 def _choose_tokens(choosable: np.ndarray, max_predictions: int, rng: np.random.Generator) -> np.ndarray:
-    """The first columns of each row in random order; what cannot be chosen comes last: [E, P]."""
+    """[E, P]: the first P columns of each row in random order; columns that cannot be chosen come last."""
     num_columns = choosable.shape[1]
     column_bits = num_columns.bit_length()
     dtype = np.uint32 if column_bits <= _MAX_SHORT_COLUMN_BITS else np.uint64
     largest = dtype(np.iinfo(dtype).max)
     column_mask = dtype((1 << column_bits) - 1)
-    # A random number with the column in its low bits: sorting moves columns without a slower argsort.
+    # Random numbers with the column in the low bits: one sort, which is faster than an argsort.
     keys = rng.integers(0, largest, choosable.shape, dtype, endpoint=True)
     keys &= ~column_mask
     keys |= np.arange(num_columns, dtype=dtype)
@@ -105,31 +106,39 @@ def _choose_words(
     max_predictions: int,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Words of each row in random order, each if it still fits into `wanted`: columns [E, P] and their number [E]."""
+    """Takes words of each row in random order, each if it still fits into `wanted` [E].
+
+    Returns the columns [E, P] of their tokens and how many there are [E].
+    """
     num_rows, width = choosable.shape
     first = np.argmax(choosable, axis=1)
     starts_word = starts_word.copy()
     starts_word[np.arange(num_rows), first] = choosable[np.arange(num_rows), first]
     word = np.cumsum(starts_word, axis=1) - 1  # [E, S]; a token's word within its row
-    num_words = word[:, -1] + 1
     flat_word = (word + np.arange(num_rows)[:, None] * width)[choosable]
     sizes = np.bincount(flat_word, minlength=num_rows * width).reshape(num_rows, width)  # [E, words]
-    rank = rng.random((num_rows, int(num_words.max())), dtype=np.float32)
-    rank[np.arange(rank.shape[1])[None, :] >= num_words[:, None]] = 2.0
-    order = np.argsort(rank, axis=1)
-    taken = np.zeros((num_rows, width), bool)
-    left = wanted.copy()
-    for turn in range(rank.shape[1]):
-        going_on = np.flatnonzero((left > 0) & (turn < num_words))
-        if not len(going_on):
-            break
-        candidate = order[going_on, turn]
-        size = sizes[going_on, candidate]
-        fits = size <= left[going_on]
-        left[going_on] -= np.where(fits, size, 0)
-        taken[going_on, candidate] = fits
-    row, column = np.nonzero(choosable & np.take_along_axis(taken, np.maximum(word, 0), axis=1))
+    is_taken = _take_words(sizes, word[:, -1] + 1, wanted, rng)
+    row, column = np.nonzero(choosable & np.take_along_axis(is_taken, np.maximum(word, 0), axis=1))
     num_masked = np.bincount(row, minlength=num_rows)
     columns = np.zeros((num_rows, max_predictions), np.int64)
     columns[row, np.arange(len(row)) - np.repeat(np.cumsum(num_masked) - num_masked, num_masked)] = column
     return columns, num_masked
+
+
+def _take_words(sizes: np.ndarray, num_words: np.ndarray, wanted: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """[E, words] bool: words of sizes [E, words] in random order, each if it still fits into `wanted` [E]."""
+    rank = rng.random((len(sizes), int(num_words.max())), dtype=np.float32)
+    rank[np.arange(rank.shape[1])[None, :] >= num_words[:, None]] = 2.0
+    order = np.argsort(rank, axis=1)
+    is_taken = np.zeros(sizes.shape, bool)
+    remaining = wanted.copy()
+    for turn in range(rank.shape[1]):
+        rows = np.flatnonzero((remaining > 0) & (turn < num_words))
+        if not len(rows):
+            break
+        candidate = order[rows, turn]
+        size = sizes[rows, candidate]
+        fits = size <= remaining[rows]
+        remaining[rows] -= np.where(fits, size, 0)
+        is_taken[rows, candidate] = fits
+    return is_taken

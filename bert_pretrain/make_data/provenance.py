@@ -1,27 +1,27 @@
-"""What a shard was made from, in a small JSON file beside it: the proof that it is finished, and of what."""
+"""The provenance of an output: a JSON file beside it says that it is finished, and what it was made from."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import json
 import os
 from typing import Any, NamedTuple, Optional
 
+from bert_pretrain.files import write_json
 from bert_pretrain.make_data.corpus import Span
 
 
 class Origin(NamedTuple):
-    """What decides a shard's bytes; a shard of the same origin need not be made again."""
+    """Everything that the bytes of an output depend on; an output of the same origin need not be made again."""
 
     settings: dict[str, Any]
     vocabulary: str  # SHA-256 of the file
-    text: list[dict[str, Any]]  # name, size and time of each text file, and which bytes of it
+    text: list[dict[str, Any]]  # name, size and modification time of each text file, and the bytes used
 
 
 def describe_text(spans: tuple[Span, ...]) -> list[dict[str, Any]]:
-    """Text files as an Origin has them."""
+    """Text files in the form of Origin.text."""
     described = []
     for span in spans:
         facts = os.stat(span.path)
@@ -45,17 +45,13 @@ def hash_file(path: str) -> str:
 
 
 def write(output: str, origin: Origin, counts: dict[str, int]) -> None:
-    """Says that `output` is finished."""
+    """Marks `output` as finished."""
     content = {"bytes": os.path.getsize(output), **counts, "origin": origin._asdict()}
-    partial = os.path.join(os.path.dirname(output), f".{os.path.basename(output)}.json.partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1, ensure_ascii=False)
-        file.write("\n")
-    os.replace(partial, _path(output))
+    write_json(_path(output), content)
 
 
 def read(output: str) -> Optional[dict[str, Any]]:
-    """What `write` said, or None."""
+    """What `write` wrote, or None."""
     try:
         with open(_path(output), encoding="utf-8") as file:
             return json.load(file)
@@ -64,24 +60,15 @@ def read(output: str) -> Optional[dict[str, Any]]:
 
 
 def is_finished(output: str, origin: Origin) -> bool:
-    """Whether `output` need not be made again. ValueError where something else stands under its name."""
+    """Whether `output` is complete. ValueError if a file of that name has another or an unknown origin."""
     if not os.path.exists(output):
         return False
     found = read(output)
     if found is None:
-        raise ValueError(f"{output}: already there, and not known to be from make_data; move it away or name another")
+        raise ValueError(f"{output}: exists already and was not written by make_data; move it away or name another")
     if found.get("origin") == origin._asdict():
         return found.get("bytes") == os.path.getsize(output)
-    raise ValueError(f"{output}: already there, made from {_difference(found, origin)}; move it away or name another")
-
-
-def remove_partial(output: str) -> None:
-    """Removes what a killed process left of an attempt to write `output`."""
-    directory = os.path.dirname(output) or "."
-    with contextlib.suppress(FileNotFoundError):
-        for name in os.listdir(directory):
-            if name.startswith(f".{os.path.basename(output)}.") and name.rpartition(".")[2].isdigit():
-                os.remove(os.path.join(directory, name))
+    raise ValueError(f"{output}: exists already, made from {_difference(found, origin)}; move it away or name another")
 
 
 def _path(output: str) -> str:

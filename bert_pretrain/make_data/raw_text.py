@@ -1,4 +1,4 @@
-"""Raw text as documents of sentences: WikiExtractor's files, JSON lines, plain text."""
+"""Raw text (WikiExtractor's files, JSON lines, plain text) -> documents of sentences."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from bert_pretrain.make_data import corpus, provenance
 from bert_pretrain.worker_pool import Report
 
 _SEED, _SEED_STEP = 12_345, 13  # of MLPerf's choice of held-out articles
-_MIN_WORDS = 4  # of a paragraph; less is a heading, or what is left of a list or a table
+_MIN_WORDS = 4  # of a paragraph; a shorter one is a heading, or the rest of a list or a table
 
-# What WikiExtractor leaves where a formula, a template or markup was.
+# What WikiExtractor leaves in place of formulas, templates and markup.
 _PLACEHOLDER = re.compile(r"\b(?:formula|codice)_\d+\b")
 _MARKUP = re.compile(r"</?[a-z][^<>]*>|\[\[|\]\]|\{\{|\}\}|'{2,}", re.IGNORECASE)
 _EMPTY_BRACKETS = re.compile(r"\s?[(\[][\s,;:–-]*[)\]]")
@@ -27,19 +27,22 @@ _SPACE_BEFORE_STOP = re.compile(r"\s+([,.;:!?])")
 
 
 class TextTask(NamedTuple):
-    """A raw file, and the two files its documents go to."""
+    """A raw file, and the two files that its documents are written to."""
 
     source: str
     train_output: str
     eval_output: str
-    number: int  # of num_files, which decides what is held out
+    number: int  # index of the file among num_files; the held-out documents depend on it
     num_files: int
-    num_held_out: int  # of all files
+    num_held_out: int  # documents, of all files together
     language: str
 
 
 def find_files(patterns: str) -> list[str]:
-    """The files that comma separated patterns and folders name, hidden ones left out. ValueError for none."""
+    """The files that comma-separated patterns match, with all below matching folders; hidden files are left out.
+
+    ValueError for a pattern without a match.
+    """
     paths: list[str] = []
     for pattern in patterns.split(","):
         found: list[str] = []
@@ -60,9 +63,9 @@ def _files_below(directory: str) -> list[str]:
 
 
 def plan(patterns: str, output_dir: str, num_held_out: int, language: str) -> list[TextTask]:
-    """A task for each raw file; its text gets the file's place below what the files have in common as name."""
+    """A task for each raw file. Outputs are named by the file's path below the common directory of all files."""
     if importlib.util.find_spec("sentencex") is None:
-        raise ValueError("--make_text divides text with sentencex, which is not installed; bash init_tf.sh --data")
+        raise ValueError("--make_text needs sentencex, which is not installed; run: bash init_tf.sh --data")
     sources = find_files(patterns)
     common = os.path.commonpath([os.path.dirname(os.path.abspath(source)) for source in sources])
     names = [os.path.relpath(os.path.abspath(source), common).replace(os.sep, "-") for source in sources]
@@ -84,12 +87,12 @@ def plan(patterns: str, output_dir: str, num_held_out: int, language: str) -> li
 
 
 def unfinished(tasks: list[TextTask]) -> list[TextTask]:
-    """The tasks whose text is still to be made. ValueError where other text stands in its place."""
+    """The tasks whose text is missing. ValueError where an output exists that was made from something else."""
     return [task for task in tasks if not provenance.is_finished(task.train_output, _origin(task))]
 
 
 def make(task: TextTask, report: Report) -> tuple[int, int]:
-    """Writes a task's text, each file complete or not at all; returns the numbers of documents."""
+    """Writes a task's text, each file complete or not at all; returns how many documents train and are held out."""
     documents = [sentences for text in read_articles(task.source) if (sentences := split(text, task.language))]
     held_out = choose_held_out(task, len(documents))
     training = [document for number, document in enumerate(documents) if number not in held_out]
@@ -102,10 +105,7 @@ def make(task: TextTask, report: Report) -> tuple[int, int]:
 
 def _write(output: str, documents: list[list[str]]) -> None:
     try:
-        os.makedirs(os.path.dirname(output), exist_ok=True)
-        partial = os.path.join(os.path.dirname(output), f".{os.path.basename(output)}.partial")
-        corpus.write_documents(partial, documents)
-        os.replace(partial, output)
+        corpus.write_documents(output, documents)
     except OSError as error:
         raise ValueError(f"{output}: cannot be written ({error.strerror})") from None
 
@@ -117,7 +117,10 @@ def _origin(task: TextTask) -> provenance.Origin:
 
 
 def choose_held_out(task: TextTask, num_documents: int) -> set[int]:
-    """Which documents of a file MLPerf holds out: an equal share of each file, drawn with a seed of the file's."""
+    """Indices of a file's held-out documents, by the rule of MLPerf's pick_eval_samples.py and split scripts.
+
+    Each file holds out an equal share, drawn with a seed that depends on the file's number.
+    """
     wanted = (task.number + 1) * task.num_held_out // task.num_files - task.number * task.num_held_out // task.num_files
     if wanted and wanted >= num_documents:
         raise ValueError(
@@ -132,9 +135,9 @@ def choose_held_out(task: TextTask, num_documents: int) -> set[int]:
 
 
 def read_articles(path: str) -> Iterator[str]:
-    """The articles of a file, a line of an article being a paragraph: JSON lines with "text", or plain text.
+    """The articles of a file: JSON lines with "text", or plain text with blank lines between articles.
 
-    Plain text has blank lines between articles. ValueError names file and line.
+    A line of an article is a paragraph. ValueError names file and line.
     """
     lines = corpus.read_lines(corpus.whole(path))
     first = next((line for line in lines if line), "")
@@ -154,12 +157,12 @@ def _json_articles(path: str, lines: Iterator[str]) -> Iterator[str]:
         except (ValueError, KeyError, TypeError):
             article = None
         if not isinstance(article, str):
-            raise ValueError(f'{path}: line {number} is no JSON object with a "text"; one article a line is expected')
+            raise ValueError(f'{path}: line {number} is not a JSON object with a "text"; each line must be one')
         yield article
 
 
 def split(article: str, language: str) -> list[str]:
-    """The sentences of an article, without headings and remains of markup."""
+    """The sentences of an article, without headings and remains of markup; `language` is sentencex's code."""
     import sentencex  # of the data extra
 
     sentences: list[str] = []

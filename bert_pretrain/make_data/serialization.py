@@ -1,7 +1,7 @@
-"""Many records at once as serialized tf.train.Example messages, byte for byte what protobuf writes.
+"""Serializes many records at once as tf.train.Example messages, byte for byte as protobuf does.
 
-Layout: https://protobuf.dev/programming-guides/encoding. A map's entries may stand in any order; the order here is
-the one in which protobuf 4's Python runtime writes these seven keys, so that files equal Google's script's.
+Encoding: https://protobuf.dev/programming-guides/encoding. The entries of a map may have any order; this is the order
+in which protobuf 4's Python runtime writes these seven keys, so that files equal those of Google's script.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _features_head(size: int) -> bytes:
 
 @functools.lru_cache(maxsize=None)
 def _entry_head(name: str, size: int) -> bytes:
-    """All that stands before the packed values of one feature: a map entry of name and Feature."""
+    """Everything before the packed values of one feature: a map entry of name and Feature."""
     values = _field(1, size)  # Int64List.value or FloatList.value, packed
     kind = (
         _field(2 if name == "masked_lm_weights" else 3, len(values) + size) + values
@@ -97,18 +97,19 @@ def _varint(value: int) -> bytes:
 
 
 def _varints(values: np.ndarray) -> list[bytes]:
-    """Each row of whole numbers below 2**28 as packed varints: seven bits a byte, low ones first."""
+    """Each row of integers in [0, 2**28) as packed varints: seven bits a byte, low bits first."""
     encoded = _varint_table(int(values.max(initial=0)) + 1).take(values).view(np.uint8)  # [E, 4 * W]
-    present = encoded != 0  # so it is: a varint's last byte has its high bits, the others say that more follow
-    present[:, ::4] = True
-    flat = encoded[present].tobytes()
-    ends = np.cumsum(np.count_nonzero(present, axis=1)).tolist()
+    # A varint's last byte holds its high bits, which are not 0, and its other bytes have the continuation bit set.
+    is_used = encoded != 0
+    is_used[:, ::4] = True  # except that 0 is one byte of 0
+    flat = encoded[is_used].tobytes()
+    ends = np.cumsum(np.count_nonzero(is_used, axis=1)).tolist()
     return [flat[start:end] for start, end in zip([0, *ends], ends)]
 
 
 @functools.lru_cache(maxsize=8)
 def _varint_table(size: int) -> np.ndarray:
-    """Varints of 0, 1, ... as four bytes each, zeros behind the last."""
+    """Varints of 0, 1, ... as four bytes each, padded with zeros."""
     assert size <= 1 << 28
     values = np.arange(size, dtype=np.uint32)
     table = np.zeros((size, 4), np.uint8)

@@ -1,8 +1,8 @@
 """Text into token ids, with the same result as Google's FullTokenizer.
 
-Google's tokenizer cuts at spaces before anything else, so that what stands between two spaces (here: a piece) always
-becomes the same tokens. Each different piece is tokenized once and looked up from then on. Character classes come from
-this Python's unicodedata, as in Google's BasicTokenizer.
+Google's tokenizer splits at spaces first, so the text between two spaces (here: a piece) always becomes the same
+tokens. Each distinct piece is tokenized once and then looked up. Character classes come from Python's unicodedata, as
+in Google's BasicTokenizer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bert_pretrain.data.vocab import Vocabulary
 _MAX_WORD_CHARS = 200  # longer words are [UNK], as in google-research/bert
 _MAX_CACHED_PIECES = 1_000_000  # about 300 MB
 
-# Code points that stand alone as words: the CJK ideograph blocks of google-research/bert's tokenization.py.
+# Code points that are words by themselves: the CJK ideograph blocks of google-research/bert's tokenization.py.
 _IDEOGRAPHS = (
     (0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F),
     (0x2B820, 0x2CEAF), (0xF900, 0xFAFF), (0x2F800, 0x2FA1F),
@@ -27,7 +27,7 @@ _IDEOGRAPHS = (
 
 
 class _Cleaning(dict):
-    """Code point -> what takes its place before words are separated; filled as code points are met."""
+    """Code point -> its replacement before words are separated; filled on demand."""
 
     def __missing__(self, code: int) -> str:
         char = chr(code)
@@ -49,8 +49,8 @@ class _Punctuation(dict):
 
     def __missing__(self, code: int) -> str:
         char = chr(code)
-        symbol = code < 127 and char > " " and not char.isalnum()  # as $ and ^, which Unicode has outside P
-        self[code] = f" {char} " if symbol or unicodedata.category(char).startswith("P") else char
+        is_symbol = code < 127 and char > " " and not char.isalnum()  # such as $ and ^, whose Unicode category is not P
+        self[code] = f" {char} " if is_symbol or unicodedata.category(char).startswith("P") else char
         return self[code]
 
 
@@ -67,12 +67,12 @@ _CLEANING, _PUNCTUATION, _ACCENTS = _Cleaning(), _Punctuation(), _Accents()
 
 
 def split_words(pieces: Sequence[str], lower_case: bool) -> list[list[str]]:
-    """The words of each piece before WordPiece: cleaned, punctuation and ideographs apart, lower case without accents.
+    """The words of each piece, as BasicTokenizer gives them to WordPiece. A piece contains no space.
 
-    A piece has no space in it.
+    Text is cleaned, punctuation and ideographs become words; with lower_case, lower case without accents.
     """
     is_plain = [piece.isascii() and piece.isprintable() for piece in pieces]
-    plain = "\n".join(compress(pieces, is_plain))  # these need no cleaning, and go through in one call
+    plain = "\n".join(compress(pieces, is_plain))  # these need no cleaning and are translated in one call
     separated = iter((plain.lower() if lower_case else plain).translate(_PUNCTUATION).split("\n"))
     return [
         next(separated).split() if known else _split_any(piece, lower_case) for piece, known in zip(pieces, is_plain)
@@ -81,7 +81,7 @@ def split_words(pieces: Sequence[str], lower_case: bool) -> list[list[str]]:
 
 def _split_any(text: str, lower_case: bool) -> list[str]:
     words = text.translate(_CLEANING).split()
-    if lower_case:  # word by word: what becomes of a capital sigma depends on where its word ends
+    if lower_case:  # word by word: the lower case of a capital sigma depends on whether it ends its word
         words = [unicodedata.normalize("NFD", word.lower()).translate(_ACCENTS) for word in words]
     return " ".join([word.translate(_PUNCTUATION) for word in words]).split()
 
@@ -96,18 +96,18 @@ class LineTokenizer:
         self._wordpiece = Tokenizer(
             models.WordPiece(numbered, unk_token="[UNK]", max_input_chars_per_word=_MAX_WORD_CHARS)
         )
-        self._forget()
+        self._clear_cache()
 
-    def _forget(self) -> None:
-        self._pieces, self._words = _Known(), _Known()
+    def _clear_cache(self) -> None:
+        self._pieces, self._words = _Cache(), _Cache()
 
     def encode(self, lines: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids of all lines in a row, int32 [T], and the number of tokens of each line, int64 [len(lines)].
+        """Token ids of all lines, int32 [T], and the number of tokens of each line, int64 [len(lines)].
 
-        A line has no line feed in it.
+        Lines contain no line feed.
         """
         if len(self._pieces) > _MAX_CACHED_PIECES:
-            self._forget()
+            self._clear_cache()
         rows = self._pieces.rows(" \n ".join(lines).split(" "))
         new_pieces = self._pieces.without_ids()
         if new_pieces:
@@ -119,7 +119,7 @@ class LineTokenizer:
         return ids, np.diff(line_ends, prepend=0)
 
     def _encode_pieces(self, pieces: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Ids of all pieces in a row, and how many belong to each."""
+        """Ids of all pieces in one array, and how many each piece has."""
         split = split_words(pieces, self._lower_case)
         rows = self._words.rows(list(chain.from_iterable(split)))
         new_words = self._words.without_ids()
@@ -131,8 +131,8 @@ class LineTokenizer:
         return ids, np.diff(ends, prepend=0)
 
 
-class _Known(dict):
-    """Strings, numbered as they come, and the token ids of each."""
+class _Cache(dict):
+    """Strings, numbered in the order of their first occurrence, and the token ids of each."""
 
     def __init__(self) -> None:
         self._ids = np.zeros(0, np.int32)
@@ -143,20 +143,20 @@ class _Known(dict):
         return number
 
     def rows(self, texts: list[str]) -> np.ndarray:
-        """The number of each text; new ones are numbered, and must be learned next."""
+        """The number of each text. New texts get a number and must be learned next."""
         return np.fromiter(map(self.__getitem__, texts), np.int64, len(texts))
 
     def without_ids(self) -> list[str]:
-        """The texts that were numbered but not learned."""
+        """The texts that have a number but no ids yet."""
         return list(islice(self, len(self._starts) - 1, None))
 
     def learn(self, ids: np.ndarray, num_ids: np.ndarray) -> None:
-        """Takes the ids of the texts without, in a row, and how many belong to each."""
+        """Adds the ids of the texts without ids, in one array, and how many each text has."""
         self._starts = np.append(self._starts, self._starts[-1] + np.cumsum(num_ids))
         self._ids = np.append(self._ids, ids)
 
     def ids(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Ids of numbered texts in a row, and how many belong to each."""
+        """Ids of numbered texts in one array, and how many each text has."""
         starts, num_ids = self._starts[rows], np.diff(self._starts)[rows]
         before = np.cumsum(num_ids) - num_ids
         return self._ids[np.repeat(starts - before, num_ids) + np.arange(num_ids.sum())], num_ids

@@ -1,4 +1,4 @@
-"""A tokenized text in memory: all token ids in a row, and where sentences and documents begin."""
+"""A tokenized text in memory: all token ids in one array, and where sentences and documents begin."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MAX_UINT16 = 65_535
 
 
 class TokenizedText(NamedTuple):
-    """T token ids, N sentences, D documents, none of them empty; starts end with the total."""
+    """T token ids, N sentences, D documents, none of them empty. The last entry of each `starts` is the total."""
 
     ids: np.ndarray  # [T] uint16, or int32 for more than 65,536 entries
     sentence_starts: np.ndarray  # [N+1] int64, into ids
@@ -27,19 +27,19 @@ class TokenizedText(NamedTuple):
 
 
 def tokenize(documents: Iterable[list[str]], tokenizer: LineTokenizer) -> TokenizedText:
-    """Documents, each a list of sentences, as token ids; sentences and documents without a token are left out."""
-    return _join(list(_pieces(documents, tokenizer)))
+    """Tokenizes documents, each a list of sentences. Sentences and documents without a token are left out."""
+    return _join(list(_parts(documents, tokenizer)))
 
 
 def tokenize_in_blocks(
     documents: Iterable[list[str]], tokenizer: LineTokenizer, max_tokens: int
 ) -> Iterator[TokenizedText]:
-    """The same in blocks of whole documents and at least `max_tokens`; a smaller rest joins the last block."""
+    """The same in blocks of whole documents with at least max_tokens tokens; a smaller rest joins the last block."""
     ready: list[TokenizedText] = []
     filling: list[TokenizedText] = []
-    for piece in _pieces(documents, tokenizer):
-        filling.append(piece)
-        if sum(len(part.ids) for part in filling) >= max_tokens:
+    for part in _parts(documents, tokenizer):
+        filling.append(part)
+        if sum(len(filled.ids) for filled in filling) >= max_tokens:
             if ready:
                 yield _join(ready)
             ready, filling = filling, []
@@ -47,8 +47,8 @@ def tokenize_in_blocks(
         yield _join(ready + filling)
 
 
-def _pieces(documents: Iterable[list[str]], tokenizer: LineTokenizer) -> Iterator[TokenizedText]:
-    """Some whole documents at a time."""
+def _parts(documents: Iterable[list[str]], tokenizer: LineTokenizer) -> Iterator[TokenizedText]:
+    """The tokenized text of some whole documents at a time."""
     waiting: list[list[str]] = []
     num_chars = 0
     for document in documents:

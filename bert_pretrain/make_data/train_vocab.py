@@ -14,12 +14,15 @@ _MAX_COUNTED_PIECES = 10_000_000  # about 1.5 GB
 
 
 def train_vocabulary(lines: Iterable[str], size: int, lower_case: bool) -> Vocabulary:
-    """A WordPiece vocabulary of at most `size` entries, the same for the same lines."""
+    """A WordPiece vocabulary of at most `size` entries, the same for the same lines.
+
+    ValueError if size is too small for the characters of the text.
+    """
     pieces = _count_pieces(lines)
     text = list(zip(split_words(list(pieces), lower_case), pieces.values()))
     alphabet = sorted({char for piece, _ in text for word in piece for char in word})
-    # Numbering the alphabet first decides ties between equally frequent pairs; the library's own numbers for the
-    # ## characters follow a hash order that differs from run to run.
+    # The library breaks ties between equally frequent pairs by number, and numbers ## characters in a hash order that
+    # differs from run to run. Numbering the alphabet first makes the result reproducible.
     first = [*SPECIAL_TOKENS, *alphabet, *(f"##{char}" for char in alphabet)]
     if size <= len(first):
         raise ValueError(f"--vocab_size {size} is too small: {len(first)} entries are single characters of this text")
@@ -32,7 +35,7 @@ def train_vocabulary(lines: Iterable[str], size: int, lower_case: bool) -> Vocab
 
 
 def _count_pieces(lines: Iterable[str]) -> Counter:
-    """How often each piece occurs; of a very long text, without the rarest."""
+    """How often each piece occurs. In a very long text the rarest pieces are dropped."""
     pieces: Counter = Counter()
     for line in lines:
         pieces.update(line.split(" "))

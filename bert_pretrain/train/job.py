@@ -7,7 +7,8 @@ from typing import Any, NamedTuple, Optional
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.option import directories
 from bert_pretrain.config.training import Config
-from bert_pretrain.data.input_fn import EvaluationInput, Source, TrainingInput
+from bert_pretrain.data.dataset import Source
+from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput
 from bert_pretrain.data.validation import Limits
 from bert_pretrain.train import device, run_file
 from bert_pretrain.train.device import Device

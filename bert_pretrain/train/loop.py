@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from bert_pretrain import estimator
 from bert_pretrain.config.training import Config
-from bert_pretrain.data import input_fn
+from bert_pretrain.data import input_errors
 from bert_pretrain.model import variables
 from bert_pretrain.train import device, preflight, results, run_file, startup_summary, utilization
 from bert_pretrain.train.eval_only import evaluate_only
@@ -126,7 +126,7 @@ def _explained_input_errors() -> Iterator[None]:
     try:
         yield
     except (tf.errors.OpError, UnicodeDecodeError) as error:
-        explanation = input_fn.explain(error)
+        explanation = input_errors.explain(error)
         if explanation is None:
             raise
         raise explanation from None

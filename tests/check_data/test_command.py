@@ -60,7 +60,7 @@ def test_faults_of_all_kinds_are_named_at_once(data):
     assert "b.txt.tfrecord:0: record 0 is damaged" in done.stdout
     assert "copy: the same records as a.txt.tfrecord" in done.stdout
     assert "records repeat others" in done.stdout
-    assert "an id is not below the vocabulary's 100 entries" in done.stdout
+    assert "it must be in [0, 100)" in done.stdout
     assert "do not train on this" in done.stdout
     assert not (shards / "manifest.json").exists()
 

@@ -40,7 +40,7 @@ def test_a_sound_shard_is_counted(examples, look):
     assert facts.num_records == len(set(facts.record_hashes.tolist())) == 30
     contents = facts.contents
     assert (contents.num_parsed, contents.num_masked, contents.num_kept, contents.num_random_next) == (30, 90, 30, 15)
-    assert contents.standing_counts == {MASK: 30, 99: 30}
+    assert contents.replacement_counts == {MASK: 30, 99: 30}
     assert contents.length_counts.tolist() == [0] * 8 + [30] + [0] * 8
     assert contents.max_id == 99
 
@@ -55,17 +55,23 @@ FAULTS = {
         "the first token is not [CLS]": (0, 7),
         "no [SEP] ends the first segment": (3, 7),
         "the last token is not [SEP]": (7, 7),
-        "an id is not below the vocabulary's 100 entries": (1, 100),
-        "a negative id": (1, -1),
+        "input_ids has 100 at index 1; it must be in [0, 100): were the shards made with another vocabulary?": (1, 100),
+        "input_ids has -1 at index 1; it must be in [0, 100): were the shards made with another vocabulary?": (1, -1),
     },
-    "input_mask": {"input_mask is not ones and then zeros": (2, 0)},
+    "input_mask": {
+        "input_mask has 0 at index 2; it must be ones, then zeros; records packed by other tools are not read, packing "
+        "happens while training": (2, 0)
+    },
     "segment_ids": {"segment_ids are not zeros and then ones": (6, 0)},
     "masked_lm_positions": {
-        "a masked position lies outside of the tokens": (2, 8),
+        "masked_lm_positions has 8 at index 2; it must be a column within the record's tokens; make the shards again": (
+            2,
+            8,
+        ),
         "masked positions repeat or do not ascend": (1, 2),
     },
     "masked_lm_ids": {"[CLS] or [SEP] is masked": (1, SEP)},
-    "next_sentence_labels": {"next_sentence_labels is neither 0 nor 1": ((), 2)},
+    "next_sentence_labels": {"next_sentence_labels has 2 at index 0; it must be 0 or 1": ((), 2)},
 }
 
 
@@ -98,14 +104,14 @@ def test_without_a_vocabulary_special_tokens_are_not_looked_for(examples, look):
 
 def test_other_lengths_are_named(examples, look):
     facts = look(examples, expectation=EXPECTATION._replace(seq_length=32))
-    assert "shard:0: 16 tokens and 3 slots for masked ones, where 32 and 3 are expected" in facts.faults[0]
+    assert "shard:0: 16 tokens and 3 prediction slots, but 32 and 3 are expected" in facts.faults[0]
 
 
 def test_what_is_no_example_is_named(tmp_path):
     path = str(tmp_path / "shard")
     write_shard(path, [b"not a message"])
     (fault,) = inspection.inspect(ShardTask(path, EXPECTATION, 0), lambda share: None).faults
-    assert "shard:0" in fault and "no tf.train.Example" in fault
+    assert "shard:0" in fault and "not a tf.train.Example" in fault
 
 
 def test_damage_and_truncation_are_named_by_byte(tmp_path, examples):

@@ -6,9 +6,11 @@ import tensorflow as tf
 
 from bert_pretrain import estimator
 from bert_pretrain.config.training import DataConfig
-from bert_pretrain.data import input_fn, schema
-from bert_pretrain.data.input_fn import EvaluationInput, Lengths, Source, TrainingInput, explain
-from bert_pretrain.data.packing import lay_out
+from bert_pretrain.data import dataset, input_fn, schema
+from bert_pretrain.data.dataset import Lengths, Source
+from bert_pretrain.data.input_errors import explain
+from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput
+from bert_pretrain.data.packing import build_batch
 from bert_pretrain.data.schema import Batch
 from bert_pretrain.data.tfrecord import write_shard
 from bert_pretrain.data.validation import Limits
@@ -86,7 +88,9 @@ def test_an_update_is_its_records_laid_out(make_source, make_examples):
     features = training(source)
     examples = make_examples(3 + np.arange(40) % 14, SEQ_LENGTH, MAX_PREDICTIONS)
     for update, batch in enumerate(run_training(features, 3)):
-        expected = lay_out(schema.Examples(*(column[features.records(update)] for column in examples)), 2, pack=False)
+        expected = build_batch(
+            schema.Examples(*(column[features.records(update)] for column in examples)), 2, pack=False
+        )
         assert set(batch) == {*Batch._fields, "input_wait_seconds"}
         for name in Batch._fields:
             np.testing.assert_array_equal(batch[name], getattr(expected, name), err_msg=name)
@@ -217,14 +221,14 @@ def test_lengths_come_from_the_data(make_source):
     source = make_source(3)
     assert source.lengths == Lengths(SEQ_LENGTH, MAX_PREDICTIONS)
     flags = DataConfig(max_seq_length=SEQ_LENGTH, max_predictions_per_seq=MAX_PREDICTIONS)
-    assert input_fn.read_lengths(source.index, flags) == source.lengths
+    assert dataset.read_lengths(source.index, flags) == source.lengths
 
 
 @pytest.mark.parametrize("flag, stored", [("max_seq_length", SEQ_LENGTH), ("max_predictions_per_seq", MAX_PREDICTIONS)])
 def test_a_flag_that_contradicts_the_data_is_named_with_both_numbers(make_source, directory, flag, stored):
     index = make_source(3).index
     with pytest.raises(ValueError) as raised:
-        input_fn.read_lengths(index, DataConfig(**{flag: 80}))
+        dataset.read_lengths(index, DataConfig(**{flag: 80}))
     assert str(raised.value) == (
         f"--{flag} is 80, but the records of {directory}/part-0 have {stored}; "
         f"leave the flag out and it is read from the data"
@@ -238,7 +242,7 @@ def test_shards_of_different_lengths_are_named(make_source, make_examples, direc
         Source.open([str(directory)], DataConfig(), LIMITS)
     assert str(raised.value) == (
         f"{directory}/part-1:0: records here have 32 tokens and 5 predictions, those of {directory}/part-0 have 16 "
-        f"and 3; train on data of one kind at a time"
+        f"and 3; train on records of one length at a time"
     )
 
 
@@ -265,7 +269,7 @@ def test_a_record_of_other_length_is_explained(make_source):
     source = make_source(3, spoil=spoil_second(lambda feature: feature["input_ids"].int64_list.value.append(1)))
     assert failure_of(source) == (
         f"{source.index.names(np.array([1]))[0]}: input_ids has 17 values, the first record of the data has 16; "
-        f"train on data of one kind at a time"
+        f"train on records of one length at a time"
     )
 
 
@@ -289,13 +293,13 @@ def test_a_record_that_is_no_message_is_explained(make_source):
     def spoil(records):
         records[1] = b"\xff\xff\xff"
 
-    assert failure_of(make_source(3, spoil=spoil)).startswith("a record is no tf.train.Example although its checksum ")
+    assert failure_of(make_source(3, spoil=spoil)).startswith("a record is not a tf.train.Example although its CRC ")
 
 
 def test_a_token_outside_the_vocabulary_is_explained(make_source):
     source = make_source(3, limits=Limits(vocab_size=2, type_vocab_size=2))
     name = source.index.names(np.array([1]))[0]
-    assert failure_of(source).startswith(f"{name}: input_ids has 2 at index 0; the model has vocab_size 2: ")
+    assert failure_of(source).startswith(f"{name}: input_ids has 2 at index 0; it must be in [0, 2): ")
 
 
 def test_a_damaged_record_is_explained(make_source, directory):

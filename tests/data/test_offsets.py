@@ -85,17 +85,6 @@ def test_where_no_table_can_be_written_reading_does_without(shard, tmp_path, mon
     assert offsets.load(shard).tolist() == TABLE
 
 
-def test_the_cache_is_where_the_environment_says(monkeypatch):
-    monkeypatch.setenv("BERT_PRETRAIN_CACHE", "/a")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/b")
-    assert offsets.cache_directory() == "/a/index"
-    monkeypatch.delenv("BERT_PRETRAIN_CACHE")
-    assert offsets.cache_directory() == "/b/bert_pretrain/index"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", "/home/someone")
-    assert offsets.cache_directory() == "/home/someone/.cache/bert_pretrain/index"
-
-
 @pytest.mark.parametrize("size, begins", [(64, 37), (38, 37), (48, 37), (22, 21), (5, 0)])
 def test_a_shard_that_is_cut_short_is_named_with_the_byte(shard, size, begins):
     os.truncate(shard, size)

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bert_pretrain.data import packing
-from bert_pretrain.data.packing import lay_out
+from bert_pretrain.data.packing import build_batch
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 
@@ -39,7 +39,7 @@ def contents(batch):
 
 
 def test_examples_that_fill_a_row_share_it(make_examples):
-    batch = lay_out(make_examples([64, 32, 96, 63], seq_length=128), rows_per_micro_batch=8, pack=True)
+    batch = build_batch(make_examples([64, 32, 96, 63], seq_length=128), rows_per_micro_batch=8, pack=True)
     assert batch.token_ids.tolist() == [[3] * 96 + [2] * 32, [1] * 64 + [4] * 63 + [0]]
     assert batch.example_ids.tolist() == [[1] * 96 + [2] * 32, [1] * 64 + [2] * 63 + [0]]
     assert batch.position_ids.tolist() == [[*range(96), *range(32)], [*range(64), *range(63), 0]]
@@ -48,7 +48,7 @@ def test_examples_that_fill_a_row_share_it(make_examples):
 
 
 def test_without_packing_each_example_has_its_row_in_the_given_order(make_examples):
-    batch = lay_out(make_examples([3, 2, 5], seq_length=8), rows_per_micro_batch=2, pack=False)
+    batch = build_batch(make_examples([3, 2, 5], seq_length=8), rows_per_micro_batch=2, pack=False)
     assert batch.token_ids.tolist() == [[1, 1, 1, 0, 0, 0, 0, 0], [2, 2, 0, 0, 0, 0, 0, 0], [3, 3, 3, 3, 3, 0, 0, 0]]
     assert batch.example_ids.tolist() == [[1, 1, 1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0, 0, 0], [1] * 5 + [0] * 3]
     assert batch.segment_ids.tolist() == [[0, 1, 1, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0, 0, 0], [0, 0, 1, 1, 1, 0, 0, 0]]
@@ -65,14 +65,14 @@ def test_slots_of_weight_zero_are_left_out_and_other_weights_kept(make_examples)
     examples = make_examples([4, 4])
     examples.masked_lm_weights[:] = [[0.0, 0.5, 0.0], [0.25, 0.0, 1.0]]
     examples.masked_lm_positions[:] = [[9, 3, 9], [1, 9, 2]]
-    batch = lay_out(examples, rows_per_micro_batch=2, pack=False)
+    batch = build_batch(examples, rows_per_micro_batch=2, pack=False)
     assert batch.masked_weights.tolist() == [0.5, 0.25, 1.0]
     assert batch.masked_positions.tolist() == [3, 17, 18]
 
 
 def test_dtypes(make_examples):
     for pack in (False, True):
-        batch = lay_out(make_examples([3, 5]), rows_per_micro_batch=2, pack=pack)
+        batch = build_batch(make_examples([3, 5]), rows_per_micro_batch=2, pack=pack)
         for name, array in batch._asdict().items():
             assert array.dtype == (np.float32 if name == "masked_weights" else np.int32), name
 
@@ -81,8 +81,8 @@ def test_dtypes(make_examples):
 @given(lengths=length_lists, rows_per_micro_batch=st.integers(1, 9))
 def test_packed_content_equals_unpacked_content_token_by_token(make_examples, lengths, rows_per_micro_batch):
     examples = make_examples(lengths, seq_length=200)
-    packed = lay_out(examples, rows_per_micro_batch, pack=True)
-    unpacked = lay_out(examples, rows_per_micro_batch, pack=False)
+    packed = build_batch(examples, rows_per_micro_batch, pack=True)
+    unpacked = build_batch(examples, rows_per_micro_batch, pack=False)
     assert contents(packed) == contents(unpacked)
     assert len(packed.token_ids) <= len(lengths)
     assert np.count_nonzero(packed.example_ids) == sum(lengths)
@@ -91,7 +91,7 @@ def test_packed_content_equals_unpacked_content_token_by_token(make_examples, le
 @with_fixture
 @given(lengths=length_lists, rows_per_micro_batch=st.integers(1, 9), pack=st.booleans())
 def test_micro_batches_own_their_rows_examples_and_masked_tokens(make_examples, lengths, rows_per_micro_batch, pack):
-    batch = lay_out(make_examples(lengths, seq_length=200), rows_per_micro_batch, pack)
+    batch = build_batch(make_examples(lengths, seq_length=200), rows_per_micro_batch, pack)
     num_rows, width = batch.token_ids.shape
     sizes = np.diff(batch.row_splits)
     assert len(sizes) == -(-num_rows // rows_per_micro_batch)
@@ -115,7 +115,7 @@ def test_micro_batches_own_their_rows_examples_and_masked_tokens(make_examples, 
 @with_fixture
 @given(lengths=length_lists)
 def test_packing_is_deterministic(make_examples, lengths):
-    first, second = (lay_out(make_examples(lengths, seq_length=200), 4, pack=True) for _ in range(2))
+    first, second = (build_batch(make_examples(lengths, seq_length=200), 4, pack=True) for _ in range(2))
     for a, b in zip(first, second):
         np.testing.assert_array_equal(a, b)
 
@@ -126,8 +126,8 @@ def test_packing_is_deterministic(make_examples, lengths):
 )
 def test_rows_end_at_the_longest_rounded_up(make_examples, lengths, seq_length, width):
     examples = make_examples(lengths, seq_length)
-    assert lay_out(examples, 8, pack=False).token_ids.shape == (len(lengths), width)
-    assert lay_out(examples, 8, pack=True).token_ids.shape[1] == width
+    assert build_batch(examples, 8, pack=False).token_ids.shape == (len(lengths), width)
+    assert build_batch(examples, 8, pack=True).token_ids.shape[1] == width
 
 
 def test_short_examples_share_narrow_rows():

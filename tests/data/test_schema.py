@@ -75,7 +75,7 @@ def test_a_feature_of_the_wrong_type_is_named():
 
 
 def test_bytes_that_are_no_message_are_named():
-    with pytest.raises(ValueError, match=r"^shard:7: no tf.train.Example "):
+    with pytest.raises(ValueError, match=r"^shard:7: not a tf.train.Example "):
         schema.record_lengths(b"\xff\xff\xff", "shard:7")
 
 

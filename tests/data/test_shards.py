@@ -116,7 +116,7 @@ def test_a_stray_file_is_named_or_left_out_on_request(directory, capfd, make, wh
 def test_several_stray_files_are_counted(directory):
     for name in "abc":
         (directory / name).write_text("no shard at all")
-    with pytest.raises(ValueError, match=rf"^{directory}/a: not a TFRecord file, and so are 2 other files there; "):
+    with pytest.raises(ValueError, match=rf"^{directory}/a: not a TFRecord file, and 2 other files there too; "):
         find_shards([str(directory)])
 
 

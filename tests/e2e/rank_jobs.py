@@ -16,7 +16,8 @@ import tensorflow as tf
 
 from bert_pretrain import connection, processes
 from bert_pretrain.config.model import ModelConfig
-from bert_pretrain.data.input_fn import Source, TrainingInput
+from bert_pretrain.data.dataset import Source
+from bert_pretrain.data.input_fn import TrainingInput
 from bert_pretrain.data.schema import Batch
 from bert_pretrain.data.validation import Limits
 from bert_pretrain.model import variables

@@ -153,7 +153,7 @@ CASES = {
     wrong_length_flag: ["--max_seq_length is 128, but the records of", "have 64"],
     mixed_lengths: ["part-00009.tfrecord:0: records here have 32 tokens"],
     longer_than_the_model: ["64 tokens, more than the model's max_position_embeddings 32"],
-    token_beyond_the_vocabulary: ["input_ids", "the model has vocab_size 50"],
+    token_beyond_the_vocabulary: ["input_ids", "it must be in [0, 50)"],
     position_beyond_the_sequence: ["masked_lm_positions", "part-00000.tfrecord:"],
     unknown_config_key: ["typo.json: unknown keys hiden_size"],
     no_such_checkpoint: ["--init_checkpoint:", "model.ckpt-28252.index does not exist"],

@@ -103,7 +103,7 @@ def test_equal_names_are_refused(folder):
     (folder / "more").mkdir()
     (folder / "more" / "a.txt").write_text("w1 w2")
     spans = build_shards.find_text(f"{folder}/a.txt,{folder}/more/a.txt")
-    with pytest.raises(ValueError, match=r"two files are called a\.txt"):
+    with pytest.raises(ValueError, match=r"two files are named a\.txt"):
         build_shards.tasks_for_directory(spans, "out", 0, "vocab.txt", CONFIG)
 
 
@@ -142,5 +142,5 @@ def test_an_output_that_cannot_be_written_is_named(folder):
 @pytest.mark.parametrize("start", ['{"id": 1, "text": "w1 w2"}', '\n<doc id="12">', "<mediawiki xmlns="])
 def test_raw_forms_are_told_from_text(folder, start):
     (folder / "a.txt").write_text(start)
-    with pytest.raises(ValueError, match="not one sentence a line; --make_text"):
+    with pytest.raises(ValueError, match="not one sentence a line; convert it with --make_text"):
         in_directory(folder)

@@ -80,7 +80,7 @@ def test_work_goes_on_at_the_first_unfinished_shard(folder):
     before = contents(folder / "resumed")
     stamps = {path.name: path.stat().st_mtime_ns for path in (folder / "resumed").iterdir()}
     (folder / "resumed" / "b.txt.tfrecord").unlink()
-    (folder / "resumed" / ".b.txt.tfrecord.99999").write_bytes(b"what a killed process leaves")
+    (folder / "resumed" / ".b.txt.tfrecord.99999.partial").write_bytes(b"what a killed process leaves")
     again = make_data(*flags)
     assert again.returncode == 0 and "in 1 new shards, 2 were there" in again.stdout
     assert contents(folder / "resumed") == before
@@ -114,7 +114,7 @@ def test_text_folders_become_sentences(folder):
         (["--input_file={folder}/a.txt", "--vocab_file={folder}/vocabulary"], "give either --output_file"),
         (["--input_file={folder}/a.txt", "--vocab_file={folder}/a.txt", "--output_dir=x"], r"has no [UNK], [CLS]"),
         (["--demo", "--dupe_factor=3"], "--demo has its own settings and takes no --dupe_factor"),
-        (["--demo", "--make_text"], "--demo and --make_text are steps of their own"),
+        (["--demo", "--make_text"], "--demo and --make_text are separate steps"),
         (["--max_seq_length=4", "--demo"], "--max_seq_length must be 5 to 65535, got 4"),
         (["--mode=exactly"], "--mode"),
     ],

@@ -47,7 +47,7 @@ def test_json_lines_and_plain_text_are_recognized(tmp_path):
 def test_bad_json_is_named_by_line(tmp_path, line):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "fine"}\n' + line)
-    with pytest.raises(ValueError, match=r"a\.jsonl: line 2 is no JSON object"):
+    with pytest.raises(ValueError, match=r"a\.jsonl: line 2 is not a JSON object"):
         list(read_articles(str(path)))
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bert_pretrain.data import vocab
 from bert_pretrain.data.vocab import Vocabulary
-from bert_pretrain.make_data import tokenization, train_vocab
+from bert_pretrain.make_data import tokenization
 from bert_pretrain.make_data.tokenization import LineTokenizer
 
 PIECES = (
@@ -79,50 +79,3 @@ def test_forgetting_changes_nothing(monkeypatch):
 def test_no_lines_no_tokens():
     ids, lengths = LineTokenizer(Vocabulary(tuple(dict.fromkeys(PIECES))), True).encode([])
     assert (len(ids), len(lengths)) == (0, 0)
-
-
-def test_vocabulary_is_read_as_google_reads_it(tmp_path):
-    path = tmp_path / "vocab.txt"
-    path.write_bytes(b"[PAD]\r\n [UNK] \n[CLS]\n[SEP]\n[CLS]\n[MASK]\n\nword")
-    assert vocab.load_vocabulary(str(path)).entries == ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "", "word")
-
-
-@pytest.mark.parametrize(
-    "content, message",
-    [
-        (b"[PAD]\n[UNK]\n[CLS]\n[SEP]\nword\n", r"vocab.txt has no \[MASK\] among its 5 entries"),
-        (b"", r"has no \[UNK\], \[CLS\], \[SEP\], \[MASK\] among its 0 entries"),
-        (b"[PAD]\n\xff\n", "is not UTF-8"),
-    ],
-)
-def test_unusable_vocabulary_is_refused(tmp_path, content, message):
-    path = tmp_path / "vocab.txt"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=message):
-        vocab.load_vocabulary(str(path))
-
-
-def test_missing_vocabulary_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="No such file"):
-        vocab.load_vocabulary(str(tmp_path / "vocab.txt"))
-
-
-def test_trained_vocabulary_depends_on_the_text_alone(tmp_path):
-    generator = random.Random(0)
-    syllables = ["ba", "lo", "mi", "ter", "Sun", "é"]
-    lines = ["".join(generator.choices(syllables, k=3)) + " " + generator.choice(syllables) + "." for _ in range(400)]
-    vocabulary = train_vocab.train_vocabulary(lines, 80, lower_case=True)
-    assert vocabulary.entries[:5] == ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-    assert len(vocabulary.entries) == len(set(vocabulary.entries)) == 80
-    assert "sun" in vocabulary.entries and "##lo" in vocabulary.entries
-    assert train_vocab.train_vocabulary(lines[::-1], 80, lower_case=True) == vocabulary
-    vocab.write_vocabulary(str(tmp_path / "vocab.txt"), vocabulary)
-    assert vocab.load_vocabulary(str(tmp_path / "vocab.txt")) == vocabulary
-    ids, _ = LineTokenizer(vocabulary, True).encode(lines)
-    assert vocabulary.id("[UNK]") not in ids
-    assert any("S" in entry for entry in train_vocab.train_vocabulary(lines, 80, lower_case=False).entries[5:])
-
-
-def test_too_small_a_vocabulary_is_refused():
-    with pytest.raises(ValueError, match="--vocab_size 7 is too small: 11 entries"):
-        train_vocab.train_vocabulary(["abc"], 7, lower_case=True)

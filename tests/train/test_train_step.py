@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from bert_pretrain.config.training import Config, DataConfig, DeviceConfig, OptimConfig, RunConfig
-from bert_pretrain.data.packing import lay_out
+from bert_pretrain.data.packing import build_batch
 from bert_pretrain.data.schema import Batch, Examples
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.model import variables
@@ -30,7 +30,7 @@ def gradient(
     job = Job(config, model, World(), Device("cpu", False, 0, tf.float32, backend or backends.best(), []))
     with tf.Graph().as_default():
         weights = variables.create(model, seed=1)
-        batch = Batch(*map(tf.constant, lay_out(examples, rows_per_micro_batch, pack)))
+        batch = Batch(*map(tf.constant, build_batch(examples, rows_per_micro_batch, pack)))
         zero = tf.constant(0, tf.int64)
         counts = train_step.count_over_ranks(job.world, batch, tf.constant(0.0))
         found = train_step.compute_gradient(job, weights, batch, counts, tf.constant(1.0), zero)

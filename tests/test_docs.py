@@ -1,4 +1,7 @@
-"""What the pages state about flags is made from the dataclasses. To rewrite it: python -m tests.test_readme"""
+"""The tables of flags in docs/ are made from the dataclasses; links and named files exist.
+
+python -m tests.test_docs rewrites the tables.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,12 @@ import pytest
 
 from bert_pretrain.config.check_data import CheckDataConfig
 from bert_pretrain.config.make_data import ExampleConfig, MakeDataConfig
+from bert_pretrain.config.option import groups
 from bert_pretrain.config.training import DataConfig, DeviceConfig, OptimConfig, RunConfig
 from tests.config.test_training import SEED_FLAGS
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
-MAKING_DATA = ROOT / "docs" / "making_data.md"
+FLAGS = ROOT / "docs" / "flags.md"
 END = "<!-- end of flags -->"
 PARTS = (RunConfig, DataConfig, OptimConfig, DeviceConfig)
 MAKE_DATA_PARTS = (MakeDataConfig, ExampleConfig)
@@ -27,33 +30,32 @@ max_predictions_per_seq random_seed dupe_factor masked_lm_prob short_seq_prob"""
 
 
 class Table(NamedTuple):
-    """The flags of one door, behind a marker on a page."""
+    """The flags of one entry point, after a marker on a page."""
 
     page: Path
     begin: str
     parts: tuple[type, ...]
-    marked: Collection[str]  # with *: names that a predecessor has too
+    marked: Collection[str]  # with *: names that the replaced script has, too
 
 
 TABLES = (
-    Table(README, "<!-- flags: made from the dataclasses -->", PARTS, SEED_FLAGS),
-    Table(MAKING_DATA, "<!-- flags of make_data: made from the dataclasses -->", MAKE_DATA_PARTS, GOOGLE_FLAGS),
-    Table(MAKING_DATA, "<!-- flags of check_data: made from the dataclasses -->", (CheckDataConfig,), ()),
+    Table(FLAGS, "<!-- flags of run: made from the dataclasses -->", PARTS, SEED_FLAGS),
+    Table(FLAGS, "<!-- flags of make_data: made from the dataclasses -->", MAKE_DATA_PARTS, GOOGLE_FLAGS),
+    Table(FLAGS, "<!-- flags of check_data: made from the dataclasses -->", (CheckDataConfig,), ()),
 )
 
 
 def markdown(table: Table) -> str:
-    lines = ["| flag | type | default | meaning |", "|---|---|---|---|"]
-    for part in table.parts:
-        lines.append(f"| **{part.__doc__.strip()}** | | | |")
-        for field in dataclasses.fields(part):
-            kind = re.sub(r"Optional\[(.*)\]", r"\1", field.type)
+    lines = []
+    for group in groups(*table.parts):
+        lines += ["", f"**{group.title}**", "", "| flag | type | default | meaning |", "|---|---|---|---|"]
+        for field in group.fields:
             choices = field.metadata["choices"]
+            kind = " or ".join(choices) if choices else re.sub(r"Optional\[(.*)\]", r"\1", field.type)
             mark = "*" if field.name in table.marked else ""
-            default = "" if field.default is None else field.default
-            kind = " or ".join(choices) if choices else kind
+            default = "required" if field.metadata["required"] else "" if field.default is None else field.default
             lines.append(f"| `--{field.name}`{mark} | {kind} | {default} | {field.metadata['help']} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, ""])
 
 
 def with_table(text: str, table: Table) -> str:
@@ -64,7 +66,7 @@ def with_table(text: str, table: Table) -> str:
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.parts[0].__name__)
 def test_the_table_of_flags_is_the_dataclasses(table: Table) -> None:
     text = table.page.read_text(encoding="utf-8")
-    assert text == with_table(text, table), "run: python -m tests.test_readme"
+    assert text == with_table(text, table), "run: python -m tests.test_docs"
 
 
 def test_the_marked_flags_exist() -> None:
@@ -72,7 +74,10 @@ def test_the_marked_flags_exist() -> None:
         assert set(table.marked) <= {field.name for part in table.parts for field in dataclasses.fields(part)}
 
 
-@pytest.mark.parametrize("page", [README, *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"], ids=str)
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
 def test_links_and_named_files_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):

@@ -1,0 +1,68 @@
+"""A data set: its shards, the lengths of its records, and the limits that the model sets for their contents."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from bert_pretrain.config.training import DataConfig
+from bert_pretrain.data import manifest, schema
+from bert_pretrain.data.shards import ShardIndex, find_shards
+from bert_pretrain.data.validation import Limits
+
+
+class Lengths(NamedTuple):
+    """S and P of a data set's records."""
+
+    seq_length: int
+    max_predictions: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """An indexed data set."""
+
+    index: ShardIndex
+    lengths: Lengths
+    limits: Limits
+
+    @classmethod
+    def open(
+        cls, directories: Sequence[str], flags: DataConfig, limits: Limits, rank: int = 0, num_ranks: int = 1
+    ) -> Source:
+        """Finds and indexes the shards in `directories`. ValueError, one line, for whatever is wrong with them.
+
+        The shards of a directory with a manifest.json must be those that it describes.
+        """
+        index = ShardIndex(find_shards(directories, flags.skip_unreadable, is_root=rank == 0), rank, num_ranks)
+        lengths = read_lengths(index, flags)
+        for directory in directories:
+            own = [path for path in index.paths if os.path.samefile(os.path.dirname(path) or ".", directory)]
+            manifest.enforce(directory, ShardIndex(own), *lengths)
+        return cls(index, lengths, limits)
+
+
+def read_lengths(index: ShardIndex, flags: DataConfig) -> Lengths:
+    """S and P from the first record of each shard. ValueError where shards or flags disagree, naming both numbers."""
+    firsts = np.cumsum(index.records_per_shard) - index.records_per_shard
+    names = index.names(firsts)
+    found = [Lengths(*schema.record_lengths(record, name)) for record, name in zip(index.read(firsts), names)]
+    for name, lengths in zip(names, found):
+        if lengths != found[0]:
+            raise ValueError(
+                f"{name}: records here have {lengths.seq_length} tokens and {lengths.max_predictions} predictions, "
+                f"those of {index.paths[0]} have {found[0].seq_length} and {found[0].max_predictions}; "
+                f"train on records of one length at a time"
+            )
+    for flag, stored in zip(("max_seq_length", "max_predictions_per_seq"), found[0]):
+        given = getattr(flags, flag)
+        if given is not None and given != stored:
+            raise ValueError(
+                f"--{flag} is {given}, but the records of {index.paths[0]} have {stored}; "
+                f"leave the flag out and it is read from the data"
+            )
+    return found[0]

@@ -1,0 +1,31 @@
+"""Reading a vocab.txt."""
+
+import pytest
+
+from bert_pretrain.data import vocab
+
+
+def test_vocabulary_is_read_as_google_reads_it(tmp_path):
+    path = tmp_path / "vocab.txt"
+    path.write_bytes(b"[PAD]\r\n [UNK] \n[CLS]\n[SEP]\n[CLS]\n[MASK]\n\nword")
+    assert vocab.load_vocabulary(str(path)).entries == ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "", "word")
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"[PAD]\n[UNK]\n[CLS]\n[SEP]\nword\n", r"vocab.txt has no \[MASK\] among its 5 entries"),
+        (b"", r"has no \[UNK\], \[CLS\], \[SEP\], \[MASK\] among its 0 entries"),
+        (b"[PAD]\n\xff\n", "is not UTF-8"),
+    ],
+)
+def test_unusable_vocabulary_is_refused(tmp_path, content, message):
+    path = tmp_path / "vocab.txt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        vocab.load_vocabulary(str(path))
+
+
+def test_missing_vocabulary_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="No such file"):
+        vocab.load_vocabulary(str(tmp_path / "vocab.txt"))

@@ -1,0 +1,59 @@
+"""Files that appear complete or not at all, the cache folder, the cores of this process."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from bert_pretrain import files
+
+
+def test_a_file_appears_when_it_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file.txt"
+    with files.atomic_write(str(path)) as file:
+        file.write("grün\n")
+        assert not path.exists() and all(entry.name.startswith(".") for entry in path.parent.iterdir())
+    assert path.read_bytes() == "grün\n".encode()
+    assert [entry.name for entry in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_an_exception_leaves_the_earlier_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file.bin"
+    path.write_bytes(b"earlier")
+    with pytest.raises(KeyboardInterrupt), files.atomic_write(str(path), "wb") as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"earlier" and [entry.name for entry in tmp_path.iterdir()] == ["file.bin"]
+
+
+def test_json_is_written_with_a_final_line_end(tmp_path: Path) -> None:
+    files.write_json(str(tmp_path / "a.json"), {"a": "ü"})
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert json.loads(text) == {"a": "ü"} and "ü" in text and text.endswith("}\n")
+
+
+def test_what_killed_processes_left_is_removed_and_other_files_stay(tmp_path: Path) -> None:
+    for name in (".shard.123.partial", ".shard.9.partial", ".shard2.9.partial", "shard", ".shard.txt"):
+        (tmp_path / name).touch()
+    files.remove_partials(str(tmp_path / "shard"))
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".shard.txt", ".shard2.9.partial", "shard"]
+    files.remove_partials(str(tmp_path / "no" / "such" / "directory"))
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BERT_PRETRAIN_CACHE", "/a")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/b")
+    assert files.cache_directory("index") == Path("/a/index")
+    monkeypatch.delenv("BERT_PRETRAIN_CACHE")
+    assert files.cache_directory("index") == Path("/b/bert_pretrain/index")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert files.cache_directory("index") == Path("/home/someone/.cache/bert_pretrain/index")
+
+
+def test_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5})
+    assert files.num_cores() == 2
