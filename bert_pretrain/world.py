@@ -107,10 +107,25 @@ class HorovodWorld(World):
         return [pickle.loads(part.tobytes()) for part in parts]
 
     def hooks(self) -> list[tf.compat.v1.train.SessionRunHook]:
-        return [self._hvd.BroadcastGlobalVariablesHook(0)]
+        return [_BroadcastHook(self._hvd)]
 
     def close(self) -> None:
         self._hvd.shutdown()
+
+
+class _BroadcastHook(tf.compat.v1.train.SessionRunHook):
+    """Horovod's BroadcastGlobalVariablesHook, which Horovod defines only where TensorFlow has tf.estimator."""
+
+    def __init__(self, hvd: Any) -> None:
+        self._hvd = hvd
+
+    def begin(self) -> None:
+        """Adds the broadcast to the training graph."""
+        self._broadcast = self._hvd.broadcast_global_variables(0)
+
+    def after_create_session(self, session: tf.compat.v1.Session, coord: tf.train.Coordinator) -> None:
+        """Overwrites this rank's variables with root's."""
+        session.run(self._broadcast)
 
 
 class _HostCollectives:
