@@ -98,7 +98,7 @@ def _reference(weights: dict, gradients: dict) -> tf.Operation:
 
 
 def input() -> None:
-    """Records of 512/76 through our whole input, against bare framing and against the seed's way of parsing."""
+    """Records of 512/76 through our input pipeline, bare framing, and DeepSparkHub's way of parsing."""
     with tempfile.TemporaryDirectory() as directory:
         paths = inputs.make_shards(directory, "wiki", 512, 76, 20_000)
         batch, steps = 96, 60

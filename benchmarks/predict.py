@@ -150,7 +150,7 @@ _HEAD = "| ranks | network | examples a rank | rows | sent as | compute | waitin
 
 
 def main() -> None:
-    """Prints the predictions for BERT-large on cards as fast as a BI-V100."""
+    """Prints the predictions for BERT-large on GPUs as fast as a BI-V100."""
     num_parameters = variables.num_parameters(ModelConfig.from_json(str(_ROOT / "configs" / "model" / "large.json")))
     print(f"{_HEAD}| examples/s | efficiency |\n|{'---|' * 12}")
     for num_ranks, network, num_micro_batches, kind, half in _PLANS:

@@ -1,6 +1,6 @@
 """One process of two threads, two of one and eight of one on the same cores, with the same global batch.
 
-`python -m benchmarks.scaling --help`. Whole jobs take turns, round after round, each started as a person would start
+`python -m benchmarks.scaling --help`. Whole jobs take turns, round after round, each started as a user would start
 it; rates are medians over the updates that results.json counts. Beside them stands what benchmarks/predict.py says,
 given only the first process at two batch sizes and the exchange measured by itself.
 """

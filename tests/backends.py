@@ -1,4 +1,4 @@
-"""The kernels that tests run on."""
+"""The backends that tests run on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bert_pretrain.kernels.backend import Backend
 
 
 def best() -> Backend:
-    """What a run takes here."""
+    """The backend that a run uses on this machine."""
     try:
         native.library()
     except native.UnavailableError:
@@ -18,6 +18,6 @@ def best() -> Backend:
 
 
 def require(backend: Backend) -> None:
-    """Skips the test where this machine cannot have the backend."""
+    """Skips the test if this machine cannot have the backend."""
     if backend is Backend.NATIVE and best() is not backend:
         pytest.skip("needs a C++ compiler")

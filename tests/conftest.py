@@ -10,6 +10,6 @@ from tests import backends
 
 @pytest.fixture(scope="module", params=Backend, ids=lambda backend: backend.value)
 def backend(request: pytest.FixtureRequest) -> Backend:
-    """Each kind of kernels in turn."""
+    """Each backend of kernels in turn."""
     backends.require(request.param)
     return request.param

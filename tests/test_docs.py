@@ -17,7 +17,7 @@ from bert_pretrain.config.check_data import CheckDataConfig
 from bert_pretrain.config.make_data import ExampleConfig, MakeDataConfig
 from bert_pretrain.config.option import groups
 from bert_pretrain.config.training import DataConfig, DeviceConfig, OptimConfig, RunConfig
-from tests.config.test_training import SEED_FLAGS
+from tests.config.test_training import DEEPSPARKHUB_FLAGS
 
 ROOT = Path(__file__).parent.parent
 FLAGS = ROOT / "docs" / "flags.md"
@@ -39,7 +39,7 @@ class Table(NamedTuple):
 
 
 TABLES = (
-    Table(FLAGS, "<!-- flags of run: made from the dataclasses -->", PARTS, SEED_FLAGS),
+    Table(FLAGS, "<!-- flags of run: made from the dataclasses -->", PARTS, DEEPSPARKHUB_FLAGS),
     Table(FLAGS, "<!-- flags of make_data: made from the dataclasses -->", MAKE_DATA_PARTS, GOOGLE_FLAGS),
     Table(FLAGS, "<!-- flags of check_data: made from the dataclasses -->", (CheckDataConfig,), ()),
 )

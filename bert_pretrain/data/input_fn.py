@@ -164,8 +164,7 @@ def _pipeline(
     @tf.autograph.experimental.do_not_convert
     def build(step: tf.Tensor) -> tuple[Batch, tf.Tensor]:
         serialized, names = tf.numpy_function(read, [step], [tf.string, tf.string])
-        serialized.set_shape([num_examples])
-        names.set_shape([num_examples])
+        serialized, names = tf.ensure_shape(serialized, [num_examples]), tf.ensure_shape(names, [num_examples])
         examples = schema.parse(serialized, names, *source.lengths)
         batch = _with_shapes(tf.numpy_function(arrange, [names, *examples], _dtypes()), num_examples)
         with tf.control_dependencies(list(batch)):

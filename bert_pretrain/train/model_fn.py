@@ -43,23 +43,17 @@ def make_model_fn(
         assert mode == estimator.ModeKeys.TRAIN, "evaluation runs inside training; see train/evaluation.py"
         global_step = tf.compat.v1.train.get_or_create_global_step()
         weights = variables.create(job.model, job.config.run.seed)
-        batch = Batch(*(features[name] for name in Batch._fields))
-        train_op, values = build_train_step(
-            job, weights, batch, features["input_wait_seconds"], stop.tensor(), global_step
-        )
+        batch, waited = Batch(*(features[name] for name in Batch._fields)), features["input_wait_seconds"]
+        train_op, values = build_train_step(job, weights, batch, waited, stop.tensor(), global_step)
         if init_checkpoint:
             logger.info(_warm_start(job, init_checkpoint, weights))
         evaluation = Evaluation(job, weights, evaluation_input) if evaluation_input else None
         saver = CheckpointSaver(job.config.run) if job.world.is_root else None
         hook = TrainingHook(job, values, training_input, evaluation, saver, logger, throughput, outcome)
-        return estimator.EstimatorSpec(
-            mode,
-            # Estimator ends the run at a NaN loss; a skipped float16 update must not.
-            loss=tf.where(values.is_finite, mean_loss(values.statistics), 0.0),
-            train_op=train_op,
-            training_hooks=[hook],
-            scaffold=tf.compat.v1.train.Scaffold(saver=saver.saver) if saver else None,
-        )
+        # Estimator ends the run at a NaN loss; a skipped float16 update must not.
+        loss = tf.where(values.is_finite, mean_loss(values.statistics), 0.0)
+        scaffold = tf.compat.v1.train.Scaffold(saver=saver.saver) if saver else None
+        return estimator.EstimatorSpec(mode, loss=loss, train_op=train_op, training_hooks=[hook], scaffold=scaffold)
 
     return model_fn
 

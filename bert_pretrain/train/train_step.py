@@ -89,18 +89,8 @@ def build_train_step(
 
     with tf.control_dependencies([train_op]):
         step_after = global_step.read_value()
-    return train_op, UpdateValues(
-        step=step_after,
-        position=position,
-        statistics=gradient.statistics,
-        learning_rate=learning_rate,
-        gradient_norm=gradient.norm,
-        square_norms=gradient.square_norms,
-        is_finite=gradient.is_finite,
-        loss_scale=scale,
-        stop_requests=counts.stop_requests,
-        input_wait_seconds=input_wait_seconds,
-    )
+    values = gradient.statistics, learning_rate, gradient.norm, gradient.square_norms, gradient.is_finite, scale
+    return train_op, UpdateValues(step_after, position, *values, counts.stop_requests, input_wait_seconds)
 
 
 def count_over_ranks(world: World, batch: Batch, stop_request: tf.Tensor) -> Counts:

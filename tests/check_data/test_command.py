@@ -1,4 +1,4 @@
-"""The door: shards in, verdict, exit code and manifest out."""
+"""The command: shards in, report, exit code and manifest out."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Settings: the seed's flags are all there, wrong values get one line."""
+"""Settings: all flags of DeepSparkHub's script exist, invalid values get one line."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 
 from bert_pretrain.config.training import Config, DataConfig, DeviceConfig, OptimConfig, RunConfig
 
-# facts/reference_systems.md section 2: the flags of the script that this project replaces.
-SEED_FLAGS = """bert_config_file input_files_dir eval_files_dir output_dir init_checkpoint eval_checkpoint_path
+# The flags of DeepSparkHub's run_pretraining.py.
+DEEPSPARKHUB_FLAGS = """bert_config_file input_files_dir eval_files_dir output_dir init_checkpoint eval_checkpoint_path
 dllog_path optimizer_type max_seq_length max_predictions_per_seq do_train do_eval is_dist_eval_enabled train_batch_size
 eval_batch_size learning_rate num_train_steps num_warmup_steps save_checkpoints_steps save_summary_steps
 display_loss_steps iterations_per_loop max_eval_steps num_accumulation_steps allreduce_post_accumulation
@@ -29,8 +29,8 @@ def config(**changes: object) -> Config:
 
 def test_every_flag_of_the_seed_exists() -> None:
     names = {f.name for part in (RunConfig, DataConfig, OptimConfig, DeviceConfig) for f in dataclasses.fields(part)}
-    assert len(SEED_FLAGS) == 36
-    assert set(SEED_FLAGS) <= names
+    assert len(DEEPSPARKHUB_FLAGS) == 36
+    assert set(DEEPSPARKHUB_FLAGS) <= names
 
 
 def test_the_defaults_are_valid_once_the_required_are_given() -> None:

@@ -247,7 +247,7 @@ def test_shards_of_different_lengths_are_named(make_source, make_examples, direc
 
 
 def failure_of(source):
-    """What a person is told when the input of one update over all records fails."""
+    """The error line when the input of one update over all records fails."""
     with pytest.raises((tf.errors.OpError, UnicodeDecodeError)) as raised:
         run_training(training(source, source.index.num_records), 1)
     explanation = explain(raised.value)

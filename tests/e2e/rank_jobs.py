@@ -1,6 +1,6 @@
-"""One rank of several that do a list of jobs one after the other: a start costs seconds, a job less.
+"""One rank of several that run a list of jobs one after the other, because starting ranks takes seconds.
 
-mpirun -np N python -m tests.e2e.rank_jobs JOBS.json; the answers of root go to answers.json beside it.
+mpirun -np N python -m tests.e2e.rank_jobs JOBS.json; rank 0 writes the answers to answers.json beside it.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _gradient(ranks: World, job: Values) -> object:
 
 
 def _run(ranks: World, job: Values) -> object:
-    """A whole run; `of_rank_1` are settings that only rank 1 has. The exit code, or the person's line."""
+    """A whole run; `of_rank_1` are settings that only rank 1 has. Returns the exit code or the error line."""
     values = {**job["settings"], **(job.get("of_rank_1", {}) if ranks.rank == 1 else {})}
     config = runs.make_config(**values, horovod=True)
     try:
@@ -89,7 +89,7 @@ _DO = {"gradient": _gradient, "run": _run, "remove": _remove, "speak": _speak}
 def main(path: Path) -> None:
     """Answers are [root's, rank 1's, ...] per job."""
     tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
-    evaluation._KEEPALIVE_SECONDS = 0.0  # a root that evaluates alone calls after each batch
+    evaluation._KEEPALIVE_SECONDS = 0.0  # rank 0, evaluating alone, broadcasts after each batch
     answers = []
     with connection.connected(use_horovod=True, exchange=os.environ.get("TEST_EXCHANGE")) as ranks:
         for job in json.loads(path.read_text()):

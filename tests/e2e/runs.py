@@ -1,4 +1,4 @@
-"""Whole runs of the training door: in this process where that suffices, in one of their own where they must die."""
+"""Whole training runs: in this process, or in one of their own where they are killed."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def flags(**values: object) -> list[str]:
 
 
 def start(arguments: list[str], before: str = "", launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
-    """Runs the door in a process of its own; `before` is Python that the process executes first."""
+    """Runs bert_pretrain.run in a process of its own; `before` is Python that the process executes first."""
     code = f"{before}\nimport runpy\nrunpy.run_module('bert_pretrain.run', run_name='__main__', alter_sys=True)\n"
     command = [*launcher, sys.executable, "-c", code, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)

@@ -1,4 +1,4 @@
-"""Bad input of one process (design 6): one line that says what, where and the remedy; exit code 2; nothing lost."""
+"""Invalid input in one process: one line that says what, where and the remedy; exit code 2; nothing lost."""
 
 from __future__ import annotations
 

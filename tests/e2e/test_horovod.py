@@ -1,4 +1,4 @@
-"""Several processes under mpirun (design 5.1, 5.7, 5.8, 6): one big batch, one evaluation, one end, one voice."""
+"""Several ranks under mpirun: one big batch, one evaluation, one end, output from rank 0 alone."""
 
 from __future__ import annotations
 

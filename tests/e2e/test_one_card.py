@@ -18,13 +18,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module", params=[{}, {"native_kernels": False, "use_xla": True}], ids=["native", "xla"])
 def kernels(request: pytest.FixtureRequest) -> dict[str, object]:
-    """Settings: what a run takes by itself, and XLA's, which cards get."""
+    """Settings: the default kernels, and XLA's, which GPUs use."""
     return request.param
 
 
 @pytest.fixture(scope="module")
 def undisturbed(data: dict[str, str], kernels: dict[str, object], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of twelve updates that nobody interrupted."""
+    """An uninterrupted run of twelve updates."""
     output_dir = tmp_path_factory.mktemp("undisturbed")
     runs.train(**data, **runs.settings(output_dir=str(output_dir), **kernels))
     return output_dir

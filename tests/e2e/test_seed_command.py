@@ -1,4 +1,4 @@
-"""The seed's one-card command: the flags of its README and of its script, on data and a checkpoint of their form."""
+"""DeepSparkHub's command for one GPU: the flags of its README and script, with data and a checkpoint of their form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The door: flags in, shards, exit codes and one-line errors out."""
+"""The command: flags in, shards, exit codes and one-line errors out."""
 
 import importlib.util
 import os

@@ -41,7 +41,7 @@ def test_pairs_are_ranges_of_one_document_each_and_fit(text):
 
 
 def test_each_sentence_is_first_or_second_once_in_a_pass():
-    """With room for everything, what a chunk holds is what it took, and the next one goes on there."""
+    """Without truncation, a chunk contains exactly the sentences that it used, and the next chunk follows them."""
     text = make_text([[3, 4, 5, 2, 6], [4, 4, 4]])
     for seed in range(20):
         pairs = draw_pairs(text, 1000, 0.0, 1, np.random.default_rng(seed))

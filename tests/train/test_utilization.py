@@ -16,7 +16,7 @@ CONFIGS = Path(__file__).parents[2] / "configs" / "model"
 
 @pytest.mark.parametrize(
     ("name", "length", "masked", "gflop"),
-    [  # facts/performance.md 3.1: one example without padding, forward and backward
+    [  # one example without padding, forward and backward, counted by hand
         ("large", 512, 76, 1019.8),
         ("large", 128, 20, 240.6),
         ("base", 512, 76, 300.9),
