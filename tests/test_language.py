@@ -11,9 +11,9 @@ SUFFIXES = {".py", ".md", ".sh", ".toml", ".flags", ".cff", ".h", ".cc", ".txt",
 LEFT_OUT = {".git", ".venv", ".cache", ".pytest_cache", ".ruff_cache", ".hypothesis", "results", "build", "__pycache__"}
 
 # What is not in the repository cannot be cited.
-ELSEWHERE = re.compile(r"\bfacts [0-9]|\bfacts/|\bdesign [0-9]|\.\./shared")
+ELSEWHERE = re.compile(r"\bfacts\s\d|\bfacts[/]|\bdesign\s\d|\.\./[s]hared")
 # The field's words are DeepSparkHub, user and GPU.
-PRIVATE_WORDS = re.compile(r"\bthe seed\b(?! of)|\bthe person\b|\bcards?\b", re.IGNORECASE)
+PRIVATE_WORDS = re.compile(r"\bthe\sseed\b(?! of)|\bthe\sperson\b|(\b|_)c[a]rds?(\b|_)", re.IGNORECASE)
 # Names of scripts and of their folders contain the word.
 NAMES = re.compile(r"run_1card_FPS|run_multi_card_FPS|seed_1card|seed_multi_card|demo_1card|demo_multi_card")
 

@@ -31,7 +31,7 @@ def test_work_of_an_example(name: str, length: int, masked: int, gflop: float) -
     assert utilization.training_flops(one, model) / 1e9 == pytest.approx(gflop, rel=0.01)
 
 
-def test_the_rate_is_measured_on_a_cpu_and_known_of_cards() -> None:
+def test_the_rate_is_measured_on_a_cpu_and_known_of_gpus() -> None:
     config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=1)
     assert 1e9 < utilization.peak_flops("cpu", False, None, config) < 1e13
     assert utilization.peak_flops("cpu", False, 2.0, config) == 2e12
