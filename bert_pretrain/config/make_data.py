@@ -27,7 +27,7 @@ class ExampleConfig:
     do_whole_word_mask: bool = option(False, "Mask all pieces of a word, or none.")
     mode: str = option(
         "fast",
-        "exact: the same bytes as google-research/bert's script; fast: the same distribution, other random numbers.",
+        "exact: the same records as google-research/bert's script; fast: the same distribution, other random numbers.",
         ("exact", "fast"),
     )
     num_picked_examples: int = option(

@@ -1,7 +1,8 @@
-"""Serializes many records at once as tf.train.Example messages, byte for byte as protobuf does.
+"""Serializes many records at once as tf.train.Example messages.
 
-Encoding: https://protobuf.dev/programming-guides/encoding. The entries of a map may have any order; this is the order
-in which protobuf 4's Python runtime writes these seven keys, so that files equal those of Google's script.
+Encoding: https://protobuf.dev/programming-guides/encoding. The features of a record are a map, whose entries may have
+any order. The order here is the one in which protobuf 4.21 to 5.29 writes these seven keys from Python, so that files
+equal those of Google's script byte for byte. Under older and newer protobuf that script's order varies from run to run.
 """
 
 from __future__ import annotations

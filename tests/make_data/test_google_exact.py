@@ -1,4 +1,8 @@
-"""Byte equality with google-research/bert's create_pretraining_data.py, which runs as published in one subprocess."""
+"""Equality with google-research/bert's create_pretraining_data.py, which runs as published in one subprocess.
+
+Byte for byte where its protobuf writes the order of serialization.py; with other protobufs the order of a record's
+features varies from run to run, so the records are compared with their features sorted.
+"""
 
 import json
 import random
@@ -6,12 +10,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import google.protobuf
 import pytest
+import tensorflow as tf
+from google.protobuf.internal import api_implementation
 
 from bert_pretrain.config.make_data import ExampleConfig
 from bert_pretrain.make_data import build_shards
 
 REFERENCE = Path(__file__).parent.parent / "references" / "google_data.py"
+# upb, protobuf's runtime for Python since 4.21, has hashed with another seed in each process since 6.
+HAS_FIXED_ORDER = api_implementation.Type() == "upb" and 4 <= int(google.protobuf.__version__.partition(".")[0]) < 6
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 SYLLABLES = ["ba", "lo", "mi", "ter", "sun", "ro", "ka", "pe"]
 
@@ -132,7 +141,7 @@ def outputs(folder, maker, corpus, name, flags):
 
 @pytest.mark.parametrize("name", FLAG_SETS)
 @pytest.mark.parametrize("corpus", CORPORA)
-def test_bytes_equal_googles(judged, corpus, name):
+def test_shards_equal_googles(judged, corpus, name):
     flags = FLAG_SETS[name]
     config = ExampleConfig(mode="exact", **{key: value for key, value in flags.items() if key != "outputs"})
     ours, theirs = (outputs(judged, maker, corpus, name, flags) for maker in ("ours", "judge"))
@@ -141,4 +150,13 @@ def test_bytes_equal_googles(judged, corpus, name):
     counts = build_shards.make(task, lambda share: None)
     assert counts.examples > 0
     for one, other in zip(ours, theirs):
-        assert Path(one).read_bytes() == Path(other).read_bytes()
+        if HAS_FIXED_ORDER:
+            assert Path(one).read_bytes() == Path(other).read_bytes()
+        else:
+            assert Path(one).stat().st_size == Path(other).stat().st_size
+            assert sorted_features(one) == sorted_features(other)
+
+
+def sorted_features(path):
+    records = tf.data.TFRecordDataset(path).as_numpy_iterator()
+    return [tf.train.Example.FromString(record).SerializeToString(deterministic=True) for record in records]

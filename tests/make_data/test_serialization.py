@@ -32,3 +32,20 @@ def _canonical(record):
     import tensorflow as tf
 
     return tf.train.Example.FromString(record).SerializeToString(deterministic=True)
+
+
+def test_features_are_in_the_order_of_protobuf_4():
+    """One record as google-research/bert's script makes it, written with protobuf 4.25.9."""
+    expected = (
+        b"\n\xd2\x01\n\x19\n\rmasked_lm_ids\x12\x08\x1a\x06\n\x04\xa0\x9c\x01\x00"
+        b"\n\x1b\n\tinput_ids\x12\x0e\x1a\x0c\n\ne\xac\x02gf\xd0\x0ff\x00\x00"
+        b"\n\x1d\n\x13masked_lm_positions\x12\x06\x1a\x04\n\x02\x02\x00"
+        b"\n\x1d\n\x14next_sentence_labels\x12\x05\x1a\x03\n\x01\x01"
+        b"\n\x1a\n\ninput_mask\x12\x0c\x1a\n\n\x08\x01\x01\x01\x01\x01\x01\x00\x00"
+        b"\n!\n\x11masked_lm_weights\x12\x0c\x12\n\n\x08\x00\x00\x80?\x00\x00\x00\x00"
+        b"\n\x1b\n\x0bsegment_ids\x12\x0c\x1a\n\n\x08\x00\x00\x00\x00\x01\x01\x00\x00"
+    )
+    input_ids = np.array([[101, 300, 103, 102, 2000, 102, 0, 0]])
+    instances = Instances(input_ids, np.array([4]), np.array([6]), np.array([True]))
+    masking = Masking(input_ids, np.array([[2, 0]]), np.array([[20000, 0]]), np.array([1]))
+    assert serialization.records(instances, masking) == [expected]
