@@ -92,6 +92,9 @@ def main(arguments: Sequence[str]) -> int:
     except ValueError as error:
         facts.say(f"error: {error}")
         return 2
+    except OSError as error:
+        facts.say(f"error: {error.filename}: {error.strerror}; the environment is in {sys.prefix}")
+        return 2
 
 
 if __name__ == "__main__":

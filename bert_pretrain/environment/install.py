@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -129,8 +128,9 @@ def _key(version: str) -> str:
 
 @contextlib.contextmanager
 def _locked() -> Iterator[None]:
-    with open(Path(sys.prefix) / "bert_pretrain.lock", "w", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with files.lock(str(Path(sys.prefix) / "bert_pretrain.lock")) as held:
+        if not held:
+            say(f"note: {sys.prefix} is on a file system without locks; do not set it up twice at the same time")
         yield
 
 

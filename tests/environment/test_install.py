@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import json
 import shutil
 import sys
@@ -7,6 +9,7 @@ import pytest
 from bert_pretrain.environment import __main__ as verbs
 from bert_pretrain.environment import facts, install, versions
 from bert_pretrain.environment.plan import Step
+from tests.test_files import refuse_locks
 
 TESTED = versions.TESTED[versions.this_python()]
 
@@ -58,6 +61,20 @@ def test_installing_stamps_the_environment_and_keeps_earlier_extras(prefix, ran)
     num_steps = len(ran)
     install.install(["mlperf"])
     assert len(ran) == num_steps > 0
+
+
+def test_an_environment_without_locks_is_set_up_with_a_note(prefix, ran, monkeypatch, capsys):
+    monkeypatch.setattr(fcntl, "flock", refuse_locks(errno.ENOLCK))
+    install.install([])
+    assert install.is_ready([])
+    assert f"note: {prefix} is on a file system without locks" in capsys.readouterr().err
+
+
+def test_an_environment_that_cannot_be_written_to_is_named(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "file"))
+    assert verbs.main(["install", ""]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path}/file/bert_pretrain.lock: Not a directory; the env")
 
 
 def test_a_requested_tensorflow_is_remembered(prefix, ran):

@@ -1,13 +1,13 @@
 """Compiles the C++ operations for this machine, once, and loads them.
 
-The library's file name is a digest of what it depends on: sources, compiler, TensorFlow, the CPU's instructions. So
-machines with different CPUs can share a cache folder, and an upgrade compiles a new library.
+The library's file name has digests of what it depends on: sources, TensorFlow and the CPU's instructions, then the
+compiler. So machines with different CPUs can share a cache folder, an upgrade compiles a new library, and a machine
+without a compiler finds what another one with the same CPU has compiled.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
-import fcntl
 import functools
 import hashlib
 import os
@@ -35,7 +35,8 @@ class UnavailableError(RuntimeError):
 def library() -> ModuleType:
     """The operations as Python functions; compiles them first if this machine has not done so (half a minute).
 
-    UnavailableError without a compiler, when it fails, or when the cache folder cannot be written to.
+    UnavailableError without a compiler (unless a library for this machine is in the cache), when the compiler fails, or
+    when the cache folder cannot be written to.
     """
     path = _path()
     if not path.exists():
@@ -47,33 +48,39 @@ def library() -> ModuleType:
 
 
 def _path() -> Path:
-    """The file of this machine's library, which may not exist yet."""
-    parts = [*(path.read_bytes() for path in sorted(_SOURCES.iterdir())), _compiler_version(), _cpu()]
+    """This compiler's library for this machine, which may not exist yet; without a compiler, the newest of any."""
+    parts = [*(path.read_bytes() for path in sorted(_SOURCES.iterdir())), _cpu()]
     parts += [option.encode() for option in (tf.__version__, *compat.compile_flags(), *_options())]
-    digest = hashlib.sha256(b"|".join(parts)).hexdigest()[:16]
-    return files.cache_directory("kernels") / f"operations-{digest}.so"
+    folder, name = files.cache_directory("kernels"), f"operations-{_digest(b'|'.join(parts))}"
+    compiler = _compiler()
+    if shutil.which(compiler):
+        answer = subprocess.run([compiler, "--version"], capture_output=True, check=False)
+        return folder / f"{name}-{_digest(answer.stdout)}.so"
+    compiled = sorted(folder.glob(f"{name}-*.so"), key=os.path.getmtime)
+    if not compiled:
+        raise UnavailableError(f"there is no {compiler}")
+    return compiled[-1]
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _compiler() -> str:
-    name = os.environ.get("CXX") or "g++"
-    path = shutil.which(name)
-    if path is None:
-        raise UnavailableError(f"there is no {name}")
-    return path
-
-
-def _compiler_version() -> bytes:
-    answer = subprocess.run([_compiler(), "--version"], capture_output=True, check=False)
-    return answer.stdout
+    return os.environ.get("CXX") or "g++"
 
 
 def _cpu() -> bytes:
     """The instruction sets that the CPU has."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        return _instructions(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace"))
     except OSError:
         return platform.machine().encode()
-    return "\n".join(sorted({line for line in lines if line.startswith(("flags", "Features"))})).encode()
+
+
+def _instructions(cpuinfo: str) -> bytes:
+    """The lines on instruction sets, which may differ between cores, in one order."""
+    return "\n".join(sorted({line for line in cpuinfo.splitlines() if line.startswith(("flags", "Features"))})).encode()
 
 
 def _options() -> list[str]:
@@ -88,8 +95,7 @@ def _compile_once(path: Path) -> None:
     """Compiles the library unless another process does so first: the ranks of a machine arrive together."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path.with_suffix(".lock"), "w", encoding="utf-8") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with files.lock(str(path.with_suffix(".lock"))):
             if not path.exists():
                 print("Compiling kernels for this CPU, once (about half a minute)", file=sys.stderr, flush=True)
                 _compile(path)

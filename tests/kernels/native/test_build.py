@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from bert_pretrain.kernels import native
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.native import build
 from bert_pretrain.train import device
+from tests.test_files import refuse_locks
 
 
 @pytest.fixture
@@ -65,6 +68,37 @@ def test_another_cpu_has_a_library_of_its_own(empty_cache: Path, monkeypatch: py
     assert build._path() == here
     monkeypatch.setattr(build, "_cpu", lambda: b"flags: sse2")
     assert build._path() != here
+
+
+def test_a_machine_without_a_compiler_finds_what_another_one_compiled(
+    empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_compiler(tmp_path, monkeypatch, 'while [ "$1" != -o ]; do shift; done; echo nothing > "$2"')
+    with pytest.raises(native.UnavailableError, match="cannot be loaded"):
+        build.library.__wrapped__()
+    (compiled,) = empty_cache.glob("*.so")
+    assert build._path() == compiled
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert build._path() == compiled
+    monkeypatch.setattr(build, "_cpu", lambda: b"flags: sse2")
+    with pytest.raises(native.UnavailableError, match=r"^there is no no-such-compiler$"):
+        build._path()
+
+
+def test_cores_with_different_instructions_give_one_name() -> None:
+    lines = [f"flags\t\t: fpu {number}" for number in range(20)]
+    forward, backward = "\n".join(["processor: 0", *lines]), "\n".join([*lines[::-1], *lines, "processor: 1"])
+    assert build._instructions(forward) == build._instructions(backward) == "\n".join(sorted(lines)).encode()
+
+
+def test_a_cache_without_locks_is_compiled_into(
+    empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", refuse_locks(errno.ENOSYS))
+    set_compiler(tmp_path, monkeypatch, 'while [ "$1" != -o ]; do shift; done; echo nothing > "$2"')
+    with pytest.raises(native.UnavailableError, match="cannot be loaded"):
+        build.library.__wrapped__()
+    assert len(list(empty_cache.glob("*.so"))) == 1
 
 
 def test_a_run_without_native_kernels_uses_xla_and_gives_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
