@@ -105,16 +105,20 @@ def record_lengths(record: bytes, name: str) -> tuple[int, int]:
 
 
 def parse(serialized: tf.Tensor, names: tf.Tensor, seq_length: int, max_predictions: int) -> Examples:
-    """Parses records [E] string with one operation. TensorFlow's error for a bad record quotes its entry of names."""
+    """Parses records [E] string with one operation. Integers beyond int32 become its smallest or largest number.
+
+    TensorFlow's error for a bad record quotes its entry of names.
+    """
     sizes = {"S": seq_length, "P": max_predictions, "1": 1}
     expected = {
         feature.name: tf.io.FixedLenFeature([sizes[feature.length]], tf.float32 if feature.dtype is float else tf.int64)
         for feature in FEATURES
     }
     parsed = tf.io.parse_example(serialized, expected, example_names=names)
+    # Saturated, because tf.cast wraps: 2**32 + 7 would become the valid id 7. validation.py refuses the limits.
     columns = {
-        feature.name: parsed[feature.name] if feature.dtype is float else tf.cast(parsed[feature.name], tf.int32)
-        for feature in FEATURES
+        name: value if value.dtype == tf.float32 else tf.saturate_cast(value, tf.int32)
+        for name, value in parsed.items()
     }
     columns["next_sentence_labels"] = tf.squeeze(columns["next_sentence_labels"], axis=1)
     return Examples(**columns)

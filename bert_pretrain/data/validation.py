@@ -12,6 +12,8 @@ import numpy as np
 
 from bert_pretrain.data.schema import Examples
 
+_INT32 = np.iinfo(np.int32)
+
 
 class Limits(NamedTuple):
     """Sizes of the model's embedding tables; ids must be smaller."""
@@ -31,7 +33,8 @@ class Rule(NamedTuple):
     def describe(self, names: Sequence[str]) -> str:
         """One line about the first value that breaks the rule; names [E] are those of the examples."""
         row, column = np.argwhere(self.broken)[0]
-        return f"{names[row]}: {self.feature} has {self.values[row, column]} at index {column}; {self.remedy}"
+        value = _shown(self.values[row, column])
+        return f"{names[row]}: {self.feature} has {value} at index {column}; {self.remedy}"
 
 
 def check_examples(examples: Examples, limits: Limits, names: Sequence[str]) -> None:
@@ -64,6 +67,11 @@ def rules(examples: Examples, limits: Limits) -> Iterator[Rule]:
     yield Rule(is_used & _outside(masked_ids, limits.vocab_size), masked_ids, "masked_lm_ids", vocabulary)
     labels = examples.next_sentence_labels[:, None]
     yield Rule(_outside(labels, 2), labels, "next_sentence_labels", "it must be 0 or 1")
+
+
+def _shown(value: np.generic) -> str:
+    """A value, which schema.parse saturated if it is one of int32's limits."""
+    return f"{value} or more" if value == _INT32.max else f"{value} or less" if value == _INT32.min else str(value)
 
 
 def _outside(values: np.ndarray, size: int) -> np.ndarray:

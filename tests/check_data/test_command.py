@@ -69,7 +69,7 @@ def test_faults_of_all_kinds_are_named_at_once(data):
     "settings, message",
     [
         ({}, "--input_files_dir is required"),
-        ({"input_files_dir": "x", "vocab_size": 9, "vocab_file": "x"}, "give it or --vocab_size, not both"),
+        ({"input_files_dir": "x", "vocab_size": 9, "vocab_file": "x"}, "--vocab_file and --vocab_size exclude each"),
         ({"input_files_dir": "x", "max_seq_length": 0}, "--max_seq_length must be at least 1, got 0"),
     ],
 )

@@ -50,6 +50,12 @@ def test_a_sample_is_spread_over_the_shard(examples, look):
     assert look(examples, 3).contents.num_random_next == 3
 
 
+def test_an_id_beyond_int32_does_not_wrap_into_a_valid_one(examples, look):
+    examples.input_ids[4, 1] = 2**32 + 7
+    (fault,) = look(examples).faults
+    assert "input_ids has 2147483647 or more at index 1; it must be in [0, 100)" in fault
+
+
 FAULTS = {
     "input_ids": {
         "the first token is not [CLS]": (0, 7),

@@ -302,6 +302,16 @@ def test_a_token_outside_the_vocabulary_is_explained(make_source):
     assert failure_of(source).startswith(f"{name}: input_ids has 2 at index 0; it must be in [0, 2): ")
 
 
+def test_a_token_beyond_int32_does_not_wrap_into_a_valid_one(make_source):
+    def spoil(records):
+        record = tf.train.Example.FromString(records[1])
+        record.features.feature["input_ids"].int64_list.value[2] = 2**32 + 7
+        records[1] = record.SerializeToString()
+
+    explanation = failure_of(make_source(3, spoil=spoil))
+    assert "input_ids has 2147483647 or more at index 2; it must be in [0, " in explanation
+
+
 def test_a_damaged_record_is_explained(make_source, directory):
     source = make_source(3)
     begin = source.index.locate(2).offset

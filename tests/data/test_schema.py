@@ -79,6 +79,15 @@ def test_bytes_that_are_no_message_are_named():
         schema.record_lengths(b"\xff\xff\xff", "shard:7")
 
 
+@pytest.mark.parametrize("stored, parsed", [(2**32 + 7, 2**31 - 1), (7 - 2**32, -(2**31)), (2**31 - 2, 2**31 - 2)])
+def test_integers_beyond_int32_do_not_wrap_into_valid_ones(stored, parsed):
+    examples = make_examples(1)
+    tokens = examples.input_ids.astype(np.int64)
+    tokens[0, 3] = stored
+    (record,) = schema.encode(examples._replace(input_ids=tokens))
+    assert parse([record], ["a"]).input_ids.numpy()[0, 3] == parsed
+
+
 def test_tensorflow_names_the_record_whose_lengths_differ():
     records = schema.encode(make_examples(2)) + schema.encode(make_examples(1, seq_length=9))
     with pytest.raises(tf.errors.InvalidArgumentError, match="c:30"):
