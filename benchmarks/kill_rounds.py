@@ -113,7 +113,9 @@ def main(values: list[str] | None = None) -> int:
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--updates", type=int, default=60)
     parser.add_argument("--seed", type=int, help="Of ranks and times; another one each time when not given.")
-    parser.add_argument("--output_dir", default="results/kill_rounds", help="For inputs, runs and logs.")
+    parser.add_argument(
+        "--output_dir", type=os.path.expanduser, default="results/kill_rounds", help="For inputs, runs and logs."
+    )
     arguments = parser.parse_args(values)
     random.seed(arguments.seed)
     folder = pathlib.Path(arguments.output_dir).resolve()

@@ -88,8 +88,8 @@ KINDS = ("google", "ours")
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--text", type=pathlib.Path)
-    parser.add_argument("--vocab_file", type=pathlib.Path)
+    parser.add_argument("--text", type=os.path.expanduser)
+    parser.add_argument("--vocab_file", type=os.path.expanduser)
     parser.add_argument("--megabytes", type=float, default=8.0, help="of text, at the most")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--memory_mb", type=int, help="measure peak memory on a text of so many MB instead")
@@ -103,14 +103,14 @@ def prepare(arguments: argparse.Namespace, folder: pathlib.Path) -> tuple[pathli
     from bert_pretrain.make_data import corpus, demo_text, train_vocab
 
     if arguments.text:
-        documents = list(corpus.read_documents([corpus.whole(str(arguments.text))]))
+        documents = list(corpus.read_documents([corpus.whole(arguments.text)]))
     else:
         documents = demo_text.demo_documents()
     text, size = folder / "text.txt", 0
     kept = [d for d in documents if (size := size + sum(len(line) + 1 for line in d)) <= arguments.megabytes * 1e6]
     corpus.write_documents(str(text), kept)
     if arguments.vocab_file:
-        return text, arguments.vocab_file
+        return text, pathlib.Path(arguments.vocab_file)
     lines = (line for document in kept for line in document)
     vocab.write_vocabulary(str(folder / "vocab.txt"), train_vocab.train_vocabulary(lines, 30_522, lower_case=True))
     return text, folder / "vocab.txt"

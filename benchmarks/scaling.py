@@ -165,7 +165,9 @@ def main(values: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--updates", type=int, default=10, help="Of each job; the first two are not counted.")
     parser.add_argument("--flags", default="", help="More flags for bert_pretrain.run, separated by blanks.")
-    parser.add_argument("--output_dir", default="results/scaling", help="For inputs, runs and logs.")
+    parser.add_argument(
+        "--output_dir", type=os.path.expanduser, default="results/scaling", help="For inputs, runs and logs."
+    )
     parser.add_argument("--exchange", action="store_true", help="Under mpirun: only time the exchange.")
     arguments = parser.parse_args(values)
     if arguments.exchange:

@@ -262,7 +262,12 @@ def _arguments(values: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps_per_round", type=int, default=2, help="Updates of a peer's turn; all take as long.")
     parser.add_argument("--own_steps_per_round", type=int, default=12, help="Updates of our turn.")
-    parser.add_argument("--output_dir", default="results/benchmarks", help="For the table, JSON, logs and inputs.")
+    parser.add_argument(
+        "--output_dir",
+        type=os.path.expanduser,
+        default="results/benchmarks",
+        help="For the table, JSON, logs and inputs.",
+    )
     arguments = parser.parse_args(values)
     if arguments.at_once < 2:
         parser.error("--at_once must be at least 2")

@@ -14,7 +14,7 @@ from typing import Any, Callable, TypeVar
 
 from absl import app, flags
 
-from bert_pretrain.config.option import groups
+from bert_pretrain.config.option import expand_home, groups
 
 T = TypeVar("T")
 
@@ -53,8 +53,13 @@ def _plain_type(annotation: Any) -> Any:
 
 
 def read(config_class: type[T]) -> T:
-    """An instance of the dataclass, filled from the parsed flags."""
-    return config_class(**{f.name: getattr(flags.FLAGS, f.name) for f in dataclasses.fields(config_class)})
+    """An instance of the dataclass, filled from the parsed flags, with ~ expanded in paths. ValueError for ~nobody."""
+    return config_class(**{field.name: _value(field) for field in dataclasses.fields(config_class)})
+
+
+def _value(field: dataclasses.Field) -> Any:
+    value = getattr(flags.FLAGS, field.name)
+    return expand_home(field.name, value) if value and field.metadata["is_path"] else value
 
 
 def given(config_class: type) -> set[str]:

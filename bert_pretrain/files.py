@@ -72,7 +72,7 @@ def cache_directory(name: str) -> Path:
     """Folder `name` in $BERT_PRETRAIN_CACHE, else in bert_pretrain of $XDG_CACHE_HOME or ~/.cache. Not created."""
     own = os.environ.get("BERT_PRETRAIN_CACHE")
     shared = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(own or os.path.join(shared, "bert_pretrain"), name)
+    return Path(own or os.path.join(shared, "bert_pretrain"), name).expanduser()
 
 
 def num_cores() -> int:

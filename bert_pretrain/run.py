@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 from bert_pretrain import cli, processes
-from bert_pretrain.config.training import Config, DataConfig, DeviceConfig, OptimConfig, RunConfig
+from bert_pretrain.config.optim import OptimConfig
+from bert_pretrain.config.training import Config, DataConfig, DeviceConfig, RunConfig
 
 _PARTS = {"run": RunConfig, "data": DataConfig, "optim": OptimConfig, "device": DeviceConfig}
 

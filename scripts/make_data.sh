@@ -8,7 +8,7 @@
 #   NUM_HELD_OUT=10000       articles for evaluation, drawn by MLPerf's rule, and
 #   NUM_EVAL_EXAMPLES=10000  examples made of them
 #   NP=8                     processes; else one for each core
-# MLPerf's training data (512 tokens, ten passes, the bytes of Google's script):
+# MLPerf's training data (512 tokens, ten passes, the records of Google's script):
 #   VOCAB_FILE=vocab.txt bash scripts/make_data.sh enwiki-pages-articles.xml.bz2 wiki --flagfile=configs/run/mlperf_data.flags
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=_launch.sh

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 
 import pytest
+
+from bert_pretrain.config.check_data import CheckDataConfig
+from bert_pretrain.config.make_data import ExampleConfig, MakeDataConfig
+from bert_pretrain.config.optim import OptimConfig
+from bert_pretrain.config.training import DataConfig, DeviceConfig, RunConfig
 
 SCRIPT = '''
 import dataclasses
@@ -24,6 +30,7 @@ class Settings:
     limit: Optional[int] = option(None, "How far.")
     deep: bool = option(True, "Whether.")
     kind: str = option("lamb", "What kind.", ("lamb", "adam"))
+    files: Optional[str] = option(None, "Which files.", is_path=True)
 
 def main():
     settings = cli.read(Settings)
@@ -42,10 +49,13 @@ def start(*arguments: str) -> subprocess.CompletedProcess:
 
 
 def test_defaults_types_and_given() -> None:
-    assert start().stdout == "Settings(size=3, rate=0.5, name=None, old=1, limit=None, deep=True, kind='lamb') []\n"
+    assert (
+        start().stdout
+        == "Settings(size=3, rate=0.5, name=None, old=1, limit=None, deep=True, kind='lamb', files=None) []\n"
+    )
     done = start("--size=4", "--rate=2", "--name=x", "--limit=7", "--nodeep", "--kind=ADAM")
     assert done.stdout == (
-        "Settings(size=4, rate=2.0, name='x', old=1, limit=7, deep=False, kind='adam') "
+        "Settings(size=4, rate=2.0, name='x', old=1, limit=7, deep=False, kind='adam', files=None) "
         "['deep', 'kind', 'limit', 'name', 'rate', 'size']\n"
     )
 
@@ -57,6 +67,7 @@ def test_defaults_types_and_given() -> None:
         ("--size=four", "flag --size=four"),
         ("--kind=sgd", "value should be one of <lamb|adam>"),
         ("--size=-1", "--size must be positive"),
+        ("--files=a,~nobody-here/b", "--files: ~nobody-here/b: no such user; for a file of that name write ./~nobody"),
         ("stray", "unexpected argument 'stray'"),
     ],
 )
@@ -64,6 +75,19 @@ def test_a_wrong_argument_is_one_line_and_exit_code_2(argument: str, message: st
     done = start(argument)
     assert done.returncode == 2
     assert message in done.stderr and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_the_home_directory_is_expanded_in_paths_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert "files='/home/me/a, b~c,/home/me'" in start("--files=~/a, b~c, ~").stdout
+    assert "name='~/x'" in start("--name=~/x").stdout
+
+
+def test_every_flag_that_names_a_file_is_a_path() -> None:
+    for part in (RunConfig, DataConfig, OptimConfig, DeviceConfig, MakeDataConfig, ExampleConfig, CheckDataConfig):
+        for field in dataclasses.fields(part):
+            names_a_file = field.name.endswith(("_dir", "_file", "_path", "_checkpoint"))
+            assert field.metadata["is_path"] == names_a_file, field.name
 
 
 def test_help_lists_the_flags_in_groups() -> None:

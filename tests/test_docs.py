@@ -15,8 +15,9 @@ import pytest
 
 from bert_pretrain.config.check_data import CheckDataConfig
 from bert_pretrain.config.make_data import ExampleConfig, MakeDataConfig
+from bert_pretrain.config.optim import OptimConfig
 from bert_pretrain.config.option import groups
-from bert_pretrain.config.training import DataConfig, DeviceConfig, OptimConfig, RunConfig
+from bert_pretrain.config.training import DataConfig, DeviceConfig, RunConfig
 from tests.config.test_training import DEEPSPARKHUB_FLAGS
 
 ROOT = Path(__file__).parent.parent

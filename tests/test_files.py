@@ -87,11 +87,13 @@ def refuse_locks(code: int) -> Callable[..., None]:
 def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BERT_PRETRAIN_CACHE", "/a")
     monkeypatch.setenv("XDG_CACHE_HOME", "/b")
+    monkeypatch.setenv("HOME", "/home/someone")
     assert files.cache_directory("index") == Path("/a/index")
+    monkeypatch.setenv("BERT_PRETRAIN_CACHE", "~/a")
+    assert files.cache_directory("index") == Path("/home/someone/a/index")
     monkeypatch.delenv("BERT_PRETRAIN_CACHE")
     assert files.cache_directory("index") == Path("/b/bert_pretrain/index")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", "/home/someone")
     assert files.cache_directory("index") == Path("/home/someone/.cache/bert_pretrain/index")
 
 

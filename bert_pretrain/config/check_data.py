@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Optional
 
-from bert_pretrain.config.option import option, require
+from bert_pretrain.config.option import MAX_PROCESSES, MAX_SEQ_LENGTH, option, require, require_numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,10 +13,10 @@ class CheckDataConfig:
     """Which shards are inspected, how thoroughly, and what their records must be like."""
 
     input_files_dir: Optional[str] = option(
-        None, "Directory with shards, or several separated by commas.", required=True
+        None, "Directory with shards, or several separated by commas.", required=True, is_path=True
     )
     vocab_file: Optional[str] = option(
-        None, "Vocabulary of the shards; ids, [CLS], [SEP] and [MASK] are checked with it."
+        None, "Vocabulary of the shards; ids, [CLS], [SEP] and [MASK] are checked with it.", is_path=True
     )
     vocab_size: Optional[int] = option(None, "Instead of --vocab_file: ids must be smaller than this.")
     max_seq_length: Optional[int] = option(
@@ -37,12 +37,21 @@ class CheckDataConfig:
 
     def check(self) -> None:
         """ValueError for an invalid setting."""
+        require_numbers(self)
         require(bool(self.input_files_dir), "--input_files_dir is required, a directory with TFRecord shards")
-        require(self.num_processes >= 0, f"--num_processes must be at least 0, got {self.num_processes}")
+        require(
+            0 <= self.num_processes <= MAX_PROCESSES,
+            f"--num_processes must be 0 to {MAX_PROCESSES}, got {self.num_processes}",
+        )
         require(
             self.vocab_size is None or self.vocab_file is None,
             "--vocab_file and --vocab_size exclude each other; give one",
         )
-        for name in ("max_seq_length", "max_predictions_per_seq", "vocab_size"):
+        for name in ("max_seq_length", "max_predictions_per_seq"):
             value = getattr(self, name)
-            require(value is None or value >= 1, f"--{name} must be at least 1, got {value}")
+            require(
+                value is None or 1 <= value <= MAX_SEQ_LENGTH, f"--{name} must be 1 to {MAX_SEQ_LENGTH}, got {value}"
+            )
+        require(
+            self.vocab_size is None or self.vocab_size >= 1, f"--vocab_size must be at least 1, got {self.vocab_size}"
+        )

@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Optional
 
-from bert_pretrain.config.option import option, require
+from bert_pretrain.config.option import MAX_PROCESSES, MAX_SEQ_LENGTH, option, require, require_numbers
 from bert_pretrain.files import cache_directory
 
 # The shortest sequence with a pair: [CLS] a [SEP] b [SEP].
 _MIN_SEQ_LENGTH = 5
-_MAX_SEQ_LENGTH = 65_535
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +35,16 @@ class ExampleConfig:
 
     def check(self) -> None:
         """ValueError for an invalid setting."""
+        require_numbers(self)
         require(
-            _MIN_SEQ_LENGTH <= self.max_seq_length <= _MAX_SEQ_LENGTH,
-            f"--max_seq_length must be {_MIN_SEQ_LENGTH} to {_MAX_SEQ_LENGTH}, got {self.max_seq_length}",
+            _MIN_SEQ_LENGTH <= self.max_seq_length <= MAX_SEQ_LENGTH,
+            f"--max_seq_length must be {_MIN_SEQ_LENGTH} to {MAX_SEQ_LENGTH}, got {self.max_seq_length}",
         )
-        for name in ("max_predictions_per_seq", "dupe_factor"):
-            require(getattr(self, name) >= 1, f"--{name} must be at least 1, got {getattr(self, name)}")
+        require(
+            1 <= self.max_predictions_per_seq <= MAX_SEQ_LENGTH,
+            f"--max_predictions_per_seq must be 1 to {MAX_SEQ_LENGTH}, got {self.max_predictions_per_seq}",
+        )
+        require(self.dupe_factor >= 1, f"--dupe_factor must be at least 1, got {self.dupe_factor}")
         for name in ("masked_lm_prob", "short_seq_prob"):
             require(0 <= getattr(self, name) <= 1, f"--{name} must be in [0, 1], got {getattr(self, name)}")
         require(
@@ -60,13 +63,18 @@ class MakeDataConfig:
     """Input, output and steps."""
 
     input_file: Optional[str] = option(
-        None, "Text files, one sentence a line and a blank line between documents: patterns, separated by commas."
+        None,
+        "Text files, one sentence a line and a blank line between documents: patterns, separated by commas.",
+        is_path=True,
     )
-    output_file: Optional[str] = option(None, "TFRecord files for the examples of all inputs, separated by commas.")
+    output_file: Optional[str] = option(
+        None, "TFRecord files for the examples of all inputs, separated by commas.", is_path=True
+    )
     output_dir: Optional[str] = option(
         None,
         "Instead of --output_file: a directory for one TFRecord file for each input file, or for --num_shards files. "
         "With --make_text: for the text. With --demo: for the demo; default: demo in the cache folder.",
+        is_path=True,
     )
     num_shards: int = option(
         0,
@@ -75,7 +83,7 @@ class MakeDataConfig:
     num_processes: int = option(
         0, "Processes on this machine; 0: one for each core. Under mpirun -np N there are N - 1 instead."
     )
-    vocab_file: Optional[str] = option(None, "WordPiece vocabulary, one entry a line.")
+    vocab_file: Optional[str] = option(None, "WordPiece vocabulary, one entry a line.", is_path=True)
     train_vocab: bool = option(False, "Only train a vocabulary from the text and write it to --vocab_file.")
     vocab_size: int = option(30_522, "With --train_vocab: number of entries.")
     make_text: bool = option(
@@ -98,8 +106,13 @@ class MakeDataConfig:
 
     def check(self) -> None:
         """ValueError for an invalid setting or combination of settings."""
-        for name in ("num_shards", "num_processes", "num_held_out"):
+        require_numbers(self)
+        for name in ("num_shards", "num_held_out"):
             require(getattr(self, name) >= 0, f"--{name} must be at least 0, got {getattr(self, name)}")
+        require(
+            0 <= self.num_processes <= MAX_PROCESSES,
+            f"--num_processes must be 0 to {MAX_PROCESSES}, got {self.num_processes}",
+        )
         require(self.vocab_size >= 1, f"--vocab_size must be at least 1, got {self.vocab_size}")
         only = [f"--{name}" for name in ("demo", "make_text", "train_vocab") if getattr(self, name)]
         require(len(only) <= 1, f"{' and '.join(only)} are separate steps; give one at a time")

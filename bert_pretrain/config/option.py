@@ -8,16 +8,27 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 
 NO_EFFECT = "Accepted for compatibility, without effect here"
+MAX_SEQ_LENGTH = 65_535  # tokens in a record
+MAX_PROCESSES = 1024
+
+_INT32 = 2**31 - 1
+_FLOAT32 = 1.1754944e-38, 3.4028234e38  # the smallest (TensorFlow takes even smaller ones as 0) and largest float32
 
 
 def option(
-    default: Any, help: str, choices: Optional[Sequence[str]] = None, required: bool = False, no_effect: bool = False
+    default: Any,
+    help: str,
+    choices: Optional[Sequence[str]] = None,
+    required: bool = False,
+    no_effect: bool = False,
+    is_path: bool = False,
 ) -> Any:
     """A dataclass field that is also a flag: default, help text, and the allowed words of an enumeration.
 
-    required says that a run cannot start without the flag; no_effect that it exists for other programs' commands only.
+    required says that a run cannot start without the flag; no_effect that it exists for other programs' commands only;
+    is_path that it is a path, or several separated by commas.
     """
-    metadata = {"help": help, "choices": choices, "required": required, "no_effect": no_effect}
+    metadata = {"help": help, "choices": choices, "required": required, "no_effect": no_effect, "is_path": is_path}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -45,6 +56,30 @@ def require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def require_numbers(settings: Any) -> None:
+    """ValueError for a number that float32 or int32 cannot hold, inf and nan among them; seeds may be any integer."""
+    smallest, largest = _FLOAT32
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if isinstance(value, float):
+            require(
+                value == 0 or smallest <= abs(value) <= largest,
+                f"--{field.name} must be a finite number that float32 can hold, got {value}",
+            )
+        elif isinstance(value, int) and not field.name.endswith("seed"):
+            require(abs(value) <= _INT32, f"--{field.name} must be at most {_INT32} in magnitude, got {value}")
+
+
+def expand_home(name: str, paths: str) -> str:
+    """'~/a,~b/c' -> '/home/me/a,/home/b/c'. ValueError, naming the flag `name`, where there is no such user."""
+    parts = paths.split(",")
+    for number, part in enumerate(parts):
+        if part.lstrip().startswith("~"):
+            parts[number] = path = os.path.expanduser(part.lstrip())
+            require(path[0] != "~", f"--{name}: {path}: no such user; for a file of that name write ./{path}")
+    return ",".join(parts)
+
+
 def directories(comma_separated: str) -> list[str]:
-    """'a, b' -> ['a', 'b'], with ~ expanded."""
-    return [os.path.expanduser(part.strip()) for part in comma_separated.split(",") if part.strip()]
+    """'a, b' -> ['a', 'b']."""
+    return [part.strip() for part in comma_separated.split(",") if part.strip()]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Optional
 
-from bert_pretrain.config.option import option, require
+from bert_pretrain.config.optim import OptimConfig
+from bert_pretrain.config.option import option, require, require_numbers
+
+_MAX_THREADS = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,10 +16,10 @@ class DataConfig:
     """Data: which records are read, and how many make a batch."""
 
     input_files_dir: Optional[str] = option(
-        None, "Directory with training shards, or several separated by commas; required by --do_train."
+        None, "Directory with training shards, or several separated by commas; required by --do_train.", is_path=True
     )
     eval_files_dir: Optional[str] = option(
-        None, "Directory with evaluation shards, or several separated by commas; required by --do_eval."
+        None, "Directory with evaluation shards, or several separated by commas; required by --do_eval.", is_path=True
     )
     max_seq_length: Optional[int] = option(
         None, "Tokens in a record. Read from the data if not given; an error if it differs from the data."
@@ -40,68 +43,13 @@ class DataConfig:
 
     def check(self) -> None:
         """ValueError for an invalid setting."""
+        require_numbers(self)
         for name in ("train_batch_size", "eval_batch_size"):
             require(getattr(self, name) >= 1, f"--{name} must be at least 1, got {getattr(self, name)}")
         require(self.max_eval_steps >= 0, f"--max_eval_steps must be at least 0, got {self.max_eval_steps}")
         for name in ("max_seq_length", "max_predictions_per_seq"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"--{name} must be at least 1, got {value}")
-
-
-@dataclasses.dataclass(frozen=True)
-class OptimConfig:
-    """Optimization: learning rate, batch, optimizer."""
-
-    optimizer_type: str = option(
-        "lamb",
-        "lamb as in MLPerf's reference, or adam: AdamW without bias correction, as in google-research/bert.",
-        ("lamb", "adam"),
-    )
-    learning_rate: float = option(5e-5, "Peak learning rate, before --lr_scaling.")
-    lr_scaling: str = option(
-        "linear",
-        "linear: with --horovod, --learning_rate is multiplied by the number of ranks; none: it is used as given.",
-        ("linear", "none"),
-    )
-    num_train_steps: int = option(100_000, "Updates after which training is complete.")
-    num_warmup_steps: int = option(10_000, "Updates of linear warm-up; 0 means none.")
-    start_warmup_step: int = option(
-        0, "Update at which the warm-up line crosses zero; MLPerf recipes use -76 and -100."
-    )
-    poly_power: float = option(1.0, "Power of the polynomial decay to zero; 1 is linear.")
-    num_accumulation_steps: int = option(1, "Micro-batches summed into one update.")
-    lamb_weight_decay_rate: float = option(
-        0.01, "Weight decay, for both optimizers; LayerNorm and bias variables are exempt."
-    )
-    lamb_beta_1: float = option(0.9, "Decay rate of the first moment, for both optimizers.")
-    lamb_beta_2: float = option(0.999, "Decay rate of the second moment, for both optimizers.")
-    log_epsilon: int = option(-6, "Base-10 logarithm of epsilon, for both optimizers.")
-    clip_norm: float = option(
-        1.0, "Largest global norm of the gradient; larger ones are scaled down to it. 0 turns clipping off."
-    )
-    init_loss_scale: int = option(2**15, "Initial loss scale of float16 training.")
-    allreduce_post_accumulation: bool = option(
-        False,
-        "Gradients are always all-reduced once, after accumulation; the sums are the same.",
-        no_effect=True,
-    )
-    allreduce_fp16: bool = option(False, "All-reduce gradients in float16: half the bytes, less precision.")
-
-    @property
-    def epsilon(self) -> float:
-        """The optimizers' epsilon, added to the square root of the second moment."""
-        return 10.0**self.log_epsilon
-
-    def check(self) -> None:
-        """ValueError for an invalid setting."""
-        require(self.learning_rate >= 0, f"--learning_rate must be at least 0, got {self.learning_rate}")
-        for name in ("num_train_steps", "num_accumulation_steps", "init_loss_scale"):
-            require(getattr(self, name) >= 1, f"--{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("num_warmup_steps", "clip_norm", "lamb_weight_decay_rate"):
-            require(getattr(self, name) >= 0, f"--{name} must be at least 0, got {getattr(self, name)}")
-        for name in ("lamb_beta_1", "lamb_beta_2"):
-            require(0 <= getattr(self, name) < 1, f"--{name} must be in [0, 1), got {getattr(self, name)}")
-        require(self.poly_power > 0, f"--poly_power must be above 0, got {self.poly_power}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,8 +83,10 @@ class DeviceConfig:
 
     def check(self) -> None:
         """ValueError for an invalid setting."""
-        require(self.intra_op_threads >= 0, f"--intra_op_threads must be at least 0, got {self.intra_op_threads}")
-        require(self.inter_op_threads >= 1, f"--inter_op_threads must be at least 1, got {self.inter_op_threads}")
+        require_numbers(self)
+        for name, least in (("intra_op_threads", 0), ("inter_op_threads", 1)):
+            value = getattr(self, name)
+            require(least <= value <= _MAX_THREADS, f"--{name} must be {least} to {_MAX_THREADS}, got {value}")
         require(
             self.peak_tflops is None or self.peak_tflops > 0, f"--peak_tflops must be above 0, got {self.peak_tflops}"
         )
@@ -146,15 +96,21 @@ class DeviceConfig:
 class RunConfig:
     """Run: what it does, where it starts, what it writes."""
 
-    bert_config_file: Optional[str] = option(None, "bert_config.json, the shape of the network.", required=True)
+    bert_config_file: Optional[str] = option(
+        None, "bert_config.json, the shape of the network.", required=True, is_path=True
+    )
     output_dir: Optional[str] = option(
-        None, "Directory of checkpoints, metrics and results; a run found there is continued.", required=True
+        None,
+        "Directory of checkpoints, metrics and results; a run found there is continued.",
+        required=True,
+        is_path=True,
     )
     do_train: bool = option(False, "Train.")
     do_eval: bool = option(False, "Evaluate: during training and at its end, or alone without --do_train.")
     init_checkpoint: Optional[str] = option(
         None,
         "Prefix of a TF1 checkpoint with the initial weights; ignored if output_dir holds a checkpoint to continue.",
+        is_path=True,
     )
     init_optimizer_state: bool = option(
         False, "Load the optimizer's slots and beta powers from --init_checkpoint, too."
@@ -163,7 +119,9 @@ class RunConfig:
         False, "Start although --init_checkpoint lacks variables or has other shapes; those are initialized randomly."
     )
     eval_checkpoint_path: Optional[str] = option(
-        None, "Prefix of the checkpoint that --do_eval alone evaluates; default: the newest in output_dir."
+        None,
+        "Prefix of the checkpoint that --do_eval alone evaluates; default: the newest in output_dir.",
+        is_path=True,
     )
     is_dist_eval_enabled: bool = option(
         True, "Every rank evaluates a slice of the data; false: rank 0 evaluates all of it. The results are the same."
@@ -177,7 +135,9 @@ class RunConfig:
     stop_threshold: float = option(
         0.720, "Training ends when the masked-LM accuracy of an evaluation reaches this; 0: never."
     )
-    dllog_path: Optional[str] = option(None, "File for dllogger's lines; default: bert_dllog.json in output_dir.")
+    dllog_path: Optional[str] = option(
+        None, "File for dllogger's lines; default: bert_dllog.json in output_dir.", is_path=True
+    )
     report_loss: bool = option(True, "Show the loss in progress lines.")
     verbose_logging: bool = option(False, "List every variable at the start; show tracebacks of errors.")
     horovod: bool = option(False, "Train on several ranks; start under mpirun or horovodrun.")
@@ -190,6 +150,7 @@ class RunConfig:
 
     def check(self) -> None:
         """ValueError for an invalid setting."""
+        require_numbers(self)
         for name in ("bert_config_file", "output_dir"):
             require(bool(getattr(self, name)), f"--{name} is required")
         require(self.do_train or self.do_eval, "nothing to do: give --do_train, --do_eval, or both")

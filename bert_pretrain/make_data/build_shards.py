@@ -55,7 +55,7 @@ def find_text(patterns: str) -> list[corpus.Span]:
     """The files that match comma-separated patterns, in order. ValueError for a pattern without a match."""
     paths = []
     for pattern in patterns.split(","):
-        found = sorted(path for path in glob.glob(os.path.expanduser(pattern.strip())) if not os.path.isdir(path))
+        found = sorted(path for path in glob.glob(pattern.strip()) if not os.path.isdir(path))
         if not found:
             raise ValueError(f"--input_file: no file matches {pattern.strip()}")
         paths += found

@@ -46,7 +46,7 @@ def find_files(patterns: str) -> list[str]:
     paths: list[str] = []
     for pattern in patterns.split(","):
         found: list[str] = []
-        for path in sorted(glob.glob(os.path.expanduser(pattern.strip()))):
+        for path in sorted(glob.glob(pattern.strip())):
             found += _files_below(path) if os.path.isdir(path) else [path]
         if not found:
             raise ValueError(f"--input_file: no file matches {pattern.strip()}")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from bert_pretrain.config.training import OptimConfig
+from bert_pretrain.config.optim import OptimConfig
 from bert_pretrain.kernels import xla
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.native_update import update_in_place

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import tensorflow as tf
 
-from bert_pretrain.config.training import OptimConfig
+from bert_pretrain.config.optim import OptimConfig
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.optim.adamw import Adamw
 from bert_pretrain.optim.lamb import Lamb

@@ -70,9 +70,9 @@ def test_faults_of_all_kinds_are_named_at_once(data):
     [
         ({}, "--input_files_dir is required"),
         ({"input_files_dir": "x", "vocab_size": 9, "vocab_file": "x"}, "--vocab_file and --vocab_size exclude each"),
-        ({"input_files_dir": "x", "max_seq_length": 0}, "--max_seq_length must be at least 1, got 0"),
+        ({"input_files_dir": "x", "max_seq_length": 0}, "--max_seq_length must be 1 to 65535, got 0"),
     ],
 )
-def test_settings_that_cannot_be(settings, message):
+def test_invalid_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         CheckDataConfig(**settings).check()

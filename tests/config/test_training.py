@@ -6,7 +6,9 @@ import dataclasses
 
 import pytest
 
-from bert_pretrain.config.training import Config, DataConfig, DeviceConfig, OptimConfig, RunConfig
+from bert_pretrain.config.make_data import ExampleConfig
+from bert_pretrain.config.optim import OptimConfig
+from bert_pretrain.config.training import Config, DataConfig, DeviceConfig, RunConfig
 
 # The flags of DeepSparkHub's run_pretraining.py.
 DEEPSPARKHUB_FLAGS = """bert_config_file input_files_dir eval_files_dir output_dir init_checkpoint eval_checkpoint_path
@@ -55,11 +57,39 @@ def test_the_defaults_are_valid_once_the_required_are_given() -> None:
         ({"lamb_beta_1": 1.0}, r"--lamb_beta_1 must be in \[0, 1\)"),
         ({"poly_power": 0.0}, "--poly_power must be above 0"),
         ({"stop_threshold": 72.0}, r"--stop_threshold must be in \[0, 1\]"),
+        ({"start_warmup_step": 1}, "--start_warmup_step must be at most 0, got 1: earlier updates would have negative"),
+        ({"log_epsilon": 400}, "--log_epsilon must be -37 to 0, got 400"),
+        ({"log_epsilon": -50}, "--log_epsilon must be -37 to 0, got -50; smaller powers of ten are 0 in float32"),
+        ({"lamb_beta_2": 0.99999999}, r"--lamb_beta_2 must be in \[0, 1\), also as a float32, got 0.99999999"),
+        ({"clip_norm": 1e-50}, "--clip_norm must be a finite number that float32 can hold, got 1e-50"),
+        ({"learning_rate": 1e39}, "--learning_rate must be a finite number that float32 can hold"),
+        ({"num_train_steps": 2**31}, "--num_train_steps must be at most 2147483647 in magnitude, got 2147483648"),
+        ({"num_accumulation_steps": 2**20 + 1}, "--num_accumulation_steps must be at most 1048576"),
+        ({"intra_op_threads": 100_000}, "--intra_op_threads must be 0 to 1024, got 100000"),
         ({"save_checkpoints_steps": 0}, "--save_checkpoints_steps must be at least 1"),
-        ({"inter_op_threads": 0}, "--inter_op_threads must be at least 1"),
+        ({"inter_op_threads": 0}, "--inter_op_threads must be 1 to 1024, got 0"),
         ({"init_optimizer_state": True}, "--init_optimizer_state needs --init_checkpoint"),
     ],
 )
 def test_refuses(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         config(**changes).check()
+
+
+FLOATS = [
+    (part, field.name)
+    for part in (OptimConfig, DeviceConfig, RunConfig, ExampleConfig)
+    for field in dataclasses.fields(part)
+    if "float" in field.type
+]
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize(("part", "name"), FLOATS)
+def test_every_float_must_be_finite(part: type, name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"--{name} must be a finite number that float32 can hold, got {value}"):
+        part(**{name: value}).check()
+
+
+def test_seeds_may_be_any_integer() -> None:
+    config(seed=-(2**70), data_seed=2**70).check()

@@ -14,7 +14,8 @@ import tensorflow as tf
 
 from bert_pretrain import connection
 from bert_pretrain.config.model import ModelConfig
-from bert_pretrain.config.training import Config, DataConfig, DeviceConfig, OptimConfig, RunConfig
+from bert_pretrain.config.optim import OptimConfig
+from bert_pretrain.config.training import Config, DataConfig, DeviceConfig, RunConfig
 from bert_pretrain.model import variables
 from bert_pretrain.train import loop
 from tests.golden import checkpoint as golden

@@ -8,7 +8,7 @@ from typing import Callable, TypeVar
 import numpy as np
 import tensorflow as tf
 
-from bert_pretrain.config.training import OptimConfig
+from bert_pretrain.config.optim import OptimConfig
 from bert_pretrain.optim.optimizer import Optimizer
 from tests.references.numpy_lamb import NumpyAdamw, NumpyLamb
 

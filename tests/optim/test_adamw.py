@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_pretrain.config.training import OptimConfig
+from bert_pretrain.config.optim import OptimConfig
 from bert_pretrain.optim.adamw import Adamw
 from tests.optim import five_updates
 from tests.references import google_modeling

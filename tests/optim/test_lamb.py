@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from bert_pretrain.config.model import ModelConfig
-from bert_pretrain.config.training import OptimConfig
+from bert_pretrain.config.optim import OptimConfig
 from bert_pretrain.model import variables
 from bert_pretrain.optim.lamb import Lamb
 from tests.golden import checkpoint

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from bert_pretrain.config.training import OptimConfig
+from bert_pretrain.config.optim import OptimConfig
 from bert_pretrain.optim.lamb import Lamb
 from bert_pretrain.optim.loss_scale import LossScale
 from bert_pretrain.train import train_step

@@ -1,0 +1,81 @@
+"""The settings of the optimizer and of the learning rate's schedule."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from bert_pretrain.config.option import option, require, require_numbers
+
+_LARGEST_BETA = 1 - 2**-24  # larger numbers below 1 are 1 as a float32
+_MAX_MICRO_BATCHES = 2**20  # dropout masks are numbered by update and micro-batch
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """Optimization: learning rate, batch, optimizer."""
+
+    optimizer_type: str = option(
+        "lamb",
+        "lamb as in MLPerf's reference, or adam: AdamW without bias correction, as in google-research/bert.",
+        ("lamb", "adam"),
+    )
+    learning_rate: float = option(5e-5, "Peak learning rate, before --lr_scaling.")
+    lr_scaling: str = option(
+        "linear",
+        "linear: with --horovod, --learning_rate is multiplied by the number of ranks; none: it is used as given.",
+        ("linear", "none"),
+    )
+    num_train_steps: int = option(100_000, "Updates after which training is complete.")
+    num_warmup_steps: int = option(10_000, "Updates of linear warm-up; 0 means none.")
+    start_warmup_step: int = option(
+        0, "Update, at most 0, at which the warm-up line crosses zero; MLPerf recipes use -76 and -100."
+    )
+    poly_power: float = option(1.0, "Power of the polynomial decay to zero; 1 is linear.")
+    num_accumulation_steps: int = option(1, "Micro-batches summed into one update.")
+    lamb_weight_decay_rate: float = option(
+        0.01, "Weight decay, for both optimizers; LayerNorm and bias variables are exempt."
+    )
+    lamb_beta_1: float = option(0.9, "Decay rate of the first moment, for both optimizers.")
+    lamb_beta_2: float = option(0.999, "Decay rate of the second moment, for both optimizers.")
+    log_epsilon: int = option(-6, "Base-10 logarithm of epsilon, for both optimizers.")
+    clip_norm: float = option(
+        1.0, "Largest global norm of the gradient; larger ones are scaled down to it. 0 turns clipping off."
+    )
+    init_loss_scale: int = option(2**15, "Initial loss scale of float16 training.")
+    allreduce_post_accumulation: bool = option(
+        False,
+        "Gradients are always all-reduced once, after accumulation; the sums are the same.",
+        no_effect=True,
+    )
+    allreduce_fp16: bool = option(False, "All-reduce gradients in float16: half the bytes, less precision.")
+
+    @property
+    def epsilon(self) -> float:
+        """The optimizers' epsilon, added to the square root of the second moment."""
+        return 10.0**self.log_epsilon
+
+    def check(self) -> None:
+        """ValueError for an invalid setting."""
+        require_numbers(self)
+        require(self.learning_rate >= 0, f"--learning_rate must be at least 0, got {self.learning_rate}")
+        for name in ("num_train_steps", "num_accumulation_steps", "init_loss_scale"):
+            require(getattr(self, name) >= 1, f"--{name} must be at least 1, got {getattr(self, name)}")
+        require(
+            self.num_accumulation_steps <= _MAX_MICRO_BATCHES,
+            f"--num_accumulation_steps must be at most {_MAX_MICRO_BATCHES}, got {self.num_accumulation_steps}",
+        )
+        for name in ("num_warmup_steps", "clip_norm", "lamb_weight_decay_rate"):
+            require(getattr(self, name) >= 0, f"--{name} must be at least 0, got {getattr(self, name)}")
+        for name in ("lamb_beta_1", "lamb_beta_2"):
+            value = getattr(self, name)
+            require(0 <= value <= _LARGEST_BETA, f"--{name} must be in [0, 1), also as a float32, got {value}")
+        require(self.poly_power > 0, f"--poly_power must be above 0, got {self.poly_power}")
+        require(
+            -37 <= self.log_epsilon <= 0,
+            f"--log_epsilon must be -37 to 0, got {self.log_epsilon}; smaller powers of ten are 0 in float32",
+        )
+        require(
+            self.start_warmup_step <= 0,
+            f"--start_warmup_step must be at most 0, got {self.start_warmup_step}: earlier updates would have negative "
+            "learning rates",
+        )
