@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 
 from bert_pretrain import cli, processes
-from bert_pretrain.config.optim import OptimConfig
-from bert_pretrain.config.training import Config, DataConfig, DeviceConfig, RunConfig
-
-_PARTS = {"run": RunConfig, "data": DataConfig, "optim": OptimConfig, "device": DeviceConfig}
+from bert_pretrain.config.training import PARTS, Config
 
 
 def main() -> int:
     """Reads the flags and starts the training loop. Returns the exit code."""
-    config = Config(**{name: cli.read(part) for name, part in _PARTS.items()})
-    given = set().union(*(cli.given(part) for part in _PARTS.values()))
+    config = Config(**{name: cli.read(part) for name, part in PARTS.items()})
+    given = set().union(*(cli.given(part) for part in PARTS.values()))
     config.check()
     # TensorFlow is imported late: --help and invalid flags are answered at once, and its log level is set first.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -27,5 +24,5 @@ def main() -> int:
 
 if __name__ == "__main__":
     processes.prefix_stderr(processes.launched_rank())
-    cli.define(*_PARTS.values())
+    cli.define(*PARTS.values())
     cli.main(main)

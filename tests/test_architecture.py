@@ -45,6 +45,7 @@ OWNERS = {
     "horovod": ("world.py",),
     "mpi4py": ("mpi_world.py", "worker_pool.py"),
     "absl": ("cli.py",),
+    "mlperf_logging": ("train/mlperf_log.py",),
 }
 MAX_MODULE_LINES, MIN_MODULE_LINES = 250, 25
 # Smaller modules, each with the reason.

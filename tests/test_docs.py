@@ -13,17 +13,16 @@ from typing import NamedTuple
 
 import pytest
 
+from bert_pretrain.config import training
 from bert_pretrain.config.check_data import CheckDataConfig
 from bert_pretrain.config.make_data import ExampleConfig, MakeDataConfig
-from bert_pretrain.config.optim import OptimConfig
 from bert_pretrain.config.option import groups
-from bert_pretrain.config.training import DataConfig, DeviceConfig, RunConfig
 from tests.config.test_training import DEEPSPARKHUB_FLAGS
 
 ROOT = Path(__file__).parent.parent
 FLAGS = ROOT / "docs" / "flags.md"
 END = "<!-- end of flags -->"
-PARTS = (RunConfig, DataConfig, OptimConfig, DeviceConfig)
+PARTS = tuple(training.PARTS.values())
 MAKE_DATA_PARTS = (MakeDataConfig, ExampleConfig)
 # The flags of google-research/bert's create_pretraining_data.py.
 GOOGLE_FLAGS = """input_file output_file vocab_file do_lower_case do_whole_word_mask max_seq_length

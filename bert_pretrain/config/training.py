@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Optional
 
+from bert_pretrain.config.mlperf import MlperfConfig
 from bert_pretrain.config.optim import OptimConfig
 from bert_pretrain.config.option import option, require, require_numbers
 
@@ -173,6 +174,7 @@ class Config:
     data: DataConfig
     optim: OptimConfig
     device: DeviceConfig
+    mlperf: MlperfConfig = dataclasses.field(default_factory=MlperfConfig)
 
     def examples_per_rank(self) -> int:
         """Examples that one rank contributes to an update: E = A x B."""
@@ -180,7 +182,7 @@ class Config:
 
     def check(self) -> None:
         """ValueError, one line, for the first invalid setting or combination of settings."""
-        for part in (self.run, self.data, self.optim, self.device):
+        for part in (self.run, self.data, self.optim, self.device, self.mlperf):
             part.check()
         require(
             not self.run.do_train or bool(self.data.input_files_dir),
@@ -194,3 +196,8 @@ class Config:
             not self.run.eval_checkpoint_path or not self.run.do_train,
             "--eval_checkpoint_path is for --do_eval alone; with --do_train the weights in training are evaluated",
         )
+        self.mlperf.check_with(self)
+
+
+# The parts of Config, by field, in the order of --help.
+PARTS = {"run": RunConfig, "data": DataConfig, "optim": OptimConfig, "device": DeviceConfig, "mlperf": MlperfConfig}

@@ -6,6 +6,7 @@ One hook instead of several, so that this order stands in one place. Its input i
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Optional
 
 import numpy as np
@@ -14,7 +15,7 @@ from tensorflow.compat.v1 import train
 
 from bert_pretrain.data.input_fn import TrainingInput
 from bert_pretrain.model import variables
-from bert_pretrain.train import results
+from bert_pretrain.train import mlperf_rules, preflight, results
 from bert_pretrain.train.checkpoints import CheckpointSaver
 from bert_pretrain.train.evaluation import Evaluation, is_due
 from bert_pretrain.train.forward import Statistics, summarize
@@ -55,14 +56,17 @@ class TrainingHook(train.SessionRunHook):
         self._step = int(session.run(tf.compat.v1.train.get_global_step()))
         if self._saver:
             self._saver.saved_step = self._step if self._step else -1
-        if self._evaluation and self._step == 0:
+        self._logger.mlperf.start_run()
+        if self._evaluation and self._step == 0 and self._is_initial_evaluation_wanted():
             self._evaluate(session)
+            self._verify_initial()
         if self._config.device.enable_device_warmup:
             self._warm_up(session)
         self._throughput.start()
 
     def before_run(self, run_context: train.SessionRunContext) -> train.SessionRunArgs:
         """Fetches UpdateValues in the same session.run as the update."""
+        self._logger.mlperf.start_block(self._step)
         return train.SessionRunArgs(self._values)
 
     def after_run(self, run_context: train.SessionRunContext, run_values: train.SessionRunValues) -> None:
@@ -89,7 +93,18 @@ class TrainingHook(train.SessionRunHook):
         if self._is_target_reached():
             outcome.end = results.TARGET_REACHED
         outcome.step = self._step
+        self._logger.mlperf.end_run(self._step, outcome.end)
         self._save(session)
+
+    def _is_initial_evaluation_wanted(self) -> bool:
+        """MLPerf's clock runs during evaluations, and its rules skip this one."""
+        return self._config.mlperf.verify_init or not self._config.mlperf.mlperf
+
+    def _verify_initial(self) -> None:
+        settings, evaluated = self._config.mlperf, self._outcome.initial
+        if settings.verify_init:
+            check = partial(mlperf_rules.check_initial, settings, evaluated)
+            self._logger.info(preflight.on_all_ranks(self._job.world, check))
 
     def _warm_up(self, session: tf.compat.v1.Session) -> None:
         """Computes an update without its assignments, then rewinds the input to where it stood."""
@@ -135,6 +150,7 @@ class TrainingHook(train.SessionRunHook):
 
     def _evaluate(self, session: tf.compat.v1.Session) -> None:
         logger, outcome, step = self._logger, self._outcome, self._step
+        logger.mlperf.start_evaluation(step)
         evaluated = self._evaluation.run(session)
         if step == 0:
             outcome.initial = evaluated
@@ -143,6 +159,10 @@ class TrainingHook(train.SessionRunHook):
         logger.record("eval", step, step * self._job.examples_per_update, values)
         logger.add_events("eval", step, evaluated.metrics)
         logger.info_values(f"evaluation after update {step}, {evaluated.num_examples} examples:", evaluated.metrics)
+        for line in logger.mlperf.end_evaluation(step, evaluated.metrics["masked_lm_accuracy"]):
+            logger.info(line)
+        if self._is_target_reached():
+            logger.mlperf.end_run(step, results.TARGET_REACHED)
 
     def _save(self, session: tf.compat.v1.Session) -> None:
         if self._saver:

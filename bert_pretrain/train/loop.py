@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from typing import Any, Optional
 
@@ -17,7 +18,7 @@ from bert_pretrain import estimator
 from bert_pretrain.config.training import Config
 from bert_pretrain.data import input_errors
 from bert_pretrain.model import variables
-from bert_pretrain.train import device, preflight, results, run_file, startup_summary, utilization
+from bert_pretrain.train import device, mlperf_log, preflight, results, run_file, startup_summary, utilization
 from bert_pretrain.train.eval_only import evaluate_only
 from bert_pretrain.train.forward import ratio
 from bert_pretrain.train.job import Job, describe, evaluation_input, open_job, training_input
@@ -35,13 +36,14 @@ def run(config: Config, given: set[str], world: World) -> int:
 
     ValueError, one line, for anything that is wrong with the input.
     """
+    begin = time.time()
     tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
     job = preflight.on_all_ranks(world, lambda: open_job(config, given, world))
     description = describe(job)
     facts = preflight.comparable(description, variables.shapes(job.model))
     preflight.on_all_ranks(world, lambda: preflight.check_same(world, facts))
     previous = preflight.from_root(world, lambda: load_previous_run(config.run, job.model, description))
-    logger = preflight.on_all_ranks(world, lambda: _open_logger(config, world))
+    logger = preflight.on_all_ranks(world, lambda: _open_logger(job, previous, begin))
     try:
         if config.run.do_train and previous.is_finished(config.optim.num_train_steps, config.run.stop_threshold):
             _repeat_results(config.run.output_dir, previous, logger)
@@ -60,9 +62,10 @@ def run(config: Config, given: set[str], world: World) -> int:
     return 0
 
 
-def _open_logger(config: Config, world: World) -> RunLogger:
-    run = config.run
-    return RunLogger(run.output_dir, run.dllog_path, config.optim.num_train_steps, run.report_loss, world.is_root)
+def _open_logger(job: Job, previous: PreviousRun, begin: float) -> RunLogger:
+    run, num_updates = job.config.run, job.config.optim.num_train_steps
+    log = mlperf_log.open_log(job, previous, begin)
+    return RunLogger(run.output_dir, run.dllog_path, num_updates, run.report_loss, job.world.is_root, log)
 
 
 def _repeat_results(output_dir: str, previous: PreviousRun, logger: RunLogger) -> None:

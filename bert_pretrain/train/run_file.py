@@ -28,7 +28,7 @@ _FIXED = (("optim", "optimizer_type"),)
 def describe(config: Config, model: ModelConfig, device: Device, ranks: int, data: dict[str, Any]) -> dict[str, Any]:
     """The content of run.json: resolved settings, versions, device and the data's fingerprint."""
     return {
-        "settings": {part: dataclasses.asdict(getattr(config, part)) for part in ("run", "data", "optim", "device")},
+        "settings": dataclasses.asdict(config),
         "model": dataclasses.asdict(model),
         "data": data,
         "ranks": ranks,

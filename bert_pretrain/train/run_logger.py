@@ -1,4 +1,4 @@
-"""What a run reports: console, metrics.jsonl, TensorBoard events and dllogger's lines.
+"""What a run reports: console, metrics.jsonl, TensorBoard events, dllogger's lines and MLPerf's log.
 
 Only rank 0 reports. The methods do nothing on other ranks, so that no caller asks for the rank.
 """
@@ -14,6 +14,8 @@ from typing import Any, Dict, Optional, TextIO
 
 import tensorflow as tf
 from tqdm import tqdm
+
+from bert_pretrain.train.mlperf_log import MlperfLog
 
 Values = Dict[str, Optional[float]]
 
@@ -34,8 +36,15 @@ class RunLogger:
     """Writes messages and measured values to the console and to the files of the run."""
 
     def __init__(
-        self, output_dir: str, dllog_path: Optional[str], num_updates: int, report_loss: bool, is_root: bool
+        self,
+        output_dir: str,
+        dllog_path: Optional[str],
+        num_updates: int,
+        report_loss: bool,
+        is_root: bool,
+        mlperf: MlperfLog,
     ) -> None:
+        self.mlperf = mlperf
         self._is_root = is_root
         self._hidden = () if report_loss else ("loss", "masked_lm_loss")
         self._begin = time.time()
@@ -95,6 +104,7 @@ class RunLogger:
 
     def close(self) -> None:
         """Ends the progress bar and closes the files."""
+        self.mlperf.close()
         if not self._is_root:
             return
         if self._bar is not None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from bert_pretrain.config.training import Config
 from bert_pretrain.model import variables
 from bert_pretrain.optim import schedule
+from bert_pretrain.train import mlperf_rules
 from bert_pretrain.train.job import Job
 from bert_pretrain.train.resume import PreviousRun
 
@@ -14,7 +15,8 @@ from bert_pretrain.train.resume import PreviousRun
 def lines(job: Job, previous: PreviousRun, given: set[str]) -> Iterator[str]:
     """What will be done, and settings that have no effect; `given` names the flags that the user set."""
     config, ranks = job.config, job.world.size
-    notices = [*job.device.notices, *_allreduce_notices(job, given), *filter(None, [previous.notice])]
+    mlperf = _mlperf_notices(job, previous) if config.mlperf.mlperf else []
+    notices = [*job.device.notices, *_allreduce_notices(job, given), *mlperf, *filter(None, [previous.notice])]
     yield from (f"note: {notice}" for notice in notices)
     yield (
         f"model: {variables.num_parameters(job.model):,} parameters; device: {job.device.name} x{ranks}, "
@@ -47,6 +49,16 @@ def _allreduce_notices(job: Job, given: set[str]) -> Iterator[str]:
     if config.run.horovod and optim.allreduce_fp16:
         megabytes = variables.num_parameters(job.model) * 2 / 1e6
         yield f"--allreduce_fp16: gradients are all-reduced in float16, {megabytes:,.1f} MB an update"
+
+
+def _mlperf_notices(job: Job, previous: PreviousRun) -> Iterator[str]:
+    if previous.checkpoint:
+        yield (
+            f"--mlperf: a timed run cannot be resumed; training continues at update {previous.step} without MLPerf's "
+            f"log. A submission needs a run from the start, in another --output_dir"
+        )
+    elif job.config.mlperf.mlperf_division == "closed":
+        yield from mlperf_rules.deviations(job)
 
 
 def _learning_rate(config: Config, ranks: int) -> str:

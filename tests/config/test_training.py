@@ -7,8 +7,7 @@ import dataclasses
 import pytest
 
 from bert_pretrain.config.make_data import ExampleConfig
-from bert_pretrain.config.optim import OptimConfig
-from bert_pretrain.config.training import Config, DataConfig, DeviceConfig, RunConfig
+from bert_pretrain.config.training import PARTS, Config
 
 # The flags of DeepSparkHub's run_pretraining.py.
 DEEPSPARKHUB_FLAGS = """bert_config_file input_files_dir eval_files_dir output_dir init_checkpoint eval_checkpoint_path
@@ -18,6 +17,8 @@ display_loss_steps iterations_per_loop max_eval_steps num_accumulation_steps all
 verbose_logging horovod report_loss manual_fp16 amp use_xla init_loss_scale samples_between_eval stop_threshold
 samples_start_eval enable_device_warmup""".split()
 
+EVALUATED = {"do_eval": True, "eval_files_dir": "eval"}
+
 
 def config(**changes: object) -> Config:
     values = {"bert_config_file": "c.json", "output_dir": "out", "do_train": True, "input_files_dir": "in", **changes}
@@ -26,11 +27,11 @@ def config(**changes: object) -> Config:
         names = {field.name for field in dataclasses.fields(kind)}
         return kind(**{name: value for name, value in values.items() if name in names})
 
-    return Config(part(RunConfig), part(DataConfig), part(OptimConfig), part(DeviceConfig))
+    return Config(**{name: part(kind) for name, kind in PARTS.items()})
 
 
 def test_every_flag_of_the_seed_exists() -> None:
-    names = {f.name for part in (RunConfig, DataConfig, OptimConfig, DeviceConfig) for f in dataclasses.fields(part)}
+    names = {field.name for part in PARTS.values() for field in dataclasses.fields(part)}
     assert len(DEEPSPARKHUB_FLAGS) == 36
     assert set(DEEPSPARKHUB_FLAGS) <= names
 
@@ -69,6 +70,14 @@ def test_the_defaults_are_valid_once_the_required_are_given() -> None:
         ({"save_checkpoints_steps": 0}, "--save_checkpoints_steps must be at least 1"),
         ({"inter_op_threads": 0}, "--inter_op_threads must be 1 to 1024, got 0"),
         ({"init_optimizer_state": True}, "--init_optimizer_state needs --init_checkpoint"),
+        ({"init_accuracy": 34.0}, r"--init_accuracy must be in \[0, 1\]"),
+        ({"verify_init": True}, "--verify_init needs --do_train, --do_eval, --init_checkpoint"),
+        ({"verify_init": True, **EVALUATED, "init_checkpoint": "c"}, "--max_eval_steps=0"),
+        ({"mlperf": True}, "--mlperf needs --do_train and --do_eval"),
+        ({"mlperf": True, **EVALUATED, "seed": 1}, "one seed for weights and data: --seed is 1, --data_seed 0"),
+        ({"mlperf": True, **EVALUATED}, "closed needs --max_eval_steps=0, got 100"),
+        ({"mlperf": True, **EVALUATED, "optimizer_type": "adam"}, "closed needs --optimizer_type=lamb, got adam"),
+        ({"mlperf": True, **EVALUATED, "stop_threshold": 0.7}, "closed needs --stop_threshold=0.72, got 0.7"),
     ],
 )
 def test_refuses(changes: dict, message: str) -> None:
@@ -78,7 +87,7 @@ def test_refuses(changes: dict, message: str) -> None:
 
 FLOATS = [
     (part, field.name)
-    for part in (OptimConfig, DeviceConfig, RunConfig, ExampleConfig)
+    for part in (*PARTS.values(), ExampleConfig)
     for field in dataclasses.fields(part)
     if "float" in field.type
 ]

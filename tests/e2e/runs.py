@@ -14,8 +14,7 @@ import tensorflow as tf
 
 from bert_pretrain import connection
 from bert_pretrain.config.model import ModelConfig
-from bert_pretrain.config.optim import OptimConfig
-from bert_pretrain.config.training import Config, DataConfig, DeviceConfig, RunConfig
+from bert_pretrain.config.training import PARTS, Config
 from bert_pretrain.model import variables
 from bert_pretrain.train import loop
 from tests.golden import checkpoint as golden
@@ -71,7 +70,7 @@ def settings(**changes: object) -> dict[str, object]:
 def make_config(**values: object) -> Config:
     """A Config from flat settings."""
     parts = {}
-    for name, kind in (("run", RunConfig), ("data", DataConfig), ("optim", OptimConfig), ("device", DeviceConfig)):
+    for name, kind in PARTS.items():
         own = {field.name for field in dataclasses.fields(kind)} & set(values)
         parts[name] = kind(**{key: values.pop(key) for key in own})
     assert not values, f"no such settings: {sorted(values)}"

@@ -1,0 +1,215 @@
+"""mllog.txt, MLPerf's log of a run, as mlperf_logging's compliance checker expects it. Only this file imports that.
+
+A timed run cannot be resumed. The log of an interrupted run ends with the status `aborted`, and a start that continues
+the run adds nothing to it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Optional
+
+from bert_pretrain.optim import schedule
+from bert_pretrain.train import mlperf_rules, results
+from bert_pretrain.train.job import Job
+from bert_pretrain.train.resume import PreviousRun
+
+_FILE = "mllog.txt"
+
+
+class MlperfLog:
+    """The log of one run. Its methods do nothing without --mlperf, on other ranks than 0, and in a resumed run."""
+
+    def __init__(self, job: Optional[Job] = None, logger: Optional[Any] = None) -> None:
+        """logger is an mlperf_logging.mllog.MLLogger."""
+        self._job, self._log = job, logger
+        self._is_running = self._is_in_block = False
+        self._reference = mlperf_rules.reference(_library(), job.examples_per_update) if job else None
+
+    def describe(self, begin: float, is_cache_cleared: bool) -> None:
+        """Submission, initialization since `begin` (seconds since the epoch), and settings."""
+        log = self._log
+        for key, value in _submission(self._job).items():
+            log.event(f"submission_{key}", value)
+        log.event("cache_clear", is_cache_cleared)
+        log.start("init_start", time_ms=int(begin * 1000))
+        log.event("seed", self._job.config.run.seed)
+        for key, value in _settings(self._job).items():
+            log.event(key, value)
+
+    def start_run(self) -> None:
+        """Initialization is over; from here on data is read and time counts."""
+        if self._log:
+            self._log.end("init_stop")
+            self._log.start("run_start")
+            self._is_running = True
+
+    def start_block(self, update: int) -> None:
+        """Training goes on after `update`, until the next evaluation. Does nothing while it goes on."""
+        if self._is_running and not self._is_in_block:
+            samples, run = self._samples(update), self._job.config.run
+            is_before_first = samples < run.samples_start_eval
+            count = run.samples_start_eval - samples if is_before_first else run.samples_between_eval
+            self._log.start("block_start", metadata={"first_epoch_num": samples, "epoch_count": count})
+            self._is_in_block = True
+
+    def start_evaluation(self, update: int) -> None:
+        """An evaluation begins."""
+        if self._is_running:
+            self._end_block(update)
+            self._log.start("eval_start", metadata={"epoch_num": self._samples(update)})
+
+    def end_evaluation(self, update: int, accuracy: Optional[float]) -> Iterator[str]:
+        """An evaluation has ended. Yields a line that compares the run with the reference's."""
+        if self._is_running:
+            samples = self._samples(update)
+            self._log.event("eval_accuracy", accuracy, metadata={"epoch_num": samples})
+            self._log.end("eval_stop", metadata={"epoch_num": samples})
+            yield self._reference.standing(samples, accuracy)
+
+    def end_run(self, update: int, end: str) -> None:
+        """Time stops; `end` is that of results.json."""
+        if self._is_running:
+            self._end_block(update)
+            samples, has_target = self._samples(update), self._job.config.run.stop_threshold > 0
+            is_successful = end == results.TARGET_REACHED or (end == results.COMPLETED and not has_target)
+            self._log.event("trained_samples", samples)
+            self._stop("success" if is_successful else "aborted")
+
+    def close(self) -> None:
+        """Ends the log of a run that was interrupted by an exception."""
+        if self._is_running:
+            self._stop("aborted")
+
+    def _end_block(self, update: int) -> None:
+        if self._is_in_block:
+            self._log.end("block_stop", metadata={"first_epoch_num": self._samples(update)})
+            self._is_in_block = False
+
+    def _stop(self, status: str) -> None:
+        _log_stop(self._log, status)
+        self._is_running = False
+
+    def _samples(self, update: int) -> int:
+        """The unit in which MLPerf reports BERT's progress, in place of epochs."""
+        return update * self._job.examples_per_update
+
+
+def open_log(job: Job, previous: PreviousRun, begin: float) -> MlperfLog:
+    """The log of a run that started at `begin`. A log without effect without --mlperf, and on other ranks than 0.
+
+    ValueError where the library is not installed or the file cannot be written.
+    """
+    settings = job.config.mlperf
+    if not settings.mlperf:
+        return MlperfLog()
+    _library()
+    path = os.path.join(job.config.run.output_dir, _FILE)
+    if previous.checkpoint:
+        if job.world.is_root:
+            _abort(path)
+        return MlperfLog()
+    is_cache_cleared = _clear_cache(job) if job.world.local_rank == 0 else None
+    if not job.world.is_root:
+        return MlperfLog()
+    log = MlperfLog(job, _open(path, "w"))
+    log.describe(begin, is_cache_cleared)
+    return log
+
+
+class _AppendToFile(logging.Handler):
+    """Writes each message as a line."""
+
+    def __init__(self, path: str, mode: str) -> None:
+        super().__init__()
+        self._file = open(path, mode, encoding="utf-8")  # noqa: SIM115, as long as the run
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._file.write(record.getMessage() + "\n")
+        self._file.flush()
+
+
+def _library() -> Path:
+    """The folder of mlperf_logging. ValueError where it is not installed."""
+    found = importlib.util.find_spec("mlperf_logging")
+    if found is None:
+        raise ValueError("--mlperf needs the package mlperf-logging: bash init_tf.sh --mlperf")
+    return Path(found.submodule_search_locations[0])
+
+
+def _open(path: str, mode: str) -> Any:
+    """An MLLogger that writes to a file alone. Files of this project are named from its root."""
+    from mlperf_logging.mllog.mllog import MLLogger
+
+    logger = logging.Logger("mllog")
+    try:
+        logger.addHandler(_AppendToFile(path, mode))
+    except OSError as error:
+        raise ValueError(f"--output_dir: {path} cannot be written: {error.strerror}") from None
+    return MLLogger(logger, root_dir=re.escape(str(Path(__file__).parents[2])))
+
+
+def _log_stop(log: Any, status: str) -> None:
+    log.end("run_stop", metadata={"status": status})
+
+
+def _abort(path: str) -> None:
+    """Ends the log of a run that was killed."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return
+    if '"run_start"' in text and '"run_stop"' not in text:
+        _log_stop(_open(path, "a"), "aborted")
+
+
+def _clear_cache(job: Job) -> bool:
+    """Drops the shards' pages from this host's page cache, which needs no rights; MLPerf asks for a flushed cache."""
+    if not hasattr(os, "posix_fadvise"):
+        return False
+    for path in {*job.training.index.paths, *job.evaluation.index.paths}:
+        with open(path, "rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return True
+
+
+def _submission(job: Job) -> dict[str, str]:
+    settings = job.config.mlperf
+    return {
+        "benchmark": "bert",
+        "division": settings.mlperf_division,
+        "org": settings.mlperf_submitter,
+        "platform": settings.mlperf_platform or f"{job.device.name} x{job.world.size}",
+        "status": settings.mlperf_status,
+    }
+
+
+def _settings(job: Job) -> dict[str, Any]:
+    """The data and the hyperparameters, by the keys that the checker knows."""
+    optim, evaluation = job.config.optim, job.evaluation.index.num_records
+    most = job.config.data.max_eval_steps * job.config.data.eval_batch_size
+    optimizer = "opt_lamb" if optim.optimizer_type == "lamb" else "opt_adamw"
+    decay = f"{optimizer}_weight_decay_rate" if optimizer == "opt_lamb" else f"{optimizer}_weight_decay"
+    return {
+        "train_samples": job.training.index.num_records,
+        "eval_samples": min(evaluation, most) if most else evaluation,
+        "max_sequence_length": job.training.lengths.seq_length,
+        "global_batch_size": job.examples_per_update,
+        "gradient_accumulation_steps": optim.num_accumulation_steps,
+        "opt_name": optimizer[len("opt_") :],
+        "opt_base_learning_rate": schedule.effective_peak(optim, job.world.size, job.config.run.horovod),
+        "opt_end_learning_rate": 0.0,
+        "opt_learning_rate_training_steps": optim.num_train_steps,
+        "opt_learning_rate_warmup_steps": optim.num_warmup_steps,
+        "num_warmup_steps": optim.num_warmup_steps,
+        "start_warmup_step": optim.start_warmup_step,
+        f"{optimizer}_epsilon": optim.epsilon,
+        f"{optimizer}_beta_1": optim.lamb_beta_1,
+        f"{optimizer}_beta_2": optim.lamb_beta_2,
+        decay: optim.lamb_weight_decay_rate,
+    }
