@@ -1,4 +1,4 @@
-"""Google's run_pretraining.py as published, on TensorFlow 2.15: `python -m benchmarks.peers.google SETTINGS.json`.
+"""Google's run_pretraining.py as published, on TensorFlow 2: `python -m benchmarks.peers.google SETTINGS.json`.
 
 Its model_fn, input_fn, create_optimizer, network and heads run unchanged. Not Google's: the stand-ins of
 tests/references/google_modeling.py, LAMB and accumulation (google_optimizers.py), and a bare session in place of
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
@@ -18,7 +18,7 @@ import tensorflow.compat.v1 as tf
 from benchmarks.peers import google_optimizers
 from benchmarks.settings import Settings
 from benchmarks.worker import Step, serve, timed
-from tests.references.google_modeling import google_code
+from tests.references.google_modeling import ModeKeys, google_code
 
 _CONSTANT_RATE_STEPS = 10**9  # create_optimizer always decays; over so many steps it does not show
 
@@ -27,7 +27,7 @@ class _Job(NamedTuple):
     """A graph with a session, and what Google's model_fn put into it."""
 
     session: tf.Session
-    spec: tf.estimator.tpu.TPUEstimatorSpec
+    spec: Any  # TPUEstimatorSpec
     add_micro_batch: list[tf.Operation]
 
 
@@ -39,10 +39,10 @@ class GoogleTraining:
         self._settings = settings
         with np.load(settings.weights) as stored:
             weights = dict(stored)
-        evaluation = _job(settings, tf.estimator.ModeKeys.EVAL, weights)
+        evaluation = _job(settings, ModeKeys.EVAL, weights)
         self._first_loss = float(evaluation.session.run(evaluation.spec.loss))
         evaluation.session.close()
-        self._training = _job(settings, tf.estimator.ModeKeys.TRAIN, weights)
+        self._training = _job(settings, ModeKeys.TRAIN, weights)
 
     def first_loss(self) -> float:
         return self._first_loss
@@ -64,7 +64,7 @@ class GoogleTraining:
 
 def _job(settings: Settings, mode: str, weights: Mapping[str, np.ndarray]) -> _Job:
     code = google_code()
-    is_training = mode == tf.estimator.ModeKeys.TRAIN
+    is_training = mode == ModeKeys.TRAIN
     model_fn = code.run_pretraining.model_fn_builder(
         bert_config=code.modeling.BertConfig.from_json_file(settings.model_config),
         init_checkpoint=None,

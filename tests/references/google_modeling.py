@@ -1,8 +1,10 @@
-"""Google's BERT as published (PyPI bert-tensorflow 1.0.4), made importable under TensorFlow 2.15.
+"""Google's BERT as published (PyPI bert-tensorflow 1.0.4), made to run under TensorFlow 2.
 
-Google's files are not changed. Two names that they use are replaced while they are imported:
-- `tensorflow.contrib.layers.layer_norm`, which TensorFlow 2 has not, by `layer_norm` below;
-- `tensorflow.compat.v1.flags` by a mock: run_pretraining.py defines flags, some with the names of ours.
+Google's files are not changed. Names that they use and that TensorFlow has removed are replaced:
+- `tensorflow.contrib.layers.layer_norm`, which TensorFlow 2 does not have, by `layer_norm` below;
+- `tf.layers.dense`, which Keras 3 does not have (TensorFlow 2.16 and later), by `dense` below;
+- `tf.estimator`, which TensorFlow 2.16 removed, by the two names that model_fn uses.
+`tensorflow.compat.v1.flags` is a mock during the import: run_pretraining.py defines flags, some with the names of ours.
 """
 
 from __future__ import annotations
@@ -14,12 +16,13 @@ import sys
 import types
 import warnings
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, Callable, NamedTuple, Optional
 from unittest import mock
 
 import numpy as np
 import tensorflow as tf
 
+from bert_pretrain import compat
 from bert_pretrain.config.model import ModelConfig
 from tests.references.random_examples import Examples
 
@@ -42,7 +45,9 @@ class Results(NamedTuple):
     gradients: dict[str, np.ndarray]  # of the sum of both losses, by variable name
 
 
-def layer_norm(inputs: tf.Tensor, begin_norm_axis: int, begin_params_axis: int, scope: str | None = None) -> tf.Tensor:
+def layer_norm(
+    inputs: tf.Tensor, begin_norm_axis: int, begin_params_axis: int, scope: Optional[str] = None
+) -> tf.Tensor:
     """contrib's layer_norm with the arguments that modeling.py passes: over the last axis, epsilon 1e-12."""
     assert begin_norm_axis == begin_params_axis == -1
     with tf.compat.v1.variable_scope(scope, "LayerNorm"):
@@ -51,6 +56,50 @@ def layer_norm(inputs: tf.Tensor, begin_norm_axis: int, begin_params_axis: int, 
         gamma = tf.compat.v1.get_variable("gamma", width, initializer=tf.compat.v1.ones_initializer())
         mean, variance = tf.nn.moments(inputs, [-1], keepdims=True)
         return tf.nn.batch_normalization(inputs, mean, variance, offset=beta, scale=gamma, variance_epsilon=1e-12)
+
+
+def dense(
+    inputs: tf.Tensor,
+    units: int,
+    activation: Optional[Callable[[tf.Tensor], tf.Tensor]] = None,
+    kernel_initializer: Any = None,
+    name: str = "dense",
+) -> tf.Tensor:
+    """tf.layers.dense with the arguments that Google's code passes: a product over the last axis, and a bias."""
+    with tf.compat.v1.variable_scope(name):
+        kernel = tf.compat.v1.get_variable("kernel", [inputs.shape[-1], units], initializer=kernel_initializer)
+        bias = tf.compat.v1.get_variable("bias", [units], initializer=tf.compat.v1.zeros_initializer())
+        output = tf.tensordot(inputs, kernel, 1) + bias
+        return activation(output) if activation else output
+
+
+class TPUEstimatorSpec(NamedTuple):
+    """What Google's model_fn returns."""
+
+    mode: str
+    loss: tf.Tensor
+    train_op: Optional[tf.Operation] = None
+    eval_metrics: Any = None
+    scaffold_fn: Any = None
+
+
+class ModeKeys:
+    """The modes of Google's model_fn."""
+
+    TRAIN, EVAL = "train", "eval"
+
+
+class _TensorFlow1:
+    """tensorflow.compat.v1 with the names that this TensorFlow lacks."""
+
+    def __init__(self) -> None:
+        if compat.tf_estimator() is None:
+            self.layers = types.SimpleNamespace(dense=dense)
+            tpu = types.SimpleNamespace(TPUEstimatorSpec=TPUEstimatorSpec)
+            self.estimator = types.SimpleNamespace(ModeKeys=ModeKeys, tpu=tpu)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(tf.compat.v1, name)
 
 
 @functools.lru_cache(maxsize=None)
@@ -62,7 +111,10 @@ def google_code() -> GoogleCode:
     contrib.layers = layers
     modules = {contrib.__name__: contrib, layers.__name__: layers}
     with mock.patch.dict(sys.modules, modules), mock.patch.object(tf.compat.v1, "flags", mock.MagicMock()):
-        return GoogleCode(*(importlib.import_module(f"bert.{name}") for name in GoogleCode._fields))
+        code = GoogleCode(*(importlib.import_module(f"bert.{name}") for name in GoogleCode._fields))
+    for module in code:
+        module.tf = _TensorFlow1()
+    return code
 
 
 def results(config: ModelConfig, weights: Mapping[str, np.ndarray], batch: Examples) -> Results:
