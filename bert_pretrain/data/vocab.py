@@ -10,23 +10,30 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 class Vocabulary(NamedTuple):
-    """The entries of a vocab.txt in order; the index of an entry is its token id."""
+    """The lines of a vocab.txt in order. Every line has an id, its number; a repeated entry has that of its last line.
+
+    This is what load_vocab in google-research/bert's tokenization.py makes of a file.
+    """
 
     entries: tuple[str, ...]
 
+    def numbered(self) -> dict[str, int]:
+        """Entry -> token id; entries in the order of their first lines."""
+        return {entry: number for number, entry in enumerate(self.entries)}
+
     def id(self, entry: str) -> int:
         """The token id of an entry, which must exist."""
-        return self.entries.index(entry)
+        return self.numbered()[entry]
 
 
 def load_vocabulary(path: str) -> Vocabulary:
-    """Reads a vocab.txt, one entry a line. A repeated entry does not count a second time.
+    """Reads a vocab.txt, one entry a line.
 
     ValueError for a file that cannot be read or lacks a special token.
     """
     try:
         with open(path, encoding="utf-8", newline="\n") as file:
-            entries = tuple(dict.fromkeys(line.replace("\r", "").strip() for line in file))
+            entries = tuple(line.replace("\r", "").strip() for line in file)
     except OSError as error:
         raise ValueError(f"--vocab_file: {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:

@@ -140,7 +140,7 @@ def masking_rule(config: ExampleConfig, vocabulary: Vocabulary) -> MaskingRule:
         config.masked_lm_prob,
         config.max_predictions_per_seq,
         vocabulary.id("[MASK]"),
-        len(vocabulary.entries),
+        np.array(list(vocabulary.numbered().values()), np.int32),
         continues_word if config.do_whole_word_mask else None,
     )
 

@@ -183,7 +183,7 @@ class _Drawer:
             return rule.mask_id
         if self._random() < 0.5:
             return KEPT
-        return _below(rule.vocab_size, self._getrandbits)
+        return rule.replacements[_below(len(rule.replacements), self._getrandbits)]
 
 
 def _words_that_fit(words: list[list[int]], wanted: int) -> list[int]:

@@ -35,7 +35,7 @@ class MaskingRule(NamedTuple):
     masked_lm_prob: float
     max_predictions_per_seq: int
     mask_id: int
-    vocab_size: int
+    replacements: np.ndarray  # token ids, int32; a random one replaces 10 % of the masked tokens
     continues_word: np.ndarray | None = None  # [V] bool, ## entries, for whole-word masking; None: single tokens
 
 
@@ -67,7 +67,7 @@ def replace(instances: Instances, columns: np.ndarray, num_masked: np.ndarray, r
 
 def _replacements(shape: tuple[int, ...], rule: MaskingRule, rng: np.random.Generator) -> np.ndarray:
     share = rng.random(shape, dtype=np.float32)
-    anything = rng.integers(0, rule.vocab_size, shape, dtype=np.int32)
+    anything = rule.replacements[rng.integers(0, len(rule.replacements), shape, dtype=np.int32)]
     other = np.where(share < _MASK_OR_KEEP_SHARE, KEPT, anything)
     return np.where(share < _MASK_SHARE, rule.mask_id, other)
 

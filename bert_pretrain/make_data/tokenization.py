@@ -92,9 +92,8 @@ class LineTokenizer:
     def __init__(self, vocabulary: Vocabulary, lower_case: bool):
         self.vocabulary = vocabulary
         self._lower_case = lower_case
-        numbered = {entry: number for number, entry in enumerate(vocabulary.entries)}
         self._wordpiece = Tokenizer(
-            models.WordPiece(numbered, unk_token="[UNK]", max_input_chars_per_word=_MAX_WORD_CHARS)
+            models.WordPiece(vocabulary.numbered(), unk_token="[UNK]", max_input_chars_per_word=_MAX_WORD_CHARS)
         )
         self._clear_cache()
 

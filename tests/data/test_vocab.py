@@ -3,12 +3,16 @@
 import pytest
 
 from bert_pretrain.data import vocab
+from tests.references import google_data
 
 
 def test_vocabulary_is_read_as_google_reads_it(tmp_path):
     path = tmp_path / "vocab.txt"
     path.write_bytes(b"[PAD]\r\n [UNK] \n[CLS]\n[SEP]\n[CLS]\n[MASK]\n\nword")
-    assert vocab.load_vocabulary(str(path)).entries == ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "", "word")
+    vocabulary = vocab.load_vocabulary(str(path))
+    assert vocabulary.entries == ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[CLS]", "[MASK]", "", "word")
+    assert list(vocabulary.numbered().items()) == list(google_data.load_vocab(str(path)).items())
+    assert vocabulary.id("[CLS]") == 4
 
 
 @pytest.mark.parametrize(

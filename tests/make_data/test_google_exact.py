@@ -80,6 +80,7 @@ FLAG_SETS = {
         "max_seq_length": 128,
         "max_predictions_per_seq": 20,
         "do_whole_word_mask": True,
+        "vocabulary": "repeated",
         "random_seed": 7,
         "dupe_factor": 4,
         "outputs": 3,
@@ -96,6 +97,7 @@ FLAG_SETS = {
         "max_seq_length": 17,
         "max_predictions_per_seq": 30,
         "masked_lm_prob": 0.31,
+        "vocabulary": "repeated",
         "short_seq_prob": 0.6,
         "random_seed": 0,
         "do_lower_case": False,
@@ -105,15 +107,29 @@ FLAG_SETS = {
 }
 
 
+NOT_SCRIPT_FLAGS = ("do_whole_word_mask", "outputs", "vocabulary")  # that the published script has
+
+
+def write_vocabularies(folder):
+    """Writes vocab.plain.txt, and vocab.repeated.txt with some of its lines twice."""
+    vocabulary = [*SPECIAL, *SYLLABLES, *(f"##{part}" for part in SYLLABLES), "##a", "a", ".", ",", "!", "$", "[", "]"]
+    vocabulary += ["mask", "MASK", "e", "##e", "É", "σ", "中", "か", "Lo", "Ba", "and", "so", "on", "ß", "s", "i"]
+    vocabulary += [f"[unused{number}]" for number in range(120)]  # so that ids take two bytes
+    (folder / "vocab.plain.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
+    repeated = [*vocabulary[:9], "[MASK]", *vocabulary[9:], *SYLLABLES[2:5], "", "##lo", "##lo", "[SEP]", ""]
+    (folder / "vocab.repeated.txt").write_text("\n".join(repeated) + "\n", encoding="utf-8")
+
+
+def vocabulary_of(flags):
+    return f"vocab.{flags.get('vocabulary', 'plain')}.txt"
+
+
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory):
     """A folder with each corpus, and with the judge's files for each flag set."""
     pytest.importorskip("bert.create_pretraining_data", reason="needs bert-tensorflow==1.0.4")
     folder = tmp_path_factory.mktemp("judged")
-    vocabulary = [*SPECIAL, *SYLLABLES, *(f"##{part}" for part in SYLLABLES), "##a", "a", ".", ",", "!", "$", "[", "]"]
-    vocabulary += ["mask", "MASK", "e", "##e", "É", "σ", "中", "か", "Lo", "Ba", "and", "so", "on", "ß", "s", "i"]
-    vocabulary += [f"[unused{number}]" for number in range(120)]  # so that ids take two bytes
-    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
+    write_vocabularies(folder)
     cases = []
     for corpus, write in CORPORA.items():
         texts = write(random.Random(corpus))
@@ -123,8 +139,8 @@ def judged(tmp_path_factory):
             Path(path).write_bytes(text.encode())
         cases += [
             ["--do_whole_word_mask"] * flags.get("do_whole_word_mask", False)
-            + [f"--{key}={value}" for key, value in flags.items() if key not in ("outputs", "do_whole_word_mask")]
-            + [f"--vocab_file={folder}/vocab.txt", f"--input_file={','.join(paths)}"]
+            + [f"--{key}={value}" for key, value in flags.items() if key not in NOT_SCRIPT_FLAGS]
+            + [f"--vocab_file={folder}/{vocabulary_of(flags)}", f"--input_file={','.join(paths)}"]
             + [f"--output_file={','.join(outputs(folder, 'judge', corpus, name, flags))}"]
             for name, flags in FLAG_SETS.items()
         ]
@@ -143,10 +159,12 @@ def outputs(folder, maker, corpus, name, flags):
 @pytest.mark.parametrize("corpus", CORPORA)
 def test_shards_equal_googles(judged, corpus, name):
     flags = FLAG_SETS[name]
-    config = ExampleConfig(mode="exact", **{key: value for key, value in flags.items() if key != "outputs"})
+    config = ExampleConfig(
+        mode="exact", **{key: value for key, value in flags.items() if key not in ("outputs", "vocabulary")}
+    )
     ours, theirs = (outputs(judged, maker, corpus, name, flags) for maker in ("ours", "judge"))
     spans = build_shards.find_text(f"{judged}/{corpus}.*.txt")
-    (task,) = build_shards.tasks_for_files(spans, ours, str(judged / "vocab.txt"), config)
+    (task,) = build_shards.tasks_for_files(spans, ours, str(judged / vocabulary_of(flags)), config)
     counts = build_shards.make(task, lambda share: None)
     assert counts.examples > 0
     for one, other in zip(ours, theirs):

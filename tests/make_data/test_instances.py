@@ -52,7 +52,7 @@ def test_each_sentence_is_first_or_second_once_in_a_pass():
 
 
 def test_distribution_equals_that_of_the_exact_procedure(text, tmp_path):
-    rule = ExactRule(64, 0.1, 25, 12345, MaskingRule(0.15, 20, 4, 50))
+    rule = ExactRule(64, 0.1, 25, 12345, MaskingRule(0.15, 20, 4, np.arange(50, dtype=np.int32)))
     exact = ExactExamples(text, rule, str(tmp_path), lambda share: None)
     expected = exact._drawn.pairs(np.arange(len(exact)))
     found = draw_pairs(text, 64, 0.1, 25, np.random.default_rng(2))

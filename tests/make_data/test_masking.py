@@ -5,6 +5,7 @@ from bert_pretrain.make_data.instances import Instances
 from bert_pretrain.make_data.masking import MaskingRule, mask
 
 CLS, SEP, MASK, VOCAB = 2, 3, 4, 1000
+REPLACEMENTS = np.arange(VOCAB, dtype=np.int32)
 
 
 def make_instances(num_examples, seq_length, seed=0):
@@ -22,8 +23,8 @@ def make_instances(num_examples, seq_length, seed=0):
 CONTINUES_WORD = np.arange(VOCAB) % 3 == 0
 CONTINUES_WORD[[0, CLS, SEP]] = False
 RULES = {
-    "tokens": MaskingRule(0.15, 20, MASK, VOCAB),
-    "words": MaskingRule(0.15, 20, MASK, VOCAB, CONTINUES_WORD),
+    "tokens": MaskingRule(0.15, 20, MASK, REPLACEMENTS),
+    "words": MaskingRule(0.15, 20, MASK, REPLACEMENTS, CONTINUES_WORD),
 }
 
 
@@ -58,7 +59,7 @@ def test_number_of_predictions(rule):
 
 
 def test_more_slots_than_tokens():
-    found = mask(make_instances(20, 8), MaskingRule(1.0, 20, MASK, VOCAB), np.random.default_rng(1))
+    found = mask(make_instances(20, 8), MaskingRule(1.0, 20, MASK, REPLACEMENTS), np.random.default_rng(1))
     assert found.positions.shape == (20, 20)
     assert found.num_masked.max() == 5
 
@@ -112,3 +113,12 @@ def test_same_generator_same_masks(rule):
     instances = make_instances(30, 64)
     one, two = (mask(instances, rule, np.random.default_rng(5)) for _ in range(2))
     np.testing.assert_array_equal(one.input_ids, two.input_ids)
+
+
+def test_only_the_rules_replacements_replace_tokens():
+    instances = make_instances(400, 64)
+    allowed = REPLACEMENTS[::7]
+    found = mask(instances, MaskingRule(0.15, 20, MASK, allowed), np.random.default_rng(1))
+    changed = found.input_ids[found.input_ids != instances.ids]
+    others = changed[changed != MASK]
+    assert len(others) > 100 and np.isin(others, allowed).all() and len(set(others.tolist())) > 50

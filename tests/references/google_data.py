@@ -1,14 +1,16 @@
-"""google-research/bert's create_pretraining_data.py as published on PyPI (bert-tensorflow 1.0.4), run as it is.
+"""google-research/bert's create_pretraining_data.py as published on PyPI (bert-tensorflow 1.0.4).
 
     python tests/references/google_data.py --input_file=... --output_file=... --vocab_file=...
     python tests/references/google_data.py CASES.json      # a list of lists of such flags, one run after the other
 
+Where it differs from the repository's master, it is changed to that: load_vocab counts repeated lines there.
 The published script is older than --do_whole_word_mask. With that flag, its masking function is replaced by a
 statement of the rule that Google announced with the whole-word models: a ## piece belongs with the piece before it;
 words are shuffled instead of tokens; a word that would exceed the number of predictions is passed over; each token
 of a chosen word draws its own replacement.
 """
 
+import collections
 import json
 import os
 import sys
@@ -19,7 +21,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 def main(arguments):
     from absl import flags
     from bert import create_pretraining_data as script
+    from bert import tokenization
 
+    tokenization.load_vocab = load_vocab
     published = script.create_masked_lm_predictions
     for case in _cases(arguments):
         script.create_masked_lm_predictions = mask_whole_words if "--do_whole_word_mask" in case else published
@@ -34,6 +38,21 @@ def _cases(arguments):
         with open(arguments[0], encoding="utf-8") as file:
             return json.load(file)
     return [arguments]
+
+
+def load_vocab(vocab_file):
+    """load_vocab of google-research/bert's master, tokenization.py."""
+    vocab = collections.OrderedDict()
+    index = 0
+    with open(vocab_file, encoding="utf-8", newline="\n") as reader:
+        while True:
+            token = reader.readline()
+            if not token:
+                break
+            token = token.strip()
+            vocab[token] = index
+            index += 1
+    return vocab
 
 
 def mask_whole_words(tokens, masked_lm_prob, max_predictions_per_seq, vocab_words, rng):
