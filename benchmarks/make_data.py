@@ -108,7 +108,8 @@ def prepare(arguments: argparse.Namespace, folder: pathlib.Path) -> tuple[pathli
         documents = demo_text.demo_documents()
     text, size = folder / "text.txt", 0
     kept = [d for d in documents if (size := size + sum(len(line) + 1 for line in d)) <= arguments.megabytes * 1e6]
-    corpus.write_documents(str(text), kept)
+    with text.open("w", encoding="utf-8", newline="\n") as file:
+        corpus.write_documents(file, kept)
     if arguments.vocab_file:
         return text, pathlib.Path(arguments.vocab_file)
     lines = (line for document in kept for line in document)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from typing import Any
+from typing import IO, Any
 
 from crc32c import crc32c
 
@@ -43,9 +43,14 @@ def frame(record: bytes) -> bytes:
 
 def write_shard(path: str, records: Iterable[bytes]) -> int:
     """Writes a TFRecord file, complete or not at all; returns its number of records."""
-    num_records = 0
     with atomic_write(path, "wb") as file:
-        for record in records:
-            file.write(frame(record))
-            num_records += 1
+        return write_records(file, records)
+
+
+def write_records(file: IO[bytes], records: Iterable[bytes]) -> int:
+    """Appends records to an open file; returns their number."""
+    num_records = 0
+    for record in records:
+        file.write(frame(record))
+        num_records += 1
     return num_records

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from bert_pretrain.config.make_data import ExampleConfig
-from bert_pretrain.data.tfrecord import write_shard
+from bert_pretrain.data.tfrecord import write_records
 from bert_pretrain.data.vocab import Vocabulary, load_vocabulary
-from bert_pretrain.files import remove_partials
+from bert_pretrain.files import atomic_write
 from bert_pretrain.make_data import corpus, provenance, serialization
 from bert_pretrain.make_data.google_exact import ExactExamples, ExactRule
 from bert_pretrain.make_data.instances import Instances, Pairs, assemble, draw_pairs
@@ -107,13 +107,13 @@ def unfinished(tasks: list[Task]) -> list[Task]:
 
 
 def make(task: Task, report: Report) -> Counts:
-    """Builds the shards of a task; each appears only when it is complete, then its provenance."""
+    """Builds the shards of a task; each appears only when it is complete, and after its provenance."""
     config = task.config
     tokenizer = _tokenizer(task.vocab_file, config.do_lower_case)
     try:
         for output in task.outputs:
             os.makedirs(os.path.dirname(output) or ".", exist_ok=True)
-            remove_partials(output)
+            provenance.remove_partials(output)
         return (_make_exact if config.mode == "exact" else _make_fast)(task, tokenizer, report)
     except OSError as error:
         raise ValueError(
@@ -163,8 +163,10 @@ def _make_exact(task: Task, tokenizer: LineTokenizer, report: Report) -> Counts:
         examples.pick(config.num_picked_examples)
     for number, output in enumerate(task.outputs):
         blocks = examples.blocks(number, len(task.outputs), vocabulary.id("[CLS]"), vocabulary.id("[SEP]"))
-        num_records = write_shard(output, (record for block in blocks for record in serialization.records(*block)))
-        _write_provenance(output, origin, Counts(text.num_documents, len(text.ids), num_records))
+        with atomic_write(output, "wb") as file:
+            num_records = write_records(file, (record for block in blocks for record in serialization.records(*block)))
+            counts = Counts(text.num_documents, len(text.ids), num_records)
+            provenance.write(output, file, origin, counts._asdict())
         report(0.3 / len(task.outputs))
     return Counts(text.num_documents, len(text.ids), len(examples))
 
@@ -186,14 +188,11 @@ def _make_fast(task: Task, tokenizer: LineTokenizer, report: Report) -> Counts:
             report(len(text.ids) * _BYTES_PER_TOKEN / task.num_bytes)
         _require_words(num_tokens, task)
 
-    num_records = write_shard(output, records())
-    counts = Counts(num_documents, num_tokens, num_records)
-    _write_provenance(output, origin, counts)
+    with atomic_write(output, "wb") as file:
+        num_records = write_records(file, records())
+        counts = Counts(num_documents, num_tokens, num_records)
+        provenance.write(output, file, origin, counts._asdict())
     return counts
-
-
-def _write_provenance(output: str, origin: provenance.Origin, counts: Counts) -> None:
-    provenance.write(output, origin, counts._asdict())
 
 
 def draw_examples(

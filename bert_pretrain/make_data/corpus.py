@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import NamedTuple
-
-from bert_pretrain.files import atomic_write
+from typing import NamedTuple, TextIO
 
 
 class Span(NamedTuple):
@@ -123,7 +121,6 @@ def _between(spans: list[Span], begin: tuple[int, int], end: tuple[int, int]) ->
     return pieces
 
 
-def write_documents(path: str, documents: Iterable[list[str]]) -> None:
-    """Writes documents in the form that read_documents reads; complete or not at all."""
-    with atomic_write(path) as file:
-        file.writelines("\n".join(document) + "\n\n" for document in documents)
+def write_documents(file: TextIO, documents: Iterable[list[str]]) -> None:
+    """Writes documents in the form that read_documents reads."""
+    file.writelines("\n".join(document) + "\n\n" for document in documents)

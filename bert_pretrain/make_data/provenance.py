@@ -1,4 +1,7 @@
-"""The provenance of an output: a JSON file beside it says that it is finished, and what it was made from."""
+"""The provenance of an output: a JSON file beside it says what it was made from, and its size when it is finished.
+
+It is written before the output gets its name, so that no output is ever without it, wherever the process is killed.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,9 @@ import functools
 import hashlib
 import json
 import os
-from typing import Any, NamedTuple, Optional
+from typing import IO, Any, NamedTuple, Optional
 
-from bert_pretrain.files import write_json
+from bert_pretrain import files
 from bert_pretrain.make_data.corpus import Span
 
 
@@ -44,10 +47,17 @@ def hash_file(path: str) -> str:
         return hashlib.sha256(file.read()).hexdigest()
 
 
-def write(output: str, origin: Origin, counts: dict[str, int]) -> None:
-    """Marks `output` as finished."""
-    content = {"bytes": os.path.getsize(output), **counts, "origin": origin._asdict()}
-    write_json(_path(output), content)
+def write(output: str, file: IO, origin: Origin, counts: dict[str, int]) -> None:
+    """Describes `output`; `file` holds all of its content and does not have that name yet."""
+    file.flush()
+    content = {"bytes": os.fstat(file.fileno()).st_size, **counts, "origin": origin._asdict()}
+    files.write_json(_path(output), content)
+
+
+def remove_partials(output: str) -> None:
+    """Removes what killed processes left of `output` and its provenance."""
+    files.remove_partials(output)
+    files.remove_partials(_path(output))
 
 
 def read(output: str) -> Optional[dict[str, Any]]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from typing import NamedTuple
 
+from bert_pretrain.files import atomic_write
 from bert_pretrain.make_data import corpus, provenance
 from bert_pretrain.worker_pool import Report
 
@@ -96,18 +97,19 @@ def make(task: TextTask, report: Report) -> tuple[int, int]:
     documents = [sentences for text in read_articles(task.source) if (sentences := split(text, task.language))]
     held_out = choose_held_out(task, len(documents))
     training = [document for number, document in enumerate(documents) if number not in held_out]
-    if held_out:
-        _write(task.eval_output, [documents[number] for number in sorted(held_out)])
-    _write(task.train_output, training)
-    provenance.write(task.train_output, _origin(task), {"documents": len(training), "held_out": len(held_out)})
-    return len(training), len(held_out)
-
-
-def _write(output: str, documents: list[list[str]]) -> None:
+    counts = {"documents": len(training), "held_out": len(held_out)}
     try:
-        corpus.write_documents(output, documents)
+        for output in (task.eval_output, task.train_output):
+            provenance.remove_partials(output)
+        if held_out:
+            with atomic_write(task.eval_output) as file:
+                corpus.write_documents(file, [documents[number] for number in sorted(held_out)])
+        with atomic_write(task.train_output) as file:
+            corpus.write_documents(file, training)
+            provenance.write(task.train_output, file, _origin(task), counts)
     except OSError as error:
-        raise ValueError(f"{output}: cannot be written ({error.strerror})") from None
+        raise ValueError(f"{task.train_output}: cannot be written ({error.strerror})") from None
+    return len(training), len(held_out)
 
 
 def _origin(task: TextTask) -> provenance.Origin:

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from bert_pretrain.config.make_data import ExampleConfig
 from bert_pretrain.data import schema
 from bert_pretrain.data.shards import ShardIndex
 from bert_pretrain.make_data import build_shards, tokenized_text
+from tests.make_data import killed
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{number}" for number in range(200))]
 CONFIG = ExampleConfig(max_seq_length=32, max_predictions_per_seq=5, dupe_factor=2, mode="fast")
@@ -28,6 +30,10 @@ def folder(tmp_path):
 
 def make(tasks):
     return [build_shards.make(task, lambda share: None) for task in tasks]
+
+
+def contents(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
 def in_directory(folder, num_shards=0, config=CONFIG, output="shards"):
@@ -61,6 +67,21 @@ def test_finished_shards_are_kept(folder):
     tasks = in_directory(folder)
     make(tasks[1:2])
     assert build_shards.unfinished(tasks) == [tasks[0], tasks[2]]
+
+
+@pytest.mark.parametrize("mode", ["exact", "fast"])
+def test_a_killed_process_leaves_nothing_that_is_refused(folder, mode):
+    config = ExampleConfig(max_seq_length=32, max_predictions_per_seq=5, dupe_factor=1, mode=mode)
+    tasks = in_directory(folder, num_shards=1, config=config)
+    make(tasks)
+    (shard,) = tasks[0].outputs
+    whole = contents(folder / "shards")
+    for num_renames in (1, 2):  # the shard and its side file
+        os.remove(shard)
+        os.remove(f"{shard}.json")
+        assert killed.run(build_shards.make, tasks[0], num_renames)
+        make(build_shards.unfinished(tasks))
+        assert contents(folder / "shards") == whole and not build_shards.unfinished(tasks)
 
 
 def test_a_fast_shard_depends_on_its_name_and_text_alone(folder):

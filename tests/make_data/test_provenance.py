@@ -16,15 +16,20 @@ def shard(tmp_path):
 ORIGIN = Origin({"dupe_factor": 5}, "abc", [])
 
 
+def describe(shard, counts=None):
+    with shard.open("ab") as file:
+        provenance.write(str(shard), file, ORIGIN, counts or {})
+
+
 def test_a_shard_is_finished_when_its_side_file_says_so(shard):
-    provenance.write(str(shard), ORIGIN, {"examples": 3})
+    describe(shard, {"examples": 3})
     assert is_finished(str(shard), ORIGIN)
     assert provenance.read(str(shard))["examples"] == 3
     assert sorted(path.name for path in shard.parent.iterdir()) == ["a.tfrecord", "a.tfrecord.json"]
 
 
 def test_a_missing_or_shortened_shard_is_not(shard):
-    provenance.write(str(shard), ORIGIN, {})
+    describe(shard)
     shard.write_bytes(b"1234")
     assert not is_finished(str(shard), ORIGIN)
     shard.unlink()
@@ -34,7 +39,7 @@ def test_a_missing_or_shortened_shard_is_not(shard):
 def test_what_stands_there_otherwise_is_not_overwritten(shard):
     with pytest.raises(ValueError, match="exists already and was not written by make_data"):
         is_finished(str(shard), ORIGIN)
-    provenance.write(str(shard), ORIGIN, {})
+    describe(shard)
     for origin, difference in (
         (ORIGIN._replace(settings={"dupe_factor": 6}), r"made from dupe_factor 5 \(now 6\)"),
         (ORIGIN._replace(vocabulary="abd"), "another vocabulary"),

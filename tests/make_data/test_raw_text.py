@@ -6,6 +6,7 @@ import pytest
 
 from bert_pretrain.make_data import corpus, raw_text
 from bert_pretrain.make_data.raw_text import TextTask, choose_held_out, clean_paragraph, read_articles, split
+from tests.make_data import killed
 
 
 @pytest.mark.parametrize(
@@ -105,6 +106,17 @@ def test_finished_text_is_kept_and_other_text_is_not_overwritten(raw, tmp_path):
     assert raw_text.unfinished(tasks) == [tasks[0], tasks[2]]
     with pytest.raises(ValueError, match=r"made from num_held_out 4 \(now 5\)"):
         raw_text.unfinished(raw_text.plan(str(raw), str(tmp_path / "text"), 5, "en"))
+
+
+@needs_sentencex
+@pytest.mark.parametrize("num_renames", [1, 2, 3])  # the held-out text, the text for training, its side file
+def test_a_killed_process_leaves_nothing_that_is_refused(raw, tmp_path, num_renames):
+    tasks = raw_text.plan(str(raw), str(tmp_path / "text"), 6, "en")
+    assert killed.run(raw_text.make, tasks[0], num_renames)
+    for task in raw_text.unfinished(tasks):
+        raw_text.make(task, lambda share: None)
+    assert not raw_text.unfinished(tasks)
+    assert len([path for path in (tmp_path / "text").rglob("*") if path.is_file()]) == 9  # none is hidden
 
 
 @needs_sentencex

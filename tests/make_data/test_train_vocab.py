@@ -1,6 +1,10 @@
 """Training a vocabulary."""
 
+import itertools
 import random
+import string
+import subprocess
+import sys
 
 import pytest
 
@@ -28,3 +32,30 @@ def test_trained_vocabulary_depends_on_the_text_alone(tmp_path):
 def test_too_small_a_vocabulary_is_refused():
     with pytest.raises(ValueError, match="--vocab_size 7 is too small: 11 entries"):
         train_vocab.train_vocabulary(["abc"], 7, lower_case=True)
+
+
+def test_memory_does_not_grow_with_the_occurrences_of_a_word():
+    program = """
+import itertools, resource
+from bert_pretrain.make_data import train_vocab
+train_vocab.train_vocabulary(["the cat, the hat"], 30, lower_case=True)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+train_vocab.train_vocabulary(itertools.repeat("the " * 1000 + "the, " * 1000, 1000), 30, lower_case=True)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 100, f"{done.stdout} MB for two million words"
+
+
+def test_rare_pieces_are_dropped_in_few_passes(monkeypatch):
+    passes = []
+    drop = train_vocab._most_frequent
+    monkeypatch.setattr(train_vocab, "_MAX_COUNTED_PIECES", 1000)
+    monkeypatch.setattr(train_vocab, "_most_frequent", lambda pieces: passes.append(1) or drop(pieces))
+    twice = [
+        f"{first}{second}{third}" for first, second, third in itertools.product(string.ascii_letters[:11], repeat=3)
+    ]
+    lines = [*twice[:999], *twice[:999], *["common"] * 9, *twice[999:], *(f"rare{number}" for number in range(2000))]
+    counts = train_vocab._count_pieces(lines)
+    assert counts["common"] == 9 and len(counts) <= 1000
+    assert len(passes) <= 6, "each pass must make room for the next 500 pieces"
