@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -41,6 +43,21 @@ def write_json(path: str, content: Any, indent: int = 1) -> None:
     with atomic_write(path) as file:
         json.dump(content, file, indent=indent, ensure_ascii=False)
         file.write("\n")
+
+
+def open_regular(path: str, mode: str = "r", **options: Any) -> IO:
+    """Opens a file for reading, as open(). OSError for a FIFO, socket or device, which could block or never end."""
+
+    def opener(name: str, flags: int) -> int:
+        number = os.open(name, flags | os.O_NONBLOCK)  # else a FIFO waits here for a writer
+        if stat.S_ISREG(os.fstat(number).st_mode) or stat.S_ISDIR(os.fstat(number).st_mode):  # open() refuses these
+            return number
+        os.close(number)
+        raise OSError(errno.EINVAL, "not a regular file", name)
+
+    assert mode in ("r", "rb"), mode
+    text = {} if "b" in mode else {"encoding": "utf-8"}
+    return open(path, mode, opener=opener, **text, **options)
 
 
 def remove_partials(path: str) -> None:

@@ -6,14 +6,14 @@ import os
 import sys
 from typing import Optional
 
-import numpy as np
 from tqdm import tqdm
 
 from bert_pretrain import cli, worker_pool
 from bert_pretrain.check_data import inspection, report
 from bert_pretrain.config.check_data import CheckDataConfig
 from bert_pretrain.config.option import directories
-from bert_pretrain.data import manifest, schema, shards, vocab
+from bert_pretrain.data import manifest, vocab
+from bert_pretrain.data.shard_files import ShardFile, find_shards, fingerprint, in_directory
 from bert_pretrain.files import num_cores
 
 _RECORDS_PARSED = 20_000  # over all shards, without --full
@@ -26,7 +26,7 @@ def _run() -> int:
     config.check()
     vocabulary = vocab.load_vocabulary(config.vocab_file) if config.vocab_file else None
     folders = directories(config.input_files_dir)
-    paths = shards.find_shards(folders, config.skip_unreadable)
+    paths = find_shards(folders, config.skip_unreadable)
     expectation = _expect(config, paths, vocabulary)
     facts = _inspect(config, paths, expectation)
     found = report.summarize(facts, expectation, vocabulary.id("[MASK]") if vocabulary else None)
@@ -62,8 +62,7 @@ def _first_lengths(paths: list[str]) -> tuple[int, int]:
     problem: Optional[ValueError] = None
     for path in paths:
         try:
-            record = shards.ShardIndex([path]).read(np.arange(1))[0]
-            return schema.record_lengths(record, f"{path}:0")
+            return inspection.first_lengths(path)
         except ValueError as error:
             problem = problem or error
     assert problem is not None
@@ -89,16 +88,17 @@ def _inspect(
 
 
 def _write_manifest(folder: str, facts: list[inspection.ShardFacts], expectation: inspection.Expectation) -> None:
-    own = [shard for shard in facts if os.path.dirname(shard.path) == folder.rstrip(os.sep)]
+    files = in_directory([ShardFile(shard.path, shard.num_bytes, shard.num_records) for shard in facts], folder)
+    own = {shard.path for shard in files}
     manifest.write(
         folder,
         manifest.Manifest(
-            sum(shard.num_records for shard in own),
+            sum(shard.num_records for shard in files),
             expectation.seq_length,
             expectation.max_predictions,
-            max(shard.contents.max_id for shard in own),
-            shards.ShardIndex([shard.path for shard in own]).fingerprint,
-            {os.path.basename(shard.path): shard.num_records for shard in own},
+            max(shard.contents.max_id for shard in facts if shard.path in own),
+            fingerprint(files),
+            {os.path.basename(shard.path): shard.num_records for shard in files},
         ),
     )
 

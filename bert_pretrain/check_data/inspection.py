@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import zlib
 from collections import Counter
 from typing import NamedTuple, Optional
@@ -10,9 +12,10 @@ import numpy as np
 import tensorflow as tf
 from crc32c import crc32c
 
-from bert_pretrain.data import offsets, schema, tfrecord
+from bert_pretrain.data import index_table, offsets, schema, tfrecord
 from bert_pretrain.data.schema import Examples
 from bert_pretrain.data.validation import Limits, rules
+from bert_pretrain.files import open_regular
 from bert_pretrain.worker_pool import Report
 
 _RECORDS_AT_ONCE = 1000
@@ -65,9 +68,11 @@ class ShardFacts(NamedTuple):
 def inspect(task: ShardTask, report: Report) -> ShardFacts:
     """Reads a whole shard. Faults become lines of the result; nothing is raised."""
     try:
-        table = offsets.scan(task.path)
+        shard, table = index_table.scan(task.path)
     except (ValueError, OSError) as error:
         return ShardFacts(task.path, 0, 0, np.zeros(0, np.uint64), Contents(), [str(error)])
+    with contextlib.suppress(OSError):  # where the table cannot be kept, training scans the shard again
+        index_table.keep(shard, table)
     num_records = len(table) - 1
     hashes, faults = _hash_records(task.path, table, report)
     contents = Contents()
@@ -76,12 +81,25 @@ def inspect(task: ShardTask, report: Report) -> ShardFacts:
     return ShardFacts(task.path, int(table[-1]), num_records, hashes, contents, faults)
 
 
+def first_lengths(path: str) -> tuple[int, int]:
+    """S and P of a shard's first record. ValueError if that cannot be read."""
+    try:
+        with open_regular(path, "rb") as file:
+            end = tfrecord.HEADER.unpack(file.read(tfrecord.HEADER.size))[0] + tfrecord.FRAME_SIZE
+            if end > (size := os.fstat(file.fileno()).st_size):
+                raise ValueError(f"{path}:0: {offsets.cut_short(size)}")
+        (record,) = _read(path, np.array([0, end]), np.arange(1))
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
+    return schema.record_lengths(record, f"{path}:0")
+
+
 def _hash_records(path: str, table: np.ndarray, report: Report) -> tuple[np.ndarray, list[str]]:
     """A 64-bit hash of each record, from two CRCs; a fault for each record whose stored CRC differs."""
     bounds = table.tolist()
     hashes = np.zeros(len(bounds) - 1, np.uint64)
     faults: list[str] = []
-    with open(path, "rb") as file:
+    with open_regular(path, "rb") as file:
         for number, (begin, end) in enumerate(zip(bounds, bounds[1:])):
             frame = file.read(end - begin)
             content = frame[tfrecord.HEADER.size : -tfrecord.FOOTER.size]
@@ -117,7 +135,7 @@ def _parse_records(task: ShardTask, table: np.ndarray) -> tuple[Contents, list[s
 
 def _read(path: str, table: np.ndarray, numbers: np.ndarray) -> list[bytes]:
     records = []
-    with open(path, "rb") as file:
+    with open_regular(path, "rb") as file:
         for number in numbers.tolist():
             file.seek(table[number] + tfrecord.HEADER.size)
             records.append(file.read(int(table[number + 1] - table[number]) - tfrecord.FRAME_SIZE))

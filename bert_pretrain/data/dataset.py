@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,7 +10,9 @@ import numpy as np
 
 from bert_pretrain.config.training import DataConfig
 from bert_pretrain.data import manifest, schema
-from bert_pretrain.data.shards import ShardIndex, find_shards
+from bert_pretrain.data.indexing import ALONE, Share
+from bert_pretrain.data.shard_files import find_shards, in_directory
+from bert_pretrain.data.shards import ShardIndex
 from bert_pretrain.data.validation import Limits
 
 
@@ -32,17 +33,16 @@ class Source:
 
     @classmethod
     def open(
-        cls, directories: Sequence[str], flags: DataConfig, limits: Limits, rank: int = 0, num_ranks: int = 1
+        cls, directories: Sequence[str], flags: DataConfig, limits: Limits, share: Share = ALONE, is_root: bool = True
     ) -> Source:
         """Finds and indexes the shards in `directories`. ValueError, one line, for whatever is wrong with them.
 
         The shards of a directory with a manifest.json must be those that it describes.
         """
-        index = ShardIndex(find_shards(directories, flags.skip_unreadable, is_root=rank == 0), rank, num_ranks)
+        index = ShardIndex(find_shards(directories, flags.skip_unreadable, is_root), share)
         lengths = read_lengths(index, flags)
         for directory in directories:
-            own = [path for path in index.paths if os.path.samefile(os.path.dirname(path) or ".", directory)]
-            manifest.enforce(directory, ShardIndex(own), *lengths)
+            manifest.enforce(directory, in_directory(index.files, directory), *lengths)
         return cls(index, lengths, limits)
 
 

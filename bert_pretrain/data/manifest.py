@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from typing import NamedTuple, Optional
 
-from bert_pretrain.data.shards import ShardIndex
+from bert_pretrain.data.shard_files import ShardFile, fingerprint
 from bert_pretrain.files import write_json
 
 _NAME = "manifest.json"
@@ -19,7 +20,7 @@ class Manifest(NamedTuple):
     max_seq_length: int
     max_predictions_per_seq: int
     max_token_id: int  # of the records that were parsed
-    fingerprint: str  # ShardIndex.fingerprint
+    fingerprint: str  # shard_files.fingerprint
     shards: dict[str, int]  # records of each
 
 
@@ -44,17 +45,14 @@ def read(directory: str) -> Optional[Manifest]:
         raise ValueError(f"{path}: not a manifest of bert_pretrain.check_data; remove it or check again") from None
 
 
-def enforce(directory: str, index: ShardIndex, seq_length: int, max_predictions: int) -> None:
-    """ValueError where a directory has a manifest and its shards are no longer those of the manifest.
-
-    `index` holds the directory's shards alone.
-    """
+def enforce(directory: str, shards: Sequence[ShardFile], seq_length: int, max_predictions: int) -> None:
+    """ValueError where a directory has a manifest and its shards are no longer those of the manifest."""
     manifest = read(directory)
     if manifest is None:
         return
-    found = {os.path.basename(path): records for path, records in zip(index.paths, index.records_per_shard)}
+    found = {os.path.basename(shard.path): shard.num_records for shard in shards}
     problem = _difference(manifest, found)
-    if problem is None and manifest.fingerprint != index.fingerprint:
+    if problem is None and manifest.fingerprint != fingerprint(shards):
         problem = "a shard has another size"
     lengths = manifest.max_seq_length, manifest.max_predictions_per_seq
     if problem is None and lengths != (seq_length, max_predictions):

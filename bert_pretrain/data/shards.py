@@ -1,24 +1,24 @@
-"""Finds the shards of a data set, and reads their records by number."""
+"""The records of a data set, read by number."""
 
 from __future__ import annotations
 
+import errno
 import functools
-import hashlib
 import os
-import sys
+import resource
 from collections.abc import Sequence
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 from crc32c import crc32c
 
-from bert_pretrain.data import offsets, tfrecord
+from bert_pretrain.data import index_table, indexing, offsets, tfrecord
+from bert_pretrain.data.indexing import ALONE, Share
 from bert_pretrain.data.order import Blocks
+from bert_pretrain.data.shard_files import ShardFile, fingerprint
 
-_SIDE_FILES = (".json", ".npz")  # of bert_pretrain, beside shards: manifest.json, provenance of make_data
 _MAX_OPEN_FILES = 128
 _HEAD, _FOOT = tfrecord.HEADER.size, tfrecord.FOOTER.size
-_GZIP_MAGIC = b"\x1f\x8b"
 
 
 class Location(NamedTuple):
@@ -29,91 +29,32 @@ class Location(NamedTuple):
     offset: int
 
 
-def find_shards(directories: Sequence[str], skip_unreadable: bool = False, is_root: bool = True) -> list[str]:
-    """The TFRecord files directly in `directories`, by name within each, without hidden files.
-
-    ValueError for a directory that is missing, given twice or without shards, and for a file that is not a TFRecord.
-    With skip_unreadable such a file is left out, and rank 0 names it on stderr.
-    """
-    paths: list[str] = []
-    for directory in directories:
-        found = _find_in(directory, skip_unreadable, is_root)
-        if not found:
-            raise ValueError(f"{directory}: no TFRecord files in this directory; give the one that holds the shards")
-        paths += found
-    if len({os.path.realpath(path) for path in paths}) < len(paths):
-        raise ValueError(f"{', '.join(directories)}: the same shards twice; name each directory once")
-    if not paths:
-        raise ValueError("no data directory given; name one that holds TFRecord shards")
-    return paths
-
-
-def _find_in(directory: str, skip_unreadable: bool, is_root: bool) -> list[str]:
-    try:
-        names = sorted(entry.name for entry in os.scandir(directory) if not entry.is_dir())
-    except FileNotFoundError:
-        raise ValueError(f"{directory}: no such directory; give the one that holds the shards") from None
-    except OSError as error:
-        raise ValueError(f"{directory}: {error.strerror}; give the directory that holds the shards") from None
-    paths = [os.path.join(directory, name) for name in names if not name.startswith(".")]
-    paths = [path for path in paths if not path.endswith(_SIDE_FILES)]
-    strays = {path: why for path in paths if (why := _why_not_a_shard(path))}
-    if strays and not skip_unreadable:
-        path, why = next(iter(strays.items()))
-        others = f", and {len(strays) - 1} other files there too" if len(strays) > 1 else ""
-        raise ValueError(f"{path}: {why}{others}; move it elsewhere, or give --skip_unreadable to leave such files out")
-    for path, why in strays.items() if is_root else ():
-        print(f"--skip_unreadable: left out {path}: {why}", file=sys.stderr)
-    return [path for path in paths if path not in strays]
-
-
-def _why_not_a_shard(path: str) -> Optional[str]:
-    """The reason why a file is not a shard; None if it begins with a valid TFRecord header."""
-    try:
-        with open(path, "rb") as file:
-            start = file.read(_HEAD)
-    except OSError as error:
-        return f"unreadable ({error.strerror})"
-    if not start:
-        return "empty"
-    if start.startswith(_GZIP_MAGIC):
-        return "compressed with gzip, and records are read by offset (gunzip makes it readable)"
-    if len(start) < _HEAD or start != tfrecord.header(tfrecord.HEADER.unpack(start)[0]):
-        return "not a TFRecord file"
-    return None
-
-
 class ShardIndex:
     """The records of a data set, numbered over its shards from 0; safe to read from several threads."""
 
-    def __init__(self, paths: Sequence[str], rank: int = 0, num_ranks: int = 1) -> None:
-        """Finds where each record begins. The ranks start at different shards, to share the first scan.
+    def __init__(self, paths: Sequence[str], share: Share = ALONE) -> None:
+        """Finds where each record begins; the ranks of a host share the first scan.
 
         ValueError for a shard that is damaged, cut short or unreadable.
         """
         self.paths = list(paths)
-        tables: dict[int, np.ndarray] = {}
-        for turn in range(len(paths)):
-            shard = (turn + len(paths) * rank // num_ranks) % len(paths)
-            try:
-                tables[shard] = offsets.load(self.paths[shard])
-            except OSError as error:
-                raise ValueError(f"{self.paths[shard]}: cannot be read ({error.strerror})") from None
-        self._offsets = [tables[shard] for shard in range(len(paths))]
+        self._shards, self._offsets = indexing.load(self.paths, share)
         self.records_per_shard = [len(table) - 1 for table in self._offsets]
         self._ends = np.cumsum(self.records_per_shard)  # [shards] record numbers
         self._starts = self._ends - self.records_per_shard
         self.num_records = int(self._ends[-1])
-        self._open = functools.lru_cache(_MAX_OPEN_FILES)(_OpenFile)
+        self._open = functools.lru_cache(_max_open_files())(_OpenFile)
 
     @functools.cached_property
+    def files(self) -> list[ShardFile]:
+        """The shards, in the order of their records."""
+        sizes = [shard.num_bytes for shard in self._shards]
+        return [ShardFile(*facts) for facts in zip(self.paths, sizes, self.records_per_shard)]
+
+    @property
     def fingerprint(self) -> str:
-        """Identifies a data set by names, sizes and record counts of its shards, whatever their directory."""
-        facts = [
-            f"{os.path.basename(path)} {table[-1]} {num_records}\n"
-            for path, table, num_records in zip(self.paths, self._offsets, self.records_per_shard)
-        ]
-        return hashlib.sha256("".join(facts).encode()).hexdigest()[:16]
+        """Identifies the data set, as shard_files.fingerprint."""
+        return fingerprint(self.files)
 
     def locate(self, record: int) -> Location:
         """Position of a record."""
@@ -178,22 +119,29 @@ class ShardIndex:
         return shards, records - self._starts[shards]
 
     def _file(self, shard: int) -> _OpenFile:
+        path = self.paths[shard]
         try:
-            return self._open(self.paths[shard])
+            try:
+                return self._open(path)
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE):
+                    raise
+            self._open.cache_clear()  # something else in this process took the descriptors
+            return self._open(path)
         except OSError as error:
-            raise ValueError(f"{self.paths[shard]}: cannot be read ({error.strerror})") from None
+            raise _unreadable(path, error) from None
 
     def _read_run(self, shard: int, first: int, last: int, read: _Read) -> None:
-        """Reads records first:last of a shard in one call and appends them to `read`."""
+        """Reads records first:last of a shard and appends them to `read`."""
         table = self._offsets[shard]
         begin, end = table.item(first), table.item(last)
         file = self._file(shard)  # this reference keeps the file open while others are opened
         try:
-            run = os.pread(file.number, end - begin, begin)
+            run = file.read(begin, end)
         except OSError as error:
-            raise ValueError(f"{self.paths[shard]}:{begin}: cannot be read ({error.strerror})") from None
+            raise _unreadable(f"{self.paths[shard]}:{begin}", error) from None
         if len(run) < end - begin:
-            raise ValueError(f"{self.paths[shard]}:{begin}: {offsets.cut_short(begin + len(run))}")
+            raise self._fault(shard, begin, offsets.cut_short(begin + len(run)))
         contents, crcs, stated_crcs = read
         start = 0
         for number in range(first + 1, last + 1):
@@ -209,8 +157,33 @@ class ShardIndex:
         stated = np.frombuffer(b"".join(read.stated_crcs), "<u4")
         damaged = np.flatnonzero(stated != tfrecord.masked(np.array(read.crcs, np.uint64)))
         if len(damaged):
-            (name,) = self.names(records[damaged[:1]])
-            raise ValueError(f"{name}: the record at this byte is damaged; {offsets.COPY_AGAIN}")
+            (shard,), (number,) = self._places(records[damaged[:1]])
+            begin = self._offsets[shard].item(number)
+            raise self._fault(int(shard), begin, f"the record at this byte is damaged; {offsets.COPY_AGAIN}")
+
+    def _fault(self, shard: int, begin: int, reason: str) -> ValueError:
+        """The error for a record that cannot be read where the index says. A replaced shard is not damaged."""
+        path = self.paths[shard]
+        try:
+            found = offsets.scan(path)
+        except ValueError as error:
+            return error
+        except OSError as error:
+            return _unreadable(path, error)
+        if np.array_equal(found, self._offsets[shard]):
+            return ValueError(f"{path}:{begin}: {reason}")
+        index_table.forget(self._shards[shard])
+        return ValueError(f"{path}: other records than when it was indexed: the file was replaced; start again")
+
+
+def _max_open_files() -> int:
+    """Shards that stay open, of one data set: a quarter of this process's descriptors at most."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return _MAX_OPEN_FILES if limit == resource.RLIM_INFINITY else max(1, min(_MAX_OPEN_FILES, limit // 4))
+
+
+def _unreadable(place: str, error: OSError) -> ValueError:
+    return ValueError(f"{place}: cannot be read ({error.strerror})")
 
 
 class _Read(NamedTuple):
@@ -226,6 +199,13 @@ class _OpenFile:
 
     def __init__(self, path: str) -> None:
         self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def read(self, begin: int, end: int) -> bytes:
+        """Bytes begin:end, fewer where the file ends before. One call of the system returns 2 GiB at most."""
+        read = os.pread(self.number, end - begin, begin)
+        while len(read) < end - begin and (more := os.pread(self.number, end - begin - len(read), begin + len(read))):
+            read += more
+        return read
 
     def __del__(self) -> None:
         if hasattr(self, "number"):

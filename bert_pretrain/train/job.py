@@ -8,10 +8,12 @@ from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.option import directories
 from bert_pretrain.config.training import Config
 from bert_pretrain.data.dataset import Source
+from bert_pretrain.data.indexing import Share
 from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput
 from bert_pretrain.data.validation import Limits
 from bert_pretrain.train import device, run_file
 from bert_pretrain.train.device import Device
+from bert_pretrain.train.long_task import Report
 from bert_pretrain.world import World
 
 
@@ -31,14 +33,14 @@ class Job(NamedTuple):
         return self.world.size * self.config.examples_per_rank()
 
 
-def open_job(config: Config, given: set[str], world: World) -> Job:
+def open_job(config: Config, given: set[str], world: World, report: Report) -> Job:
     """Opens everything that the run reads. `given` names the flags that the user set.
 
     ValueError, one line, for the first thing that is wrong.
     """
     model = ModelConfig.from_json(config.run.bert_config_file)
-    training = _open_source(config, "input_files_dir", model, world) if config.run.do_train else None
-    evaluation = _open_source(config, "eval_files_dir", model, world) if config.run.do_eval else None
+    training = _open_source(config, "input_files_dir", model, world, report) if config.run.do_train else None
+    evaluation = _open_source(config, "eval_files_dir", model, world, report) if config.run.do_eval else None
     return Job(config, model, world, device.choose(config.device, given, world.local_rank), training, evaluation)
 
 
@@ -81,12 +83,11 @@ def evaluation_input(job: Job) -> Optional[EvaluationInput]:
     return EvaluationInput(job.evaluation, data.eval_batch_size, data.pack_sequences, max_examples, *rank_and_size)
 
 
-def _open_source(config: Config, flag: str, model: ModelConfig, world: World) -> Source:
+def _open_source(config: Config, flag: str, model: ModelConfig, world: World, report: Report) -> Source:
     limits = Limits(model.vocab_size, model.type_vocab_size)
+    share = Share(world.local_rank, world.local_size, lambda *progress: report(f"indexing --{flag}", *progress))
     try:
-        source = Source.open(
-            directories(getattr(config.data, flag)), config.data, limits, rank=world.rank, num_ranks=world.size
-        )
+        source = Source.open(directories(getattr(config.data, flag)), config.data, limits, share, world.is_root)
     except ValueError as error:
         raise ValueError(f"--{flag}: {error}") from None
     if source.lengths.seq_length > model.max_position_embeddings:

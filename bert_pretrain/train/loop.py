@@ -18,7 +18,16 @@ from bert_pretrain import estimator
 from bert_pretrain.config.training import Config
 from bert_pretrain.data import input_errors
 from bert_pretrain.model import variables
-from bert_pretrain.train import device, mlperf_log, preflight, results, run_file, startup_summary, utilization
+from bert_pretrain.train import (
+    device,
+    long_task,
+    mlperf_log,
+    preflight,
+    results,
+    run_file,
+    startup_summary,
+    utilization,
+)
 from bert_pretrain.train.eval_only import evaluate_only
 from bert_pretrain.train.forward import ratio
 from bert_pretrain.train.job import Job, describe, evaluation_input, open_job, training_input
@@ -38,7 +47,7 @@ def run(config: Config, given: set[str], world: World) -> int:
     """
     begin = time.time()
     tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
-    job = preflight.on_all_ranks(world, lambda: open_job(config, given, world))
+    job = long_task.on_all_ranks(world, lambda report: open_job(config, given, world, report))
     description = describe(job)
     facts = preflight.comparable(description, variables.shapes(job.model))
     preflight.on_all_ranks(world, lambda: preflight.check_same(world, facts))

@@ -15,7 +15,7 @@ def checked(tmp_path):
     manifest.write(str(tmp_path), Manifest(6, 128, 20, 99, index.fingerprint, {"a": 3, "b": 3}))
 
     def enforce(names="ab", lengths=(128, 20)):
-        manifest.enforce(str(tmp_path), ShardIndex([str(tmp_path / name) for name in names]), *lengths)
+        manifest.enforce(str(tmp_path), ShardIndex([str(tmp_path / name) for name in names]).files, *lengths)
 
     return tmp_path, enforce
 

@@ -1,14 +1,16 @@
 import concurrent.futures
-import gzip
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from bert_pretrain.data import shards
+from bert_pretrain.data.indexing import Share
 from bert_pretrain.data.order import Blocks
-from bert_pretrain.data.shards import Location, ShardIndex, find_shards
+from bert_pretrain.data.shards import Location, ShardIndex
 from bert_pretrain.data.tfrecord import write_shard
 
 
@@ -41,83 +43,6 @@ def flip_bit(path, place):
         byte = file.read(1)[0]
         file.seek(place)
         file.write(bytes([byte ^ 8]))
-
-
-def test_shards_are_found_by_name_without_hidden_and_side_files(directory):
-    paths = write(directory, [1, 2, 3])
-    (directory / ".part-0.swp").write_text("hidden")
-    (directory / "manifest.json").write_text("{}")
-    (directory / "cache.npz").write_text("ours")
-    (directory / "folder").mkdir()
-    assert find_shards([str(directory)]) == paths
-
-
-def test_directories_keep_their_order(directory, tmp_path):
-    other = tmp_path / "another"
-    other.mkdir()
-    paths = write(directory, [1]), write(other, [1])
-    assert find_shards([str(directory), str(other)]) == paths[0] + paths[1]
-    assert find_shards([str(other), str(directory)]) == paths[1] + paths[0]
-
-
-def test_a_missing_directory_is_named(tmp_path):
-    with pytest.raises(ValueError, match=rf"^{tmp_path}/nowhere: no such directory; "):
-        find_shards([str(tmp_path / "nowhere")])
-
-
-def test_a_file_in_place_of_a_directory_is_named(directory):
-    (path,) = write(directory, [1])
-    with pytest.raises(ValueError, match=rf"^{path}: Not a directory; give the directory that holds the shards"):
-        find_shards([path])
-
-
-def test_a_directory_without_shards_is_named(directory):
-    (directory / "manifest.json").write_text("{}")
-    with pytest.raises(ValueError, match=rf"^{directory}: no TFRecord files in this directory; "):
-        find_shards([str(directory)])
-
-
-def test_no_directory_at_all():
-    with pytest.raises(ValueError, match="no data directory given"):
-        find_shards([])
-
-
-def test_the_same_directory_twice_is_refused(directory):
-    write(directory, [1])
-    (directory.parent / "link").symlink_to(directory)
-    with pytest.raises(ValueError, match="the same shards twice"):
-        find_shards([str(directory), str(directory.parent / "link")])
-
-
-@pytest.mark.parametrize(
-    "make, why",
-    [
-        (lambda path: path.write_text("Some notes about the data."), "not a TFRecord file"),
-        (lambda path: path.write_text("short"), "not a TFRecord file"),
-        (lambda path: path.write_bytes(b""), "empty"),
-        (lambda path: path.write_bytes(gzip.compress(b"records")), "compressed with gzip, "),
-        (lambda path: path.symlink_to("/nowhere/at/all"), "unreadable (No such file or directory)"),
-    ],
-)
-def test_a_stray_file_is_named_or_left_out_on_request(directory, capfd, make, why):
-    paths = write(directory, [1])
-    make(directory / "stray")
-    with pytest.raises(ValueError) as raised:
-        find_shards([str(directory)])
-    assert str(raised.value).startswith(f"{directory}/stray: {why}")
-    assert "--skip_unreadable" in str(raised.value)
-    assert "\n" not in str(raised.value)
-    assert find_shards([str(directory)], skip_unreadable=True) == paths
-    assert capfd.readouterr().err.startswith(f"--skip_unreadable: left out {directory}/stray: {why}")
-    assert find_shards([str(directory)], skip_unreadable=True, is_root=False) == paths
-    assert capfd.readouterr().err == ""
-
-
-def test_several_stray_files_are_counted(directory):
-    for name in "abc":
-        (directory / name).write_text("no shard at all")
-    with pytest.raises(ValueError, match=rf"^{directory}/a: not a TFRecord file, and 2 other files there too; "):
-        find_shards([str(directory)])
 
 
 def test_records_are_read_in_the_order_asked_for(directory):
@@ -157,7 +82,7 @@ def test_sizes_are_those_on_disk_in_the_order_asked_for(directory):
 @pytest.mark.parametrize("rank", [0, 1, 2])
 def test_every_rank_has_the_same_index(directory, rank):
     paths = write(directory, [3, 5, 2])
-    assert ShardIndex(paths, rank, num_ranks=3).records_per_shard == [3, 5, 2]
+    assert ShardIndex(paths, Share(rank, 3)).records_per_shard == [3, 5, 2]
 
 
 @pytest.mark.parametrize("place", ["content", "crc"])
@@ -201,6 +126,63 @@ def test_files_beyond_the_limit_are_closed(directory, monkeypatch):
     assert index.read(np.arange(6)) == [content(shard, 0) for shard in range(6)]
     assert len(os.listdir("/proc/self/fd")) == before + 2
     del index
+
+
+def test_any_number_of_shards_needs_few_descriptors(directory):
+    """Also where tables are mapped, and where something else takes descriptors while the data are read."""
+    write(directory, [20000 if shard < 3 else 2 for shard in range(300)])
+    code = f"""
+import os, resource, sys
+import numpy as np
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+from bert_pretrain.data import offsets
+from bert_pretrain.data.shards import ShardIndex
+paths = [os.path.join({str(directory)!r}, name) for name in sorted(os.listdir({str(directory)!r}))]
+ShardIndex(paths)
+offsets.scan = None  # everything is indexed
+index = ShardIndex(paths)
+everything = np.arange(index.num_records)
+assert len(index.read(everything)) == 3 * 20000 + 297 * 2
+others = []
+try:
+    while True:
+        others.append(open("/dev/null"))
+except OSError:
+    assert len(index.read(everything[-400:])) == 400
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def swap(path, records):
+    """Replaces a shard by one of the same size and modification time."""
+    state = os.stat(path)
+    write_shard(path, records)
+    assert os.path.getsize(path) == state.st_size
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+def test_a_replaced_shard_of_the_same_size_and_time_is_read_as_it_is(directory):
+    (path,) = write(directory, [4])
+    records = [content(0, number) for number in range(4)]
+    ShardIndex([path])
+    swap(path, records[::-1])
+    assert ShardIndex([path]).read(np.arange(4)) == records[::-1]
+
+
+def test_a_replaced_shard_whose_ends_are_the_same_is_not_called_damaged(directory):
+    path = str(directory / "shard")
+    records = [b"x" * 5000, b"1", b"22", b"y" * 5000]
+    swapped = [records[0], records[2], records[1], records[3]]
+    write_shard(path, records)
+    index = ShardIndex([path])
+    swap(path, swapped)
+    with pytest.raises(ValueError) as raised:
+        ShardIndex([path]).read(np.arange(4))
+    message = f"{path}: other records than when it was indexed: the file was replaced; start again"
+    assert str(raised.value) == message
+    assert ShardIndex([path]).read(np.arange(4)) == swapped
+    with pytest.raises(ValueError, match=r"the file was replaced; start again"):
+        index.read(np.arange(4))
 
 
 def test_threads_read_the_same(directory, monkeypatch):
