@@ -14,19 +14,21 @@ import tensorflow as tf
 
 from bert_pretrain import processes
 from bert_pretrain.mpi_world import MpiWorld
+from bert_pretrain.stop import StopRequest
 from bert_pretrain.world import HorovodWorld, World
 
 _SECONDS_FOR_OTHER_RANKS_TO_EXIT = 5.0
 
 
 @contextlib.contextmanager
-def connected(use_horovod: bool, exchange: Optional[str] = None) -> Iterator[World]:
-    """The world that --horovod and --exchange ask for, closed at the end.
+def connected(use_horovod: bool, exchange: Optional[str] = None, stop: Optional[StopRequest] = None) -> Iterator[World]:
+    """The world that --horovod and --exchange ask for, closed at the end. stop: where signals to this process arrive.
 
     ValueError if the launcher and the flag contradict each other. If a collective fails because another rank exited,
     the process ends here with exit code 1.
     """
     world = _connect(use_horovod, exchange)
+    world.stop = stop or StopRequest()
     try:
         yield world
     except tf.errors.OpError as error:

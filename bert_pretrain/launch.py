@@ -21,7 +21,7 @@ from bert_pretrain import files, supervisor
 TRAINER = "bert_pretrain.run"
 
 # Environment variables that ranks on other machines need; ranks of this machine inherit all.
-_FORWARDED = re.compile(r"PATH|LD_LIBRARY_PATH|OMP_NUM_THREADS|CUDA_VISIBLE_DEVICES|(HOROVOD|NCCL|TF)_\w+")
+_FORWARDED = re.compile(r"PATH|LD_LIBRARY_PATH|OMP_NUM_THREADS|CUDA_VISIBLE_DEVICES|(HOROVOD|NCCL|TF)_(?!CONFIG$)\w+")
 
 
 class Machine(NamedTuple):

@@ -6,18 +6,21 @@ Standard library only: run.py asks for the rank before it imports TensorFlow.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import NamedTuple, Optional
 
 # Environment variables of Open MPI, of MPICH and Slurm (PMI), and of horovodrun --gloo.
 _RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "HOROVOD_RANK")
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "HOROVOD_SIZE")
+# Set by Kubeflow's TFJob and PyTorchJob, SageMaker, Vertex AI and others, for ways of training that are not ours.
+_SCHEDULERS = ("TF_CONFIG", "CLUSTER_SPEC", "WORLD_SIZE", "MASTER_ADDR")
 
 # Copies stdin to stdout and puts a prefix before each line. It ignores signals and ends at the end of its input, so
 # that it still prints a dying rank's last lines.
@@ -45,18 +48,45 @@ STALL_SECONDS = {"HOROVOD_STALL_CHECK_TIME_SECONDS": "60", "HOROVOD_STALL_SHUTDO
 
 def stall_seconds(environ: Mapping[str, str] = os.environ) -> tuple[float, float]:
     """Seconds after which a stopped rank is named, and after which it ends the job."""
-    warning, end = (float(environ.get(name, default)) for name, default in STALL_SECONDS.items())
+    warning, end = (_seconds(name, environ.get(name) or default) for name, default in STALL_SECONDS.items())
     return warning, end
 
 
+def _seconds(name: str, text: str) -> float:
+    if not re.fullmatch(r"\d{1,9}(\.\d*)?", text, re.ASCII):
+        raise ValueError(f"{name}={text} in the environment is not a number of seconds")
+    return float(text)
+
+
 def launched_size(environ: Mapping[str, str] = os.environ) -> Optional[int]:
-    """The number of processes that the launcher started; None without a launcher."""
-    return max((int(environ[name]) for name in _SIZES if name in environ), default=None)
+    """The number of processes that the launcher started; None without a launcher. ValueError if it is no number."""
+    given = {name: environ[name] for name in _SIZES if name in environ}
+    for name, text in given.items():
+        if not _is_number(text):
+            raise ValueError(f"{name}={text} in the environment is not a number of processes; unset it")
+    return max(map(int, given.values()), default=None)
 
 
 def launched_rank(environ: Mapping[str, str] = os.environ) -> int:
     """This process's rank; 0 without a launcher."""
-    return next((int(environ[name]) for name in _RANKS if name in environ), 0)
+    return next((int(environ[name]) for name in _RANKS if _is_number(environ.get(name, ""))), 0)
+
+
+def _is_number(text: str) -> bool:
+    return bool(re.fullmatch(r"\d{1,9}", text, re.ASCII))
+
+
+def forget_schedulers(environ: MutableMapping[str, str] = os.environ) -> Iterator[str]:
+    """Removes what schedulers tell TensorFlow about other hosts; a line for rank 0 to print where there was anything.
+
+    tf.estimator reads TF_CONFIG, and its sessions would wait for the servers that are named there.
+    """
+    found = [name for name in _SCHEDULERS if environ.pop(name, None) is not None]
+    if found and launched_rank(environ) == 0:
+        yield (
+            f"note: {', '.join(found)} in the environment ignored: only mpirun and horovodrun, with --horovod, start "
+            f"several ranks"
+        )
 
 
 def prefix_stderr(rank: int) -> None:

@@ -6,23 +6,33 @@ import os
 
 from bert_pretrain import cli, processes
 from bert_pretrain.config.training import PARTS, Config
+from bert_pretrain.stop import Interrupted, StopRequest
 
 
-def main() -> int:
+def main(stop: StopRequest) -> int:
     """Reads the flags and starts the training loop. Returns the exit code."""
     config = Config(**{name: cli.read(part) for name, part in PARTS.items()})
     given = set().union(*(cli.given(part) for part in PARTS.values()))
     config.check()
+    for line in processes.forget_schedulers():
+        print(line, flush=True)
     # TensorFlow is imported late: --help and invalid flags are answered at once, and its log level is set first.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from bert_pretrain.connection import connected
     from bert_pretrain.train import loop
 
-    with connected(config.run.horovod, config.run.exchange) as world:
-        return loop.run(config, given, world)
+    try:
+        with connected(config.run.horovod, config.run.exchange, stop) as world:
+            return loop.run(config, given, world)
+    except Interrupted:
+        stop.print_end()
+        return 0
 
 
 if __name__ == "__main__":
-    processes.prefix_stderr(processes.launched_rank())
-    cli.define(*PARTS.values())
-    cli.main(main)
+    rank = processes.launched_rank()
+    stop_request = StopRequest(rank)
+    with stop_request.listening():
+        processes.prefix_stderr(rank)
+        cli.define(*PARTS.values())
+        cli.main(lambda: main(stop_request))

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from bert_pretrain import processes
+from bert_pretrain.stop import StopRequest
 
 # Horovod's threads call MPI every millisecond. By default they spin while they wait; with as many ranks as cores that
 # takes CPU time from the ranks that compute.
@@ -27,6 +28,7 @@ class World:
 
     rank, size = 0, 1
     local_rank, local_size = 0, 1  # among the ranks of this machine
+    stop = StopRequest()  # whether this process was asked to stop; connection.py sets the one that listens
 
     @property
     def is_root(self) -> bool:

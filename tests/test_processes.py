@@ -31,6 +31,29 @@ def test_launchers_tell_rank_and_size(environ: dict[str, str], rank: int, size: 
     assert processes.launched_size(environ) == size
 
 
+@pytest.mark.parametrize("text", ["", "two", "-1", "1e3", "9" * 40])
+def test_a_launcher_s_invalid_number_is_named(text: str) -> None:
+    assert processes.launched_rank({"OMPI_COMM_WORLD_RANK": text}) == 0
+    with pytest.raises(ValueError, match=f"PMI_SIZE={text} in the environment is not a number of processes"):
+        processes.launched_size({"PMI_SIZE": text})
+
+
+@pytest.mark.parametrize("text", ["soon", "inf", "nan", "-1", "1e400"])
+def test_an_invalid_number_of_seconds_is_named(text: str) -> None:
+    with pytest.raises(ValueError, match=f"HOROVOD_STALL_CHECK_TIME_SECONDS={text} in the environment"):
+        processes.stall_seconds({"HOROVOD_STALL_CHECK_TIME_SECONDS": text})
+    assert processes.stall_seconds({"HOROVOD_STALL_CHECK_TIME_SECONDS": "0.5"}) == (0.5, 600)
+
+
+def test_what_schedulers_set_is_removed_and_rank_0_says_so() -> None:
+    environ = {"TF_CONFIG": '{"cluster": {}}', "WORLD_SIZE": "4", "TF_NUM_INTEROP_THREADS": "1"}
+    (line,) = processes.forget_schedulers({**environ})
+    assert line.startswith("note: TF_CONFIG, WORLD_SIZE in the environment ignored")
+    assert list(processes.forget_schedulers({**environ, "PMI_RANK": "1"})) == []
+    assert list(processes.forget_schedulers(environ)) and environ == {"TF_NUM_INTEROP_THREADS": "1"}
+    assert list(processes.forget_schedulers(environ)) == []
+
+
 def run(code: str) -> subprocess.CompletedProcess:
     program = f"import os, signal, sys\nfrom bert_pretrain import processes\n{code}"
     return subprocess.run(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Optional
 
 import tensorflow as tf
 
 from bert_pretrain.model import variables
+from bert_pretrain.stop import Interrupted
 from bert_pretrain.train import checkpoints, device, preflight, results
 from bert_pretrain.train.evaluation import Evaluated, Evaluation
 from bert_pretrain.train.job import Job, evaluation_input
@@ -22,15 +23,20 @@ def evaluate_only(job: Job, previous: PreviousRun, logger: RunLogger) -> dict[st
     The rates that training left in results.json stay, if they belong to the evaluated checkpoint.
     """
     run, outcome = job.config.run, Outcome(step=previous.step)
+    is_same = previous.results is not None and previous.results["updates"] == previous.step
     if job.evaluation:
         prefix, outcome.step = preflight.from_root(job.world, lambda: _checkpoint_to_evaluate(job, previous))
         outcome.latest = latest = _evaluate(job, prefix)
+        if latest is None:
+            raise Interrupted
         logger.record("eval", outcome.step, outcome.step * job.examples_per_update, latest.metrics)
         logger.info_values(f"evaluation of {prefix}, {latest.num_examples} examples:", latest.metrics)
-        if previous.results and prefix == previous.checkpoint and previous.results["updates"] == outcome.step:
-            return {**previous.results, **results.evaluation_fields(latest)}
+        is_same = is_same and prefix == previous.checkpoint
         if run.do_train and (latest.metrics["masked_lm_accuracy"] or 0.0) >= run.stop_threshold > 0:
             outcome.end = results.TARGET_REACHED
+    if is_same:
+        end = results.end_fields(outcome) if run.do_train else {}
+        return {**previous.results, **(results.evaluation_fields(outcome.latest) if job.evaluation else {}), **end}
     num_examples = outcome.step * job.examples_per_update if run.do_train else 0
     return results.content(outcome, Throughput().total(), job.world.size, job.device.name, num_examples, None)
 
@@ -48,8 +54,8 @@ def _checkpoint_to_evaluate(job: Job, previous: PreviousRun) -> tuple[str, int]:
     return prefix, checkpoints.step_of(prefix)
 
 
-def _evaluate(job: Job, prefix: str) -> Evaluated:
-    """Loads the checkpoint on rank 0, broadcasts it, evaluates on all ranks."""
+def _evaluate(job: Job, prefix: str) -> Optional[Evaluated]:
+    """Loads the checkpoint on rank 0, broadcasts it, evaluates on all ranks; None if a signal ended the evaluation."""
     with tf.Graph().as_default():
         weights = variables.create(job.model, job.config.run.seed)
         evaluation = Evaluation(job, weights, evaluation_input(job))

@@ -21,8 +21,8 @@ from bert_pretrain.train import forward
 from bert_pretrain.train.forward import Statistics, ratio, summarize
 from bert_pretrain.train.job import Job
 
-# Between broadcasts of a rank 0 that evaluates alone. Horovod reports ranks that wait longer than a minute.
-_KEEPALIVE_SECONDS = 10.0
+# Between two exchanges in which the ranks agree to go on. Horovod reports ranks that wait longer than a minute.
+_SECONDS_BETWEEN_EXCHANGES = 1.0
 
 
 class Evaluated(NamedTuple):
@@ -53,19 +53,27 @@ class Evaluation:
         self._world = job.world
         self._is_root_alone = not job.config.run.is_dist_eval_enabled and job.world.size > 1
 
-    def run(self, session: tf.compat.v1.Session) -> Evaluated:
-        """Evaluates the session's weights. A collective: every rank must enter it."""
+    def run(self, session: tf.compat.v1.Session) -> Optional[Evaluated]:
+        """Evaluates the session's weights; None if a rank was asked to stop before all were done. A collective."""
         begin = time.monotonic()
-        if self._is_root_alone:
-            totals = self._evaluate_on_root(session)
-        else:
-            totals = sum(self._batch_sums(session), self._zeros())
-        totals = self._world.host_allreduce(totals)
+        totals = np.zeros(self._num_sums + self._vocab_size)
+        is_idle = self._is_root_alone and not self._world.is_root
+        batches = iter(()) if is_idle else self._batch_sums(session)
+        while True:
+            is_done = _add_batches(totals, batches)
+            ranks = self._world.allgather((is_done, self._world.stop.requested))
+            if all(is_done for is_done, _ in ranks):
+                break
+            if any(is_stop_requested for _, is_stop_requested in ranks):
+                return None
+        return self._evaluated(self._world.host_allreduce(totals), time.monotonic() - begin)
+
+    def _evaluated(self, totals: np.ndarray, seconds: float) -> Evaluated:
         sums, token_counts = Statistics(*totals[: self._num_sums]), totals[self._num_sums :]
         num_examples = round(sums.next_sentence_count)
         assert num_examples == self._num_examples, f"evaluated {num_examples} examples of {self._num_examples}"
         metrics = {**summarize(sums), "most_frequent_token": ratio(token_counts.max(), token_counts.sum())}
-        return Evaluated(metrics, num_examples, time.monotonic() - begin)
+        return Evaluated(metrics, num_examples, seconds)
 
     def _batch_sums(self, session: tf.compat.v1.Session) -> Iterator[np.ndarray]:
         """[9 + V] float64 for each batch of this rank: Statistics, then masked tokens counted by vocabulary entry."""
@@ -76,27 +84,15 @@ class Evaluation:
             except tf.errors.OutOfRangeError:
                 return
 
-    def _evaluate_on_root(self, session: tf.compat.v1.Session) -> np.ndarray:
-        """[9 + V]: rank 0's sums; zeros on the other ranks.
 
-        The other ranks take part in a broadcast from time to time, so that Horovod does not report them as stalled.
-        """
-        totals = self._zeros()
-        if not self._world.is_root:
-            while self._world.broadcast(None):
-                pass
-            return totals
-        previous = time.monotonic()
-        for sums in self._batch_sums(session):
-            totals += sums
-            if time.monotonic() - previous > _KEEPALIVE_SECONDS:
-                self._world.broadcast(True)
-                previous = time.monotonic()
-        self._world.broadcast(False)
-        return totals
-
-    def _zeros(self) -> np.ndarray:
-        return np.zeros(self._num_sums + self._vocab_size)
+def _add_batches(totals: np.ndarray, batches: Iterator[np.ndarray]) -> bool:
+    """Adds the sums of the batches of about a second. Returns True when there are no more."""
+    end = time.monotonic() + _SECONDS_BETWEEN_EXCHANGES
+    for sums in batches:
+        totals += sums
+        if time.monotonic() >= end:
+            return False
+    return True
 
 
 def is_due(step: int, batch_examples: int, start: int, between: int) -> bool:

@@ -15,6 +15,7 @@ from tensorflow.compat.v1 import train
 
 from bert_pretrain.data.input_fn import TrainingInput
 from bert_pretrain.model import variables
+from bert_pretrain.stop import Interrupted
 from bert_pretrain.train import mlperf_rules, preflight, results
 from bert_pretrain.train.checkpoints import CheckpointSaver
 from bert_pretrain.train.evaluation import Evaluation, is_due
@@ -52,16 +53,20 @@ class TrainingHook(train.SessionRunHook):
         self._step = 0
 
     def after_create_session(self, session: tf.compat.v1.Session, coord: tf.train.Coordinator) -> None:
-        """Before the first update, untimed: a first evaluation and the device warm-up."""
+        """Before the first update, untimed: an evaluation that is due, and the device warm-up."""
         self._step = int(session.run(tf.compat.v1.train.get_global_step()))
         if self._saver:
             self._saver.saved_step = self._step if self._step else -1
+        preflight.end_if_stopped(self._job.world)
         self._logger.mlperf.start_run()
-        if self._evaluation and self._step == 0 and self._is_initial_evaluation_wanted():
-            self._evaluate(session)
-            self._verify_initial()
+        if self._evaluation and self._outcome.must_evaluate_first and self._is_first_evaluation_wanted():
+            self._evaluate_first(session)
+        if self._step and self._is_target_reached():
+            coord.request_stop()
+            return
         if self._config.device.enable_device_warmup:
             self._warm_up(session)
+            preflight.end_if_stopped(self._job.world)
         self._throughput.start()
 
     def before_run(self, run_context: train.SessionRunContext) -> train.SessionRunArgs:
@@ -73,6 +78,7 @@ class TrainingHook(train.SessionRunHook):
         """Everything that follows an update, in order."""
         update = UpdateValues(*run_values.results)
         self._step = int(update.step)
+        self._job.world.stop.has_updates = True
         self._throughput.add_update(Statistics(*update.statistics), float(update.input_wait_seconds))
         with self._throughput.paused():
             if not update.is_finite:
@@ -95,15 +101,20 @@ class TrainingHook(train.SessionRunHook):
         outcome.step = self._step
         self._logger.mlperf.end_run(self._step, outcome.end)
         self._save(session)
+        if outcome.end == results.INTERRUPTED:
+            self._logger.info(f"stopped by a signal after update {self._step}; the same command continues")
 
-    def _is_initial_evaluation_wanted(self) -> bool:
-        """MLPerf's clock runs during evaluations, and its rules skip this one."""
-        return self._config.mlperf.verify_init or not self._config.mlperf.mlperf
+    def _is_first_evaluation_wanted(self) -> bool:
+        """MLPerf's clock runs during evaluations, and its rules skip the one of the initial weights."""
+        return self._step > 0 or self._config.mlperf.verify_init or not self._config.mlperf.mlperf
 
-    def _verify_initial(self) -> None:
-        settings, evaluated = self._config.mlperf, self._outcome.initial
-        if settings.verify_init:
-            check = partial(mlperf_rules.check_initial, settings, evaluated)
+    def _evaluate_first(self, session: tf.compat.v1.Session) -> None:
+        settings, outcome = self._config.mlperf, self._outcome
+        self._evaluate(session)
+        if outcome.end == results.INTERRUPTED:
+            raise Interrupted
+        if self._step == 0 and settings.verify_init:
+            check = partial(mlperf_rules.check_initial, settings, outcome.initial)
             self._logger.info(preflight.on_all_ranks(self._job.world, check))
 
     def _warm_up(self, session: tf.compat.v1.Session) -> None:
@@ -152,6 +163,9 @@ class TrainingHook(train.SessionRunHook):
         logger, outcome, step = self._logger, self._outcome, self._step
         logger.mlperf.start_evaluation(step)
         evaluated = self._evaluation.run(session)
+        if evaluated is None:
+            outcome.end = results.INTERRUPTED
+            return
         if step == 0:
             outcome.initial = evaluated
         outcome.latest, outcome.latest_update = evaluated, step
@@ -169,10 +183,10 @@ class TrainingHook(train.SessionRunHook):
             self._saver.save(session, self._step)
 
     def _stop_if_requested(self, run_context: train.SessionRunContext, update: UpdateValues) -> None:
-        if update.stop_requests:
-            self._outcome.end = results.INTERRUPTED
-            self._logger.info(f"stopped by a signal after update {self._step}; the same command continues")
-        if update.stop_requests or self._is_target_reached():
+        outcome, is_last = self._outcome, self._step == self._config.optim.num_train_steps
+        if update.stop_requests and not (is_last and self._evaluation is None):
+            outcome.end = results.INTERRUPTED
+        if outcome.end == results.INTERRUPTED or self._is_target_reached():
             run_context.request_stop()
 
     def _is_target_reached(self) -> bool:

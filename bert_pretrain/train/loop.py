@@ -29,13 +29,13 @@ from bert_pretrain.train import (
     utilization,
 )
 from bert_pretrain.train.eval_only import evaluate_only
+from bert_pretrain.train.evaluation import is_due
 from bert_pretrain.train.forward import ratio
 from bert_pretrain.train.job import Job, describe, evaluation_input, open_job, training_input
 from bert_pretrain.train.model_fn import make_model_fn
 from bert_pretrain.train.results import Outcome
 from bert_pretrain.train.resume import PreviousRun, load_previous_run
 from bert_pretrain.train.run_logger import RunLogger
-from bert_pretrain.train.stop import StopRequest
 from bert_pretrain.train.throughput import Throughput
 from bert_pretrain.world import World
 
@@ -93,17 +93,25 @@ def _train(job: Job, previous: PreviousRun, logger: RunLogger) -> dict[str, Any]
     """Trains from the newest checkpoint, or from the start; returns the content of results.json."""
     config, world = job.config, job.world
     examples = training_input(job, first_update=previous.position)
-    outcome, throughput, stop = Outcome(), Throughput(), StopRequest()
+    outcome, throughput = Outcome(must_evaluate_first=_must_evaluate_first(job, previous)), Throughput()
     # The other ranks receive rank 0's variables.
     init_checkpoint = config.run.init_checkpoint if world.is_root and previous.checkpoint is None else None
-    model_fn = make_model_fn(job, examples, evaluation_input(job), init_checkpoint, stop, logger, throughput, outcome)
-    with stop.listening():
-        trainer = estimator.Estimator(model_fn, _model_dir(config, world), _estimator_config(job))
-        trainer.train(examples, hooks=world.hooks(), max_steps=config.optim.num_train_steps)
+    model_fn = make_model_fn(job, examples, evaluation_input(job), init_checkpoint, logger, throughput, outcome)
+    trainer = estimator.Estimator(model_fn, _model_dir(config, world), _estimator_config(job))
+    trainer.train(examples, hooks=world.hooks(), max_steps=config.optim.num_train_steps)
     num_examples = outcome.step * job.examples_per_update
     return results.content(
         outcome, throughput.total(), world.size, job.device.name, num_examples, _utilization(job, throughput)
     )
+
+
+def _must_evaluate_first(job: Job, previous: PreviousRun) -> bool:
+    """True for a new run, and where the evaluation after the previous start's last update was left."""
+    run, step = job.config.run, previous.step
+    is_left = not previous.is_evaluated and is_due(
+        step, job.examples_per_update, run.samples_start_eval, run.samples_between_eval
+    )
+    return step == 0 or is_left
 
 
 def _estimator_config(job: Job) -> estimator.RunConfig:

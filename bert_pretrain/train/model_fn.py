@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Callable, Optional
 
+import numpy as np
 import tensorflow as tf
 
 from bert_pretrain import estimator
 from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput
 from bert_pretrain.data.schema import Batch
 from bert_pretrain.model import variables
-from bert_pretrain.train import warm_start
+from bert_pretrain.train import preflight, warm_start
 from bert_pretrain.train.checkpoints import CheckpointSaver
 from bert_pretrain.train.evaluation import Evaluation
 from bert_pretrain.train.forward import mean_loss
@@ -19,7 +20,6 @@ from bert_pretrain.train.hooks import TrainingHook
 from bert_pretrain.train.job import Job
 from bert_pretrain.train.results import Outcome
 from bert_pretrain.train.run_logger import RunLogger
-from bert_pretrain.train.stop import StopRequest
 from bert_pretrain.train.throughput import Throughput
 from bert_pretrain.train.train_step import build_train_step
 
@@ -29,7 +29,6 @@ def make_model_fn(
     training_input: TrainingInput,
     evaluation_input: Optional[EvaluationInput],
     init_checkpoint: Optional[str],
-    stop: StopRequest,
     logger: RunLogger,
     throughput: Throughput,
     outcome: Outcome,
@@ -39,12 +38,11 @@ def make_model_fn(
     init_checkpoint is None where a run in output_dir is continued, and on ranks that receive rank 0's variables.
     """
 
-    def model_fn(features: dict[str, tf.Tensor], mode: str) -> estimator.EstimatorSpec:
-        assert mode == estimator.ModeKeys.TRAIN, "evaluation runs inside training; see train/evaluation.py"
+    def build(features: dict[str, tf.Tensor], mode: str) -> estimator.EstimatorSpec:
         global_step = tf.compat.v1.train.get_or_create_global_step()
         weights = variables.create(job.model, job.config.run.seed)
         batch, waited = Batch(*(features[name] for name in Batch._fields)), features["input_wait_seconds"]
-        train_op, values = build_train_step(job, weights, batch, waited, stop.tensor(), global_step)
+        train_op, values = build_train_step(job, weights, batch, waited, _stop_request(job), global_step)
         if init_checkpoint:
             logger.info(_warm_start(job, init_checkpoint, weights))
         evaluation = Evaluation(job, weights, evaluation_input) if evaluation_input else None
@@ -55,7 +53,18 @@ def make_model_fn(
         scaffold = tf.compat.v1.train.Scaffold(saver=saver.saver) if saver else None
         return estimator.EstimatorSpec(mode, loss=loss, train_op=train_op, training_hooks=[hook], scaffold=scaffold)
 
+    def model_fn(features: dict[str, tf.Tensor], mode: str) -> estimator.EstimatorSpec:
+        assert mode == estimator.ModeKeys.TRAIN, "evaluation runs inside training; see train/evaluation.py"
+        return preflight.on_all_ranks(job.world, lambda: build(features, mode), root_only=True)
+
     return model_fn
+
+
+def _stop_request(job: Job) -> tf.Tensor:
+    """float32 scalar, 1.0 once this process was asked to stop, else 0.0; read again in every session.run."""
+    value = tf.numpy_function(lambda: np.float32(job.world.stop.requested), [], tf.float32)
+    value.set_shape([])
+    return value
 
 
 def _warm_start(job: Job, prefix: str, weights: Mapping[str, tf.Variable]) -> str:

@@ -6,26 +6,34 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Callable, TypeVar
 
+from bert_pretrain.stop import Interrupted
 from bert_pretrain.world import World
 
 T = TypeVar("T")
 
+_INTERRUPTED = "stopped by a signal"  # instead of an error message
 _SHOWN = 3  # differences in one line
 
 
 def on_all_ranks(world: World, function: Callable[[], T], root_only: bool = False) -> T:
-    """Returns function() of this rank. A collective: every rank must call it.
+    """Returns function() of this rank. A collective: every rank must call it; function must not call another.
 
     Where function raises ValueError on any rank, rank 0 raises the first of them and the other ranks exit silently.
+    Where a rank is asked to stop before its first update, all raise Interrupted.
     Without this, a rank that found an error would leave the others waiting in their first all-reduce. root_only says
     that function does nothing on the other ranks, so that the message needs no rank.
     """
     result, message = None, None
     try:
-        result = function()
+        with world.stop.abandoning():
+            result = function()
     except ValueError as error:
         message = str(error)
-    messages = world.allgather(message)
+    except Interrupted:
+        message = _INTERRUPTED
+    messages = world.allgather(_INTERRUPTED if world.stop.is_abandoned else message)
+    if _INTERRUPTED in messages:
+        raise Interrupted
     wrong = [rank for rank, found in enumerate(messages) if found is not None]
     if not wrong:
         return result
@@ -34,6 +42,11 @@ def on_all_ranks(world: World, function: Callable[[], T], root_only: bool = Fals
     first = messages[wrong[0]]
     everywhere = len(wrong) == world.size and len(set(messages)) == 1
     raise ValueError(first if everywhere or root_only else f"rank {wrong[0]} of {world.size}: {first}")
+
+
+def end_if_stopped(world: World) -> None:
+    """Raises Interrupted on all ranks where one was asked to stop before its first update. A collective."""
+    on_all_ranks(world, lambda: None)
 
 
 def from_root(world: World, function: Callable[[], T]) -> T:

@@ -27,6 +27,7 @@ class Outcome:
     initial: Optional[Evaluated] = None  # before the first update
     latest: Optional[Evaluated] = None
     latest_update: int = -1  # the update after which `latest` was measured
+    must_evaluate_first: bool = False  # an evaluation is due before the first update of this start
 
 
 def content(
@@ -48,9 +49,13 @@ def content(
         "utilization": utilization,
         **evaluation_fields(outcome.latest),
         "initial_masked_lm_accuracy": outcome.initial.metrics["masked_lm_accuracy"] if outcome.initial else None,
-        "target_reached": outcome.end == TARGET_REACHED,
-        "end": outcome.end,
+        **end_fields(outcome),
     }
+
+
+def end_fields(outcome: Outcome) -> dict[str, Any]:
+    """The fields of results.json that say why the run ended."""
+    return {"target_reached": outcome.end == TARGET_REACHED, "end": outcome.end}
 
 
 def evaluation_fields(latest: Optional[Evaluated]) -> dict[str, Optional[float]]:

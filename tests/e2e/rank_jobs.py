@@ -90,7 +90,7 @@ _DO = {"gradient": _gradient, "run": _run, "remove": _remove, "speak": _speak}
 def main(path: Path) -> None:
     """Answers are [root's, rank 1's, ...] per job."""
     tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
-    evaluation._KEEPALIVE_SECONDS = 0.0  # rank 0, evaluating alone, broadcasts after each batch
+    evaluation._SECONDS_BETWEEN_EXCHANGES = 0.0  # ranks agree to go on after each batch
     answers = []
     with connection.connected(use_horovod=True, exchange=os.environ.get("TEST_EXCHANGE")) as ranks:
         for job in json.loads(path.read_text()):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from bert_pretrain.stop import Interrupted, StopRequest
 from bert_pretrain.train import preflight
 from bert_pretrain.world import World
 
@@ -58,6 +59,18 @@ def test_what_root_finds_is_known_to_all_without_their_looking() -> None:
 def test_root_s_error_needs_no_number() -> None:
     with pytest.raises(ValueError, match=r"^no checkpoint$"):
         preflight.from_root(OneOf(0, [None]), lambda: fail("no checkpoint"))
+
+
+def test_a_rank_that_is_asked_to_stop_ends_all_of_them_without_an_error() -> None:
+    with pytest.raises(Interrupted):
+        preflight.on_all_ranks(OneOf(0, [preflight._INTERRUPTED]), lambda: 5)
+    stopped = OneOf(1, [None])
+    stopped.stop = StopRequest()
+    stopped.stop.requested = True
+    with pytest.raises(Interrupted):
+        preflight.on_all_ranks(stopped, lambda: fail("nobody works any more"))
+    stopped.stop.has_updates = True  # which a checkpoint saves first
+    assert preflight.on_all_ranks(stopped, lambda: 5) == 5
 
 
 FACTS = {"--seed": 0, "--amp": True, "model hidden_size": 8, "version of numpy": "1.26.4"}
