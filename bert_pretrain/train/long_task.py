@@ -59,12 +59,13 @@ class _Task:
 def on_all_ranks(world: World, function: Callable[[Report], T]) -> T:
     """preflight.on_all_ranks for a function that may take long: rank 0 prints every ten seconds how far it is."""
     task, next_line = _Task(function), time.monotonic() + _LINE_SECONDS
-    failed, unfinished = False, [world.rank]
-    while unfinished and not failed:
+    must_end, unfinished = False, [world.rank]
+    while unfinished and not must_end:
         wait([task.future], _EXCHANGE_SECONDS)
         is_done = task.future.done()
-        states = world.allgather((is_done, is_done and task.future.exception() is not None, task.progress))
-        failed = any(state[1] for state in states)
+        has_failed = is_done and task.future.exception() is not None
+        states = world.allgather((is_done, has_failed or world.stop.is_abandoned, task.progress))
+        must_end = any(state[1] for state in states)
         unfinished = [rank for rank, state in enumerate(states) if not state[0]]
         if unfinished and world.is_root and time.monotonic() >= next_line:
             print(_line([state[2] for state in states], unfinished), file=sys.stderr, flush=True)
