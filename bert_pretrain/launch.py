@@ -77,7 +77,8 @@ def _positive(name: str, text: str) -> int:
 def read_hostfile(path: str, default_slots: int) -> dict[str, int]:
     """Host -> processes, from lines 'name slots=N' as Open MPI and Horovod read them; '#' starts a comment."""
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        with files.open_regular(path) as file:
+            lines = file.read().splitlines()
     except OSError as error:
         raise ValueError(f"HOSTFILE={path} cannot be read: {error.strerror}") from None
     slots: dict[str, int] = {}

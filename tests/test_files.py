@@ -34,6 +34,24 @@ def test_an_exception_leaves_the_earlier_file_and_nothing_else(tmp_path: Path) -
     assert path.read_bytes() == b"earlier" and [entry.name for entry in tmp_path.iterdir()] == ["file.bin"]
 
 
+def test_only_regular_files_are_opened_for_reading(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"gr\xc3\xbcn\r\n")
+    with files.open_regular(str(tmp_path / "file"), newline="\n") as file:
+        assert file.read() == "grün\r\n"
+    with files.open_regular(str(tmp_path / "file"), "rb", buffering=0) as file:
+        assert file.read() == b"gr\xc3\xbcn\r\n"
+    os.mkfifo(tmp_path / "fifo")
+    before = len(os.listdir("/proc/self/fd"))
+    for path in (str(tmp_path / "fifo"), "/dev/zero"):
+        with pytest.raises(OSError, match="not a regular file"):
+            files.open_regular(path)
+    with pytest.raises(IsADirectoryError):
+        files.open_regular(str(tmp_path))
+    with pytest.raises(FileNotFoundError):
+        files.open_regular(str(tmp_path / "nothing"))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_json_is_written_with_a_final_line_end(tmp_path: Path) -> None:
     files.write_json(str(tmp_path / "a.json"), {"a": "ü"})
     text = (tmp_path / "a.json").read_text(encoding="utf-8")

@@ -6,6 +6,7 @@ import dataclasses
 import json
 
 from bert_pretrain.config.option import require
+from bert_pretrain.files import open_regular
 
 LAYER_NORM_EPSILON = 1e-12  # of the published checkpoints (google-research/bert, modeling.py)
 # Keys of Google's multilingual and Chinese configs; they describe a pooler that pretraining does not have.
@@ -65,7 +66,7 @@ class ModelConfig:
     def from_json(cls, path: str) -> ModelConfig:
         """Reads and checks a bert_config.json. ValueError names the file and the key at fault."""
         try:
-            with open(path, encoding="utf-8") as file:
+            with open_regular(path) as file:
                 values = json.load(file)
         except FileNotFoundError:
             raise ValueError(f"--bert_config_file: {path} does not exist") from None

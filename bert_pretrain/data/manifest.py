@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Optional
 
 from bert_pretrain.data.shard_files import ShardFile, fingerprint
-from bert_pretrain.files import write_json
+from bert_pretrain.files import open_regular, write_json
 
 _NAME = "manifest.json"
 
@@ -37,7 +37,7 @@ def read(directory: str) -> Optional[Manifest]:
     """The manifest of a directory, None where there is none. ValueError for a file that is not a manifest."""
     path = os.path.join(directory, _NAME)
     try:
-        with open(path, encoding="utf-8") as file:
+        with open_regular(path) as file:
             return Manifest(**json.load(file))
     except FileNotFoundError:
         return None

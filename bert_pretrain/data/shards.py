@@ -198,7 +198,7 @@ class _OpenFile:
     """A file descriptor that is closed with the last reference to it."""
 
     def __init__(self, path: str) -> None:
-        self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not block
 
     def read(self, begin: int, end: int) -> bytes:
         """Bytes begin:end, fewer where the file ends before. One call of the system returns 2 GiB at most."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from bert_pretrain.files import atomic_write
+from bert_pretrain.files import atomic_write, open_regular
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -32,7 +32,7 @@ def load_vocabulary(path: str) -> Vocabulary:
     ValueError for a file that cannot be read or lacks a special token.
     """
     try:
-        with open(path, encoding="utf-8", newline="\n") as file:
+        with open_regular(path, newline="\n") as file:
             entries = tuple(line.replace("\r", "").strip() for line in file)
     except OSError as error:
         raise ValueError(f"--vocab_file: {path} cannot be read: {error.strerror}") from None

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import NamedTuple, TextIO
 
+from bert_pretrain.files import open_regular
+
 
 class Span(NamedTuple):
     """Bytes start:end of a text file; both lie between documents."""
@@ -19,7 +21,7 @@ class Span(NamedTuple):
 def whole(path: str) -> Span:
     """All of a text file. ValueError for one that is empty or cannot be read."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from None

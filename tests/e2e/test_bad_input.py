@@ -12,8 +12,13 @@ from typing import Callable, Dict
 import numpy as np
 import pytest
 
+from bert_pretrain import launch
+from bert_pretrain.config.model import ModelConfig
+from bert_pretrain.data import manifest, vocab
 from bert_pretrain.data.schema import encode
+from bert_pretrain.data.shard_files import find_shards
 from bert_pretrain.data.tfrecord import write_shard
+from bert_pretrain.make_data import corpus
 from tests.e2e import runs
 from tests.train.small import MODEL, random_examples, write_shards
 
@@ -209,3 +214,22 @@ def test_a_full_disk_keeps_the_last_checkpoint(data: Settings, tmp_path: Path) -
     shutil.rmtree(output_dir / "model.ckpt-10.index")
     for name, value in runs.tensors(output_dir / "model.ckpt-5").items():
         np.testing.assert_array_equal(value, kept[name])
+
+
+@pytest.mark.parametrize(
+    "name, read",
+    [
+        ("vocab.txt", vocab.load_vocabulary),
+        ("bert_config.json", ModelConfig.from_json),
+        ("text.txt", corpus.whole),
+        ("hosts", lambda path: launch.read_hostfile(path, 1)),
+        ("part-00000", lambda path: find_shards([os.path.dirname(path)])),
+        ("manifest.json", lambda path: manifest.read(os.path.dirname(path))),
+    ],
+)
+def test_a_fifo_is_refused_at_once(name: str, read: Callable[[str], object], tmp_path: Path) -> None:
+    """open() would wait for a writer for ever."""
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ValueError, match=r"not a regular file|not a manifest") as raised:
+        read(str(tmp_path / name))
+    assert "\n" not in str(raised.value)
