@@ -85,7 +85,15 @@ def main(run: Callable[[], int]) -> None:
     try:
         app.run(guarded, flags_parser=_parse)
     finally:
+        _flush_stdout()
+
+
+def _flush_stdout() -> None:
+    """What a closed pipe or a full disk does not take is dropped: it must not change the exit code."""
+    try:
         sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more
 
 
 def _parse(arguments: Sequence[str]) -> list[str]:

@@ -1,44 +1,104 @@
-"""Evaluation without training: --do_eval alone, or a run killed between its last checkpoint and its results."""
+"""Evaluation without training: --do_eval alone, or a run whose training is done but not its evaluation or results."""
 
 from __future__ import annotations
 
+import os
 from typing import Any, Optional
 
 import tensorflow as tf
 
 from bert_pretrain.model import variables
 from bert_pretrain.stop import Interrupted
-from bert_pretrain.train import checkpoints, device, preflight, results
+from bert_pretrain.train import checkpoints, device, preflight, results, run_file
 from bert_pretrain.train.evaluation import Evaluated, Evaluation
 from bert_pretrain.train.job import Job, evaluation_input
 from bert_pretrain.train.results import Outcome
 from bert_pretrain.train.resume import PreviousRun
+from bert_pretrain.train.run_lock import HeldError, RunLock
 from bert_pretrain.train.run_logger import RunLogger
 from bert_pretrain.train.throughput import Throughput
 
 
-def evaluate_only(job: Job, previous: PreviousRun, logger: RunLogger) -> dict[str, Any]:
-    """Evaluates if --do_eval asks for it. Returns the content of results.json.
+def is_evaluation_done(job: Job, previous: PreviousRun) -> bool:
+    """True where --do_eval asks for nothing, or for what the run has measured after its last update."""
+    if job.evaluation is None:
+        return True
+    return previous.is_evaluated and previous.latest.num_examples == evaluation_input(job).num_examples
 
-    The rates that training left in results.json stay, if they belong to the evaluated checkpoint.
+
+def conclude(job: Job, previous: PreviousRun, logger: RunLogger) -> dict[str, Any]:
+    """The content of results.json of a run that has nothing left to train; evaluates if that is still to be done.
+
+    The rates that training left in results.json stay, if they belong to the last checkpoint.
     """
-    run, outcome = job.config.run, Outcome(step=previous.step)
-    is_same = previous.results is not None and previous.results["updates"] == previous.step
-    if job.evaluation:
-        prefix, outcome.step = preflight.from_root(job.world, lambda: _checkpoint_to_evaluate(job, previous))
-        outcome.latest = latest = _evaluate(job, prefix)
-        if latest is None:
-            raise Interrupted
-        logger.record("eval", outcome.step, outcome.step * job.examples_per_update, latest.metrics)
-        logger.info_values(f"evaluation of {prefix}, {latest.num_examples} examples:", latest.metrics)
-        is_same = is_same and prefix == previous.checkpoint
-        if run.do_train and (latest.metrics["masked_lm_accuracy"] or 0.0) >= run.stop_threshold > 0:
-            outcome.end = results.TARGET_REACHED
-    if is_same:
-        end = results.end_fields(outcome) if run.do_train else {}
-        return {**previous.results, **(results.evaluation_fields(outcome.latest) if job.evaluation else {}), **end}
-    num_examples = outcome.step * job.examples_per_update if run.do_train else 0
+    run = job.config.run
+    outcome = Outcome(step=previous.step, initial=previous.initial, latest=previous.latest)
+    if not is_evaluation_done(job, previous):
+        outcome.latest = latest = _evaluate(job, previous.checkpoint)
+        logger.forget(lambda kind, update: (kind, update) == ("eval", previous.step))
+        _report(job, logger, "eval", previous.step, latest, previous.checkpoint)
+        if previous.latest_update != previous.step:
+            logger.add_events("eval", previous.step, latest.metrics)
+    if outcome.latest and (outcome.latest.metrics["masked_lm_accuracy"] or 0.0) >= run.stop_threshold > 0:
+        outcome.end = results.TARGET_REACHED
+    if previous.results and previous.results["updates"] == previous.step:
+        return {**previous.results, **results.evaluation_fields(outcome.latest), **results.end_fields(outcome)}
+    return _content(job, outcome, previous.step * job.examples_per_update)
+
+
+def evaluate_alone(job: Job, previous: PreviousRun, logger: RunLogger) -> None:
+    """Evaluates a checkpoint and prints the results; writes them unless a training job uses output_dir meanwhile."""
+    prefix, step = preflight.from_root(job.world, lambda: _checkpoint_to_evaluate(job, previous))
+    latest = _evaluate(job, prefix)
+    is_of_run = bool(previous.description) and prefix == previous.checkpoint
+    num_examples = step * run_file.examples_per_update(previous.description) if is_of_run else 0
+    initial = previous.initial if is_of_run else None
+    content = _content(job, Outcome(step=step, initial=initial, latest=latest), num_examples)
+    lock = _lock_unless_training(job, logger)
+    if lock:
+        logger.forget(lambda kind, update: (kind, update) == ("eval_alone", step))
+        content = _merged(job.config.run.output_dir, prefix, content, logger)
+    _report(job, logger, "eval_alone" if lock else None, step, latest, prefix)
+    if lock:
+        lock.release()
+    logger.info(results.row(content))
+
+
+def _lock_unless_training(job: Job, logger: RunLogger) -> Optional[RunLock]:
+    """The lock on rank 0, for as long as it writes; None on other ranks and where a job trains in output_dir."""
+    if not job.world.is_root:
+        return None
+    try:
+        return RunLock(job.config.run.output_dir, logger.info)
+    except HeldError as error:
+        logger.info(f"note: the results are printed but not written: {error}")
+        return None
+
+
+def _merged(output_dir: str, prefix: str, content: dict[str, Any], logger: RunLogger) -> dict[str, Any]:
+    """Writes results.json: what training left there stays, except for an older evaluation of the same checkpoint."""
+    trained = results.read(output_dir) if os.path.exists(os.path.join(output_dir, run_file.NAME)) else None
+    if trained is None:
+        logger.write_json(results.NAME, content)
+    elif trained["updates"] == content["updates"] and os.path.realpath(os.path.dirname(prefix)) == os.path.realpath(
+        output_dir
+    ):
+        content = {**trained, **{name: content[name] for name in results.evaluation_fields(None)}}
+        logger.write_json(results.NAME, content)
+    else:
+        logger.info(f"note: {results.NAME} stays that of the run, which is at update {trained['updates']}")
+    return content
+
+
+def _content(job: Job, outcome: Outcome, num_examples: int) -> dict[str, Any]:
     return results.content(outcome, Throughput().total(), job.world.size, job.device.name, num_examples, None)
+
+
+def _report(job: Job, logger: RunLogger, kind: Optional[str], step: int, latest: Evaluated, prefix: str) -> None:
+    if kind:
+        values = {**latest.metrics, "eval_examples": latest.num_examples, "seconds": latest.seconds}
+        logger.record(kind, step, step * job.examples_per_update, values)
+    logger.info_values(f"evaluation of {prefix}, {latest.num_examples} examples:", latest.metrics)
 
 
 def _checkpoint_to_evaluate(job: Job, previous: PreviousRun) -> tuple[str, int]:
@@ -54,8 +114,8 @@ def _checkpoint_to_evaluate(job: Job, previous: PreviousRun) -> tuple[str, int]:
     return prefix, checkpoints.step_of(prefix)
 
 
-def _evaluate(job: Job, prefix: str) -> Optional[Evaluated]:
-    """Loads the checkpoint on rank 0, broadcasts it, evaluates on all ranks; None if a signal ended the evaluation."""
+def _evaluate(job: Job, prefix: str) -> Evaluated:
+    """Loads the checkpoint on rank 0, broadcasts it, evaluates on all ranks. Interrupted if a signal ended that."""
     with tf.Graph().as_default():
         weights = variables.create(job.model, job.config.run.seed)
         evaluation = Evaluation(job, weights, evaluation_input(job))
@@ -70,4 +130,7 @@ def _evaluate(job: Job, prefix: str) -> Optional[Evaluated]:
                 session.run(tf.compat.v1.global_variables_initializer())
             for hook in hooks:
                 hook.after_create_session(session, None)
-            return evaluation.run(session)
+            evaluated = evaluation.run(session)
+    if evaluated is None:
+        raise Interrupted
+    return evaluated

@@ -28,13 +28,14 @@ from bert_pretrain.train import (
     startup_summary,
     utilization,
 )
-from bert_pretrain.train.eval_only import evaluate_only
+from bert_pretrain.train.eval_only import conclude, evaluate_alone, is_evaluation_done
 from bert_pretrain.train.evaluation import is_due
 from bert_pretrain.train.forward import ratio
 from bert_pretrain.train.job import Job, describe, evaluation_input, open_job, training_input
 from bert_pretrain.train.model_fn import make_model_fn
 from bert_pretrain.train.results import Outcome
-from bert_pretrain.train.resume import PreviousRun, load_previous_run
+from bert_pretrain.train.resume import PreviousRun, load_previous_run, make_output_dir
+from bert_pretrain.train.run_lock import RunLock
 from bert_pretrain.train.run_logger import RunLogger
 from bert_pretrain.train.throughput import Throughput
 from bert_pretrain.world import World
@@ -51,24 +52,27 @@ def run(config: Config, given: set[str], world: World) -> int:
     description = describe(job)
     facts = preflight.comparable(description, variables.shapes(job.model))
     preflight.on_all_ranks(world, lambda: preflight.check_same(world, facts))
-    previous = preflight.from_root(world, lambda: load_previous_run(config.run, job.model, description))
-    logger = preflight.on_all_ranks(world, lambda: _open_logger(job, previous, begin))
+    lock = preflight.on_all_ranks(world, lambda: _lock(config, world), root_only=True)
     try:
-        if config.run.do_train and previous.is_finished(config.optim.num_train_steps, config.run.stop_threshold):
-            _repeat_results(config.run.output_dir, previous, logger)
-            return 0
-        for line in startup_summary.lines(job, previous, given):
-            logger.info(line)
-        if world.is_root:
-            run_file.save(config.run.output_dir, description)
-        with _explained_input_errors():
-            content = _train_or_evaluate(job, previous, logger)
-        if world.is_root:
-            results.write(config.run.output_dir, content)
-            logger.info(results.row(content))
+        previous = preflight.from_root(world, lambda: load_previous_run(config.run, job.model, description))
+        logger = preflight.on_all_ranks(world, lambda: _open_logger(job, previous, begin))
+        try:
+            with _explained_input_errors():
+                _train_or_evaluate(job, previous, logger, description, given)
+        finally:
+            logger.close()
     finally:
-        logger.close()
+        if lock:
+            lock.release()
     return 0
+
+
+def _lock(config: Config, world: World) -> Optional[RunLock]:
+    """Rank 0 holds output_dir for the job while it trains; an evaluation alone waits for nobody."""
+    if not (config.run.do_train and world.is_root):
+        return None
+    make_output_dir(config.run.output_dir)
+    return RunLock(config.run.output_dir, lambda line: print(line, flush=True))
 
 
 def _open_logger(job: Job, previous: PreviousRun, begin: float) -> RunLogger:
@@ -77,23 +81,46 @@ def _open_logger(job: Job, previous: PreviousRun, begin: float) -> RunLogger:
     return RunLogger(run.output_dir, run.dllog_path, num_updates, run.report_loss, job.world.is_root, log)
 
 
-def _repeat_results(output_dir: str, previous: PreviousRun, logger: RunLogger) -> None:
-    logger.info(f"{output_dir} holds this run, finished at update {previous.step}; choose another to train anew")
-    logger.info(results.row(previous.results))
-
-
-def _train_or_evaluate(job: Job, previous: PreviousRun, logger: RunLogger) -> dict[str, Any]:
-    """The content of results.json."""
-    if job.config.run.do_train and previous.step < job.config.optim.num_train_steps:
-        return _train(job, previous, logger)
-    return evaluate_only(job, previous, logger)
+def _train_or_evaluate(
+    job: Job, previous: PreviousRun, logger: RunLogger, description: dict[str, Any], given: set[str]
+) -> None:
+    """Does what the settings ask for, writes results.json and prints the results row."""
+    run, num_updates = job.config.run, job.config.optim.num_train_steps
+    is_finished = run.do_train and previous.is_finished(num_updates, run.stop_threshold)
+    if is_finished:
+        logger.info(
+            f"{run.output_dir} holds this run, finished at update {previous.step}; choose another to train anew"
+        )
+    if is_finished and is_evaluation_done(job, previous):
+        for notice in previous.notices:
+            logger.info(f"note: {notice}")
+        logger.info(results.row(previous.results))
+        return
+    for line in startup_summary.lines(job, previous, given):
+        logger.info(line)
+    if not run.do_train:
+        evaluate_alone(job, previous, logger)
+        return
+    logger.forget_later(previous.step if previous.checkpoint else -1, previous.start_times())
+    history = run_file.with_history(description, previous.description, logger.begin, previous.step)
+    logger.write_json(run_file.NAME, history)
+    is_trained = is_finished or previous.step >= num_updates
+    content = conclude(job, previous, logger) if is_trained else _train(job, previous, logger)
+    logger.write_json(results.NAME, content)
+    logger.info(results.row(content))
 
 
 def _train(job: Job, previous: PreviousRun, logger: RunLogger) -> dict[str, Any]:
     """Trains from the newest checkpoint, or from the start; returns the content of results.json."""
     config, world = job.config, job.world
     examples = training_input(job, first_update=previous.position)
-    outcome, throughput = Outcome(must_evaluate_first=_must_evaluate_first(job, previous)), Throughput()
+    outcome = Outcome(
+        initial=previous.initial,
+        latest=previous.latest,
+        latest_update=previous.latest_update,
+        must_evaluate_first=_must_evaluate_first(job, previous),
+    )
+    throughput = Throughput()
     # The other ranks receive rank 0's variables.
     init_checkpoint = config.run.init_checkpoint if world.is_root and previous.checkpoint is None else None
     model_fn = make_model_fn(job, examples, evaluation_input(job), init_checkpoint, logger, throughput, outcome)

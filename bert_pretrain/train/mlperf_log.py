@@ -10,6 +10,7 @@ import importlib.util
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
@@ -17,6 +18,7 @@ from typing import Any, Optional
 from bert_pretrain.optim import schedule
 from bert_pretrain.train import mlperf_rules, results
 from bert_pretrain.train.job import Job
+from bert_pretrain.train.report_file import AppendedFile
 from bert_pretrain.train.resume import PreviousRun
 
 _FILE = "mllog.txt"
@@ -123,15 +125,19 @@ def open_log(job: Job, previous: PreviousRun, begin: float) -> MlperfLog:
 
 
 class _AppendToFile(logging.Handler):
-    """Writes each message as a line."""
+    """Writes each message as a line, later where the disk is full."""
 
     def __init__(self, path: str, mode: str) -> None:
         super().__init__()
-        self._file = open(path, mode, encoding="utf-8")  # noqa: SIM115, as long as the run
+        with open(path, mode, encoding="utf-8"):  # "w" empties the file
+            self._file = AppendedFile(path, lambda line: print(line, file=sys.stderr, flush=True))
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._file.write(record.getMessage() + "\n")
-        self._file.flush()
+        self._file.append(f"{record.getMessage()}\n".encode())
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def _library() -> Path:

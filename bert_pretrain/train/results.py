@@ -8,13 +8,12 @@ import os
 import resource
 from typing import Any, Optional
 
-from bert_pretrain.files import write_json
 from bert_pretrain.train.evaluation import Evaluated
 from bert_pretrain.train.throughput import Rates
 
 COMPLETED, TARGET_REACHED, INTERRUPTED = "completed", "target_reached", "interrupted"
 
-_FILE = "results.json"
+NAME = "results.json"
 _COLUMNS = ("Model", "Device", "acc", "fps (updates/s)", "examples/s", "tokens/s", "end")
 
 
@@ -68,15 +67,10 @@ def evaluation_fields(latest: Optional[Evaluated]) -> dict[str, Optional[float]]
 def read(output_dir: str) -> Optional[dict[str, Any]]:
     """The results.json of a finished or interrupted run, or None."""
     try:
-        with open(os.path.join(output_dir, _FILE), encoding="utf-8") as file:
+        with open(os.path.join(output_dir, NAME), encoding="utf-8") as file:
             return json.load(file)
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (OSError, ValueError):
         return None
-
-
-def write(output_dir: str, values: dict[str, Any]) -> None:
-    """Writes results.json."""
-    write_json(os.path.join(output_dir, _FILE), values, indent=2)
 
 
 def row(values: dict[str, Any]) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import Any, NamedTuple, Optional
 
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.training import RunConfig
 from bert_pretrain.model import variables
-from bert_pretrain.train import checkpoints, results, run_file
+from bert_pretrain.train import checkpoints, metrics_file, results, run_file
+from bert_pretrain.train.evaluation import Evaluated
 
 
 class PreviousRun(NamedTuple):
@@ -17,9 +19,12 @@ class PreviousRun(NamedTuple):
     checkpoint: Optional[str]  # prefix to continue from
     step: int  # updates done
     position: int  # updates read from the data, skipped ones included
-    is_evaluated: bool  # metrics.jsonl holds an evaluation after update `step`
-    results: Optional[dict[str, Any]]  # results.json
-    notice: Optional[str]  # what has changed since the previous start
+    results: Optional[dict[str, Any]] = None  # results.json
+    notices: tuple[str, ...] = ()  # what has changed since the previous start
+    description: Optional[dict[str, Any]] = None  # run.json
+    initial: Optional[Evaluated] = None  # the evaluation before the first update
+    latest: Optional[Evaluated] = None  # the newest evaluation up to `step`
+    latest_update: int = -1
 
     def is_finished(self, num_updates: int, stop_threshold: float) -> bool:
         """True where training is done and its results are written."""
@@ -29,34 +34,39 @@ class PreviousRun(NamedTuple):
         is_target_met = self.results["target_reached"] and accuracy >= stop_threshold > 0
         return self.step >= num_updates or is_target_met
 
+    @property
+    def is_evaluated(self) -> bool:
+        """True where the weights after update `step` were evaluated; a signal may have ended the run within that."""
+        return self.latest_update == self.step
+
+    def start_times(self) -> list[float]:
+        """When the earlier starts of the run began."""
+        return [start["time"] for start in (self.description or {}).get("starts", [])]
+
 
 def load_previous_run(run: RunConfig, model: ModelConfig, description: dict[str, Any]) -> PreviousRun:
     """Reads output_dir; `description` is the content of this start's run.json.
 
     ValueError where output_dir cannot be written, or holds another run.
     """
-    _check_writable(run.output_dir)
-    checkpoint = checkpoints.newest(run.output_dir)
-    if checkpoint:
-        checkpoints.check_model(checkpoint, "output_dir", variables.shapes(model))
-    run_file.check_same_run(run.output_dir, description)
-    position = checkpoints.position_of(checkpoint)
-    notice = run_file.batch_notice(run.output_dir, description, position) if checkpoint and run.do_train else None
-    step = checkpoints.step_of(checkpoint)
-    is_evaluated = _is_evaluated(run.output_dir, step)
-    return PreviousRun(checkpoint, step, position, is_evaluated, results.read(run.output_dir), notice)
+    make_output_dir(run.output_dir)
+    previous, checkpoint = run_file.read(run.output_dir), checkpoints.newest(run.output_dir)
+    if checkpoint is None:
+        return PreviousRun(None, 0, 0, description=previous)
+    checkpoints.check_model(checkpoint, "output_dir", variables.shapes(model))
+    step, position = checkpoints.step_of(checkpoint), checkpoints.position_of(checkpoint)
+    notices: list[str] = []
+    if previous and run.do_train:
+        notices = run_file.notices(run.output_dir, previous, description, position)
+    elif previous and not run.eval_checkpoint_path:
+        run_file.check_same_model(run.output_dir, previous, description)
+    found = results.read(run.output_dir)
+    evaluations = _evaluations(run.output_dir, step) if _has_same_evaluation_data(previous, description) else ()
+    return PreviousRun(checkpoint, step, position, found, tuple(notices), previous, *evaluations)
 
 
-def _is_evaluated(output_dir: str, step: int) -> bool:
-    """True where metrics.jsonl holds an evaluation after update `step`; a signal may have ended the run within it."""
-    try:
-        with open(os.path.join(output_dir, "metrics.jsonl"), encoding="utf-8", errors="replace") as file:
-            return any(line.startswith(f'{{"kind": "eval", "update": {step},') for line in file)
-    except FileNotFoundError:
-        return False
-
-
-def _check_writable(output_dir: str) -> None:
+def make_output_dir(output_dir: str) -> None:
+    """Makes the directory. ValueError where nothing can be written in it; a disk that is only full may be freed."""
     probe = os.path.join(output_dir, f".writable-{os.getpid()}")
     try:
         os.makedirs(output_dir, exist_ok=True)
@@ -64,4 +74,27 @@ def _check_writable(output_dir: str) -> None:
             pass
         os.remove(probe)
     except OSError as error:
-        raise ValueError(f"--output_dir: {output_dir} cannot be written: {error.strerror}") from None
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not os.path.isdir(output_dir):
+            raise ValueError(f"--output_dir: {output_dir} cannot be written: {error.strerror}") from None
+
+
+def _has_same_evaluation_data(previous: Optional[dict[str, Any]], present: dict[str, Any]) -> bool:
+    """False where earlier evaluations cannot be compared with those of this start."""
+    before, now = ((content or {"data": {}})["data"].get("eval") for content in (previous, present))
+    return before is None or now is None or before["fingerprint"] == now["fingerprint"]
+
+
+def _evaluations(output_dir: str, step: int) -> tuple[Optional[Evaluated], Optional[Evaluated], int]:
+    """The first evaluation, if it came before all updates, the newest one, and its update."""
+    points = metrics_file.evaluations(output_dir, step)
+    if not points:
+        return None, None, -1
+    first, last = points[0], points[-1]
+    return _evaluated(first) if first["update"] == 0 else None, _evaluated(last), last["update"]
+
+
+def _evaluated(point: dict[str, Any]) -> Evaluated:
+    values = dict(point)
+    for name in ("kind", "update", "examples", "time"):
+        del values[name]
+    return Evaluated(metrics=values, num_examples=values.pop("eval_examples", 0), seconds=values.pop("seconds", 0.0))

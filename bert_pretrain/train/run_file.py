@@ -1,4 +1,7 @@
-"""run.json: settings, data, device and versions of a run; a later start in output_dir is compared with it."""
+"""run.json: settings, data, device and versions of a run, and the history of its starts.
+
+Training alone writes it. A later start in output_dir is compared with it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import json
 import math
 import os
 import platform
+import socket
 import sys
 from importlib import metadata
 from typing import Any, Optional
@@ -17,12 +21,11 @@ import tensorflow as tf
 from bert_pretrain import __version__
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.training import Config
-from bert_pretrain.files import write_json
+from bert_pretrain.train import resume_rules
 from bert_pretrain.train.device import Device
 
-_FILE = "run.json"
-# Settings that may not change between starts of one run: its checkpoints depend on them.
-_FIXED = (("optim", "optimizer_type"),)
+NAME = "run.json"
+_TOLD_TOGETHER = ("--train_batch_size", "--num_accumulation_steps")
 
 
 def describe(config: Config, model: ModelConfig, device: Device, ranks: int, data: dict[str, Any]) -> dict[str, Any]:
@@ -46,24 +49,65 @@ def describe(config: Config, model: ModelConfig, device: Device, ranks: int, dat
     }
 
 
-def check_same_run(output_dir: str, present: dict[str, Any]) -> None:
-    """ValueError where output_dir holds a run of another model, other data or another optimizer."""
-    previous = _read(output_dir)
-    if previous is None:
-        return
-    for subject, before, now in _compared(previous, present):
-        if before != now:
-            raise ValueError(
-                f"--output_dir: {output_dir} holds a run with {subject} {before}, this one has {now}; "
-                f"choose another directory, or start that run again with its own settings"
-            )
-
-
-def batch_notice(output_dir: str, present: dict[str, Any], position: int) -> Optional[str]:
-    """One line where W, A or B differ from the previous start's, else None; position counts updates read."""
-    previous = _read(output_dir)
-    if previous is None or _batch(previous) == _batch(present):
+def read(output_dir: str) -> Optional[dict[str, Any]]:
+    """The run.json of a previous start, None where there is none. ValueError where it cannot be read."""
+    path = os.path.join(output_dir, NAME)
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except FileNotFoundError:
         return None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--output_dir: {path} cannot be read: {error}; move it away to go on without it") from None
+
+
+def check_same_model(output_dir: str, previous: dict[str, Any], present: dict[str, Any]) -> None:
+    """ValueError where the run in output_dir has another model than this start."""
+    for change in resume_rules.model_changes(previous, present):
+        _refuse(output_dir, change)
+
+
+def notices(output_dir: str, previous: dict[str, Any], present: dict[str, Any], position: int) -> list[str]:
+    """A line for each change since the previous start; position counts updates read.
+
+    ValueError where a change contradicts the checkpoints in output_dir.
+    """
+    found = [_batch_notice(previous, present, position)] if _batch(previous) != _batch(present) else []
+    for change in resume_rules.changes(previous, present):
+        _refuse(output_dir, change)
+        if change.name not in _TOLD_TOGETHER:
+            found.append(
+                f"{change.name} was {change.before} at the previous start and is {change.now} now: {change.effect}"
+            )
+    return found
+
+
+def with_history(
+    present: dict[str, Any], previous: Optional[dict[str, Any]], begin: float, step: int
+) -> dict[str, Any]:
+    """The content of run.json after a start at time `begin` from the checkpoint of update `step`."""
+    start = {"time": begin, "update": step, "ranks": present["ranks"], "host": socket.gethostname(), "pid": os.getpid()}
+    if previous is None:
+        return {**present, "starts": [{**start, "changed": {}}]}
+    changed = {change.name: [change.before, change.now] for change in resume_rules.changes(previous, present)}
+    data = {**previous["data"], **present["data"]}  # a start without --do_eval keeps what is known of those data
+    return {**present, "data": data, "starts": [*previous.get("starts", []), {**start, "changed": changed}]}
+
+
+def examples_per_update(content: dict[str, Any]) -> int:
+    """G = W x A x B of a run."""
+    return math.prod(_batch(content))
+
+
+def _refuse(output_dir: str, change: resume_rules.Change) -> None:
+    if change.is_refused:
+        raise ValueError(
+            f"--output_dir: {output_dir} holds a run with {change.name} {change.before}, this one has {change.now}: "
+            f"{change.effect}; {change.remedy}"
+        )
+
+
+def _batch_notice(previous: dict[str, Any], present: dict[str, Any], position: int) -> str:
     before, now = _batch(previous), _batch(present)
     num_examples = math.prod(now)
     if num_examples == math.prod(before):
@@ -76,41 +120,10 @@ def batch_notice(output_dir: str, present: dict[str, Any], position: int) -> Opt
     )
 
 
-def save(output_dir: str, content: dict[str, Any]) -> None:
-    """Writes run.json."""
-    write_json(os.path.join(output_dir, _FILE), content, indent=2)
-
-
 def _batch(content: dict[str, Any]) -> tuple[int, int, int]:
     """W, A and B of a run."""
     settings = content["settings"]
     return content["ranks"], settings["optim"]["num_accumulation_steps"], settings["data"]["train_batch_size"]
-
-
-def _compared(previous: dict[str, Any], present: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    pairs = [
-        (f"model {key}", previous["model"].get(key), value)
-        for key, value in present["model"].items()
-        if "dropout" not in key
-    ]
-    pairs += [
-        (f"{kind} data", data["fingerprint"], present["data"][kind]["fingerprint"])
-        for kind, data in previous["data"].items()
-        if kind == "train" and kind in present["data"]
-    ]
-    pairs += [(f"--{name}", previous["settings"][part][name], present["settings"][part][name]) for part, name in _FIXED]
-    return pairs
-
-
-def _read(output_dir: str) -> Optional[dict[str, Any]]:
-    path = os.path.join(output_dir, _FILE)
-    try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
-    except FileNotFoundError:
-        return None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"--output_dir: {path} cannot be read: {error}; move it away to go on without it") from None
 
 
 def _version(name: str) -> Optional[str]:

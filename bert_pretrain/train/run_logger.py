@@ -1,23 +1,27 @@
-"""What a run reports: console, metrics.jsonl, TensorBoard events, dllogger's lines and MLPerf's log.
+"""What a run reports: console, metrics.jsonl, run.json, results.json, TensorBoard, dllogger's lines, MLPerf's log.
 
-Only rank 0 reports. The methods do nothing on other ranks, so that no caller asks for the rank.
+Only rank 0 reports. The methods do nothing on other ranks, so that no caller asks for the rank. Nothing here raises
+OSError: a full disk or a closed terminal ends no run.
 """
 
 from __future__ import annotations
 
-import datetime
-import json
+import contextlib
+import errno
 import os
 import sys
 import time
-from typing import Any, Dict, Optional, TextIO
+from collections.abc import Collection
+from typing import Any, Optional, TextIO
 
-import tensorflow as tf
 from tqdm import tqdm
 
+from bert_pretrain import files
+from bert_pretrain.train import event_file, metrics_file
+from bert_pretrain.train.event_file import EventFile
+from bert_pretrain.train.metrics_file import IsObsolete, Values
 from bert_pretrain.train.mlperf_log import MlperfLog
-
-Values = Dict[str, Optional[float]]
+from bert_pretrain.train.report_file import AppendedFile, JsonFile
 
 # Console label, key of the values, format.
 _LINE = (
@@ -44,54 +48,83 @@ class RunLogger:
         is_root: bool,
         mlperf: MlperfLog,
     ) -> None:
+        """ValueError where a path cannot be a file."""
         self.mlperf = mlperf
         self._is_root = is_root
         self._hidden = () if report_loss else ("loss", "masked_lm_loss")
-        self._begin = time.time()
+        self.begin = time.time()
         self._num_updates = num_updates
         self._bar: Optional[tqdm] = None
-        if is_root:
-            self._metrics = _open("output_dir", os.path.join(output_dir, "metrics.jsonl"))
-            self._dllog = _open("dllog_path", dllog_path or os.path.join(output_dir, "bert_dllog.json"))
-            with tf.Graph().as_default():  # FileWriter cannot be created in eager mode
-                self._events = tf.compat.v1.summary.FileWriter(output_dir)
+        if not is_root:
+            return
+        self._output_dir, dllog_path = output_dir, dllog_path or os.path.join(output_dir, "bert_dllog.json")
+        self._metrics = AppendedFile(_usable("output_dir", os.path.join(output_dir, metrics_file.NAME)), self._warn)
+        self._dllog = AppendedFile(_usable("dllog_path", dllog_path), self._warn)
+        self._events = EventFile(output_dir, self._warn)
+        self._json = {
+            name: JsonFile(os.path.join(output_dir, name), self._warn) for name in ("run.json", "results.json")
+        }
 
     def info(self, text: str) -> None:
         """Prints one line on the console."""
-        if not self._is_root:
-            return
-        if self._bar is not None:
-            self._bar.write(text, file=sys.stdout)
-        else:
-            print(text, flush=True)
+        if self._is_root:
+            self._print(text, sys.stdout)
 
     def show_progress(self, update: int) -> None:
         """Moves the progress bar of a terminal. Elsewhere the lines of info_values show the progress."""
         if not self._is_root or not sys.stderr.isatty():
             return
-        if self._bar is None:
-            self._bar = tqdm(total=self._num_updates, initial=update - 1, unit="update", dynamic_ncols=True)
-        self._bar.update(update - self._bar.n)
+        with contextlib.suppress(OSError):
+            if self._bar is None:
+                self._bar = tqdm(total=self._num_updates, initial=update - 1, unit="update", dynamic_ncols=True)
+            self._bar.update(update - self._bar.n)
+
+    def forget_later(self, last_update: int, starts: Collection[float]) -> None:
+        """Removes what earlier starts, which began at times `starts`, reported of updates after last_update.
+
+        This start computes those again. -1: all.
+        """
+        if not self._is_root:
+            return
+        self.forget(lambda kind, update: update > last_update, starts)
+        self._events.start(last_update + 1)
+        try:
+            event_file.forget_later(self._output_dir, last_update)
+        except OSError as error:
+            self._warn(f"warning: {self._output_dir}: event files keep repeated points: {error.strerror}")
+        for name in (*self._json, metrics_file.NAME):
+            with contextlib.suppress(OSError):
+                files.remove_partials(os.path.join(self._output_dir, name))
+
+    def forget(self, is_obsolete: IsObsolete, starts: Collection[float] = ()) -> None:
+        """Removes the records of metrics.jsonl and of dllogger's file for which is_obsolete(kind, update) is true.
+
+        A dllogger's file outside of output_dir may be shared with other runs. Only lines of `starts` are removed there.
+        """
+        if self._is_root:
+            is_inside = os.path.realpath(self._dllog.path).startswith(os.path.realpath(self._output_dir) + os.sep)
+            owners = None if is_inside else starts
+            self._metrics.keep_lines(lambda line: metrics_file.keeps_metrics(line, is_obsolete))
+            self._dllog.keep_lines(lambda line: metrics_file.keeps_dllog(line, is_obsolete, owners))
 
     def record(self, kind: str, update: int, examples: int, values: Values) -> None:
         """Writes values of training (kind "train") or evaluation ("eval") to metrics.jsonl and dllogger's file."""
         if not self._is_root:
             return
-        point = {"kind": kind, "update": update, "examples": examples, "time": round(time.time(), 3), **values}
-        self._metrics.write(json.dumps(point) + "\n")
-        self._metrics.flush()
-        self._write_dllog(kind, update, values)
+        self._metrics.append(metrics_file.metrics_line(kind, update, examples, values))
+        self._dllog.append(metrics_file.dllog_line(kind, update, values, self.begin))
+        for file in self._json.values():
+            file.flush()
 
     def add_events(self, kind: str, update: int, values: Values) -> None:
         """Adds a point to TensorBoard's curves."""
-        if not self._is_root:
-            return
-        scalars = [
-            tf.compat.v1.Summary.Value(tag=f"{kind}/{name}", simple_value=value)
-            for name, value in values.items()
-            if value is not None
-        ]
-        self._events.add_summary(tf.compat.v1.Summary(value=scalars), update)
+        if self._is_root:
+            self._events.add(kind, update, values)
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """Replaces run.json or results.json."""
+        if self._is_root:
+            self._json[name].replace(content)
 
     def info_values(self, head: str, values: Values) -> None:
         """Prints one line on the console: head, then the most important of the values."""
@@ -103,35 +136,35 @@ class RunLogger:
         self.info("  ".join([head, *shown]))
 
     def close(self) -> None:
-        """Ends the progress bar and closes the files."""
+        """Ends the progress bar and writes what could not be written before."""
         self.mlperf.close()
         if not self._is_root:
             return
         if self._bar is not None:
-            self._bar.close()
+            with contextlib.suppress(OSError):
+                self._bar.close()
             self._bar = None
-        self._events.close()
-        self._metrics.close()
-        self._dllog.close()
+        for file in (self._metrics, self._dllog, self._events.file, *self._json.values()):
+            file.close()
 
-    def _write_dllog(self, kind: str, update: int, values: Values) -> None:
-        """The line format of dllogger's JSONStreamBackend: 'DLLL ' and a JSON object."""
-        now = time.time()
-        entry: dict[str, Any] = {
-            "timestamp": str(now),
-            "datetime": datetime.datetime.fromtimestamp(now).strftime("%Y-%m-%d %H:%M:%S.%f"),
-            "elapsedtime": str(now - self._begin),
-            "type": "LOG",
-            "step": [update] if kind == "train" else [update, kind],
-            "data": {name: value for name, value in values.items() if value is not None},
-        }
-        self._dllog.write(f"DLLL {json.dumps(entry)}\n")
-        self._dllog.flush()
+    def _warn(self, text: str) -> None:
+        self._print(text, sys.stderr)
+
+    def _print(self, text: str, stream: TextIO) -> None:
+        with contextlib.suppress(OSError):  # a closed terminal or pipe, or a full disk
+            if self._bar is not None:
+                self._bar.write(text, file=stream)
+            else:
+                print(text, file=stream, flush=True)
 
 
-def _open(flag: str, path: str) -> TextIO:
+def _usable(flag: str, path: str) -> str:
+    """The path, if it can be appended to or the disk is only full. ValueError otherwise."""
     try:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        return open(path, "a", encoding="utf-8")
+        with open(path, "ab"):
+            return path
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return path
         raise ValueError(f"--{flag}: {path} cannot be written: {error.strerror}") from None

@@ -16,7 +16,7 @@ def lines(job: Job, previous: PreviousRun, given: set[str]) -> Iterator[str]:
     """What will be done, and settings that have no effect; `given` names the flags that the user set."""
     config, ranks = job.config, job.world.size
     mlperf = _mlperf_notices(job, previous) if config.mlperf.mlperf else []
-    notices = [*job.device.notices, *_allreduce_notices(job, given), *mlperf, *filter(None, [previous.notice])]
+    notices = [*job.device.notices, *_allreduce_notices(job, given), *mlperf, *previous.notices]
     yield from (f"note: {notice}" for notice in notices)
     yield (
         f"model: {variables.num_parameters(job.model):,} parameters; device: {job.device.name} x{ranks}, "

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from bert_pretrain.train import run_file
+from bert_pretrain.train import metrics_file, resume, run_file
 from bert_pretrain.train.resume import PreviousRun
+from tests import small_disk
+from tests.train.test_resume_rules import described
 
 
 def content(ranks: int, micro_batches: int, examples: int) -> dict:
-    settings = {"optim": {"num_accumulation_steps": micro_batches}, "data": {"train_batch_size": examples}}
-    return {"ranks": ranks, "settings": settings}
+    return {**described(num_accumulation_steps=micro_batches, train_batch_size=examples), "ranks": ranks}
 
 
 @pytest.mark.parametrize(
@@ -24,17 +27,12 @@ def content(ranks: int, micro_batches: int, examples: int) -> dict:
         ),
     ],
 )
-def test_another_batch_is_noticed(present: tuple[int, int, int], told: str, tmp_path) -> None:
-    run_file.save(str(tmp_path), content(2, 4, 6))
-    notice = run_file.batch_notice(str(tmp_path), content(*present), position=10)
+def test_another_batch_is_noticed(present: tuple[int, int, int], told: str) -> None:
+    notices = run_file.notices("/out", content(2, 4, 6), content(*present), position=10)
     if told is None:
-        assert notice is None
+        assert notices == []
     else:
-        assert notice == f"an update had 2 ranks x 4 micro-batches x 6 examples at the previous start and {told}"
-
-
-def test_nothing_is_noticed_in_a_new_directory(tmp_path) -> None:
-    assert run_file.batch_notice(str(tmp_path), content(2, 4, 6), position=10) is None
+        assert notices == [f"an update had 2 ranks x 4 micro-batches x 6 examples at the previous start and {told}"]
 
 
 @pytest.mark.parametrize(
@@ -44,10 +42,43 @@ def test_nothing_is_noticed_in_a_new_directory(tmp_path) -> None:
         (10, {"updates": 10, "target_reached": False, "masked_lm_accuracy": None}, True),
         (10, {"updates": 8, "target_reached": False, "masked_lm_accuracy": None}, False),  # of an earlier start
         (8, {"updates": 8, "target_reached": False, "masked_lm_accuracy": 0.9}, False),  # interrupted
+        (10, {"updates": 10, "target_reached": False, "masked_lm_accuracy": 0.9, "end": "interrupted"}, False),
         (8, {"updates": 8, "target_reached": True, "masked_lm_accuracy": 0.73}, True),
         (8, {"updates": 8, "target_reached": True, "masked_lm_accuracy": 0.70}, False),  # the target was raised
     ],
 )
 def test_a_run_is_finished_when_its_results_say_so(step: int, results: dict, finished: bool) -> None:
-    previous = PreviousRun("model.ckpt", step, step, results, None)
+    previous = PreviousRun("model.ckpt", step, step, results and {"end": "completed", **results})
     assert previous.is_finished(num_updates=10, stop_threshold=0.72) is finished
+
+
+def test_the_first_and_the_newest_evaluation_are_remembered(tmp_path: Path) -> None:
+    lines = [
+        metrics_file.metrics_line(
+            "eval", update, 0, {"masked_lm_accuracy": update / 10, "eval_examples": 9, "seconds": 1}
+        )
+        for update in (0, 4, 8)
+    ]
+    (tmp_path / metrics_file.NAME).write_bytes(b"".join(lines))
+    initial, latest, update = resume._evaluations(str(tmp_path), step=5)
+    assert (initial.metrics, initial.num_examples) == ({"masked_lm_accuracy": 0.0}, 9)
+    assert (latest.metrics, update) == ({"masked_lm_accuracy": 0.4}, 4)
+    previous = PreviousRun("model.ckpt", 4, 4, latest=latest, latest_update=update)
+    assert previous.is_evaluated and not previous._replace(step=5).is_evaluated
+
+
+def test_a_full_disk_is_no_reason_to_refuse_a_directory(tmp_path: Path) -> None:
+    with small_disk.mounted(tmp_path / "disk") as disk:
+        small_disk.fill(disk)
+        resume.make_output_dir(str(disk))
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="file cannot be written: "):
+        resume.make_output_dir(str(tmp_path / "file"))
+
+
+def test_a_run_json_that_is_damaged_is_named(tmp_path: Path) -> None:
+    assert run_file.read(str(tmp_path)) is None
+    for text in ("{", "\xff"):
+        (tmp_path / "run.json").write_text(text, encoding="latin-1")
+        with pytest.raises(ValueError, match=r"run\.json cannot be read: .*; move it away to go on without it"):
+            run_file.read(str(tmp_path))

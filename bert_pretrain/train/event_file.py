@@ -1,0 +1,103 @@
+"""TensorBoard's event files: TFRecords of Event protos, written without TensorFlow's FileWriter.
+
+FileWriter writes in a thread of its own and loses what a full disk refuses. Each start of a training run has a file. It
+begins with a SessionLog START event, at which a TensorBoard that is already open forgets the points of later updates.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from typing import Optional
+
+import tensorflow as tf
+
+from bert_pretrain.data.tfrecord import FRAME_SIZE, HEADER, frame, header
+from bert_pretrain.train.report_file import AppendedFile, Warn
+
+_PREFIX = "events.out.tfevents."
+_VERSION = "brain.Event:2"
+_OWN_TAGS = ("train/", "eval/")
+
+
+class EventFile:
+    """The event file of one start of a run. It is made with the first point."""
+
+    def __init__(self, output_dir: str, warn: Warn) -> None:
+        name = f"{_PREFIX}{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
+        self.file = AppendedFile(os.path.join(output_dir, name), warn)
+        self._first_update = 0
+        self._is_new = True
+
+    def start(self, first_update: int) -> None:
+        """All points that come belong to this update or to later ones."""
+        self._first_update = first_update
+
+    def add(self, kind: str, update: int, values: Mapping[str, Optional[float]]) -> None:
+        """Adds a point to the curves `kind`/name; a value of None has none."""
+        event_class, summary_class = tf.compat.v1.Event, tf.compat.v1.Summary
+        if self._is_new:
+            start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
+            self._append(event_class(file_version=_VERSION))
+            self._append(event_class(step=self._first_update, session_log=start))
+            self._is_new = False
+        scalars = [
+            summary_class.Value(tag=f"{kind}/{name}", simple_value=value)
+            for name, value in values.items()
+            if value is not None
+        ]
+        self._append(event_class(step=update, summary=summary_class(value=scalars)))
+
+    def _append(self, event: tf.compat.v1.Event) -> None:
+        event.wall_time = time.time()
+        self.file.append(frame(event.SerializeToString()))
+
+
+def forget_later(output_dir: str, last_update: int) -> None:
+    """Removes this program's points after `last_update` from the event files of earlier starts.
+
+    Updates never decrease within a file, so only its end is cut, which needs no space on the disk. A file of which
+    nothing remains is removed.
+    """
+    for path in glob.glob(os.path.join(glob.escape(output_dir), f"{_PREFIX}*")):
+        with open(path, "rb") as file:
+            content = file.read()
+        ends = list(_record_ends(content))
+        num_kept = len(ends)
+        while num_kept and _is_later(content[_begin(ends, num_kept - 1) : ends[num_kept - 1]], last_update):
+            num_kept -= 1
+        if num_kept <= 1 < len(ends):
+            os.remove(path)
+        elif num_kept < len(ends) or (ends and ends[-1] < len(content)):
+            os.truncate(path, ends[num_kept - 1] if num_kept else 0)
+
+
+def _begin(ends: list[int], number: int) -> int:
+    return ends[number - 1] if number else 0
+
+
+def _record_ends(content: bytes) -> Iterator[int]:
+    """Where each whole record ends, up to the first that is incomplete or damaged."""
+    end = 0
+    while end + FRAME_SIZE <= len(content):
+        (length, _) = HEADER.unpack_from(content, end)
+        if content[end : end + HEADER.size] != header(length) or end + length + FRAME_SIZE > len(content):
+            return
+        end += length + FRAME_SIZE
+        yield end
+
+
+def _is_later(record: bytes, last_update: int) -> bool:
+    """True for a point of this program or a START event after last_update, and for a damaged record."""
+    data = record[HEADER.size : len(record) - (FRAME_SIZE - HEADER.size)]
+    if frame(data) != record:
+        return True
+    event = tf.compat.v1.Event.FromString(data)
+    what = event.WhichOneof("what")
+    is_own = what == "session_log" or (
+        what == "summary" and all(value.tag.startswith(_OWN_TAGS) for value in event.summary.value)
+    )
+    return is_own and event.step > last_update
