@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
+import importlib.util
 import json
 import os
 import pathlib
@@ -32,6 +33,8 @@ WORKERS = {
     "hugging_face_masked": f"{_PEER}.hugging_face",
     "hugging_face_compiled": f"{_PEER}.hugging_face",
 }
+# Worker -> packages that it needs besides ours. The picture needs matplotlib.
+PACKAGES = {name: ("bert",) if name == "google" else ("torch", "transformers") for name in WORKERS if name != "ours"}
 # Name -> model JSON, tokens of a record, predictions of a record.
 MODELS = {
     "tiny-128": ("tiny", 128, 20),
@@ -275,6 +278,10 @@ def _arguments(values: list[str] | None) -> argparse.Namespace:
         unknown = set(getattr(arguments, name).split(",")) - set(allowed)
         if unknown:
             parser.error(f"--{name}: unknown {', '.join(sorted(unknown))}; there are {', '.join(allowed)}")
+    needed = {"matplotlib", *(package for name in arguments.workers.split(",") for package in PACKAGES.get(name, ()))}
+    missing = sorted(name for name in needed if importlib.util.find_spec(name) is None)
+    if missing:
+        parser.error(f"{', '.join(missing)} not installed; pip install -e .[interop,plot,test] installs what is needed")
     return arguments
 
 
@@ -302,7 +309,7 @@ def main(values: list[str] | None = None) -> None:
                 print(page[-1], flush=True)
                 (directory / "training.json").write_text(json.dumps(report, indent=1))
                 (directory / "training.md").write_text("\n".join(page) + "\n")
-    from benchmarks import plot  # only here, because matplotlib is an extra of its own
+    from benchmarks import plot  # only here, because matplotlib comes with an extra
 
     plot.draw(report, directory / "training.svg")
 

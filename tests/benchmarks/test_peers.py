@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 
 import numpy as np
 import pytest
@@ -115,3 +117,15 @@ def test_the_first_worker_is_measured_beside_every_other():
     assert training._groups(["ours", "a", "b", "c"], at_once=2) == [["ours", "a"], ["ours", "b"], ["ours", "c"]]
     assert training._groups(["ours", "a", "b", "c"], at_once=3) == [["ours", "a", "b"], ["ours", "c"]]
     assert training._groups(["ours"], at_once=2) == [["ours"]]
+
+
+@pytest.mark.parametrize(
+    ("workers", "missing"),
+    [("ours", "matplotlib"), ("ours,google", "bert"), ("ours,hugging_face_compiled", "torch")],
+)
+def test_what_is_not_installed_is_named_before_anything_is_measured(workers, missing, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(SystemExit) as ended:
+        training.main([f"--workers={workers}", f"--output_dir={tmp_path}/new"])
+    assert ended.value.code == 2 and not (tmp_path / "new").exists()
+    assert re.search(rf"error: .*{missing}.* not installed; pip install -e", capsys.readouterr().err)
