@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 from bert_pretrain.config.option import require
 from bert_pretrain.files import open_regular
@@ -14,6 +15,9 @@ _IGNORED_MODEL_KEYS = frozenset(
     {"directionality", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers",
      "pooler_size_per_head", "pooler_type"}
 )  # fmt: skip
+_MAX_SIZE = 2**31 - 1  # TensorFlow counts in int32 here
+_MAX_SHOWN = 100  # characters of a value in an error
+_QUOTES = "'\""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,13 +47,13 @@ class ModelConfig:
             value = getattr(self, field.name)
             if field.type == "int":
                 require(
-                    isinstance(value, int) and not isinstance(value, bool) and value >= 1,
-                    f"bert_config: {field.name} must be a whole number of at least 1, got {value!r}",
+                    isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MAX_SIZE,
+                    f"bert_config: {field.name} must be a whole number of 1 to {_MAX_SIZE}, got {_shown(value)}",
                 )
             if field.type == "float":
                 require(
-                    isinstance(value, (int, float)) and 0.0 <= value < 1.0,
-                    f"bert_config: {field.name} must be a number in [0, 1), got {value!r}",
+                    isinstance(value, (int, float)) and not isinstance(value, bool) and 0.0 <= value < 1.0,
+                    f"bert_config: {field.name} must be a number in [0, 1), got {_shown(value)}",
                 )
         require(
             self.hidden_size % self.num_attention_heads == 0,
@@ -59,7 +63,7 @@ class ModelConfig:
         require(
             self.hidden_act == "gelu",
             f"bert_config: hidden_act must be 'gelu' (the tanh form of the published checkpoints), "
-            f"got {self.hidden_act!r}",
+            f"got {_shown(self.hidden_act)}",
         )
 
     @classmethod
@@ -67,15 +71,15 @@ class ModelConfig:
         """Reads and checks a bert_config.json. ValueError names the file and the key at fault."""
         try:
             with open_regular(path) as file:
-                values = json.load(file)
+                values = json.load(file, object_pairs_hook=_without_repeats)
         except FileNotFoundError:
             raise ValueError(f"--bert_config_file: {path} does not exist") from None
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ValueError(f"--bert_config_file: {path} cannot be read as JSON: {error}") from None
         require(isinstance(values, dict), f"--bert_config_file: {path} holds no JSON object")
         fields = {field.name: field for field in dataclasses.fields(cls)}
         unknown = sorted(set(values) - set(fields) - _IGNORED_MODEL_KEYS)
-        require(not unknown, f"--bert_config_file: {path}: unknown keys {', '.join(unknown)}")
+        require(not unknown, f"--bert_config_file: {path}: unknown keys {_shown(', '.join(unknown)).strip(_QUOTES)}")
         missing = [name for name, f in fields.items() if f.default is dataclasses.MISSING and name not in values]
         require(not missing, f"--bert_config_file: {path}: missing keys {', '.join(missing)}")
         config = cls(**{name: value for name, value in values.items() if name in fields})
@@ -84,3 +88,17 @@ class ModelConfig:
         except ValueError as error:
             raise ValueError(f"--bert_config_file: {path}: {error}") from None
         return config
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. ValueError where a key is there twice: json takes the last one without a word."""
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        require(key not in values, f"the key {_shown(key)} is there twice")
+        values[key] = value
+    return values
+
+
+def _shown(value: Any) -> str:
+    """A value in an error: one line, not too long."""
+    return ascii(value)[:_MAX_SHOWN]

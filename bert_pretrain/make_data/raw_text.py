@@ -156,9 +156,10 @@ def _json_articles(path: str, lines: Iterator[str]) -> Iterator[str]:
             continue
         try:
             article = json.loads(line)["text"]
-        except (ValueError, KeyError, TypeError):
+            article.encode()  # half of a surrogate pair cannot be written
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             article = None
-        if not isinstance(article, str):
+        if article is None:
             raise ValueError(f'{path}: line {number} is not a JSON object with a "text"; each line must be one')
         yield article
 
