@@ -19,10 +19,7 @@ import sys
 import time
 from typing import NamedTuple
 
-import numpy as np
-import tensorflow as tf
-
-from benchmarks import inputs
+from benchmarks import inputs, soak_checks
 from tests.e2e import ranks
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -80,17 +77,9 @@ def disturbed(folder: pathlib.Path, number: int, life_seconds: float, arguments:
     if last.code != 0:
         raise RuntimeError(f"round {number}: the restarted run ended with {last.code}:\n{last.err[-2000:]}")
     num_left += len(ranks.left_behind(str(output_dir)))
-    same = _same(folder / "undisturbed", output_dir, arguments.updates)
+    same = soak_checks.same_weights(folder / "undisturbed", output_dir, arguments.updates)
     shutil.rmtree(output_dir)
     return Round(rank, killed_at - begin, shown, int(ended[1]), seconds_to_end, num_left, same)
-
-
-def _same(one: pathlib.Path, other: pathlib.Path, update: int) -> bool:
-    readers = [tf.train.load_checkpoint(str(path / f"model.ckpt-{update}")) for path in (one, other)]
-    names = [set(reader.get_variable_to_shape_map()) for reader in readers]
-    return names[0] == names[1] and all(
-        np.array_equal(*(reader.get_tensor(name) for reader in readers)) for name in names[0]
-    )
 
 
 def _table(rounds: list[Round]) -> str:

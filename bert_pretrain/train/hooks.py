@@ -175,7 +175,7 @@ class TrainingHook(train.SessionRunHook):
         logger.info_values(f"evaluation after update {step}, {evaluated.num_examples} examples:", evaluated.metrics)
         for line in logger.mlperf.end_evaluation(step, evaluated.metrics["masked_lm_accuracy"]):
             logger.info(line)
-        if self._is_target_reached():
+        if step > 0 and self._is_target_reached():
             logger.mlperf.end_run(step, results.TARGET_REACHED)
 
     def _save(self, session: tf.compat.v1.Session) -> None:

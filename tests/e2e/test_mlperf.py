@@ -13,7 +13,7 @@ import pytest
 
 from bert_pretrain.data.schema import encode
 from bert_pretrain.data.tfrecord import write_shard
-from tests.e2e import runs
+from tests.e2e import ranks, runs
 from tests.train.small import MODEL, random_examples
 
 mlp_compliance = pytest.importorskip("mlperf_logging.compliance_checker.mlp_compliance")
@@ -160,3 +160,26 @@ def test_a_package_of_ten_open_runs_passes_the_checker(data, tmp_path: Path) -> 
     assert (package / "benchmarks/bert/implementations/bert_pretrain/bert_pretrain/train/hooks.py").is_file()
     again = subprocess.run(command, capture_output=True, text=True, check=False, env=environ, cwd=tmp_path)
     assert again.returncode == 2 and "exists; choose another package or system" in again.stderr
+
+
+def test_without_the_library_one_line_says_how_to_install_it(
+    data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "mlperf_logging", None)  # as if it were not installed
+    with pytest.raises(ValueError, match=r"--mlperf needs the package mlperf-logging: bash init_tf\.sh"):
+        runs.train(**data, **runs.settings(output_dir=str(tmp_path), **QUICK))
+
+
+@pytest.mark.horovod
+def test_two_ranks_write_one_log_and_verify_together(data, tmp_path: Path) -> None:
+    values = runs.settings(output_dir=str(tmp_path / "run"), lr_scaling="none", **QUICK)
+    ended = ranks.run([*ranks.mpirun(2), *ranks.trainer(runs.flags(**data, **values))], tmp_path / "closed")
+    assert ended.code == 0, ended.err
+    assert is_compliant(tmp_path / "run")
+    assert {key: value for key, value, _ in events(tmp_path / "run")}["global_batch_size"] == 16
+    prefix = next((tmp_path / "run").glob("model.ckpt-*.index")).with_suffix("")
+    values.update(output_dir=str(tmp_path / "other"), init_checkpoint=str(prefix), verify_init=True, init_accuracy=0.1)
+    ended = ranks.run([*ranks.mpirun(2), *ranks.trainer(runs.flags(**data, **values))], tmp_path / "refused")
+    assert ended.code == 2, ended.err
+    assert ended.err.count("error: --verify_init: the masked-LM accuracy before training is") == 1
+    assert events(tmp_path / "other")[-1][2]["status"] == "aborted"
