@@ -53,18 +53,25 @@ class RunLock:
             if time.monotonic() > end:
                 raise HeldError(
                     f"--output_dir: {output_dir} is in use: {_name(holder)} trains there; wait for its end, stop it, "
-                    f"or choose another directory"
+                    f"or choose another directory{self._remedy(holder)}"
                 )
             time.sleep(0.1)
         self._is_released = threading.Event()
-        threading.Thread(target=self._beat, name="run_lock", daemon=True).start()
+        self._heart = threading.Thread(target=self._beat, name="run_lock", daemon=True)
+        self._heart.start()
 
     def release(self) -> None:
         """Removes the file, then lets another job in."""
         self._is_released.set()
+        self._heart.join()  # it must not touch a file that gets the descriptor's number
         for act, argument in ((os.remove, self._path), (os.close, self._descriptor)):
             with contextlib.suppress(OSError):
                 act(argument)
+
+    def _remedy(self, holder: Optional[Holder]) -> str:
+        """An NFS server may keep the lock of a host that has crashed."""
+        is_elsewhere = holder and holder["kernel"] != self._own["kernel"]
+        return f"; if that host is down, remove {self._path}" if is_elsewhere else ""
 
     def _try(self) -> bool:
         """Takes the file if it is free."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from bert_pretrain.train import mlperf_log
 from bert_pretrain.train.report_file import AppendedFile, JsonFile
 from tests import small_disk
 
@@ -53,6 +55,17 @@ def test_what_is_lost_at_the_end_is_counted(disk: Path) -> None:
     assert f"error: {disk}/log cannot be written: No space left on device; 2 records are missing there" in said
     assert f'error: {disk}/a.json cannot be written: No space left on device; {{"a": 1}} is missing there' in said
     assert sorted(path.name for path in disk.iterdir()) == ["filler", "log"]
+
+
+def test_mlperf_s_log_waits_for_space(disk: Path, capsys: pytest.CaptureFixture) -> None:
+    handler = mlperf_log._AppendToFile(str(disk / "mllog.txt"), "w")
+    filler = small_disk.fill(disk)
+    for number in range(5):
+        handler.emit(logging.makeLogRecord({"msg": f":::MLLOG {number}"}))
+    filler.unlink()
+    handler.close()
+    assert (disk / "mllog.txt").read_text().splitlines() == [f":::MLLOG {number}" for number in range(5)]
+    assert capsys.readouterr().err.count("cannot be written: No space left on device") == 1
 
 
 def test_a_json_file_keeps_its_old_content_until_there_is_space(disk: Path) -> None:
