@@ -1,4 +1,4 @@
-"""The processes of a job: rank and size from the launcher, stderr by rank, and a watch for stopped ranks.
+"""The processes of a job: rank and size from the launcher, and a watch for stopped ranks.
 
 Standard library only: run.py asks for the rank before it imports TensorFlow.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -21,25 +20,6 @@ _RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "HOROVOD_RANK")
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "HOROVOD_SIZE")
 # Set by Kubeflow's TFJob and PyTorchJob, SageMaker, Vertex AI and others, for ways of training that are not ours.
 _SCHEDULERS = ("TF_CONFIG", "CLUSTER_SPEC", "WORLD_SIZE", "MASTER_ADDR")
-
-# Copies stdin to stdout and puts a prefix before each line. It ignores signals and ends at the end of its input, so
-# that it still prints a dying rank's last lines.
-_PREFIXER = """
-import os, signal, sys
-for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-    signal.signal(number, signal.SIG_IGN)
-prefix, rest = sys.argv[1].encode(), b""
-while True:
-    piece = os.read(0, 65536)
-    *lines, rest = (rest + piece).split(b"\\n")
-    if not piece and rest:
-        lines.append(rest)
-    if lines:
-        os.write(1, b"".join(prefix + line + b"\\n" for line in lines))
-    if not piece:
-        break
-"""
-
 
 # A rank that has not joined a collective is named after the first time, and the job ends after the second. 0: never.
 # Horovod reads these variables itself.
@@ -87,24 +67,6 @@ def forget_schedulers(environ: MutableMapping[str, str] = os.environ) -> Iterato
             f"note: {', '.join(found)} in the environment ignored: only mpirun and horovodrun, with --horovod, start "
             f"several ranks"
         )
-
-
-def prefix_stderr(rank: int) -> None:
-    """From now on every line of this process's stderr, also TensorFlow's and Horovod's, starts with '[rank N] '.
-
-    Rank 0's lines keep no prefix: it prints what concerns the whole job.
-    """
-    if rank == 0:
-        return
-    sys.stderr.flush()
-    prefixer = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _PREFIXER, f"[rank {rank}] "],
-        stdin=subprocess.PIPE,
-        stdout=sys.stderr.fileno(),
-        start_new_session=True,  # keeps it from the signals that are sent to the rank's process group
-    )
-    os.dup2(prefixer.stdin.fileno(), sys.stderr.fileno())
-    prefixer.stdin.close()
 
 
 class Process(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from bert_pretrain import cli, processes
+from bert_pretrain import cli, processes, stderr
 from bert_pretrain.config.training import PARTS, Config
 from bert_pretrain.stop import Interrupted, StopRequest
 
@@ -18,8 +18,9 @@ def main(stop: StopRequest) -> int:
         print(line, flush=True)
     # TensorFlow is imported late: --help and invalid flags are answered at once, and its log level is set first.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from bert_pretrain.connection import connected
-    from bert_pretrain.train import loop
+    with stderr.without_import_lines():
+        from bert_pretrain.connection import connected
+        from bert_pretrain.train import loop
 
     try:
         with connected(config.run.horovod, config.run.exchange, stop) as world:
@@ -33,6 +34,6 @@ if __name__ == "__main__":
     rank = processes.launched_rank()
     stop_request = StopRequest(rank)
     with stop_request.listening():
-        processes.prefix_stderr(rank)
+        stderr.prefix(rank)
         cli.define(*PARTS.values())
         cli.main(lambda: main(stop_request))

@@ -61,20 +61,6 @@ def run(code: str) -> subprocess.CompletedProcess:
     )
 
 
-def test_every_line_of_another_rank_is_printed_with_its_number() -> None:
-    ended = run(
-        "processes.prefix_stderr(3)\nprint('to stdout')\nprint('one', file=sys.stderr, flush=True)\n"
-        "os.write(2, b'two\\nthr')\nos.write(2, b'ee\\nhalf a line')\nos.abort()"
-    )
-    assert ended.returncode == -signal.SIGABRT
-    assert ended.stderr == "[rank 3] one\n[rank 3] two\n[rank 3] three\n[rank 3] half a line\n"
-
-
-def test_the_lines_of_rank_0_have_no_prefix() -> None:
-    ended = run("processes.prefix_stderr(0)\nprint('one', file=sys.stderr)\nsys.exit(2)")
-    assert (ended.stderr, ended.returncode) == ("one\n", 2)
-
-
 def watched(stop: bool, end_seconds: float) -> subprocess.CompletedProcess:
     """A process that watches another of its machine for a second."""
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])

@@ -14,7 +14,7 @@ from typing import Dict
 import numpy as np
 import tensorflow as tf
 
-from bert_pretrain import connection, processes
+from bert_pretrain import connection, processes, stderr
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.data.dataset import Source
 from bert_pretrain.data.indexing import Share
@@ -100,5 +100,5 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    processes.prefix_stderr(processes.launched_rank())
+    stderr.prefix(processes.launched_rank())
     main(Path(sys.argv[1]))
