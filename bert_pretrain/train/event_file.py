@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Optional
 
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from bert_pretrain.data.tfrecord import FRAME_SIZE, HEADER, frame, header
 from bert_pretrain.train.report_file import AppendedFile, Warn
@@ -95,7 +96,10 @@ def _is_later(record: bytes, last_update: int) -> bool:
     data = record[HEADER.size : len(record) - (FRAME_SIZE - HEADER.size)]
     if frame(data) != record:
         return True
-    event = tf.compat.v1.Event.FromString(data)
+    try:
+        event = tf.compat.v1.Event.FromString(data)
+    except DecodeError:  # another program's
+        return False
     what = event.WhichOneof("what")
     is_own = what == "session_log" or (
         what == "summary" and all(value.tag.startswith(_OWN_TAGS) for value in event.summary.value)

@@ -42,7 +42,7 @@ def keeps_metrics(line: bytes, is_obsolete: IsObsolete) -> bool:
     try:
         point = json.loads(line)
         return not is_obsolete(point["kind"], point["update"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return False
 
 
@@ -57,7 +57,7 @@ def keeps_dllog(line: bytes, is_obsolete: IsObsolete, starts: Optional[Collectio
         begin = float(entry["timestamp"]) - float(entry["elapsedtime"])
         is_own = starts is None or any(abs(begin - start) < _SAME_START_SECONDS for start in starts)
         return not (is_own and is_obsolete(kind, update))
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return True
 
 

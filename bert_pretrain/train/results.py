@@ -14,6 +14,11 @@ from bert_pretrain.train.throughput import Rates
 COMPLETED, TARGET_REACHED, INTERRUPTED = "completed", "target_reached", "interrupted"
 
 NAME = "results.json"
+# What a later start reads.
+_READ_AGAIN = {
+    *("device", "ranks", "updates", "masked_lm_accuracy", "target_reached", "end"),
+    *("examples_per_second", "updates_per_second", "tokens_per_second"),
+}
 _COLUMNS = ("Model", "Device", "acc", "fps (updates/s)", "examples/s", "tokens/s", "end")
 
 
@@ -65,12 +70,13 @@ def evaluation_fields(latest: Optional[Evaluated]) -> dict[str, Optional[float]]
 
 
 def read(output_dir: str) -> Optional[dict[str, Any]]:
-    """The results.json of a finished or interrupted run, or None."""
+    """The results.json of a finished or interrupted run; None where there is none that is whole."""
     try:
         with open(os.path.join(output_dir, NAME), encoding="utf-8") as file:
-            return json.load(file)
-    except (OSError, ValueError):
+            values = json.load(file)
+    except (OSError, ValueError, RecursionError):
         return None
+    return values if isinstance(values, dict) and set(values) >= _READ_AGAIN else None
 
 
 def row(values: dict[str, Any]) -> str:

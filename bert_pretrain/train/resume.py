@@ -86,7 +86,8 @@ def _has_same_evaluation_data(previous: Optional[dict[str, Any]], present: dict[
 
 def _evaluations(output_dir: str, step: int) -> tuple[Optional[Evaluated], Optional[Evaluated], int]:
     """The first evaluation, if it came before all updates, the newest one, and its update."""
-    points = metrics_file.evaluations(output_dir, step)
+    names = set(results.evaluation_fields(None)) - {"eval_examples"}
+    points = [point for point in metrics_file.evaluations(output_dir, step) if names <= set(point)]
     if not points:
         return None, None, -1
     first, last = points[0], points[-1]

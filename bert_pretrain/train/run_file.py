@@ -25,6 +25,7 @@ from bert_pretrain.train import resume_rules
 from bert_pretrain.train.device import Device
 
 NAME = "run.json"
+_KEYS = {"settings": dict, "model": dict, "data": dict, "versions": dict, "ranks": int}
 _TOLD_TOGETHER = ("--train_batch_size", "--num_accumulation_steps")
 
 
@@ -54,10 +55,13 @@ def read(output_dir: str) -> Optional[dict[str, Any]]:
     path = os.path.join(output_dir, NAME)
     try:
         with open(path, encoding="utf-8") as file:
-            return json.load(file)
+            content = json.load(file)
+        if not isinstance(content, dict) or not all(isinstance(content.get(key), kind) for key, kind in _KEYS.items()):
+            raise ValueError("it does not describe a run")
+        return content
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"--output_dir: {path} cannot be read: {error}; move it away to go on without it") from None
 
 

@@ -184,9 +184,10 @@ def _parse(content: bytes) -> Optional[Holder]:
     """The holder, None where the file does not name one."""
     try:
         holder = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return holder if isinstance(holder, dict) and set(holder) == _KEYS else None
+    is_holder = isinstance(holder, dict) and set(holder) == _KEYS and isinstance(holder["pid"], int)
+    return holder if is_holder else None
 
 
 def _name(holder: Optional[Holder]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
+from bert_pretrain.data.tfrecord import frame
 from bert_pretrain.train import event_file
 from bert_pretrain.train.event_file import EventFile
 
@@ -63,6 +64,8 @@ def test_a_torn_record_is_cut_off_and_other_programs_files_stay(tmp_path: Path) 
         writer.add_summary(tf.compat.v1.Summary(value=[value]), 100)
         writer.close()
     (other,) = tmp_path.glob("*.other")
+    with other.open("ab") as file:
+        file.write(frame(b"\xff no event"))
     before = other.read_bytes()
     event_file.forget_later(str(tmp_path), 3)
     assert other.read_bytes() == before

@@ -16,7 +16,8 @@ def is_after_5(kind: str, update: int) -> bool:
 def test_metrics_of_later_updates_and_broken_lines_go() -> None:
     assert metrics_file.keeps_metrics(metrics_file.metrics_line("train", 5, 30, {"loss": 1.0}), is_after_5)
     assert not metrics_file.keeps_metrics(metrics_file.metrics_line("eval", 6, 36, {}), is_after_5)
-    for broken in (b'{"kind": "tra{"kind": "train", "update": 4}\n', b"\n", b"[]\n", b'{"kind": "train"}\n', b"\xff\n"):
+    torn = b'{"kind": "tra{"kind": "train", "update": 4}\n'
+    for broken in (torn, b"\n", b"[]\n", b'{"kind": "train"}\n', b"\xff\n", b"[" * 100_000 + b"\n"):
         assert not metrics_file.keeps_metrics(broken, is_after_5)
 
 

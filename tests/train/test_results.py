@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from bert_pretrain.train import results
@@ -41,7 +42,9 @@ def test_the_row_keeps_fps_and_examples_per_second_apart() -> None:
 
 def test_read_back_or_none(tmp_path: Path) -> None:
     assert results.read(str(tmp_path)) is None
-    (tmp_path / "results.json").write_text('{"end": "completed"}')
-    assert results.read(str(tmp_path)) == {"end": "completed"}
-    (tmp_path / "results.json").write_text('{"end": ')
-    assert results.read(str(tmp_path)) is None
+    content = results.content(Outcome(), Rates(*[None] * 7), 8, "cpu", 1920, None)
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    assert results.read(str(tmp_path)) == content
+    for damaged in ('{"end": ', "[]", '{"end": "completed"}', "[" * 100_000):
+        (tmp_path / "results.json").write_text(damaged)
+        assert results.read(str(tmp_path)) is None

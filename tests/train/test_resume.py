@@ -53,16 +53,17 @@ def test_a_run_is_finished_when_its_results_say_so(step: int, results: dict, fin
 
 
 def test_the_first_and_the_newest_evaluation_are_remembered(tmp_path: Path) -> None:
+    names = ("masked_lm_loss", "next_sentence_accuracy", "next_sentence_loss")
+    others, measured = dict.fromkeys(names, 0.5), {"eval_examples": 9, "seconds": 1.0}
     lines = [
-        metrics_file.metrics_line(
-            "eval", update, 0, {"masked_lm_accuracy": update / 10, "eval_examples": 9, "seconds": 1}
-        )
+        metrics_file.metrics_line("eval", update, 0, {"masked_lm_accuracy": update / 10, **others, **measured})
         for update in (0, 4, 8)
     ]
+    lines.append(metrics_file.metrics_line("eval", 5, 0, {"masked_lm_loss": 1.0}))  # of another program
     (tmp_path / metrics_file.NAME).write_bytes(b"".join(lines))
     initial, latest, update = resume._evaluations(str(tmp_path), step=5)
-    assert (initial.metrics, initial.num_examples) == ({"masked_lm_accuracy": 0.0}, 9)
-    assert (latest.metrics, update) == ({"masked_lm_accuracy": 0.4}, 4)
+    assert (initial.metrics, initial.num_examples) == ({"masked_lm_accuracy": 0.0, **others}, 9)
+    assert (latest.metrics, update) == ({"masked_lm_accuracy": 0.4, **others}, 4)
     previous = PreviousRun("model.ckpt", 4, 4, latest=latest, latest_update=update)
     assert previous.is_evaluated and not previous._replace(step=5).is_evaluated
 
@@ -78,7 +79,7 @@ def test_a_full_disk_is_no_reason_to_refuse_a_directory(tmp_path: Path) -> None:
 
 def test_a_run_json_that_is_damaged_is_named(tmp_path: Path) -> None:
     assert run_file.read(str(tmp_path)) is None
-    for text in ("{", "\xff"):
+    for text in ("{", "\xff", "[]", '{"settings": {}}', "[" * 100_000):
         (tmp_path / "run.json").write_text(text, encoding="latin-1")
         with pytest.raises(ValueError, match=r"run\.json cannot be read: .*; move it away to go on without it"):
             run_file.read(str(tmp_path))
