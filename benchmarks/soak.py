@@ -42,7 +42,8 @@ class Settings(NamedTuple):
     disk: pathlib.Path  # the directories of runs
     data: dict[str, str]
     updates: int
-    has_small_disk: bool
+    num_disturbances: int  # of a round, at most
+    choices: list[Callable[[Run], None]]
 
 
 class Run:
@@ -125,7 +126,7 @@ def sigkill(run: Run) -> None:
 
 
 def sigterm(run: Run) -> None:
-    """A random rank is asked to end; before it listens, the signal ends it."""
+    """A random rank is asked to end; before it listens or joins, the signal ends the job."""
     run.signal(signal.SIGTERM)
     run.end(0, -signal.SIGTERM, 128 + signal.SIGTERM, when="SIGTERM")
 
@@ -212,20 +213,19 @@ class Round(NamedTuple):
     faults: list[str]
 
 
-def disturbed(settings: Settings, number: int, num_ranks: int, seconds: float, num_disturbances: int) -> Round:
+def disturbed(settings: Settings, number: int, num_ranks: int, seconds: float) -> Round:
     """One round; `seconds` is how long the undisturbed run takes."""
     run = Run(settings, num_ranks, settings.disk / f"round-{number}")
-    choices = [one for one in DISTURBANCES if settings.has_small_disk or one is not full_disk]
     done: list[str] = []
     run.start()
     while not run.faults:
-        if len(done) == num_disturbances or run.is_over(random.uniform(0.0, 0.9 * seconds)):
+        if len(done) == settings.num_disturbances or run.is_over(random.uniform(0.0, 0.9 * seconds)):
             allowed = (0, _INVALID_INPUT) if run.may_fail else (0,)
             run.end(*allowed, when=done[-1] if done else "nothing")
             if run.is_completed():
                 break
         else:
-            disturb = random.choice(choices)
+            disturb = random.choice(settings.choices)
             done.append(disturb.__name__)
             disturb(run)
         if run.is_over(0.0) and not run.faults:
@@ -281,6 +281,8 @@ def main(values: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=20.0, help="No round begins later.")
     parser.add_argument("--updates", type=int, default=200)
     parser.add_argument("--disturbances", type=int, default=4, help="Of a round, at most.")
+    names = ",".join(one.__name__ for one in DISTURBANCES)
+    parser.add_argument("--only", default=names, help=f"Kinds of disturbances; default: {names}.")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 10**6, help="Of moments and disturbances.")
     parser.add_argument("--output_dir", default="results/soak", help="For data, runs and logs; emptied first.")
     arguments = parser.parse_args(values)
@@ -293,14 +295,18 @@ def main(values: list[str] | None = None) -> int:
     with small_disk(folder / "disk") as has_small_disk:
         if not has_small_disk:
             print("no tmpfs could be mounted, which needs root: the disk is never full", flush=True)
-        settings = Settings(folder, folder / "disk", runs.make_data(folder), arguments.updates, has_small_disk)
+        choices = [one for one in DISTURBANCES if one.__name__ in arguments.only.split(",")]
+        choices = [one for one in choices if has_small_disk or one is not full_disk]
+        settings = Settings(
+            folder, folder / "disk", runs.make_data(folder), arguments.updates, arguments.disturbances, choices
+        )
         seconds = {number: undisturbed_seconds(settings, number) for number in (1, 2)}
         print(f"undisturbed: {seconds[1]:.1f} s on one rank, {seconds[2]:.1f} s on two", flush=True)
         rounds: list[Round] = []
         while not rounds or time.monotonic() - begin < 60 * arguments.minutes:
             number = len(rounds) + 1
             num_ranks = 1 + number % 2
-            rounds.append(disturbed(settings, number, num_ranks, seconds[num_ranks], arguments.disturbances))
+            rounds.append(disturbed(settings, number, num_ranks, seconds[num_ranks]))
             print(f"round {number}: {'BAD' if rounds[-1].faults else 'good'} {rounds[-1]}", flush=True)
     table = _table(rounds)
     (folder / "soak.md").write_text(table + "\n")

@@ -29,6 +29,7 @@ def connected(use_horovod: bool, exchange: Optional[str] = None, stop: Optional[
     """
     world = _connect(use_horovod, exchange)
     world.stop = stop or StopRequest()
+    world.stop.is_awaited = False
     try:
         yield world
     except tf.errors.OpError as error:

@@ -32,7 +32,7 @@ def main(stop: StopRequest) -> int:
 
 if __name__ == "__main__":
     rank = processes.launched_rank()
-    stop_request = StopRequest(rank)
+    stop_request = StopRequest(rank, processes.launched_size() or 1)
     with stop_request.listening():
         stderr.prefix(rank)
         cli.define(*PARTS.values())

@@ -28,8 +28,10 @@ class Interrupted(BaseException):
 class StopRequest:
     """Whether this process was asked to stop, and what the run would lose by that."""
 
-    def __init__(self, rank: int = 0) -> None:
+    def __init__(self, rank: int = 0, num_ranks: int = 1) -> None:
         """rank: this process's number; only rank 0 prints."""
+        # Ranks that join wait for all others for ever, unless one ends with an error, on which the launcher ends them.
+        self.is_awaited = num_ranks > 1
         self.requested = False
         self.has_updates = False  # this start has made an update, which a stop saves
         self._rank = rank
@@ -78,13 +80,14 @@ class StopRequest:
             raise Interrupted
 
     def _watch(self, reader: int) -> None:
-        if not _next_signal(reader):
+        first = _next_signal(reader)
+        if not first:
             return
         self.requested = True
         second = _next_signal(reader, _SECONDS_TO_LEAVE)
         if second is None and self.is_abandoned:
             self.print_end()
-            os._exit(0)
+            os._exit(128 + first if self.is_awaited else 0)
         if second is None:
             second = _next_signal(reader)
         if second:

@@ -217,6 +217,16 @@ def test_two_ranks_leave_an_evaluation_together_and_do_it_at_the_next_start(data
 
 
 @two_ranks
+def test_a_rank_that_is_stopped_before_it_joins_ends_the_job(data: dict[str, str], tmp_path: Path) -> None:
+    """With exit code 0 it would leave the other one waiting."""
+    pytest.importorskip({"mpi": "mpi4py"}.get(ranks.EXCHANGE, "horovod"))
+    arguments = runs.flags(**data, **runs.settings(output_dir=str(tmp_path / "out")))
+    ended = ranks.run(two(arguments, busy("bert_pretrain.connection._connect", only_rank=1)), tmp_path, seconds=60)
+    assert ended.code == 128 + signal.SIGTERM, ended.err
+    assert ranks.left_behind(str(tmp_path)) == []
+
+
+@two_ranks
 def test_a_rank_that_is_stopped_while_it_indexes_ends_both_cleanly(data: dict[str, str], tmp_path: Path) -> None:
     pytest.importorskip({"mpi": "mpi4py"}.get(ranks.EXCHANGE, "horovod"))
     arguments = runs.flags(**data, **runs.settings(output_dir=str(tmp_path / "out")))
