@@ -54,7 +54,9 @@ def _example_class() -> type:
     entry.options.map_entry = True
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("shard.Example"))
+    # protobuf 3, which TensorFlow 2.6 needs, has only the second function.
+    to_class = getattr(message_factory, "GetMessageClass", None) or message_factory.MessageFactory(pool).GetPrototype
+    return to_class(pool.FindMessageTypeByName("shard.Example"))
 
 
 def _add_message(target: descriptor_pb2.DescriptorProto, name: str, fields: list[tuple]) -> None:
