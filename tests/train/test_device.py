@@ -66,3 +66,10 @@ def test_an_explicit_use_xla_says_that_native_kernels_are_used_instead(gpus) -> 
     assert notice.startswith("--use_xla has no effect") and "--nonative_kernels" in notice
     assert device.choose(DeviceConfig(native_kernels=False), {"use_xla"}).notices == []
     assert device.choose(DeviceConfig(use_xla=False), {"use_xla"}).notices == []
+
+
+@pytest.mark.parametrize("num_gpus", [0, 1])
+def test_grappler_is_left_out_on_cpus(gpus, num_gpus: int) -> None:
+    gpus(num_gpus)
+    proto = device.session_config(DeviceConfig(), 0)
+    assert proto.graph_options.rewrite_options.disable_meta_optimizer == (num_gpus == 0)
