@@ -20,11 +20,12 @@ def main(stop: StopRequest) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with stderr.without_import_lines():
         from bert_pretrain.connection import connected
-        from bert_pretrain.train import loop
+        from bert_pretrain.train import loop, replay
 
+    is_replay = bool(config.run.replay_update)  # in one process, whatever the number of ranks was
     try:
-        with connected(config.run.horovod, config.run.exchange, stop) as world:
-            return loop.run(config, given, world)
+        with connected(config.run.horovod and not is_replay, config.run.exchange, stop) as world:
+            return (replay.replay if is_replay else loop.run)(config, given, world)
     except Interrupted:
         stop.print_end()
         return 0

@@ -136,6 +136,12 @@ class RunConfig:
     stop_threshold: float = option(
         0.720, "Training ends when the masked-LM accuracy of an evaluation reaches this; 0: never."
     )
+    replay_update: Optional[str] = option(
+        None,
+        "File refused_update-N.json of a run that ended at a gradient that is not finite: with the run's other flags, "
+        "compute that update again in one process, and report what is not finite. Trains nothing.",
+        is_path=True,
+    )
     dllog_path: Optional[str] = option(
         None, "File for dllogger's lines; default: bert_dllog.json in output_dir.", is_path=True
     )
@@ -160,6 +166,7 @@ class RunConfig:
         for name in ("keep_checkpoint_max", "samples_start_eval"):
             require(getattr(self, name) >= 0, f"--{name} must be at least 0, got {getattr(self, name)}")
         require(0.0 <= self.stop_threshold <= 1.0, f"--stop_threshold must be in [0, 1], got {self.stop_threshold}")
+        require(not self.replay_update or self.do_train, "--replay_update needs the run's flags, --do_train among them")
         require(
             not self.init_optimizer_state or bool(self.init_checkpoint),
             "--init_optimizer_state needs --init_checkpoint, the checkpoint to load the slots from",

@@ -105,6 +105,12 @@ def summarize(sums: Statistics) -> dict[str, Optional[float]]:
     }
 
 
+def loss_of(sums: Statistics) -> float:
+    """Mean masked-LM loss plus mean next-sentence loss, in nats, of sums that are numbers."""
+    metrics = summarize(sums)
+    return (metrics["masked_lm_loss"] or 0.0) + (metrics["next_sentence_loss"] or 0.0)
+
+
 def mean_loss(statistics: tf.Tensor) -> tf.Tensor:
     """Statistics [9] -> mean masked-LM loss plus mean next-sentence loss, in nats."""
     sums = Statistics(*tf.unstack(statistics))

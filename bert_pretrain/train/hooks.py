@@ -16,10 +16,10 @@ from tensorflow.compat.v1 import train
 from bert_pretrain.data.input_fn import TrainingInput
 from bert_pretrain.model import variables
 from bert_pretrain.stop import Interrupted
-from bert_pretrain.train import mlperf_rules, preflight, results
+from bert_pretrain.train import mlperf_rules, preflight, refusal, results
 from bert_pretrain.train.checkpoints import CheckpointSaver
 from bert_pretrain.train.evaluation import Evaluation, is_due
-from bert_pretrain.train.forward import Statistics, summarize
+from bert_pretrain.train.forward import Statistics, loss_of, summarize
 from bert_pretrain.train.job import Job
 from bert_pretrain.train.results import Outcome
 from bert_pretrain.train.run_logger import RunLogger, Values
@@ -82,7 +82,7 @@ class TrainingHook(train.SessionRunHook):
         self._throughput.add_update(Statistics(*update.statistics), float(update.input_wait_seconds))
         with self._throughput.paused():
             if not update.is_finite:
-                self._refuse(update)
+                self._refuse(run_context.session, update)
                 return
             self._report(update)
             if self._evaluation and self._is_evaluation_due():
@@ -123,23 +123,39 @@ class TrainingHook(train.SessionRunHook):
         session.run(self._training_input.initializer)
         self._logger.info("device warm-up: one update computed, nothing changed")
 
-    def _refuse(self, update: UpdateValues) -> None:
+    def _refuse(self, session: tf.compat.v1.Session, update: UpdateValues) -> None:
         """Reports a gradient with inf or NaN, which moved no weight. Ends the run where no lower loss scale is left."""
         if update.loss_scale > 1.0:
             self._logger.info(
                 f"update {self._step + 1} skipped: its gradient is not finite at loss scale {update.loss_scale:g}"
             )
             return
-        names = list(variables.shapes(self._job.model))
-        first_bad = names[int(np.argmin(np.isfinite(update.square_norms)))]
-        records_by_rank = self._job.world.allgather(self._training_input.record_names(int(update.position)))
+        records = self._job.world.allgather(self._training_input.record_names(int(update.position)))
+        # The other ranks wait for the checkpoint: mpirun ends all where one of them exits.
+        message = preflight.from_root(self._job.world, lambda: self._write_refused(session, update, records))
         if not self._job.world.is_root:
             sys.exit(2)  # rank 0 prints the message
-        records = [record for of_rank in records_by_rank for record in of_rank]
-        raise ValueError(
-            f"update {self._step + 1}: the gradient is not finite, first at {first_bad} (loss {_loss(update):g}); its "
-            f"records are {', '.join(records)}. Weights are those of update {self._step}; the last checkpoint stays. "
-            f"A lower --learning_rate or longer --num_warmup_steps may help"
+        raise ValueError(message)
+
+    def _write_refused(self, session: tf.compat.v1.Session, update: UpdateValues, records: list[list[str]]) -> str:
+        """Saves the weights and describes the update for --replay_update. Returns the message that ends the run."""
+        job, names = self._job, list(variables.shapes(self._job.model))
+        bad_weight = refusal.first_bad_weight(session, names)
+        if bad_weight is None and self._step:  # before the first update, the initial weights are at hand
+            self._save(session)
+        description = refusal.RefusedUpdate(
+            update=self._step + 1,
+            position=int(update.position),
+            loss_scale=float(update.loss_scale),
+            first_bad_variable=names[int(np.argmin(np.isfinite(update.square_norms)))],
+            checkpoint=f"model.ckpt-{self._step}" if self._step else None,
+            ranks=job.world.size,
+            settings=refusal.settings_of(self._config),
+            data=job.training.index.fingerprint,
+            records=records,
+        )
+        return refusal.refuse(
+            self._config.run.output_dir, description, loss_of(Statistics(*update.statistics)), bad_weight
         )
 
     def _report(self, update: UpdateValues) -> None:
@@ -199,14 +215,9 @@ class TrainingHook(train.SessionRunHook):
 
 def _training_values(update: UpdateValues) -> Values:
     return {
-        "loss": _loss(update),
+        "loss": loss_of(Statistics(*update.statistics)),
         **summarize(Statistics(*update.statistics)),
         "learning_rate": float(update.learning_rate),
         "gradient_norm": float(update.gradient_norm),
         "loss_scale": float(update.loss_scale),
     }
-
-
-def _loss(update: UpdateValues) -> float:
-    metrics = summarize(Statistics(*update.statistics))
-    return (metrics["masked_lm_loss"] or 0.0) + (metrics["next_sentence_loss"] or 0.0)

@@ -137,11 +137,7 @@ def _accumulate(
     """This rank's sums over its micro-batches: one float32 gradient per variable, and Statistics [9]."""
 
     def add_micro_batch(k: tf.Tensor, statistics: tf.Tensor, *grad_sums: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        # tf.gradients needs tensors of the loop's own graph, not those that the loop captures.
-        local = {name: tf.identity(weight) for name, weight in weights.items()}
-        sums = _forward(job, local, batch, k, position)
-        loss = _loss(sums, counts) * loss_scale
-        grads = [compat.dense(grad) for grad in tf.gradients(loss, [*local.values()])]
+        sums, grads = micro_batch_gradient(job, weights, batch, counts, loss_scale, k, position)
         # The first micro-batch's gradient becomes the sum: no zeros are created and none are added.
         added = tf.cond(k > 0, lambda: [total + grad for total, grad in zip(grad_sums, grads)], lambda: grads)
         return (k + 1, statistics + tf.stack(sums), *added)
@@ -156,6 +152,23 @@ def _accumulate(
         parallel_iterations=1,
     )
     return [tf.ensure_shape(grad, weight.shape) for grad, weight in zip(grad_sums, weights.values())], statistics
+
+
+def micro_batch_gradient(
+    job: Job,
+    weights: Mapping[str, tf.Variable],
+    batch: Batch,
+    counts: Counts,
+    loss_scale: tf.Tensor,
+    k: tf.Tensor,
+    position: tf.Tensor,
+) -> tuple[Statistics, list[tf.Tensor]]:
+    """Sums of micro-batch k, and what it adds to the update's gradient, by variable, multiplied by the loss scale."""
+    # tf.gradients needs tensors of the loop's own graph, not those that the loop captures.
+    local = {name: tf.identity(weight) for name, weight in weights.items()}
+    sums = _forward(job, local, batch, k, position)
+    loss = _loss(sums, counts) * loss_scale
+    return sums, [compat.dense(grad) for grad in tf.gradients(loss, [*local.values()])]
 
 
 def _forward(job: Job, weights: Mapping[str, tf.Tensor], batch: Batch, k: tf.Tensor, position: tf.Tensor) -> Statistics:

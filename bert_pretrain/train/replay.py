@@ -1,0 +1,176 @@
+"""--replay_update computes an update again whose gradient was not finite, and reports what is not finite in it.
+
+It runs in one process, whatever the number of ranks was: it computes each rank's micro-batches one after the
+other, with their records and dropout masks, from the weights that the refused update had.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from typing import Optional
+
+import numpy as np
+import tensorflow as tf
+
+from bert_pretrain.config.training import Config
+from bert_pretrain.data import schema
+from bert_pretrain.data.packing import build_batch
+from bert_pretrain.data.schema import Batch, Examples
+from bert_pretrain.data.validation import check_examples
+from bert_pretrain.model import variables
+from bert_pretrain.train import checkpoints, device, long_task, train_step, warm_start
+from bert_pretrain.train.forward import Statistics, loss_of
+from bert_pretrain.train.job import Job, open_job, training_input
+from bert_pretrain.train.refusal import FLAG, RefusedUpdate, read, settings_of
+from bert_pretrain.world import World
+
+
+def replay(config: Config, given: set[str], world: World) -> int:
+    """Computes the update of --replay_update again and prints what is not finite. Returns 0 if something is, else 1."""
+    tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
+    path = config.run.replay_update
+    refused = read(path)
+    config = dataclasses.replace(config, run=dataclasses.replace(config.run, do_eval=False))
+    job = long_task.on_all_ranks(world, lambda report: open_job(config, given, world, report))
+    _check_same(refused, job)
+    prefix = os.path.join(os.path.dirname(path), refused.checkpoint) if refused.checkpoint else None
+    if prefix:
+        checkpoints.check_model(prefix, FLAG, variables.shapes(job.model))
+    print(f"update {refused.update}: {refused.ranks} ranks, weights of {prefix or 'the start'}", flush=True)
+    replayed = _Replay(job, refused, prefix)
+    grads = replayed.gradient()
+    norms = _square_norms(grads, refused.loss_scale)
+    loss = loss_of(replayed.statistics)
+    print(f"the update: loss {loss:g}, gradient norm {np.sqrt(np.sum(norms)):g}")
+    if np.isfinite(np.sum(norms)):
+        print("not reproduced: the gradient is finite")
+        return 1
+    bad = [name for name, norm in zip(variables.shapes(job.model), norms) if not np.isfinite(norm)]
+    print(f"reproduced: {len(bad)} of {len(norms)} variables are not finite, first {bad[0] if bad else 'none alone'}")
+    print(f"first record whose own gradient is not finite: {replayed.first_bad_record or 'none alone'}", flush=True)
+    return 0
+
+
+def _check_same(refused: RefusedUpdate, job: Job) -> None:
+    for name, value in settings_of(job.config).items():
+        if refused.settings.get(name) != value:
+            raise ValueError(
+                f"--{FLAG}: the update had --{name}={refused.settings.get(name)}, now it is {value}; "
+                f"give the flags of that run"
+            )
+    if refused.data != job.training.index.fingerprint:
+        raise ValueError(f"--{FLAG}: --input_files_dir holds other data than that run had")
+
+
+class _Rank(World):
+    """The number of a rank whose part is computed; it exchanges nothing."""
+
+    def __init__(self, rank: int, size: int) -> None:
+        self.rank, self.size = rank, size
+
+
+class _Replay:
+    """The refused update in the making."""
+
+    def __init__(self, job: Job, refused: RefusedUpdate, prefix: Optional[str]) -> None:
+        self._refused, self._prefix = refused, prefix
+        self._jobs = [job._replace(world=_Rank(rank, refused.ranks)) for rank in range(refused.ranks)]
+        inputs = [training_input(of_rank, refused.position) for of_rank in self._jobs]
+        self._records = [of_rank.record_names(refused.position) for of_rank in inputs]
+        self._examples = [_read_examples(job, of_rank.records(refused.position)) for of_rank in inputs]
+        data = job.config.data
+        self._batches = [build_batch(part, data.train_batch_size, data.pack_sequences) for part in self._examples]
+        self._counts = (
+            float(sum(batch.masked_weights.sum() for batch in self._batches)),
+            float(sum(map(len, self._records))),
+        )
+        self.statistics = Statistics(*[0.0] * len(Statistics._fields))
+        self.first_bad_record: Optional[str] = None
+
+    def gradient(self) -> list[np.ndarray]:
+        """The sum over all ranks and micro-batches, by variable, multiplied by the loss scale."""
+        totals: list[np.ndarray] = []
+        with np.errstate(over="ignore", invalid="ignore"):
+            for grads in self._micro_batch_gradients():
+                totals = [total + grad for total, grad in zip(totals, grads)] if totals else grads
+        return totals
+
+    def _micro_batch_gradients(self) -> Iterator[list[np.ndarray]]:
+        for job, batch in zip(self._jobs, self._batches):
+            graph = _MicroBatchGraph(job, self._refused, self._counts, self._prefix)
+            with graph.session:
+                for k in range(len(batch.row_splits) - 1):
+                    statistics, grads = graph.run(batch, k)
+                    self._report(job, k, statistics, grads)
+                    if self.first_bad_record is None and not self._is_finite(grads):
+                        self.first_bad_record = self._find_bad_record(job, graph)
+                    yield grads
+
+    def _report(self, job: Job, k: int, statistics: Statistics, grads: list[np.ndarray]) -> None:
+        self.statistics = Statistics(*(total + part for total, part in zip(self.statistics, statistics)))
+        norm = np.sqrt(np.sum(_square_norms(grads, self._refused.loss_scale)))
+        loss = loss_of(statistics)
+        print(f"rank {job.world.rank}, micro-batch {k}: loss {loss:g}, norm of its gradient {norm:g}", flush=True)
+
+    def _find_bad_record(self, job: Job, graph: _MicroBatchGraph) -> Optional[str]:
+        """The first of the rank's records whose gradient is not finite where it is computed in a row of its own."""
+        rank = job.world.rank
+        for number, record in enumerate(self._records[rank]):
+            example = Examples(*(column[number : number + 1] for column in self._examples[rank]))
+            if not self._is_finite(graph.run(build_batch(example, 1, pack=False), 0)[1]):
+                return f"{record} (rank {rank})"
+        return None
+
+    def _is_finite(self, grads: list[np.ndarray]) -> bool:
+        return bool(np.isfinite(np.sum(_square_norms(grads, self._refused.loss_scale))))
+
+
+def _read_examples(job: Job, records: np.ndarray) -> Examples:
+    source = job.training
+    names = source.index.names(records)
+    parsed = schema.parse(tf.constant(source.index.read(records)), tf.constant(names), *source.lengths)
+    examples = Examples(*(column.numpy() for column in parsed))
+    check_examples(examples, source.limits, names)
+    return examples
+
+
+class _MicroBatchGraph:
+    """A session that computes a rank's micro-batches, or single records, as the training step does."""
+
+    def __init__(self, job: Job, refused: RefusedUpdate, counts: tuple[float, float], prefix: Optional[str]) -> None:
+        """counts: masked tokens and examples of the update; prefix: the weights, None for initial ones."""
+        with tf.Graph().as_default():
+            weights = variables.create(job.model, job.config.run.seed)
+            self._batch = Batch(*(_placeholder(name) for name in Batch._fields))
+            self._k = tf.compat.v1.placeholder(tf.int32, [])
+            totals = train_step.Counts(*map(tf.constant, counts), stop_requests=tf.constant(0.0))
+            scale, position = tf.constant(refused.loss_scale), tf.constant(refused.position, tf.int64)
+            sums, grads = train_step.micro_batch_gradient(job, weights, self._batch, totals, scale, self._k, position)
+            self._fetches = sums, grads
+            initial = job.config.run.init_checkpoint
+            if prefix is None and initial:
+                warm_start.load(initial, weights, {}, job.config.run.allow_partial_init)
+            saver = tf.compat.v1.train.Saver(weights)
+            config = device.session_config(job.config.device, job.device.gpu)
+            self.session = tf.compat.v1.Session(config=config)
+            self.session.run(tf.compat.v1.global_variables_initializer())
+            if prefix:
+                saver.restore(self.session, prefix)
+
+    def run(self, batch: Batch, k: int) -> tuple[Statistics, list[np.ndarray]]:
+        """Statistics and gradient, by variable, of micro-batch k."""
+        feed = dict(zip(self._batch, batch))
+        return self.session.run(self._fetches, {**feed, self._k: k})
+
+
+def _placeholder(name: str) -> tf.Tensor:
+    rank = 2 if name in ("token_ids", "segment_ids", "position_ids", "example_ids") else 1
+    return tf.compat.v1.placeholder(tf.float32 if name == "masked_weights" else tf.int32, [None] * rank)
+
+
+def _square_norms(grads: list[np.ndarray], loss_scale: float) -> np.ndarray:
+    """[variables] float32, of the unscaled gradient, as train_step.measure_gradient computes them."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.array([np.sum(np.square(grad)) for grad in grads], np.float32) / np.float32(loss_scale**2)
