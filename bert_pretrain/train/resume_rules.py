@@ -49,7 +49,7 @@ HARMLESS = {
     **dict.fromkeys(("peak_tflops", "enable_device_warmup"), _REPORTS),
     **dict.fromkeys(("mlperf", "mlperf_division", "mlperf_submitter", "mlperf_platform", "mlperf_status"), _MLPERF),
     **dict.fromkeys(("verify_init", "init_accuracy"), _UNUSED),
-    **dict.fromkeys(("allreduce_post_accumulation", "iterations_per_loop"), _NONE),
+    **dict.fromkeys(("allreduce_post_accumulation", "iterations_per_loop", "replay_update"), _NONE),
 }
 # Of bert_config.json, what is not part of a checkpoint's variables.
 _HARMLESS_MODEL = {
