@@ -26,6 +26,8 @@ import time
 from collections.abc import Iterator
 from typing import Callable, NamedTuple, Optional
 
+import tensorflow as tf
+
 from benchmarks import soak_checks
 from bert_pretrain.train import results
 from tests.e2e import ranks, runs
@@ -252,7 +254,7 @@ def undisturbed_seconds(settings: Settings, num_ranks: int) -> float:
 @contextlib.contextmanager
 def small_disk(path: pathlib.Path) -> Iterator[bool]:
     """A tmpfs of 32 MiB at `path`; a plain folder, and False, where it cannot be mounted."""
-    path.mkdir(parents=True)
+    path.mkdir(parents=True, exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(path)]
     is_mounted = os.geteuid() == 0 and subprocess.run(mount, capture_output=True, check=False).returncode == 0
     try:
@@ -284,13 +286,17 @@ def main(values: list[str] | None = None) -> int:
     names = ",".join(one.__name__ for one in DISTURBANCES)
     parser.add_argument("--only", default=names, help=f"Kinds of disturbances; default: {names}.")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 10**6, help="Of moments and disturbances.")
-    parser.add_argument("--output_dir", default="results/soak", help="For data, runs and logs; emptied first.")
+    parser.add_argument(
+        "--output_dir", default="results/soak", help="For data, runs and logs; earlier ones are removed."
+    )
     arguments = parser.parse_args(values)
     begin = time.monotonic()
+    tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
     random.seed(arguments.seed)
     print(f"--seed={arguments.seed}", flush=True)
     folder = pathlib.Path(arguments.output_dir).resolve()
-    shutil.rmtree(folder, ignore_errors=True)
+    for name in ("train", "eval", "disk", "kept", "logs", "bad", "undisturbed-1", "undisturbed-2"):
+        shutil.rmtree(folder / name, ignore_errors=True)
     (folder / "kept").mkdir(parents=True)
     with small_disk(folder / "disk") as has_small_disk:
         if not has_small_disk:

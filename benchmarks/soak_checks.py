@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-# What a record says of time and of this start, not of the training.
+# What a record says of time and of this start, whose first updates are not counted, not of the training.
 _OF_TIME = {
-    "time", "seconds", "examples_per_second", "updates_per_second", "tokens_per_second", "step_seconds_median",
-    "step_seconds_p95", "input_wait_share",
+    "time", "seconds", "examples_per_second", "updates_per_second", "tokens_per_second", "padding_share",
+    "step_seconds_median", "step_seconds_p95", "input_wait_share",
 }  # fmt: skip
 
 
