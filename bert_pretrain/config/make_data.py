@@ -10,6 +10,7 @@ from bert_pretrain.files import cache_directory
 
 # The shortest sequence with a pair: [CLS] a [SEP] b [SEP].
 _MIN_SEQ_LENGTH = 5
+_MAX_SHARDS = 99_999  # their names have five digits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,8 +108,8 @@ class MakeDataConfig:
     def check(self) -> None:
         """ValueError for an invalid setting or combination of settings."""
         require_numbers(self)
-        for name in ("num_shards", "num_held_out"):
-            require(getattr(self, name) >= 0, f"--{name} must be at least 0, got {getattr(self, name)}")
+        require(self.num_held_out >= 0, f"--num_held_out must be at least 0, got {self.num_held_out}")
+        require(0 <= self.num_shards <= _MAX_SHARDS, f"--num_shards must be 0 to {_MAX_SHARDS}, got {self.num_shards}")
         require(
             0 <= self.num_processes <= MAX_PROCESSES,
             f"--num_processes must be 0 to {MAX_PROCESSES}, got {self.num_processes}",

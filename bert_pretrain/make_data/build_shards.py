@@ -7,6 +7,7 @@ import functools
 import glob
 import os
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -93,9 +94,9 @@ def tasks_for_directory(
     else:
         parts = [[span] for span in spans]
         names = [os.path.basename(span.path) for span in spans]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"--input_file: two files are named {name}, and both would become {name}.tfrecord")
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"--input_file: two files are named {name}, and both would become {name}.tfrecord")
     outputs = [os.path.join(directory, f"{name}.tfrecord") for name in names]
     return [Task(tuple(part), (output,), vocab_file, config) for part, output in zip(parts, outputs)]
 

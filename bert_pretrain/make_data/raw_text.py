@@ -9,6 +9,7 @@ import json
 import os
 import random
 import re
+from collections import Counter
 from collections.abc import Iterator
 from importlib import metadata
 from typing import NamedTuple
@@ -70,9 +71,9 @@ def plan(patterns: str, output_dir: str, num_held_out: int, language: str) -> li
     sources = find_files(patterns)
     common = os.path.commonpath([os.path.dirname(os.path.abspath(source)) for source in sources])
     names = [os.path.relpath(os.path.abspath(source), common).replace(os.sep, "-") for source in sources]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"--input_file: two files would become {name}.txt; rename one")
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"--input_file: two files would become {name}.txt; rename one")
     return [
         TextTask(
             source,
