@@ -19,6 +19,7 @@ from typing import NamedTuple, Optional
 from bert_pretrain import files, supervisor
 
 TRAINER = "bert_pretrain.run"
+_SHOWN = 40  # characters of an invalid value in a message
 
 # Environment variables that ranks on other machines need; ranks of this machine inherit all.
 _FORWARDED = re.compile(r"PATH|LD_LIBRARY_PATH|OMP_NUM_THREADS|CUDA_VISIBLE_DEVICES|(HOROVOD|NCCL|TF)_(?!CONFIG$)\w+")
@@ -69,24 +70,34 @@ def num_ranks(environ: Mapping[str, str], machine: Machine, host_slots: Optional
 
 
 def _positive(name: str, text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"{name}={text} is not a number of processes; give a whole number of at least 1")
+    if not _is_number(text) or int(text) < 1:
+        raise ValueError(f"{name}={text[:_SHOWN]} is not a number of processes; give a whole number of at least 1")
     return int(text)
 
 
+def _is_number(text: str) -> bool:
+    return bool(re.fullmatch(r"\d{1,9}", text, re.ASCII))
+
+
 def read_hostfile(path: str, default_slots: int) -> dict[str, int]:
-    """Host -> processes, from lines 'name slots=N' as Open MPI and Horovod read them; '#' starts a comment."""
+    """Host -> processes, from lines 'name slots=N' as Open MPI and Horovod read them; '#' starts a comment.
+
+    Slots of repeated lines add up. ValueError, one line, where it cannot be read or names no host.
+    """
     try:
         with files.open_regular(path) as file:
             lines = file.read().splitlines()
     except OSError as error:
         raise ValueError(f"HOSTFILE={path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"HOSTFILE={path} is no text: {error.reason} at byte {error.start}") from None
     slots: dict[str, int] = {}
     for line in lines:
         words = line.partition("#")[0].split()
         if words:
             given = [word.partition("=")[2] for word in words[1:] if word.startswith("slots=")]
-            slots[words[0]] = _positive(f"HOSTFILE={path}: slots", given[0]) if given else default_slots
+            number = _positive(f"HOSTFILE={path}: slots", given[0]) if given else default_slots
+            slots[words[0]] = slots.get(words[0], 0) + number
     if not slots:
         raise ValueError(f"HOSTFILE={path} names no host; write one line 'name slots=8' for each")
     return slots
@@ -143,8 +154,8 @@ def take_max_restarts(arguments: Sequence[str]) -> tuple[int, list[str]]:
             others.append(argument)
             continue
         value = value if equals else next(rest, "")
-        if not value.isdecimal():
-            raise ValueError(f"--max_restarts={value} is not a whole number")
+        if not _is_number(value):
+            raise ValueError(f"--max_restarts={value[:_SHOWN]} is not a whole number")
         restarts = int(value)
     return restarts, others
 

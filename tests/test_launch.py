@@ -82,6 +82,15 @@ def test_a_hostfile_without_valid_hosts_is_refused(tmp_path, text):
         launch.read_hostfile(str(hostfile), default_slots=8)
 
 
+def test_slots_of_repeated_hosts_add_up_and_bytes_that_are_no_text_are_refused(tmp_path):
+    hostfile = tmp_path / "hosts"
+    hostfile.write_text("node1 slots=8\nnode2\nnode1 slots=2\n")
+    assert launch.read_hostfile(str(hostfile), default_slots=1) == {"node1": 10, "node2": 1}
+    hostfile.write_bytes(b"node1 \xff\n")
+    with pytest.raises(ValueError, match=r"HOSTFILE=\S+ is no text: invalid start byte at byte 6"):
+        launch.read_hostfile(str(hostfile), default_slots=1)
+
+
 def test_a_missing_hostfile_is_refused():
     with pytest.raises(ValueError, match="HOSTFILE=/nowhere/hosts cannot be read"):
         launch.read_hostfile("/nowhere/hosts", default_slots=8)
