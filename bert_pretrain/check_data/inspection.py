@@ -148,8 +148,9 @@ def _parse(records: list[bytes], names: list[str], expectation: Expectation, fau
     try:
         parsed = schema.parse(tf.constant(records), tf.constant(names), *lengths)
         return Examples(*(column.numpy() for column in parsed))
-    except tf.errors.InvalidArgumentError:
-        faults.append(next(fault for record, name in zip(records, names) if (fault := _explain(record, name, lengths))))
+    except (tf.errors.InvalidArgumentError, UnicodeDecodeError):  # the latter where the message quotes a record's bytes
+        explained = (fault for record, name in zip(records, names) if (fault := _explain(record, name, lengths)))
+        faults.append(next(explained, f"{names[0]}: this record or one of the next {len(names) - 1} cannot be parsed"))
         return None
 
 

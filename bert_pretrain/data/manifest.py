@@ -38,10 +38,10 @@ def read(directory: str) -> Optional[Manifest]:
     path = os.path.join(directory, _NAME)
     try:
         with open_regular(path) as file:
-            return Manifest(**json.load(file))
+            return _checked(Manifest(**json.load(file)))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         raise ValueError(f"{path}: not a manifest of bert_pretrain.check_data; remove it or check again") from None
 
 
@@ -62,6 +62,14 @@ def enforce(directory: str, shards: Sequence[ShardFile], seq_length: int, max_pr
             f"{directory}: the data differ from {_NAME}: {problem}; "
             f"restore it, or run bert_pretrain.check_data again and accept what it finds"
         )
+
+
+def _checked(manifest: Manifest) -> Manifest:
+    """A manifest of the right types. TypeError or AttributeError for another."""
+    numbers = [*manifest[:4], *manifest.shards.values()]
+    if not all(isinstance(number, int) for number in numbers) or not isinstance(manifest.fingerprint, str):
+        raise TypeError
+    return manifest
 
 
 def _difference(manifest: Manifest, found: dict[str, int]) -> Optional[str]:

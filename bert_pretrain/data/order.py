@@ -41,7 +41,9 @@ class Blocks(NamedTuple):
 class _Epoch(NamedTuple):
     """The permuted blocks of an epoch, and the position in it at which each pool begins; the last entry is its end."""
 
-    blocks: Blocks
+    blocks: (
+        np.ndarray
+    )  # int32 block numbers: each rank holds two epochs, and 150 million records have 2.3 million blocks
     pool_starts: np.ndarray  # int64
 
 
@@ -60,8 +62,8 @@ class Order:
 
     def __init__(self, records_per_shard: Sequence[int], seed: int) -> None:
         self._seed = seed & 0xFFFFFFFFFFFFFFFF
-        self._blocks = _split_into_blocks(np.asarray(records_per_shard, np.int64))
-        self.num_records = int(self._blocks.lengths.sum())
+        self._blocks = _BlockTable(np.asarray(records_per_shard, np.int64))
+        self.num_records = int(np.sum(records_per_shard))
         assert self.num_records > 0, "an order needs a record"
         self._epoch = functools.lru_cache(maxsize=2)(self._permute_blocks)
         self._pool = functools.lru_cache(maxsize=2)(self._permute_pool)
@@ -90,17 +92,15 @@ class Order:
 
     def pool_blocks(self, pool: Pool) -> Blocks:
         """The runs of records in a pool, for read-ahead."""
-        blocks = self._epoch(pool.epoch).blocks
-        part = slice(pool.number * POOL, (pool.number + 1) * POOL)
-        return Blocks(blocks.first[part], blocks.lengths[part])
+        return self._blocks.runs(self._epoch(pool.epoch).blocks[pool.number * POOL : (pool.number + 1) * POOL])
 
     def _ends_at(self, pool: Pool) -> int:
         return pool.epoch * self.num_records + int(self._epoch(pool.epoch).pool_starts[pool.number + 1])
 
     def _permute_blocks(self, epoch: int) -> _Epoch:
-        order = _permutation(len(self._blocks.first), self._seed, epoch, 0)
-        blocks = Blocks(self._blocks.first[order], self._blocks.lengths[order])
-        pool_lengths = np.add.reduceat(blocks.lengths, np.arange(0, len(order), POOL))
+        lengths = self._blocks.lengths
+        blocks = _permutation(len(lengths), self._seed, epoch, 0).astype(np.int32)
+        pool_lengths = np.add.reduceat(lengths[blocks], np.arange(0, len(blocks), POOL), dtype=np.int64)
         return _Epoch(blocks, np.concatenate([[0], np.cumsum(pool_lengths)]))
 
     def _permute_pool(self, pool: Pool) -> np.ndarray:
@@ -110,13 +110,23 @@ class Order:
         return records[_permutation(len(records), self._seed, pool.epoch, 1 + pool.number)]
 
 
-def _split_into_blocks(records_per_shard: np.ndarray) -> Blocks:
-    num_blocks = -(-records_per_shard // BLOCK)
-    shard_starts = np.cumsum(records_per_shard) - records_per_shard
-    block_starts = np.cumsum(num_blocks) - num_blocks
-    within_shard = (np.arange(num_blocks.sum()) - np.repeat(block_starts, num_blocks)) * BLOCK
-    lengths = np.minimum(BLOCK, np.repeat(records_per_shard, num_blocks) - within_shard)
-    return Blocks(np.repeat(shard_starts, num_blocks) + within_shard, lengths)
+class _BlockTable:
+    """The blocks of all shards, numbered in their order."""
+
+    def __init__(self, records_per_shard: np.ndarray) -> None:
+        num_blocks = -(-records_per_shard // BLOCK)
+        self._ends = np.cumsum(num_blocks)
+        self._starts = self._ends - num_blocks
+        self._shard_starts = np.cumsum(records_per_shard) - records_per_shard
+        self.lengths = np.full([num_blocks.sum()], BLOCK, np.uint8)
+        has_records = records_per_shard > 0
+        self.lengths[self._ends[has_records] - 1] = (records_per_shard[has_records] - 1) % BLOCK + 1
+
+    def runs(self, blocks: np.ndarray) -> Blocks:
+        """The records of blocks, given by number."""
+        shards = np.searchsorted(self._ends, blocks, side="right")
+        first = self._shard_starts[shards] + (blocks - self._starts[shards]) * BLOCK
+        return Blocks(first, self.lengths[blocks].astype(np.int64))
 
 
 def _permutation(size: int, *key: int) -> np.ndarray:
@@ -130,6 +140,9 @@ def _permutation(size: int, *key: int) -> np.ndarray:
 def _splitmix64(state: np.ndarray) -> np.ndarray:
     """One output for each uint64 state (Steele, Lea and Flood 2014, https://prng.di.unimi.it/splitmix64.c)."""
     state = state + np.uint64(0x9E3779B97F4A7C15)
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return state ^ (state >> np.uint64(31))
+    state ^= state >> np.uint64(30)
+    state *= np.uint64(0xBF58476D1CE4E5B9)
+    state ^= state >> np.uint64(27)
+    state *= np.uint64(0x94D049BB133111EB)
+    state ^= state >> np.uint64(31)
+    return state

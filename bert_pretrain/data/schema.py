@@ -11,6 +11,8 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
+_MAX_NAMES = 300  # characters of an error message
+
 
 class Feature(NamedTuple):
     """One feature of a record: its name, how many values (S, P or 1), their type (int64 or float32) and meaning."""
@@ -89,8 +91,9 @@ def record_lengths(record: bytes, name: str) -> tuple[int, int]:
     lengths: dict[str, int] = {}
     for feature in FEATURES:
         if feature.name not in stored:
+            present = ascii(", ".join(sorted(stored)) or "none")[1:-1][:_MAX_NAMES]  # they may be anything
             raise ValueError(
-                f"{name}: feature {feature.name} is missing, present are {', '.join(sorted(stored)) or 'none'}; "
+                f"{name}: feature {feature.name} is missing, present are {present}; "
                 f"docs/data_format.md lists what a pretraining record holds"
             )
         kind = "float_list" if feature.dtype is float else "int64_list"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from typing import NamedTuple
 
 from bert_pretrain.files import atomic_write, open_regular
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+_MAX_BYTES = 64 << 20  # the largest vocabularies have five
 
 
 class Vocabulary(NamedTuple):
@@ -32,12 +35,16 @@ def load_vocabulary(path: str) -> Vocabulary:
     ValueError for a file that cannot be read or lacks a special token.
     """
     try:
-        with open_regular(path, newline="\n") as file:
-            entries = tuple(line.replace("\r", "").strip() for line in file)
+        with open_regular(path, "rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+        text = io.StringIO(content.decode("utf-8"), newline="\n")
     except OSError as error:
         raise ValueError(f"--vocab_file: {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"--vocab_file: {path} is not UTF-8: {error.reason} at byte {error.start}") from None
+    if len(content) > _MAX_BYTES:
+        raise ValueError(f"--vocab_file: {path} is no vocabulary: it has more than {_MAX_BYTES >> 20} MiB")
+    entries = tuple(line.replace("\r", "").strip() for line in text)
     missing = [entry for entry in SPECIAL_TOKENS[1:] if entry not in entries]
     if missing:
         raise ValueError(
