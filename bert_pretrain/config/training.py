@@ -110,7 +110,8 @@ class RunConfig:
     do_eval: bool = option(False, "Evaluate: during training and at its end, or alone without --do_train.")
     init_checkpoint: Optional[str] = option(
         None,
-        "Prefix of a TF1 checkpoint with the initial weights; ignored if output_dir holds a checkpoint to continue.",
+        "TF1 checkpoint with the initial weights: a prefix, or a directory with a file `checkpoint`; ignored if "
+        "output_dir holds a checkpoint to continue.",
         is_path=True,
     )
     init_optimizer_state: bool = option(
@@ -121,7 +122,8 @@ class RunConfig:
     )
     eval_checkpoint_path: Optional[str] = option(
         None,
-        "Prefix of the checkpoint that --do_eval alone evaluates; default: the newest in output_dir.",
+        "Checkpoint that --do_eval alone evaluates: a prefix, or a directory with a file `checkpoint`; default: the "
+        "newest in output_dir.",
         is_path=True,
     )
     is_dist_eval_enabled: bool = option(
@@ -129,6 +131,9 @@ class RunConfig:
     )
     save_checkpoints_steps: int = option(1000, "Updates between checkpoints; another one is written at the end.")
     keep_checkpoint_max: int = option(5, "Number of newest checkpoints that are kept; 0: all.")
+    max_failed_checkpoints: int = option(
+        3, "Checkpoints in a row that cannot be written before training ends with an error."
+    )
     save_summary_steps: int = option(1, "Updates between points in TensorBoard.")
     display_loss_steps: int = option(10, "Updates between progress lines on the console and in metrics.jsonl.")
     samples_between_eval: int = option(150_000, "Training examples between evaluations.")
@@ -161,7 +166,13 @@ class RunConfig:
         for name in ("bert_config_file", "output_dir"):
             require(bool(getattr(self, name)), f"--{name} is required")
         require(self.do_train or self.do_eval, "nothing to do: give --do_train, --do_eval, or both")
-        for name in ("save_checkpoints_steps", "save_summary_steps", "display_loss_steps", "samples_between_eval"):
+        for name in (
+            "save_checkpoints_steps",
+            "max_failed_checkpoints",
+            "save_summary_steps",
+            "display_loss_steps",
+            "samples_between_eval",
+        ):
             require(getattr(self, name) >= 1, f"--{name} must be at least 1, got {getattr(self, name)}")
         for name in ("keep_checkpoint_max", "samples_start_eval"):
             require(getattr(self, name) >= 0, f"--{name} must be at least 0, got {getattr(self, name)}")

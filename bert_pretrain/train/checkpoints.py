@@ -1,46 +1,21 @@
-"""TF1 checkpoints on disk: saving, finding the newest, checking that it is complete and holds the model.
-
-A checkpoint is a prefix with an `.index` and one or more `.data-?????-of-?????` files. TensorFlow writes each under
-a temporary name and renames it, the index last, so one that has an index and all its data is complete.
-"""
+"""TF1 checkpoints on disk: which one a run continues, whether it is whole, and whether it holds the model."""
 
 from __future__ import annotations
 
-import glob
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, Optional, Tuple
 
 import tensorflow as tf
 
-from bert_pretrain.config.training import RunConfig
+from bert_pretrain.train import checkpoint_files
 
 Shape = Tuple[int, ...]
 
-
-class CheckpointSaver:
-    """Saves checkpoints that are complete or absent, and keeps the newest --keep_checkpoint_max."""
-
-    def __init__(self, run: RunConfig) -> None:
-        self._prefix = os.path.join(run.output_dir, "model.ckpt")
-        self.saver = tf.compat.v1.train.Saver(  # the Scaffold restores with it too
-            max_to_keep=run.keep_checkpoint_max, save_relative_paths=True, sharded=False
-        )
-        self.saved_step = -1  # of the newest checkpoint
-
-    def save(self, session: tf.compat.v1.Session, step: int) -> None:
-        """Saves unless this step is saved already. ValueError where the checkpoint cannot be written."""
-        if step == self.saved_step:
-            return
-        try:
-            self.saver.save(session, self._prefix, global_step=step, write_meta_graph=False)
-        except (tf.errors.OpError, OSError, ValueError) as error:
-            raise ValueError(
-                f"--output_dir: checkpoint {self._prefix}-{step} cannot be written: {_first_line(error)}; "
-                f"earlier checkpoints are untouched"
-            ) from None
-        self.saved_step = step
+# A checkpoint without this variable is not of this program and continues as weights.
+_OWN_VARIABLE = "loss_scale/skipped_updates"
+_READ_ERRORS = (tf.errors.OpError, IndexError, RuntimeError, ValueError, MemoryError)
 
 
 class Comparison(NamedTuple):
@@ -52,16 +27,42 @@ class Comparison(NamedTuple):
     extra: list[str]
 
 
+class Found(NamedTuple):
+    """The checkpoint of a directory from which a run goes on."""
+
+    prefix: Optional[str] = None  # None in a directory without checkpoints
+    is_own: bool = False  # it holds the whole state of a run, not the weights alone
+    kept: tuple[str, ...] = ()  # this program's checkpoints up to it, oldest first
+    notices: tuple[str, ...] = ()  # why it is not simply the one that the file `checkpoint` names
+
+
+def resolve(path: str) -> str:
+    """The prefix that `path` names: itself, or for a directory the checkpoint that its file `checkpoint` names."""
+    state = _state(path) if os.path.isdir(path) else []
+    return state[-1] if state else path
+
+
 def open_reader(prefix: str, flag: str) -> tf.train.CheckpointReader:
-    """A reader of a complete checkpoint. ValueError, naming the flag, says what is missing or unreadable."""
-    if not os.path.exists(f"{prefix}.index"):
+    """A reader of a checkpoint with a whole index. ValueError, naming the flag, says what is missing or unreadable."""
+    if not checkpoint_files.has_index(prefix):
         raise ValueError(f"--{flag}: {prefix}.index does not exist{_other_checkpoints(prefix)}")
-    if not glob.glob(f"{glob.escape(prefix)}.data-*-of-*"):
+    if not checkpoint_files.data_files(prefix):
         raise ValueError(f"--{flag}: {prefix}.index is there but its .data files are not; copy them beside it")
     try:
         return tf.train.load_checkpoint(prefix)
-    except (tf.errors.OpError, RuntimeError, ValueError) as error:
-        raise ValueError(f"--{flag}: {prefix} cannot be read: {_first_line(error)}") from None
+    except _READ_ERRORS as error:
+        raise ValueError(f"--{flag}: {prefix} cannot be read: {reason(error)}") from None
+
+
+def open_whole(prefix: str, flag: str, names: Optional[Iterable[str]] = None) -> tf.train.CheckpointReader:
+    """open_reader, and reads tensors (default: all), which compares their CRCs. ValueError if one is damaged."""
+    reader = open_reader(prefix, flag)
+    for name in sorted(reader.get_variable_to_shape_map() if names is None else names):
+        try:
+            reader.get_tensor(name)
+        except _READ_ERRORS as error:
+            raise ValueError(f"--{flag}: {prefix} is damaged: {name} cannot be read: {reason(error)}") from None
+    return reader
 
 
 def compare(reader: tf.train.CheckpointReader, expected: Mapping[str, Iterable[int]]) -> Comparison:
@@ -84,7 +85,7 @@ def _dtype(dtype: tf.DType) -> str:
 
 
 def check_model(prefix: str, flag: str, shapes: Mapping[str, Shape]) -> None:
-    """ValueError unless the checkpoint holds every variable of the model in its shape."""
+    """ValueError unless the checkpoint holds every variable of the model, whole and in its shape."""
     found = compare(open_reader(prefix, flag), shapes)
     wrong = found.misshaped + [f"{name}: not in the checkpoint" for name in found.missing]
     if wrong:
@@ -92,25 +93,41 @@ def check_model(prefix: str, flag: str, shapes: Mapping[str, Shape]) -> None:
             f"--{flag}: {prefix} holds another model: {wrong[0]}{f', and {len(wrong) - 1} more' if wrong[1:] else ''}; "
             f"give the --bert_config_file with which it was made"
         )
+    open_whole(prefix, flag, shapes)
 
 
-def newest(output_dir: str) -> Optional[str]:
-    """Prefix of the checkpoint to continue from, or None in a directory that has none.
+def newest(output_dir: str) -> Found:
+    """The checkpoint that the file `checkpoint` names, or the one before it where that one is missing or damaged.
 
-    ValueError where there are checkpoints but the newest is unknown or incomplete: a new start would lose that work.
+    ValueError where there are checkpoints but none is whole: a new start would lose that work.
     """
-    state = tf.train.get_checkpoint_state(output_dir)
-    prefix = state.model_checkpoint_path if state else None
-    if prefix is None:
-        found = sorted(glob.glob(os.path.join(glob.escape(output_dir), "model.ckpt-*.index")))
-        if found:
-            raise ValueError(
-                f"--output_dir: {output_dir} holds {os.path.basename(found[-1])} but no readable file "
-                f"`checkpoint` that names the newest; restore that file or choose another directory"
-            )
-        return None
-    open_reader(prefix, "output_dir")
-    return prefix
+    state = _state(output_dir)
+    present = sorted(checkpoint_files.prefixes(output_dir), key=_age)
+    problems: list[str] = []
+    for prefix in dict.fromkeys([*reversed(state), *reversed(present)]):
+        problem = _problem(prefix)
+        if problem is None:
+            history = state if prefix in state else present
+            kept = tuple(one for one in history[: history.index(prefix) + 1] if _is_own(one, output_dir))
+            return Found(prefix, _holds_run(prefix), kept, tuple(_notices(output_dir, prefix, problems, bool(state))))
+        problems.append(problem)
+    if problems:
+        raise ValueError(
+            f"--output_dir: no checkpoint in {output_dir} is whole: {'; '.join(problems)}. Put a whole one back, or "
+            f"move these and {os.path.join(output_dir, checkpoint_files.STATE_FILE)} away to start anew"
+        )
+    return Found()
+
+
+def check_state(prefix: str, names: Iterable[str]) -> None:
+    """ValueError unless the checkpoint in output_dir holds all variables of a run, the optimizer's included."""
+    reader = open_reader(prefix, "output_dir")
+    missing = [name for name in names if not reader.has_tensor(name)]
+    if missing:
+        raise ValueError(
+            f"--output_dir: {prefix} lacks {missing[0]}{f' and {len(missing) - 1} more' if missing[1:] else ''}; give "
+            f"the --optimizer_type with which it was made, or start in another directory with it as --init_checkpoint"
+        )
 
 
 def step_of(prefix: Optional[str]) -> int:
@@ -120,20 +137,72 @@ def step_of(prefix: Optional[str]) -> int:
 
 
 def position_of(prefix: Optional[str]) -> int:
-    """Updates read from the data before a checkpoint was written, skipped ones included."""
-    reader = tf.train.load_checkpoint(prefix) if prefix else None
-    return step_of(prefix) + (int(reader.get_tensor("loss_scale/skipped_updates")) if reader else 0)
+    """Updates read from the data before a run's checkpoint was written, skipped ones included."""
+    return step_of(prefix) + (int(tf.train.load_checkpoint(prefix).get_tensor(_OWN_VARIABLE)) if prefix else 0)
+
+
+def reason(error: Exception) -> str:
+    """What TensorFlow or the operating system says is wrong, in one line and without the graph's node."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error).strip()
+    before_node = re.search(r"([^\n]+)\n\s*\[\[", text)
+    return before_node[1] if before_node else re.split(r"[\n\r]", text)[0]
+
+
+def _state(directory: str) -> list[str]:
+    """Prefixes that the file `checkpoint` lists, oldest first, up to the one that it names; [] if it is unreadable."""
+    try:
+        state = tf.train.get_checkpoint_state(directory)
+    except ValueError:
+        state = None
+    if state is None:
+        return []
+    listed, named = list(state.all_model_checkpoint_paths), state.model_checkpoint_path
+    return [*listed[: listed.index(named) if named in listed else None], named]
+
+
+def _problem(prefix: str) -> Optional[str]:
+    """Why a checkpoint cannot be continued, or None for a whole one."""
+    if not checkpoint_files.has_index(prefix):
+        return f"{prefix} does not exist, although the file `checkpoint` names it"
+    try:
+        open_whole(prefix, "output_dir")
+    except ValueError as error:
+        return str(error).partition(": ")[2]
+    return None
+
+
+def _notices(output_dir: str, prefix: str, problems: Iterable[str], has_state: bool) -> Iterator[str]:
+    yield from (f"{problem}; taking {prefix}" for problem in problems)
+    if not has_state:
+        yield f"{output_dir} has no readable file `checkpoint`; taking {prefix}, the newest there"
+
+
+def _holds_run(prefix: str) -> bool:
+    """False for a checkpoint that can be read and is not of this program: Google's or MLPerf's."""
+    try:
+        return open_reader(prefix, "output_dir").has_tensor(_OWN_VARIABLE)
+    except ValueError:
+        return True
+
+
+def _is_own(prefix: str, output_dir: str) -> bool:
+    """True for checkpoints that this program wrote into output_dir: only those may be removed."""
+    is_named_so = prefix == checkpoint_files.prefix_of(output_dir, checkpoint_files.step_in_name(prefix))
+    return is_named_so and checkpoint_files.has_index(prefix) and _holds_run(prefix)
+
+
+def _age(prefix: str) -> tuple[bool, int]:
+    """Sorts checkpoints of a directory: those of runs after published ones, then by update."""
+    return _holds_run(prefix), checkpoint_files.step_in_name(prefix)
 
 
 def _other_checkpoints(prefix: str) -> str:
     directory = os.path.dirname(prefix) or "."
-    found = sorted(path[: -len(".index")] for path in glob.glob(os.path.join(glob.escape(directory), "*.index")))
+    found = checkpoint_files.prefixes(directory)
     if not os.path.isdir(directory):
         return f" (nor does {directory})"
     if not found:
         return f"; {directory} holds no checkpoint"
     return f"; give a prefix without .index or .data, as {found[-1]}"
-
-
-def _first_line(error: Exception) -> str:
-    return re.split(r"[\n\r]", str(error).strip())[0]

@@ -104,12 +104,13 @@ def _report(job: Job, logger: RunLogger, kind: Optional[str], step: int, latest:
 def _checkpoint_to_evaluate(job: Job, previous: PreviousRun) -> tuple[str, int]:
     """Prefix and step of a checkpoint that holds the model. ValueError where there is none."""
     run = job.config.run
-    prefix = run.eval_checkpoint_path or previous.checkpoint or run.init_checkpoint
+    prefix = run.eval_checkpoint_path or previous.checkpoint or previous.weights or run.init_checkpoint
     if prefix is None:
         raise ValueError(
             f"--do_eval: {run.output_dir} holds no checkpoint; give --eval_checkpoint_path or --init_checkpoint"
         )
     flag = "eval_checkpoint_path" if run.eval_checkpoint_path else "init_checkpoint"
+    prefix = checkpoints.resolve(prefix)
     checkpoints.check_model(prefix, flag, variables.shapes(job.model))
     return prefix, checkpoints.step_of(prefix)
 

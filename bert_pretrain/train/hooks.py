@@ -17,7 +17,7 @@ from bert_pretrain.data.input_fn import TrainingInput
 from bert_pretrain.model import variables
 from bert_pretrain.stop import Interrupted
 from bert_pretrain.train import mlperf_rules, preflight, refusal, results
-from bert_pretrain.train.checkpoints import CheckpointSaver
+from bert_pretrain.train.checkpoint_writer import CheckpointWriter
 from bert_pretrain.train.evaluation import Evaluation, is_due
 from bert_pretrain.train.forward import Statistics, loss_of, summarize
 from bert_pretrain.train.job import Job
@@ -36,27 +36,32 @@ class TrainingHook(train.SessionRunHook):
         values: UpdateValues,
         training_input: TrainingInput,
         evaluation: Optional[Evaluation],
-        saver: Optional[CheckpointSaver],
+        writer: Optional[CheckpointWriter],
         logger: RunLogger,
         throughput: Throughput,
         outcome: Outcome,
     ) -> None:
-        """evaluation is None without --do_eval; saver is None on ranks that write nothing."""
+        """evaluation is None without --do_eval; writer is None on ranks that write nothing."""
         self._job, self._config = job, job.config
         self._values = values
         self._training_input = training_input
         self._evaluation = evaluation
-        self._saver = saver
+        self._writer = writer
         self._logger = logger
         self._throughput = throughput
         self._outcome = outcome
         self._step = 0
 
+    def begin(self) -> None:
+        """Adds the operations that a checkpoint needs to the training graph."""
+        if self._writer:
+            self._writer.build()
+
     def after_create_session(self, session: tf.compat.v1.Session, coord: tf.train.Coordinator) -> None:
         """Before the first update, untimed: an evaluation that is due, and the device warm-up."""
         self._step = int(session.run(tf.compat.v1.train.get_global_step()))
-        if self._saver:
-            self._saver.saved_step = self._step if self._step else -1
+        if self._writer:
+            self._writer.prepare(session, self._step)
         preflight.end_if_stopped(self._job.world)
         self._logger.mlperf.start_run()
         if self._evaluation and self._outcome.must_evaluate_first and self._is_first_evaluation_wanted():
@@ -87,8 +92,7 @@ class TrainingHook(train.SessionRunHook):
             self._report(update)
             if self._evaluation and self._is_evaluation_due():
                 self._evaluate(run_context.session)
-            if self._step % self._config.run.save_checkpoints_steps == 0:
-                self._save(run_context.session)
+            self._save(run_context.session, self._step % self._config.run.save_checkpoints_steps == 0)
             self._stop_if_requested(run_context, update)
 
     def end(self, session: tf.compat.v1.Session) -> None:
@@ -100,7 +104,7 @@ class TrainingHook(train.SessionRunHook):
             outcome.end = results.TARGET_REACHED
         outcome.step = self._step
         self._logger.mlperf.end_run(self._step, outcome.end)
-        self._save(session)
+        self._save_last(session)
         if outcome.end == results.INTERRUPTED:
             self._logger.info(f"stopped by a signal after update {self._step}; the same command continues")
 
@@ -116,6 +120,8 @@ class TrainingHook(train.SessionRunHook):
         if self._step == 0 and settings.verify_init:
             check = partial(mlperf_rules.check_initial, settings, outcome.initial)
             self._logger.info(preflight.on_all_ranks(self._job.world, check))
+        if self._step:
+            self._save(session, is_due=False)
 
     def _warm_up(self, session: tf.compat.v1.Session) -> None:
         """Computes an update without its assignments, then rewinds the input to where it stood."""
@@ -142,7 +148,7 @@ class TrainingHook(train.SessionRunHook):
         job, names = self._job, list(variables.shapes(self._job.model))
         bad_weight = refusal.first_bad_weight(session, names)
         if bad_weight is None and self._step:  # before the first update, the initial weights are at hand
-            self._save(session)
+            self._save_last(session)
         description = refusal.RefusedUpdate(
             update=self._step + 1,
             position=int(update.position),
@@ -194,9 +200,20 @@ class TrainingHook(train.SessionRunHook):
         if step > 0 and self._is_target_reached():
             logger.mlperf.end_run(step, results.TARGET_REACHED)
 
-    def _save(self, session: tf.compat.v1.Session) -> None:
-        if self._saver:
-            self._saver.save(session, self._step)
+    def _save(self, session: tf.compat.v1.Session, is_due: bool) -> None:
+        """Saves if that is due, or if the evaluation after this update is the best so far."""
+        if self._writer:
+            outcome = self._outcome
+            is_evaluated = outcome.latest_update == self._step
+            accuracy = outcome.latest.metrics["masked_lm_accuracy"] if is_evaluated else None
+            self._writer.save(session, self._step, is_due, accuracy)
+
+    def _save_last(self, session: tf.compat.v1.Session) -> None:
+        """Saves and waits for the write. ValueError if it failed."""
+        if self._writer:
+            self._save(session, is_due=True)
+            self._writer.finish()
+            self._outcome.checkpoint_pauses = self._writer.pauses
 
     def _stop_if_requested(self, run_context: train.SessionRunContext, update: UpdateValues) -> None:
         outcome, is_last = self._outcome, self._step == self._config.optim.num_train_steps

@@ -28,6 +28,7 @@ from bert_pretrain.train import (
     startup_summary,
     utilization,
 )
+from bert_pretrain.train.checkpoint_writer import CheckpointWriter
 from bert_pretrain.train.eval_only import conclude, evaluate_alone, is_evaluation_done
 from bert_pretrain.train.evaluation import is_due
 from bert_pretrain.train.forward import ratio
@@ -121,11 +122,11 @@ def _train(job: Job, previous: PreviousRun, logger: RunLogger) -> dict[str, Any]
         must_evaluate_first=_must_evaluate_first(job, previous),
     )
     throughput = Throughput()
-    # The other ranks receive rank 0's variables.
-    init_checkpoint = config.run.init_checkpoint if world.is_root and previous.checkpoint is None else None
-    model_fn = make_model_fn(job, examples, evaluation_input(job), init_checkpoint, logger, throughput, outcome)
+    writer = CheckpointWriter(config.run, previous.kept_checkpoints, logger.info) if world.is_root else None
+    model_fn = make_model_fn(job, examples, evaluation_input(job), previous, writer, logger, throughput, outcome)
     trainer = estimator.Estimator(model_fn, _model_dir(config, world), _estimator_config(job))
-    trainer.train(examples, hooks=world.hooks(), max_steps=config.optim.num_train_steps)
+    with writer or contextlib.nullcontext():
+        trainer.train(examples, hooks=world.hooks(), max_steps=config.optim.num_train_steps)
     num_examples = outcome.step * job.examples_per_update
     return results.content(
         outcome, throughput.total(), world.size, job.device.name, num_examples, _utilization(job, throughput)
@@ -153,8 +154,8 @@ def _estimator_config(job: Job) -> estimator.RunConfig:
 
 
 def _model_dir(config: Config, world: World) -> str:
-    """Where Estimator looks for a checkpoint: a directory that never exists on ranks that receive rank 0's values."""
-    return config.run.output_dir if world.is_root else os.path.join(config.run.output_dir, f"rank-{world.rank}")
+    """Where Estimator looks for a checkpoint: a directory that never exists. model_fn chooses what is restored."""
+    return os.path.join(config.run.output_dir, f"rank-{world.rank}")
 
 
 def _utilization(job: Job, throughput: Throughput) -> Optional[float]:

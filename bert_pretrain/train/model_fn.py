@@ -12,13 +12,14 @@ from bert_pretrain import estimator
 from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput
 from bert_pretrain.data.schema import Batch
 from bert_pretrain.model import variables
-from bert_pretrain.train import preflight, warm_start
-from bert_pretrain.train.checkpoints import CheckpointSaver
+from bert_pretrain.train import checkpoints, preflight, warm_start
+from bert_pretrain.train.checkpoint_writer import CheckpointWriter
 from bert_pretrain.train.evaluation import Evaluation
 from bert_pretrain.train.forward import mean_loss
 from bert_pretrain.train.hooks import TrainingHook
 from bert_pretrain.train.job import Job
 from bert_pretrain.train.results import Outcome
+from bert_pretrain.train.resume import PreviousRun
 from bert_pretrain.train.run_logger import RunLogger
 from bert_pretrain.train.throughput import Throughput
 from bert_pretrain.train.train_step import build_train_step
@@ -28,14 +29,15 @@ def make_model_fn(
     job: Job,
     training_input: TrainingInput,
     evaluation_input: Optional[EvaluationInput],
-    init_checkpoint: Optional[str],
+    previous: PreviousRun,
+    writer: Optional[CheckpointWriter],
     logger: RunLogger,
     throughput: Throughput,
     outcome: Outcome,
 ) -> Callable[..., estimator.EstimatorSpec]:
     """model_fn(features, mode) for training; features are a Batch's fields and input_wait_seconds.
 
-    init_checkpoint is None where a run in output_dir is continued, and on ranks that receive rank 0's variables.
+    writer is None on ranks that write nothing.
     """
 
     def build(features: dict[str, tf.Tensor], mode: str) -> estimator.EstimatorSpec:
@@ -43,14 +45,11 @@ def make_model_fn(
         weights = variables.create(job.model, job.config.run.seed)
         batch, waited = Batch(*(features[name] for name in Batch._fields)), features["input_wait_seconds"]
         train_op, values = build_train_step(job, weights, batch, waited, _stop_request(job), global_step)
-        if init_checkpoint:
-            logger.info(_warm_start(job, init_checkpoint, weights))
+        scaffold = _start_values(job, previous, weights, logger) if job.world.is_root else None
         evaluation = Evaluation(job, weights, evaluation_input) if evaluation_input else None
-        saver = CheckpointSaver(job.config.run) if job.world.is_root else None
-        hook = TrainingHook(job, values, training_input, evaluation, saver, logger, throughput, outcome)
+        hook = TrainingHook(job, values, training_input, evaluation, writer, logger, throughput, outcome)
         # Estimator ends the run at a NaN loss; a skipped float16 update must not.
         loss = tf.where(values.is_finite, mean_loss(values.statistics), 0.0)
-        scaffold = tf.compat.v1.train.Scaffold(saver=saver.saver) if saver else None
         return estimator.EstimatorSpec(mode, loss=loss, train_op=train_op, training_hooks=[hook], scaffold=scaffold)
 
     def model_fn(features: dict[str, tf.Tensor], mode: str) -> estimator.EstimatorSpec:
@@ -65,6 +64,26 @@ def _stop_request(job: Job) -> tf.Tensor:
     value = tf.numpy_function(lambda: np.float32(job.world.stop.requested), [], tf.float32)
     value.set_shape([])
     return value
+
+
+def _start_values(
+    job: Job, previous: PreviousRun, weights: Mapping[str, tf.Variable], logger: RunLogger
+) -> Optional[tf.compat.v1.train.Scaffold]:
+    """On root: makes the variables start from a checkpoint. The other ranks receive root's variables.
+
+    The Scaffold that restores the state of a previous run; None where the variables' own initializers give the values.
+    """
+    if previous.checkpoint is None:
+        prefix = previous.weights or job.config.run.init_checkpoint
+        if prefix:
+            logger.info(_warm_start(job, prefix, weights))
+        return None
+    checkpoints.check_state(previous.checkpoint, (one.op.name for one in tf.compat.v1.global_variables()))
+    # Estimator itself would restore what the file `checkpoint` names, even where that checkpoint is damaged.
+    saver = tf.compat.v1.train.Saver()
+    restore = tf.compat.v1.get_default_graph().get_operation_by_name(saver.saver_def.restore_op_name)
+    feeds = {saver.saver_def.filename_tensor_name: previous.checkpoint}
+    return tf.compat.v1.train.Scaffold(saver=saver, init_op=restore, init_feed_dict=feeds)
 
 
 def _warm_start(job: Job, prefix: str, weights: Mapping[str, tf.Variable]) -> str:

@@ -8,6 +8,8 @@ import os
 import resource
 from typing import Any, Optional
 
+import numpy as np
+
 from bert_pretrain.train.evaluation import Evaluated
 from bert_pretrain.train.throughput import Rates
 
@@ -32,6 +34,7 @@ class Outcome:
     latest: Optional[Evaluated] = None
     latest_update: int = -1  # the update after which `latest` was measured
     must_evaluate_first: bool = False  # an evaluation is due before the first update of this start
+    checkpoint_pauses: list[float] = dataclasses.field(default_factory=list)  # seconds without training
 
 
 def content(
@@ -51,6 +54,10 @@ def content(
         "step_seconds": {"median": rates.step_seconds_median, "p95": rates.step_seconds_p95},
         "input_wait_share": rates.input_wait_share,
         "utilization": utilization,
+        "checkpoint_pause_seconds": {
+            "median": float(np.median(outcome.checkpoint_pauses)) if outcome.checkpoint_pauses else None,
+            "max": max(outcome.checkpoint_pauses, default=None),
+        },
         **evaluation_fields(outcome.latest),
         "initial_masked_lm_accuracy": outcome.initial.metrics["masked_lm_accuracy"] if outcome.initial else None,
         **end_fields(outcome),

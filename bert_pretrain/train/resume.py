@@ -9,7 +9,9 @@ from typing import Any, NamedTuple, Optional
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.training import RunConfig
 from bert_pretrain.model import variables
-from bert_pretrain.train import checkpoints, metrics_file, results, run_file
+from bert_pretrain.train import checkpoint_files, checkpoints, metrics_file, results, run_file
+from bert_pretrain.train.checkpoint_writer import BEST
+from bert_pretrain.train.checkpoints import Found
 from bert_pretrain.train.evaluation import Evaluated
 
 
@@ -25,6 +27,8 @@ class PreviousRun(NamedTuple):
     initial: Optional[Evaluated] = None  # the evaluation before the first update
     latest: Optional[Evaluated] = None  # the newest evaluation up to `step`
     latest_update: int = -1
+    weights: Optional[str] = None  # prefix of a published checkpoint in output_dir, where there is none to continue
+    kept_checkpoints: tuple[str, ...] = ()  # this run's, oldest first
 
     def is_finished(self, num_updates: int, stop_threshold: float) -> bool:
         """True where training is done and its results are written."""
@@ -50,19 +54,36 @@ def load_previous_run(run: RunConfig, model: ModelConfig, description: dict[str,
     ValueError where output_dir cannot be written, or holds another run.
     """
     make_output_dir(run.output_dir)
-    previous, checkpoint = run_file.read(run.output_dir), checkpoints.newest(run.output_dir)
-    if checkpoint is None:
-        return PreviousRun(None, 0, 0, description=previous)
-    checkpoints.check_model(checkpoint, "output_dir", variables.shapes(model))
-    step, position = checkpoints.step_of(checkpoint), checkpoints.position_of(checkpoint)
+    found, previous = _find_checkpoint(run, model), run_file.read(run.output_dir)
+    if not found.is_own:
+        return PreviousRun(None, 0, 0, notices=found.notices, description=previous, weights=found.prefix)
+    step, position = checkpoints.step_of(found.prefix), checkpoints.position_of(found.prefix)
     notices: list[str] = []
     if previous and run.do_train:
         notices = run_file.notices(run.output_dir, previous, description, position)
     elif previous and not run.eval_checkpoint_path:
         run_file.check_same_model(run.output_dir, previous, description)
-    found = results.read(run.output_dir)
     evaluations = _evaluations(run.output_dir, step) if _has_same_evaluation_data(previous, description) else ()
-    return PreviousRun(checkpoint, step, position, found, tuple(notices), previous, *evaluations)
+    return PreviousRun(
+        found.prefix,
+        step,
+        position,
+        results.read(run.output_dir),
+        (*found.notices, *notices),
+        previous,
+        *evaluations,
+    )._replace(kept_checkpoints=found.kept)
+
+
+def _find_checkpoint(run: RunConfig, model: ModelConfig) -> Found:
+    """The checkpoint in output_dir to go on from, of this model; removes what a killed save left before training."""
+    if run.do_train:
+        for directory in (run.output_dir, os.path.join(run.output_dir, BEST)):
+            checkpoint_files.remove_leftovers(directory)
+    found = checkpoints.newest(run.output_dir)
+    if found.prefix:
+        checkpoints.check_model(found.prefix, "output_dir", variables.shapes(model))
+    return found
 
 
 def make_output_dir(output_dir: str) -> None:

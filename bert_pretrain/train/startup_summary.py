@@ -33,6 +33,11 @@ def lines(job: Job, previous: PreviousRun, given: set[str]) -> Iterator[str]:
     yield f"learning rate: {_learning_rate(config, ranks)}"
     if previous.checkpoint:
         yield f"continuing {previous.checkpoint} at update {previous.step}"
+    elif previous.weights:
+        yield (
+            f"continuing {previous.weights} as weights, from update 0: it is a published checkpoint, without the "
+            f"training state of a run of this program"
+        )
 
 
 def _allreduce_notices(job: Job, given: set[str]) -> Iterator[str]:

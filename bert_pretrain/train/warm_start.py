@@ -18,6 +18,7 @@ def load(prefix: str, weights: Mapping[str, tf.Variable], slots: Mapping[str, tf
     ValueError where a variable is missing or has another shape, unless allow_partial.
     """
     wanted = {**weights, **slots}
+    prefix = checkpoints.resolve(prefix)
     reader = checkpoints.open_reader(prefix, "init_checkpoint")
     found = checkpoints.compare(reader, {name: variable.shape.as_list() for name, variable in wanted.items()})
     problems = [
@@ -32,6 +33,7 @@ def load(prefix: str, weights: Mapping[str, tf.Variable], slots: Mapping[str, tf
             f"--{report}, {', '.join(problems)}; the checkpoint holds {held}. "
             f"Give the checkpoint's own bert_config.json, or --allow_partial_init to start those at random"
         )
+    checkpoints.open_whole(prefix, "init_checkpoint", found.matched)
     if found.matched:
         tf.compat.v1.train.init_from_checkpoint(prefix, {name: wanted[name] for name in found.matched})
     return ", ".join([report, *problems, f"{len(found.extra)} of its tensors not used{_kinds(found.extra)}"])

@@ -54,12 +54,14 @@ def test_stopped_after_update_7_and_started_again_ends_bit_for_bit_the_same(
 ) -> None:
     arguments = runs.flags(**data, **runs.settings(output_dir=str(tmp_path), **kernels))
     die = f"""
-import os, signal
+import os, signal, time
 from bert_pretrain.train.hooks import TrainingHook
 report = TrainingHook._report
 def dying(self, update):
     report(self, update)
     if self._step == 7:
+        while self._writer.is_writing:  # the checkpoint of update 5
+            time.sleep(0.01)
         os.kill(os.getpid(), signal.{signal})
 TrainingHook._report = dying
 """

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Callable
 
 import pytest
 import tensorflow as tf
 
-from bert_pretrain.train import checkpoints
+from bert_pretrain.train import checkpoint_files, checkpoints
+
+OWN = {"a": [2000], "loss_scale/skipped_updates": []}
 
 
 def save(prefix: str, shapes: dict[str, list[int]], step: int = 5) -> str:
@@ -21,6 +24,42 @@ def save(prefix: str, shapes: dict[str, list[int]], step: int = 5) -> str:
             return tf.compat.v1.train.Saver().save(session, prefix, write_meta_graph=False)
 
 
+def save_run(directory: Path, *steps: int) -> list[str]:
+    """Checkpoints of a run, and the file `checkpoint`."""
+    prefixes = [save(checkpoint_files.prefix_of(str(directory), step), OWN, step) for step in steps]
+    checkpoint_files.write_state(str(directory), prefixes)
+    return prefixes
+
+
+def truncate(prefix: str) -> None:
+    os.truncate(f"{prefix}.data-00000-of-00001", 1000)
+
+
+def flip_a_bit(prefix: str) -> None:
+    with open(f"{prefix}.data-00000-of-00001", "r+b") as file:
+        file.seek(500)
+        (byte,) = file.read(1)
+        file.seek(500)
+        file.write(bytes([byte ^ 1]))
+
+
+def truncate_index(prefix: str) -> None:
+    os.truncate(f"{prefix}.index", 20)
+
+
+def remove_data(prefix: str) -> None:
+    os.remove(f"{prefix}.data-00000-of-00001")
+
+
+DAMAGE = {
+    truncate: "is damaged: a cannot be read: ",
+    flip_a_bit: "is damaged: a cannot be read: TensorBundle at .* Checksum does not match",
+    truncate_index: "cannot be read: file is too short to be an sstable",
+    remove_data: "its .data files are not",
+    checkpoint_files.remove: "does not exist, although the file `checkpoint` names it",
+}
+
+
 def test_compare_sorts_every_variable_once(tmp_path: Path) -> None:
     reader = checkpoints.open_reader(save(str(tmp_path / "c"), {"a": [2], "b": [3], "c": [4]}), "init_checkpoint")
     found = checkpoints.compare(reader, {"a": (2,), "b": (5,), "d": (1,)})
@@ -31,18 +70,78 @@ def test_compare_sorts_every_variable_once(tmp_path: Path) -> None:
 
 
 def test_newest_and_its_step(tmp_path: Path) -> None:
-    assert checkpoints.newest(str(tmp_path)) is None
-    prefix = save(str(tmp_path / "model.ckpt-5"), {"a": [2]})
-    assert checkpoints.newest(str(tmp_path)) == prefix
-    assert checkpoints.step_of(prefix) == 5
+    assert checkpoints.newest(str(tmp_path)) == checkpoints.Found()
+    prefixes = save_run(tmp_path, 5, 10)
+    assert checkpoints.newest(str(tmp_path)) == (prefixes[1], True, tuple(prefixes), ())
+    assert checkpoints.step_of(prefixes[0]) == 5
     assert checkpoints.step_of(None) == 0
 
 
-def test_checkpoints_without_the_state_file_are_not_overlooked(tmp_path: Path) -> None:
-    save(str(tmp_path / "model.ckpt-5"), {"a": [2]})
-    os.remove(tmp_path / "checkpoint")
-    with pytest.raises(ValueError, match=r"holds model\.ckpt-5\.index but no readable file `checkpoint`"):
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
+def test_a_damaged_newest_one_is_named_and_the_one_before_is_taken(tmp_path: Path, damage: Callable) -> None:
+    prefixes = save_run(tmp_path, 3, 5, 10)
+    damage(prefixes[2])
+    found = checkpoints.newest(str(tmp_path))
+    assert (found.prefix, found.is_own, found.kept) == (prefixes[1], True, tuple(prefixes[:2]))
+    (notice,) = found.notices
+    assert notice.startswith(prefixes[2]) and notice.endswith(f"; taking {prefixes[1]}") and "\n" not in notice
+    with pytest.raises(ValueError, match=r"--output_dir: .*/model\.ckpt-10"):
+        checkpoints.open_whole(prefixes[2], "output_dir")
+
+
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
+def test_only_damaged_ones_end_in_one_line_with_a_remedy_that_works(tmp_path: Path, damage: Callable) -> None:
+    (prefix,) = save_run(tmp_path, 5)
+    damage(prefix)
+    with pytest.raises(ValueError, match=DAMAGE[damage]) as error:
         checkpoints.newest(str(tmp_path))
+    assert "\n" not in str(error.value)
+    assert f"move these and {tmp_path}/checkpoint away to start anew" in str(error.value)
+    checkpoint_files.remove(prefix)
+    os.remove(tmp_path / "checkpoint")
+    assert checkpoints.newest(str(tmp_path)) == checkpoints.Found()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"model_checkpoint_path: ", b"\xff\xfe\x00"])
+def test_without_a_readable_state_file_the_newest_is_taken_and_named(tmp_path: Path, content: bytes) -> None:
+    prefixes = save_run(tmp_path, 5, 10)
+    save(str(tmp_path / "model.ckpt-28252"), {"a": [2]})  # weights come after every run's own checkpoint
+    os.remove(tmp_path / "checkpoint")
+    if content is not None:
+        (tmp_path / "checkpoint").write_bytes(content)
+    found = checkpoints.newest(str(tmp_path))
+    notice = f"{tmp_path} has no readable file `checkpoint`; taking {prefixes[1]}, the newest there"
+    assert found == (prefixes[1], True, tuple(prefixes), (notice,))
+
+
+def test_the_state_file_may_name_an_earlier_one(tmp_path: Path) -> None:
+    prefixes = save_run(tmp_path, 5, 10)
+    text = (tmp_path / "checkpoint").read_text().replace('model_checkpoint_path: "model.ckpt-10"', "", 1)
+    (tmp_path / "checkpoint").write_text(f'model_checkpoint_path: "model.ckpt-5"\n{text}')
+    assert checkpoints.newest(str(tmp_path))[:3] == (prefixes[0], True, (prefixes[0],))
+
+
+@pytest.mark.parametrize("has_state", [True, False])
+@pytest.mark.parametrize("name", ["model.ckpt-28252", "bert_model.ckpt"])
+def test_a_published_one_is_weights_and_is_never_removed(tmp_path: Path, name: str, has_state: bool) -> None:
+    prefix = save(str(tmp_path / name), {"a": [2]})
+    if not has_state:
+        os.remove(tmp_path / "checkpoint")
+    assert checkpoints.newest(str(tmp_path))[:3] == (prefix, False, ())
+
+
+def test_a_checkpoint_of_another_optimizer_is_one_line(tmp_path: Path) -> None:
+    (prefix,) = save_run(tmp_path, 5)
+    checkpoints.check_state(prefix, OWN)
+    with pytest.raises(ValueError, match=r"lacks a/adam_m and 1 more; give the --optimizer_type with which"):
+        checkpoints.check_state(prefix, [*OWN, "a/adam_m", "a/adam_v"])
+
+
+def test_a_directory_stands_for_the_checkpoint_that_its_state_file_names(tmp_path: Path) -> None:
+    prefixes = save_run(tmp_path, 5, 10)
+    assert checkpoints.resolve(str(tmp_path)) == prefixes[1]
+    assert checkpoints.resolve(prefixes[0]) == prefixes[0]
+    assert checkpoints.resolve(str(tmp_path / "nowhere")) == str(tmp_path / "nowhere")
 
 
 def test_a_missing_prefix_names_a_neighbour(tmp_path: Path) -> None:
@@ -51,15 +150,26 @@ def test_a_missing_prefix_names_a_neighbour(tmp_path: Path) -> None:
         checkpoints.open_reader(str(tmp_path / "d"), "init_checkpoint")
     with pytest.raises(ValueError, match="nor does"):
         checkpoints.open_reader(str(tmp_path / "nowhere" / "d"), "init_checkpoint")
-    os.remove(f"{prefix}.data-00000-of-00001")
+    remove_data(prefix)
     with pytest.raises(ValueError, match=r"c.index is there but its .data files are not"):
         checkpoints.open_reader(prefix, "init_checkpoint")
 
 
 def test_a_damaged_index_is_one_line(tmp_path: Path) -> None:
     prefix = save(str(tmp_path / "c"), {"a": [2]})
-    with open(f"{prefix}.index", "r+b") as file:
-        file.truncate(20)
+    truncate_index(prefix)
     with pytest.raises(ValueError, match="cannot be read") as error:
         checkpoints.open_reader(prefix, "init_checkpoint")
     assert "\n" not in str(error.value)
+
+
+def test_the_reason_is_what_the_operating_system_says() -> None:
+    def failing(text: str) -> tf.errors.OpError:
+        return tf.errors.ResourceExhaustedError(None, None, text)
+
+    older = "/a; No space left on device\n\t [[node SaveV2]]"
+    newer = f"Graph execution error:\n\nDetected at node 'SaveV2' defined at\nNode: 'SaveV2'\n{older}\nHint: none"
+    for text in (older, newer):
+        assert checkpoints.reason(failing(text)) == "/a; No space left on device"
+    assert checkpoints.reason(OSError(28, "No space left on device", "/a")) == "No space left on device"
+    assert checkpoints.reason(IndexError("Read less bytes\nthan requested")) == "Read less bytes"

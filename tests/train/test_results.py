@@ -11,8 +11,8 @@ from bert_pretrain.train.results import Outcome
 from bert_pretrain.train.throughput import Rates
 
 KEYS = """ranks device updates examples peak_memory_bytes examples_per_second updates_per_second tokens_per_second
-padding_share step_seconds input_wait_share utilization masked_lm_accuracy masked_lm_loss next_sentence_accuracy
-next_sentence_loss eval_examples initial_masked_lm_accuracy target_reached end""".split()
+padding_share step_seconds input_wait_share utilization checkpoint_pause_seconds masked_lm_accuracy masked_lm_loss
+next_sentence_accuracy next_sentence_loss eval_examples initial_masked_lm_accuracy target_reached end""".split()
 METRICS = {
     "masked_lm_accuracy": 0.424126,
     "masked_lm_loss": 3.0,
@@ -25,8 +25,14 @@ def test_every_promised_key_and_nulls_where_nothing_is_known() -> None:
     content = results.content(Outcome(), Rates(*[None] * 7), 8, "cpu", 1920, None)
     assert list(content) == KEYS
     assert content["masked_lm_accuracy"] is None and content["step_seconds"] == {"median": None, "p95": None}
+    assert content["checkpoint_pause_seconds"] == {"median": None, "max": None}
     assert content["end"] == "completed" and content["target_reached"] is False
     assert "| - |" in results.row(content)
+
+
+def test_the_pauses_of_checkpoints() -> None:
+    content = results.content(Outcome(checkpoint_pauses=[0.1, 0.4, 0.2]), Rates(*[None] * 7), 1, "cpu", 0, None)
+    assert content["checkpoint_pause_seconds"] == {"median": 0.2, "max": 0.4}
 
 
 def test_the_row_keeps_fps_and_examples_per_second_apart() -> None:

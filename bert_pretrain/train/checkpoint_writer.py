@@ -1,0 +1,175 @@
+"""Saves checkpoints while training goes on: copies the variables, then writes and checks them on a thread.
+
+A save stops training for as long as the copy takes. There is one copy at a time: a save waits for the write before it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Callable, Optional
+
+import numpy as np
+import tensorflow as tf
+
+from bert_pretrain import files
+from bert_pretrain.config.training import RunConfig
+from bert_pretrain.train import checkpoint_files, checkpoints
+
+BEST = "best"  # directory in output_dir
+_BEST_FILE = "evaluation.json"
+
+
+class CheckpointWriter:
+    """Writes the checkpoints of one run; a context whose end waits for the last write. Only root has one."""
+
+    def __init__(self, run: RunConfig, kept: Sequence[str], warn: Callable[[str], None]) -> None:
+        """kept: this run's earlier checkpoints, oldest first; warn prints a line."""
+        self._run, self._kept, self._warn = run, list(kept), warn
+        self._best_directory = os.path.join(run.output_dir, BEST)
+        self._best = _read_best(self._best_directory)
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._write_in_progress: Optional[Future] = None
+        self._num_failed = 0  # in a row
+        self.saved_step = -1  # of the newest checkpoint; -1 before the first
+        self.pauses: list[float] = []  # seconds for which each save stopped training
+
+    def build(self) -> None:
+        """Adds the copies of all variables to the default graph, and makes the session that writes them."""
+        variables = sorted(tf.compat.v1.global_variables(), key=lambda variable: variable.op.name)
+        # A fetched variable may share the memory that the next update changes in place.
+        with tf.device("/cpu:0"):
+            self._copies = {one.op.name: tf.raw_ops.DeepCopy(x=one.read_value()) for one in variables}
+        self._bundle = _Bundle({name: copy.dtype for name, copy in self._copies.items()})
+
+    def prepare(self, session: tf.compat.v1.Session, step: int) -> None:
+        """Before the first update: copies once, so that the first save finds memory and an optimized graph."""
+        session.run(self._copies)
+        self.saved_step = step or -1
+
+    @property
+    def is_writing(self) -> bool:
+        """True while a write is in progress."""
+        return self._write_in_progress is not None and not self._write_in_progress.done()
+
+    def save(
+        self, session: tf.compat.v1.Session, step: int, is_due: bool = True, accuracy: Optional[float] = None
+    ) -> None:
+        """After each update: saves if that is due, or if the accuracy evaluated after this update is the best so far.
+
+        ValueError once --max_failed_checkpoints in a row could not be written.
+        """
+        if not self.is_writing:
+            self._collect()
+        if not is_due and accuracy is None:
+            return
+        begin = time.monotonic()
+        self._collect()
+        best = accuracy if accuracy is not None and (self._best is None or accuracy > self._best) else None
+        if best is None and (not is_due or step == self.saved_step):
+            return
+        values = session.run(self._copies) if step != self.saved_step else None
+        self._write_in_progress = self._executor.submit(self._write, step, values, best)
+        self.pauses.append(time.monotonic() - begin)
+
+    def finish(self) -> None:
+        """Waits for the last write. ValueError if it failed."""
+        self._collect(is_last=True)
+
+    def __enter__(self) -> CheckpointWriter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._executor.shutdown(wait=True)
+
+    def _collect(self, is_last: bool = False) -> None:
+        """Waits for the write in progress, if there is one, and takes note of how it ended."""
+        write, self._write_in_progress = self._write_in_progress, None
+        problem = write.result() if write else None
+        if problem is None:
+            self._num_failed = 0 if write else self._num_failed
+            return
+        self._num_failed += 1
+        if is_last or self._num_failed >= self._run.max_failed_checkpoints:
+            raise ValueError(f"--output_dir: {problem}; earlier checkpoints are untouched")
+        self._warn(
+            f"warning: {problem}; training goes on, the next one is tried "
+            f"({self._num_failed} of --max_failed_checkpoints={self._run.max_failed_checkpoints} failed)"
+        )
+
+    def _write(self, step: int, values: Optional[dict[str, np.ndarray]], best: Optional[float]) -> Optional[str]:
+        """On the thread: writes the checkpoint, links it into best/. Returns the problem, or None."""
+        prefix = target = checkpoint_files.prefix_of(self._run.output_dir, step)
+        try:
+            if values is not None:
+                with checkpoint_files.publishing(prefix) as unpublished:
+                    self._bundle.write(unpublished, values)
+                    values.clear()  # before tensors are read back
+                    checkpoints.open_whole(unpublished, "output_dir")
+                self._keep(prefix)
+                self.saved_step = step
+            if best is not None:
+                target = checkpoint_files.prefix_of(self._best_directory, step)
+                self._link_best(prefix, best)
+        except (tf.errors.OpError, OSError, ValueError) as error:
+            return f"checkpoint {target} cannot be written: {checkpoints.reason(error).rpartition('; ')[2]}"
+        return None
+
+    def _keep(self, prefix: str) -> None:
+        """Makes the new checkpoint the one to continue; removes the oldest beyond --keep_checkpoint_max."""
+        self._kept = [*(one for one in self._kept if one != prefix), prefix]
+        num_old = max(0, len(self._kept) - (self._run.keep_checkpoint_max or len(self._kept)))
+        old, self._kept = self._kept[:num_old], self._kept[num_old:]
+        checkpoint_files.write_state(self._run.output_dir, self._kept)
+        for one in old:
+            checkpoint_files.remove(one)
+
+    def _link_best(self, prefix: str, accuracy: float) -> None:
+        """Makes best/ hold this checkpoint alone."""
+        directory, step = self._best_directory, checkpoint_files.step_in_name(prefix)
+        os.makedirs(directory, exist_ok=True)
+        best = checkpoint_files.prefix_of(directory, step)
+        checkpoint_files.link(prefix, best)
+        files.write_json(os.path.join(directory, _BEST_FILE), {"update": step, "masked_lm_accuracy": accuracy})
+        checkpoint_files.write_state(directory, [best])
+        for other in checkpoint_files.prefixes(directory):
+            if other != best:
+                checkpoint_files.remove(other)
+        self._best = accuracy
+
+
+class _Bundle:
+    """Writes tensors to checkpoint files in a session of its own, which leaves training its threads."""
+
+    def __init__(self, dtypes: Mapping[str, tf.DType]) -> None:
+        with tf.Graph().as_default() as graph, tf.device("/cpu:0"):
+            self._prefix = tf.compat.v1.placeholder(tf.string, [])
+            self._inputs = {name: tf.compat.v1.placeholder(dtype) for name, dtype in dtypes.items()}
+            self._save = tf.raw_ops.SaveV2(
+                prefix=self._prefix,
+                tensor_names=list(dtypes),
+                shape_and_slices=[""] * len(dtypes),
+                tensors=list(self._inputs.values()),
+            )
+        config = tf.compat.v1.ConfigProto(device_count={"GPU": 0}, use_per_session_threads=True)
+        config.intra_op_parallelism_threads = config.inter_op_parallelism_threads = 1
+        self._session = tf.compat.v1.Session(graph=graph, config=config)
+
+    def write(self, prefix: str, values: Mapping[str, np.ndarray]) -> None:
+        """Writes `<prefix>.index` and its data. tf.errors.OpError where that fails."""
+        feeds = {self._inputs[name]: value for name, value in values.items()}
+        self._session.run(self._save, {self._prefix: prefix, **feeds})
+
+
+def _read_best(directory: str) -> Optional[float]:
+    """The accuracy of the checkpoint in best/, or None without one."""
+    try:
+        with open(os.path.join(directory, _BEST_FILE), encoding="utf-8") as file:
+            content = json.load(file)
+        prefix = checkpoint_files.prefix_of(directory, content["update"])
+        return float(content["masked_lm_accuracy"]) if checkpoint_files.has_index(prefix) else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
