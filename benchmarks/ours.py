@@ -79,7 +79,7 @@ class Ours:
 
     def _update(self) -> float:
         (loss, sums), _ = self._session.run([self._watched, self._operation])
-        self._sums = forward.Statistics(*sums)
+        self._sums = forward.Statistics(*sums.astype(np.float64))  # NumPy 2 would compute FLOPs in float32
         return float(loss)
 
 

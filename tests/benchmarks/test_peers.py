@@ -97,7 +97,8 @@ def test_workers_take_turns_and_agree_on_the_first_loss(tmp_path):
         pytest.importorskip(package, reason=_WHY)
     training.main(
         [
-            *("--workers", "google,hugging_face_masked", "--models", "tiny-128", "--lengths", "wiki"),
+            *("--workers", "ours,google,hugging_face_masked", "--models", "tiny-128", "--lengths", "wiki"),
+            *("--at_once", "3"),
             *("--batch_size", "2", "--num_accumulation_steps", "2", "--num_records", "16", "--rounds", "2"),
             *("--steps_per_round", "1", "--own_steps_per_round", "1", "--output_dir", str(tmp_path)),
         ]
@@ -105,7 +106,7 @@ def test_workers_take_turns_and_agree_on_the_first_loss(tmp_path):
     assert "Google" in (tmp_path / "training.svg").read_text()
     (comparison,) = json.loads((tmp_path / "training.json").read_text())["comparisons"]
     results = {result["worker"]: result for result in comparison["results"]}
-    assert list(results) == ["google", "hugging_face_masked"]
+    assert list(results) == ["ours", "google", "hugging_face_masked"]
     for result in results.values():
         assert result["first_loss"] == pytest.approx(results["google"]["first_loss"], abs=1e-4)
         assert [turn["examples"] for turn in result["rounds"]] == [[4], [4]]
