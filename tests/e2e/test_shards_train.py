@@ -72,7 +72,7 @@ def test_shards_of_fast_mode_train_and_their_manifest_is_insisted_on(made: Path,
 
     shutil.copy(shards / "a.txt.tfrecord", shards / "c.txt.tfrecord")
     with pytest.raises(
-        ValueError, match=r"not the data that manifest\.json describes: c\.txt\.tfrecord is new"
+        ValueError, match=r"the data differ from manifest\.json: c\.txt\.tfrecord is new"
     ) as error:
         train(made, shards, tmp_path / "other run")
     assert "\n" not in str(error.value)

@@ -19,8 +19,8 @@ NOTHING_TO_SAVE = "stopped by a signal, with nothing to save; the same command s
 TF_CONFIG = {"cluster": {"worker": ["127.0.0.1:1", "127.0.0.1:2"]}, "task": {"type": "worker", "index": 1}}
 EVALUATIONS = {"do_eval": True, "samples_start_eval": 30, "samples_between_eval": 24, "stop_threshold": 0.0}
 SECOND_UPDATE = {**EVALUATIONS, "samples_start_eval": 20, "samples_between_eval": 1000, "max_eval_steps": 20}
-# An update of some twenty seconds in one session.run, with one example a micro-batch.
-LONG_UPDATES = {"num_accumulation_steps": 10_000, "train_batch_size": 1, "display_loss_steps": 1}
+# An update of more than ten seconds on fast machines, in one session.run, with one example a micro-batch.
+LONG_UPDATES = {"num_accumulation_steps": 40_000, "train_batch_size": 1, "display_loss_steps": 1}
 
 
 @pytest.fixture(scope="module")
