@@ -230,7 +230,8 @@ def test_root_alone_writes_and_speaks(two: Path) -> None:
     assert "learning rate: peak 0.02 (0.01 x 2 ranks: --lr_scaling=linear)" in out
     held = {path.name for path in (two / "target").iterdir()}
     assert {name.partition("-")[0].partition(".tfevents")[0] for name in held} == {
-        "model.ckpt", "best", "checkpoint", "run.json", "metrics.jsonl", "results.json", "bert_dllog.json", "events.out",
+        "model.ckpt", "best", "checkpoint", "run.json", "results.json", "metrics.jsonl", "bert_dllog.json",
+        "events.out",
     }  # fmt: skip
     assert sum(name.startswith("events.out") for name in held) == 1
     assert [p for p in (two / "tmp").iterdir() if "bert" in p.name or "tmp" in p.name] == []

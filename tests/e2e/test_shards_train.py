@@ -71,9 +71,7 @@ def test_shards_of_fast_mode_train_and_their_manifest_is_insisted_on(made: Path,
     assert_trained(train(made, shards, tmp_path / "run"), tmp_path / "run")
 
     shutil.copy(shards / "a.txt.tfrecord", shards / "c.txt.tfrecord")
-    with pytest.raises(
-        ValueError, match=r"the data differ from manifest\.json: c\.txt\.tfrecord is new"
-    ) as error:
+    with pytest.raises(ValueError, match=r"the data differ from manifest\.json: c\.txt\.tfrecord is new") as error:
         train(made, shards, tmp_path / "other run")
     assert "\n" not in str(error.value)
 
