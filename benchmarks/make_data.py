@@ -205,9 +205,9 @@ def print_table(seconds: dict[str, list[float]], num_bytes: int) -> None:
     print(f"\n{num_bytes / 1e6:.1f} MB of text, one core, seconds without start-up (times Google's speed)\n")
     print("| | Google's script | exact | fast |")
     print("|---|---|---|---|")
-    for name, (judge, *ours) in seconds.items():
-        cells = [f"{value:.2f} ({judge / value:.1f}x)" for value in ours]
-        print(f"| {name} | {judge:.2f} | {' | '.join(cells if len(cells) == 2 else cells * 2)} |")
+    for name, (google, *ours) in seconds.items():
+        cells = [f"{value:.2f} ({google / value:.1f}x)" for value in ours]
+        print(f"| {name} | {google:.2f} | {' | '.join(cells if len(cells) == 2 else cells * 2)} |")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from benchmarks.peers.torch_lamb import Lamb
 from benchmarks.settings import Settings
 from benchmarks.worker import Step, serve, timed
 from bert_pretrain.config.model import ModelConfig
-from tests.references import hugging_face as judge
+from tests.references import hugging_face as reference
 
 
 class _MicroBatch(NamedTuple):
@@ -48,7 +48,7 @@ class HuggingFaceTraining:
         self._order: list[int] = []
         self._shuffle = random.Random(settings.seed)
         with np.load(settings.weights) as weights:
-            self._network = judge.model(ModelConfig.from_json(settings.model_config), weights)
+            self._network = reference.model(ModelConfig.from_json(settings.model_config), weights)
         loss = _LOSSES[settings.worker]
         self._loss = torch.compile(loss) if settings.worker == "hugging_face_compiled" else loss
         with torch.no_grad():
@@ -90,7 +90,7 @@ class HuggingFaceTraining:
 
     def _micro_batch(self, chosen: list[int] | range) -> _MicroBatch:
         examples = records.Examples(*(column[list(chosen)] for column in self._examples))
-        labels = judge.token_labels(examples).reshape(-1)
+        labels = reference.token_labels(examples).reshape(-1)
         masked = np.flatnonzero(labels >= 0)
         batch = _MicroBatch(
             examples.input_ids,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 # A change is refused: flag -> reason.
 REFUSED = {
-    "seed": "a run has one seed; the other value would be the seed of its later dropout masks only",
+    "seed": "a run has one seed; the other value would change its later dropout masks only",
     "data_seed": "the order of the records would change within an epoch: some would be read twice, others never",
     "optimizer_type": "the checkpoint holds the moments of the other optimizer",
     "lamb_beta_1": "with LAMB, beta1_power and the moments of the checkpoint belong to the other value",

@@ -21,8 +21,8 @@ _WHY = "the other peer and the plot come with extras: pip install -e .[interop,p
 
 
 def _assert_as_stated(weights_after: list[dict[str, np.ndarray]]) -> None:
-    judge = NumpyLamb(five_updates.initial_weights(), 0.9, 0.999, epsilon=1e-6, weight_decay_rate=0.01)
-    for weights, stated in zip(weights_after, five_updates.reference_updates(judge)):
+    reference = NumpyLamb(five_updates.initial_weights(), 0.9, 0.999, epsilon=1e-6, weight_decay_rate=0.01)
+    for weights, stated in zip(weights_after, five_updates.reference_updates(reference)):
         for name in five_updates.SHAPES:
             np.testing.assert_allclose(weights[name], stated.weights[name], rtol=0, atol=1e-6, err_msg=name)
 

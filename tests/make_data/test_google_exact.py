@@ -125,15 +125,15 @@ def vocabulary_of(flags):
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory):
-    """A folder with each corpus, and with the judge's files for each flag set."""
+def made(tmp_path_factory):
+    """A folder with each corpus, and with Google's files for each flag set."""
     pytest.importorskip("bert.create_pretraining_data", reason="needs bert-tensorflow==1.0.4")
-    folder = tmp_path_factory.mktemp("judged")
+    folder = tmp_path_factory.mktemp("made")
     write_vocabularies(folder)
     cases = []
     for corpus, write in CORPORA.items():
         texts = write(random.Random(corpus))
-        # Named one by one: a pattern gives the judge the files in the order of the directory, ours are sorted.
+        # Named one by one: a pattern gives Google's script the files in the order of the directory, ours are sorted.
         paths = [f"{folder}/{corpus}.{number}.txt" for number in range(len(texts))]
         for path, text in zip(paths, texts):
             Path(path).write_bytes(text.encode())
@@ -141,7 +141,7 @@ def judged(tmp_path_factory):
             ["--do_whole_word_mask"] * flags.get("do_whole_word_mask", False)
             + [f"--{key}={value}" for key, value in flags.items() if key not in NOT_SCRIPT_FLAGS]
             + [f"--vocab_file={folder}/{vocabulary_of(flags)}", f"--input_file={','.join(paths)}"]
-            + [f"--output_file={','.join(outputs(folder, 'judge', corpus, name, flags))}"]
+            + [f"--output_file={','.join(outputs(folder, 'google', corpus, name, flags))}"]
             for name, flags in FLAG_SETS.items()
         ]
     (folder / "cases.json").write_text(json.dumps(cases))
@@ -157,14 +157,14 @@ def outputs(folder, maker, corpus, name, flags):
 
 @pytest.mark.parametrize("name", FLAG_SETS)
 @pytest.mark.parametrize("corpus", CORPORA)
-def test_shards_equal_googles(judged, corpus, name):
+def test_shards_equal_googles(made, corpus, name):
     flags = FLAG_SETS[name]
     config = ExampleConfig(
         mode="exact", **{key: value for key, value in flags.items() if key not in ("outputs", "vocabulary")}
     )
-    ours, theirs = (outputs(judged, maker, corpus, name, flags) for maker in ("ours", "judge"))
-    spans = build_shards.find_text(f"{judged}/{corpus}.*.txt")
-    (task,) = build_shards.tasks_for_files(spans, ours, str(judged / vocabulary_of(flags)), config)
+    ours, theirs = (outputs(made, maker, corpus, name, flags) for maker in ("ours", "google"))
+    spans = build_shards.find_text(f"{made}/{corpus}.*.txt")
+    (task,) = build_shards.tasks_for_files(spans, ours, str(made / vocabulary_of(flags)), config)
     counts = build_shards.make(task, lambda share: None)
     assert counts.examples > 0
     for one, other in zip(ours, theirs):
