@@ -59,7 +59,6 @@ def _workers(num_processes: int) -> Iterator[Optional[Workers]]:
         try:
             yield Workers(executor, reports)
         except BaseException:
-            executor.shutdown(wait=False, cancel_futures=True)
             for child in multiprocessing.active_children():
                 child.terminate()
             raise
@@ -117,7 +116,12 @@ def _call(work: Work, piece: Any, number: int) -> Any:
         if _reports is not None:
             _reports.put((number, share))
 
-    return work(piece, report)
+    try:
+        return work(piece, report)
+    except SystemExit:
+        if _is_stopping and _reports is not None:
+            os._exit(128 + signal.SIGTERM)  # the executor would keep this exception and wait for the next task
+        raise
 
 
 def _begin_worker(reports: Any) -> None:

@@ -55,12 +55,14 @@ def test_after_sigkill_every_file_holds_each_update_once(data, tmp_path: Path) -
         samples_start_eval=18, samples_between_eval=24,
     )  # fmt: skip
     die = """
-import os, signal
+import os, signal, time
 from bert_pretrain.train.hooks import TrainingHook
 report = TrainingHook._report
 def dying(self, update):
     report(self, update)
     if self._step == 8:
+        while self._writer.is_writing:  # the checkpoint of update 7, whose evaluation was the best so far
+            time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGKILL)
 TrainingHook._report = dying
 """
@@ -77,7 +79,7 @@ TrainingHook._report = dying
     assert event_updates(out) == list(range(1, 13))
     assert event_updates(out, "eval/masked_lm_accuracy") == [0, 3, 7, 11, 12]
     starts = json.loads((out / "run.json").read_text())["starts"]
-    assert [start["update"] for start in starts] == [0, 5]
+    assert [start["update"] for start in starts] == [0, 7]
     assert not (out / ".training.lock").exists()
 
 
