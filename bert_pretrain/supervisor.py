@@ -70,7 +70,8 @@ class Supervisor:
             return
         ranks = [] if self.num_signals > 1 else _ranks_below(self._process.pid, self._trainer)
         if ranks:
-            print("Stopping after a checkpoint; a second signal stops at once.", file=sys.stderr, flush=True)
+            # print would fail where the signal interrupts the copying of stderr: its buffer cannot be entered twice.
+            os.write(sys.stderr.fileno(), b"Stopping after a checkpoint; a second signal stops at once.\n")
         # mpirun itself would follow SIGTERM with SIGKILL before a checkpoint is written.
         for pid in ranks or [self._process.pid]:
             os.kill(pid, signal.SIGTERM)

@@ -17,7 +17,7 @@ TRAINER = """
     with open("runs", "a") as file:
         file.write("x")
     def stop(*_):
-        print("saved", flush=True)
+        os.write(1, b"saved\\n")  # print fails where the signal interrupts a print
         sys.exit(0)
     wanted = sys.argv[1]
     if wanted == "wait":
