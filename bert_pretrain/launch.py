@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from bert_pretrain import files, supervisor
+from bert_pretrain import files, processes, supervisor
 
 TRAINER = "bert_pretrain.run"
 _SHOWN = 40  # characters of an invalid value in a message
@@ -70,13 +70,9 @@ def num_ranks(environ: Mapping[str, str], machine: Machine, host_slots: Optional
 
 
 def _positive(name: str, text: str) -> int:
-    if not _is_number(text) or int(text) < 1:
+    if not processes.is_number(text) or int(text) < 1:
         raise ValueError(f"{name}={text[:_SHOWN]} is not a number of processes; give a whole number of at least 1")
     return int(text)
-
-
-def _is_number(text: str) -> bool:
-    return bool(re.fullmatch(r"\d{1,9}", text, re.ASCII))
 
 
 def read_hostfile(path: str, default_slots: int) -> dict[str, int]:
@@ -154,7 +150,7 @@ def take_max_restarts(arguments: Sequence[str]) -> tuple[int, list[str]]:
             others.append(argument)
             continue
         value = value if equals else next(rest, "")
-        if not _is_number(value):
+        if not processes.is_number(value):
             raise ValueError(f"--max_restarts={value[:_SHOWN]} is not a whole number")
         restarts = int(value)
     return restarts, others

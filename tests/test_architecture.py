@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "optim": {"config", "kernels"},
     "train": set("config files compat estimator processes stop world data kernels model optim".split()),
     "run": {"cli", "config", "processes", "stderr", "stop", "connection", "train"},
-    "launch": {"files", "supervisor"},
+    "launch": {"files", "processes", "supervisor"},
     "supervisor": {"files"},
     "environment": {"files"},
 }

@@ -86,6 +86,12 @@ def _dtype(dtype: tf.DType) -> str:
 
 def check_model(prefix: str, flag: str, shapes: Mapping[str, Shape]) -> None:
     """ValueError unless the checkpoint holds every variable of the model, whole and in its shape."""
+    check_shapes(prefix, flag, shapes)
+    open_whole(prefix, flag, shapes)
+
+
+def check_shapes(prefix: str, flag: str, shapes: Mapping[str, Shape]) -> None:
+    """check_model without reading the tensors, for a checkpoint that was found whole."""
     found = compare(open_reader(prefix, flag), shapes)
     wrong = found.misshaped + [f"{name}: not in the checkpoint" for name in found.missing]
     if wrong:
@@ -93,7 +99,6 @@ def check_model(prefix: str, flag: str, shapes: Mapping[str, Shape]) -> None:
             f"--{flag}: {prefix} holds another model: {wrong[0]}{f', and {len(wrong) - 1} more' if wrong[1:] else ''}; "
             f"give the --bert_config_file with which it was made"
         )
-    open_whole(prefix, flag, shapes)
 
 
 def newest(output_dir: str) -> Found:

@@ -6,6 +6,7 @@ network file system reports a full disk at close, and a file that was moved away
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import json
 import os
@@ -16,7 +17,7 @@ from bert_pretrain.files import atomic_write, write_json
 Warn = Callable[[str], None]
 
 
-class _ReportFile:
+class _ReportFile(abc.ABC):
     """Warns at the first failure, tells once that the file is complete again, and counts what is lost at the end."""
 
     def __init__(self, path: str, warn: Warn) -> None:
@@ -50,11 +51,13 @@ class _ReportFile:
         if self._failure:
             self._warn(f"error: {self.path} cannot be written: {self._failure}; {self._lost()} missing there")
 
+    @abc.abstractmethod
     def _write(self) -> None:
-        raise NotImplementedError
+        """Writes what is still to be written. OSError where that fails."""
 
+    @abc.abstractmethod
     def _lost(self) -> str:
-        raise NotImplementedError
+        """What is still to be written, with its verb."""
 
 
 class AppendedFile(_ReportFile):

@@ -82,7 +82,7 @@ def _find_checkpoint(run: RunConfig, model: ModelConfig) -> Found:
             checkpoint_files.remove_leftovers(directory)
     found = checkpoints.newest(run.output_dir)
     if found.prefix:
-        checkpoints.check_model(found.prefix, "output_dir", variables.shapes(model))
+        checkpoints.check_shapes(found.prefix, "output_dir", variables.shapes(model))
     return found
 
 

@@ -99,6 +99,22 @@ def start(arguments: list[str], before: str = "", launcher: tuple[str, ...] = ()
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
 
+def signal_after(update: int, name: str = "SIGKILL") -> str:
+    """Python for start(): the process sends itself a signal after an update, once no checkpoint is being written."""
+    return f"""
+import os, signal, time
+from bert_pretrain.train.hooks import TrainingHook
+report = TrainingHook._report
+def reporting(self, update):
+    report(self, update)
+    if self._step == {update}:
+        while self._writer.is_writing:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.{name})
+TrainingHook._report = reporting
+"""
+
+
 def tensors(prefix: Path) -> dict[str, np.ndarray]:
     """Everything that a checkpoint holds."""
     reader = tf.train.load_checkpoint(str(prefix))

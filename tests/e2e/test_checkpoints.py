@@ -23,11 +23,6 @@ from tests.train.test_checkpoints import DAMAGE, truncate
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return runs.make_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
 def undisturbed(data: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted run of twelve updates with checkpoints after 5, 10 and 12."""
     output_dir = tmp_path_factory.mktemp("undisturbed")

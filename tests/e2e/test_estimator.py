@@ -14,11 +14,6 @@ from tests.e2e import runs
 pytestmark = pytest.mark.skipif(compat.tf_estimator() is None, reason="this TensorFlow has no tf.estimator")
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return runs.make_data(tmp_path_factory.mktemp("data"))
-
-
 @pytest.fixture
 def own(monkeypatch: pytest.MonkeyPatch):
     """A function that makes this project's classes take the place of TensorFlow's."""

@@ -32,12 +32,6 @@ Data = Dict[str, str]
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
-    """Uneven shards, 1,003 examples to evaluate on, a model with dropout."""
-    return runs.make_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
 def exact(data: Data, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """The same data under a model without dropout."""
     path = tmp_path_factory.mktemp("exact") / "bert_config.json"

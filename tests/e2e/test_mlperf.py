@@ -91,19 +91,7 @@ def test_a_closed_run_s_log_passes_the_checker(data, tmp_path: Path, capsys: pyt
 
 def test_an_interrupted_run_s_log_ends_aborted_and_its_continuation_adds_nothing(data, tmp_path: Path) -> None:
     values = runs.settings(output_dir=str(tmp_path), **{**QUICK, "stop_threshold": 1.0, "num_train_steps": 12})
-    die = """
-import os, signal, time
-from bert_pretrain.train.hooks import TrainingHook
-report = TrainingHook._report
-def dying(self, update):
-    report(self, update)
-    if self._step == 7:
-        while self._writer.is_writing:  # the checkpoint of update 5
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGKILL)
-TrainingHook._report = dying
-"""
-    assert runs.start(runs.flags(**data, **values), before=die).returncode == -9
+    assert runs.start(runs.flags(**data, **values), before=runs.signal_after(7)).returncode == -9
     assert "run_stop" not in [key for key, _, _ in events(tmp_path)]
     again = runs.start(runs.flags(**data, **values))
     assert again.returncode == 0, again.stderr

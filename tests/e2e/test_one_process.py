@@ -12,11 +12,6 @@ import tensorflow as tf
 from tests.e2e import runs
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return runs.make_data(tmp_path_factory.mktemp("data"))
-
-
 @pytest.fixture(scope="module", params=[{}, {"native_kernels": False, "use_xla": True}], ids=["native", "xla"])
 def kernels(request: pytest.FixtureRequest) -> dict[str, object]:
     """Settings: the default kernels, and XLA's, which GPUs use."""
@@ -53,19 +48,7 @@ def test_stopped_after_update_7_and_started_again_ends_bit_for_bit_the_same(
     data, undisturbed: Path, kernels: dict[str, object], tmp_path: Path, signal: str
 ) -> None:
     arguments = runs.flags(**data, **runs.settings(output_dir=str(tmp_path), **kernels))
-    die = f"""
-import os, signal, time
-from bert_pretrain.train.hooks import TrainingHook
-report = TrainingHook._report
-def dying(self, update):
-    report(self, update)
-    if self._step == 7:
-        while self._writer.is_writing:  # the checkpoint of update 5
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.{signal})
-TrainingHook._report = dying
-"""
-    died = runs.start(arguments, before=die)
+    died = runs.start(arguments, before=runs.signal_after(7, signal))
     if signal == "SIGKILL":
         assert died.returncode == -9
         assert not (tmp_path / "results.json").exists()

@@ -20,11 +20,6 @@ from tests.train.small import write_shards
 from tests.train.test_event_file import points
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return runs.make_data(tmp_path_factory.mktemp("data"))
-
-
 def after_update(number: int, act: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
     """Does something while a run in this process goes on."""
     report = TrainingHook._report
@@ -54,19 +49,7 @@ def test_after_sigkill_every_file_holds_each_update_once(data, tmp_path: Path) -
         output_dir=str(out), dllog_path=str(dllog), do_eval=True, stop_threshold=0.0,
         samples_start_eval=18, samples_between_eval=24,
     )  # fmt: skip
-    die = """
-import os, signal, time
-from bert_pretrain.train.hooks import TrainingHook
-report = TrainingHook._report
-def dying(self, update):
-    report(self, update)
-    if self._step == 8:
-        while self._writer.is_writing:  # the checkpoint of update 7, whose evaluation was the best so far
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGKILL)
-TrainingHook._report = dying
-"""
-    assert runs.start(runs.flags(**data, **values), before=die).returncode == -9
+    assert runs.start(runs.flags(**data, **values), before=runs.signal_after(8)).returncode == -9
     assert event_updates(out) == list(range(1, 9))  # no point waits in memory
     with (out / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "train", "update": 9, "lo')  # torn by the end of the process

@@ -24,11 +24,6 @@ LONG_UPDATES = {"num_accumulation_steps": 40_000, "train_batch_size": 1, "displa
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return runs.make_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
 def undisturbed(data: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted run with evaluations after updates 0, 5, 9 and 12."""
     output_dir = tmp_path_factory.mktemp("undisturbed")
