@@ -46,6 +46,7 @@ class Settings(NamedTuple):
     updates: int
     num_disturbances: int  # of a round, at most
     choices: list[Callable[[Run], None]]
+    seconds: dict[int, float]  # number of ranks -> the shortest time of a run that was not disturbed
 
 
 class Run:
@@ -54,6 +55,7 @@ class Run:
     def __init__(self, settings: Settings, num_ranks: int, output_dir: pathlib.Path) -> None:
         self.settings, self.num_ranks, self.output_dir = settings, num_ranks, output_dir
         self.num_starts = 0
+        self.begin = 0.0  # of this start
         self.may_fail = False  # this start was disturbed by what may end it with one line
         self.faults: list[str] = []
         self.job: Optional[ranks.Started] = None
@@ -70,6 +72,7 @@ class Run:
         alone = [sys.executable, "-m", "bert_pretrain.run", "--intra_op_threads=1", *arguments]
         command = alone if self.num_ranks == 1 else [*ranks.mpirun(self.num_ranks), *ranks.trainer(arguments)]
         self.num_starts += 1
+        self.begin = time.monotonic()
         self.may_fail = False
         log = self.settings.folder / "logs" / f"{self.output_dir.name}-{self.num_starts}"
         self.job = ranks.start(command, log)
@@ -215,15 +218,18 @@ class Round(NamedTuple):
     faults: list[str]
 
 
-def disturbed(settings: Settings, number: int, num_ranks: int, seconds: float) -> Round:
-    """One round; `seconds` is how long the undisturbed run takes."""
+def disturbed(settings: Settings, number: int, num_ranks: int) -> Round:
+    """One round."""
     run = Run(settings, num_ranks, settings.disk / f"round-{number}")
     done: list[str] = []
     run.start()
     while not run.faults:
-        if len(done) == settings.num_disturbances or run.is_over(random.uniform(0.0, 0.9 * seconds)):
+        moment = random.uniform(0.0, 0.9 * settings.seconds[num_ranks])
+        if len(done) == settings.num_disturbances or run.is_over(moment):
             allowed = (0, _INVALID_INPUT) if run.may_fail else (0,)
             run.end(*allowed, when=done[-1] if done else "nothing")
+            if not done:  # the first run of all took longer, while files were read from disk and kernels compiled
+                settings.seconds[num_ranks] = min(settings.seconds[num_ranks], time.monotonic() - run.begin)
             if run.is_completed():
                 break
         else:
@@ -304,15 +310,17 @@ def main(values: list[str] | None = None) -> int:
         choices = [one for one in DISTURBANCES if one.__name__ in arguments.only.split(",")]
         choices = [one for one in choices if has_small_disk or one is not full_disk]
         settings = Settings(
-            folder, folder / "disk", runs.make_data(folder), arguments.updates, arguments.disturbances, choices
+            folder, folder / "disk", runs.make_data(folder), arguments.updates, arguments.disturbances, choices, {}
         )
-        seconds = {number: undisturbed_seconds(settings, number) for number in (1, 2)}
+        for number in (1, 2):
+            settings.seconds[number] = undisturbed_seconds(settings, number)
+        seconds = settings.seconds
         print(f"undisturbed: {seconds[1]:.1f} s on one rank, {seconds[2]:.1f} s on two", flush=True)
         rounds: list[Round] = []
         while not rounds or time.monotonic() - begin < 60 * arguments.minutes:
             number = len(rounds) + 1
             num_ranks = 1 + number % 2
-            rounds.append(disturbed(settings, number, num_ranks, seconds[num_ranks]))
+            rounds.append(disturbed(settings, number, num_ranks))
             print(f"round {number}: {'BAD' if rounds[-1].faults else 'good'} {rounds[-1]}", flush=True)
     table = _table(rounds)
     (folder / "soak.md").write_text(table + "\n")

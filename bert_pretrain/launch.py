@@ -99,9 +99,14 @@ def read_hostfile(path: str, default_slots: int) -> dict[str, int]:
     return slots
 
 
+def _hostfile(environ: Mapping[str, str]) -> str:
+    """The path in HOSTFILE, empty without one; a shell leaves ~ as it is within quotes."""
+    return os.path.expanduser(environ.get("HOSTFILE", ""))
+
+
 def launch_command(flags: Sequence[str], environ: Mapping[str, str], machine: Machine) -> Command:
     """The command for the trainer's flags. ValueError for an invalid environment variable."""
-    hostfile = environ.get("HOSTFILE")
+    hostfile = _hostfile(environ)
     host_slots = read_hostfile(hostfile, machine.num_gpus or machine.num_cores) if hostfile else {}
     ranks = num_ranks(environ, machine, host_slots)
     ranks_here = math.ceil(ranks / max(1, len(host_slots)))
@@ -120,7 +125,7 @@ def launch_command(flags: Sequence[str], environ: Mapping[str, str], machine: Ma
 
 def _mpirun_options(environ: Mapping[str, str], machine: Machine, ranks_here: int) -> list[str]:
     options = ["--allow-run-as-root"] if machine.is_root else []
-    hostfile = environ.get("HOSTFILE")
+    hostfile = _hostfile(environ)
     if not hostfile:
         options.append("--use-hwthread-cpus")  # num_cores counts hardware threads; mpirun counts physical cores
     if ranks_here > machine.num_cores:

@@ -56,10 +56,11 @@ def test_the_users_thread_count_and_flags_override_the_launchers():
     assert command.arguments[-2:] == ["--intra_op_threads=1", "--intra_op_threads=3"]  # the last one counts
 
 
-def test_several_machines_from_a_hostfile(tmp_path):
+def test_several_machines_from_a_hostfile_in_the_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
     hostfile = tmp_path / "hosts"
     hostfile.write_text("# two\nnode1 slots=8\nnode2   slots=8 max_slots=8 # spare\n\n")
-    environ = {"HOSTFILE": str(hostfile), "NCCL_DEBUG": "INFO", "PATH": "/bin", "EDITOR": "ed"}
+    environ = {"HOSTFILE": "~/hosts", "NCCL_DEBUG": "INFO", "PATH": "/bin", "EDITOR": "ed"}
     command = launch.launch_command([], environ, EIGHT_GPUS)
     assert command.arguments[1:-5] == [
         *["-np", "16", "--allow-run-as-root", "--bind-to", "none", "--hostfile", str(hostfile)],

@@ -105,6 +105,7 @@ class CheckpointWriter:
         prefix = target = checkpoint_files.prefix_of(self._run.output_dir, step)
         try:
             if values is not None:
+                checkpoints.keep_published(prefix)
                 with checkpoint_files.publishing(prefix) as unpublished:
                     self._bundle.write(unpublished, values)
                     values.clear()  # before tensors are read back

@@ -192,6 +192,13 @@ def _holds_run(prefix: str) -> bool:
         return True
 
 
+def keep_published(prefix: str) -> None:
+    """Keeps a published checkpoint at `prefix` as published-NAME, too: a run is about to save one of that name."""
+    if checkpoint_files.has_index(prefix) and not _holds_run(prefix):
+        directory, name = os.path.split(prefix)
+        checkpoint_files.link(prefix, os.path.join(directory, f"published-{name}"))
+
+
 def _is_own(prefix: str, output_dir: str) -> bool:
     """True for checkpoints that this program wrote into output_dir: only those may be removed."""
     is_named_so = prefix == checkpoint_files.prefix_of(output_dir, checkpoint_files.step_in_name(prefix))

@@ -96,10 +96,10 @@ sys.exit(supervisor.run([sys.executable, "-c", {dying!r}, *sys.argv[1:]], {{}}, 
     assert_same_end(undisturbed, tmp_path)
 
 
-def publish(directory: Path, weights: dict[str, np.ndarray]) -> str:
+def publish(directory: Path, weights: dict[str, np.ndarray], name: str = "model.ckpt-28252") -> str:
     """A checkpoint such as Google's: weights and a step, in the directory with its file `checkpoint`."""
     tensors = {**weights, "global_step": np.int64(28252), "beta1_power": np.float32(0)}
-    path = str(directory / "model.ckpt-28252")
+    path = str(directory / name)
     tf.raw_ops.SaveV2(
         prefix=path, tensor_names=list(tensors), shape_and_slices=[""] * len(tensors), tensors=list(tensors.values())
     )
@@ -130,6 +130,16 @@ def start_again(settings: dict[str, object], output_dir: Path, capsys: pytest.Ca
     capsys.readouterr()
     runs.train(**settings, output_dir=str(output_dir))
     return capsys.readouterr().out
+
+
+def test_a_published_checkpoint_is_never_overwritten(data, undisturbed: Path, tmp_path: Path) -> None:
+    shapes = variables.shapes(ModelConfig.from_json(data["bert_config_file"]))
+    weights = {name: value for name, value in runs.tensors(undisturbed / "model.ckpt-12").items() if name in shapes}
+    published = publish(tmp_path, weights, "model.ckpt-5")
+    content = Path(f"{published}.data-00000-of-00001").read_bytes()
+    runs.train(**data, **runs.settings(), output_dir=str(tmp_path))
+    assert Path(published.replace("model", "published-model") + ".data-00000-of-00001").read_bytes() == content
+    assert runs.tensors(tmp_path / "model.ckpt-5")["global_step"] == 5
 
 
 def test_a_damaged_init_checkpoint_is_one_line(data, resumable: Path, tmp_path: Path) -> None:
