@@ -41,11 +41,21 @@ setup(
     name="bert_pretrain",
     version=re.search(r'__version__ = "(.+)"', INIT.read_text(encoding="utf-8")).group(1),
     description="BERT pretraining with tf.estimator, TFRecord shards, TF1 checkpoints and Horovod",
+    long_description=(INIT.parents[1] / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
     # With the root spelled out, an editable install is a plain path entry; the other kind is hidden by any folder
     # named bert_pretrain in the current directory, and a clone is such a folder.
     package_dir={"": "."},
     packages=find_packages(include=["bert_pretrain", "bert_pretrain.*"]),
-    package_data={"bert_pretrain.kernels.native": ["sources/*"]},
+    package_data={"bert_pretrain": ["py.typed"], "bert_pretrain.kernels.native": ["sources/*"]},
+    entry_points={
+        "console_scripts": [
+            "bert-pretrain = bert_pretrain.run:main",
+            "bert-make-data = bert_pretrain.make_data.__main__:main",
+            "bert-check-data = bert_pretrain.check_data.__main__:main",
+        ]
+    },
     python_requires=">=3.8,<3.14",
     install_requires=["absl-py", "crc32c", "numpy", "tokenizers", "tqdm"],
     extras_require=EXTRAS,

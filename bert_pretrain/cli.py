@@ -10,7 +10,7 @@ import textwrap
 import traceback
 import typing
 from collections.abc import Iterator, Sequence
-from typing import Any, Callable, TypeVar
+from typing import Any, Callable, Optional, TypeVar
 
 from absl import app, flags
 
@@ -67,8 +67,11 @@ def given(config_class: type) -> set[str]:
     return {f.name for f in dataclasses.fields(config_class) if flags.FLAGS[f.name].present}
 
 
-def main(run: Callable[[], int]) -> None:
-    """Parses the flags and runs an entry point. A ValueError becomes one line on stderr and exit code 2."""
+def main(run: Callable[[], int], description: Optional[str] = None) -> None:
+    """Parses the flags, runs an entry point and exits. A ValueError becomes one line on stderr and exit code 2.
+
+    description: the first lines of --help.
+    """
 
     def guarded(arguments: Sequence[str]) -> int:
         try:
@@ -83,7 +86,7 @@ def main(run: Callable[[], int]) -> None:
 
     # absl prints flag errors without a traceback, but with exit code 1; invalid input is 2 everywhere here.
     try:
-        app.run(guarded, flags_parser=_parse)
+        app.run(guarded, flags_parser=lambda arguments: _parse(arguments, description))
     finally:
         _flush_stdout()
 
@@ -96,9 +99,9 @@ def _flush_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more
 
 
-def _parse(arguments: Sequence[str]) -> list[str]:
+def _parse(arguments: Sequence[str], description: Optional[str]) -> list[str]:
     if any(argument in _HELP for argument in arguments[1:]):
-        print(help_text(shutil.get_terminal_size().columns))
+        print(help_text(description, shutil.get_terminal_size().columns))
         sys.exit(0)
     try:
         return flags.FLAGS(arguments)
@@ -108,10 +111,9 @@ def _parse(arguments: Sequence[str]) -> list[str]:
         sys.exit(2)
 
 
-def help_text(width: int) -> str:
+def help_text(description: Optional[str], width: int) -> str:
     """The flags in their groups, required ones first, for lines of `width` characters."""
-    document = sys.modules["__main__"].__doc__
-    return "\n".join([*([document.strip(), ""] if document else []), *_help_lines(width)])
+    return "\n".join([*([description.strip(), ""] if description else []), *_help_lines(width)])
 
 
 def _help_lines(width: int) -> Iterator[str]:

@@ -9,7 +9,7 @@ from bert_pretrain.config.training import PARTS, Config
 from bert_pretrain.stop import Interrupted, StopRequest
 
 
-def main(stop: StopRequest) -> int:
+def _run(stop: StopRequest) -> int:
     """Reads the flags and starts the training loop. Returns the exit code."""
     config = Config(**{name: cli.read(part) for name, part in PARTS.items()})
     given = set().union(*(cli.given(part) for part in PARTS.values()))
@@ -31,10 +31,15 @@ def main(stop: StopRequest) -> int:
         return 0
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The command: parses the flags, runs and exits."""
     rank = processes.launched_rank()
     stop_request = StopRequest(rank, processes.launched_size() or 1)
     with stop_request.listening():
         stderr.prefix(rank)
         cli.define(*PARTS.values())
-        cli.main(lambda: main(stop_request))
+        cli.main(lambda: _run(stop_request), __doc__)
+
+
+if __name__ == "__main__":
+    main()

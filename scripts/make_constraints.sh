@@ -14,7 +14,7 @@ find_uv || { say "error: make_constraints.sh needs uv; pip install uv" && exit 1
 folder="$(mktemp -d)"
 trap 'find "$folder" -delete' EXIT
 mkdir "$folder/project" # a copy, because setuptools leaves a build folder beside setup.py
-cp -r "$project/setup.py" "$project/bert_pretrain" "$folder/project"
+cp -r "$project/setup.py" "$project/README.md" "$project/bert_pretrain" "$folder/project"
 "$uv" build --quiet --wheel --out-dir "$folder" "$folder/project"
 wheel="$(echo "$folder"/*.whl)"
 

@@ -39,7 +39,7 @@ def main():
     return 0
 
 cli.define(Settings)
-cli.main(main)
+cli.main(main, "What it does.")
 '''
 
 
@@ -93,7 +93,7 @@ def test_help_lists_the_flags_in_groups() -> None:
     done = start("--help")
     assert done.returncode == 0 and done.stderr == ""
     lines = done.stdout.splitlines()
-    assert lines[:2] == ["Sizes:", "  --name=STR"], "required flags come first"
+    assert lines[:4] == ["What it does.", "", "Sizes:", "  --name=STR"], "required flags come first"
     assert "      Which. Required." in lines and "      What kind. Default: lamb." in lines
     assert "  --[no]deep" in lines and "  --kind=lamb|adam" in lines
     assert lines.index("  --old=INT") > lines.index("Accepted for compatibility, without effect here:")

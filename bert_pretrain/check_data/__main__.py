@@ -103,6 +103,11 @@ def _write_manifest(folder: str, facts: list[inspection.ShardFacts], expectation
     )
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The command: parses the flags, runs and exits."""
     cli.define(CheckDataConfig)
-    cli.main(_run)
+    cli.main(_run, __doc__)
+
+
+if __name__ == "__main__":
+    main()

@@ -125,6 +125,11 @@ def _run_tasks(
     return results
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The command: parses the flags, runs and exits."""
     cli.define(MakeDataConfig, ExampleConfig)
-    cli.main(_run)
+    cli.main(_run, __doc__)
+
+
+if __name__ == "__main__":
+    main()
