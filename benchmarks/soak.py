@@ -29,7 +29,7 @@ from typing import Callable, NamedTuple, Optional
 import tensorflow as tf
 
 from benchmarks import soak_checks
-from bert_pretrain.train import results
+from bert_pretrain.train import checkpoint_files, results
 from tests.e2e import ranks, runs
 
 _PATIENCE_SECONDS = 120.0  # for a start to end
@@ -58,6 +58,7 @@ class Run:
         self.begin = 0.0  # of this start
         self.may_fail = False  # this start was disturbed by what may end it with one line
         self.faults: list[str] = []
+        self.damaged: dict[pathlib.Path, int] = {}  # files of checkpoints that were damaged here, and their inodes
         self.job: Optional[ranks.Started] = None
 
     def start(self) -> None:
@@ -120,6 +121,12 @@ class Run:
             return json.loads((self.output_dir / "results.json").read_text())["end"] == results.COMPLETED
         return False
 
+    def remove_damaged(self) -> None:
+        """Removes the checkpoints that were damaged here and not written again: the run names them and lets them be."""
+        for path, inode in self.damaged.items():
+            if path.exists() and path.stat().st_ino == inode:
+                checkpoint_files.remove(str(path).rpartition(".data-")[0])
+
     def _blame(self, text: str) -> None:
         self.faults.append(f"start {self.num_starts}: {text}")
 
@@ -179,6 +186,7 @@ def damaged_checkpoint(run: Run) -> None:
     )
     if len(checkpoints) < 2:
         return
+    run.damaged[checkpoints[-1]] = checkpoints[-1].stat().st_ino
     if random.random() < 0.5:
         _flip(checkpoints[-1])
     else:
@@ -238,6 +246,7 @@ def disturbed(settings: Settings, number: int, num_ranks: int) -> Round:
             disturb(run)
         if run.is_over(0.0) and not run.faults:
             run.start()
+    run.remove_damaged()
     undisturbed = settings.folder / f"undisturbed-{num_ranks}"
     faults = run.faults or soak_checks.faults(run.output_dir, undisturbed, settings.updates)
     if faults:

@@ -40,7 +40,7 @@ def damaged_checkpoints(run: pathlib.Path) -> Iterator[str]:
     for path in sorted(run.glob("model.ckpt-*.index")):
         try:
             _tensors(str(path.with_suffix("")))
-        except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        except (tf.errors.OpError, IndexError, RuntimeError, ValueError) as error:
             yield f"{path.stem}: {str(error).splitlines()[0]}"
 
 
