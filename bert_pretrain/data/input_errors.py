@@ -22,6 +22,10 @@ _EXPLANATIONS = (
         r"\1: \2 holds \3 values, expected \4; docs/data_format.md lists what a pretraining record holds",
     ),
     (
+        r"Name: (.+), Key: (\w+), .*Can't parse serialized Example",
+        r"\1: \2 cannot be read although the record's CRC is right; make the shards again",
+    ),
+    (
         r"Could not parse example input",
         r"a record is not a tf.train.Example although its CRC is right; make the shards again",
     ),

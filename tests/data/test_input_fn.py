@@ -296,6 +296,17 @@ def test_a_record_that_is_no_message_is_explained(make_source):
     assert failure_of(make_source(3, spoil=spoil)).startswith("a record is not a tf.train.Example although its CRC ")
 
 
+def test_a_feature_whose_values_are_no_message_is_explained(make_source):
+    def spoil(records):
+        records[1] = records[1].replace(b"\n\x0c\x00\x00\x80?", b"\x00\x00\x00\x00\x80?")  # of masked_lm_weights
+
+    source = make_source(3, spoil=spoil)
+    assert failure_of(source) == (
+        f"{source.index.names(np.array([1]))[0]}: masked_lm_weights cannot be read although the record's CRC is right; "
+        f"make the shards again"
+    )
+
+
 def test_a_token_outside_the_vocabulary_is_explained(make_source):
     source = make_source(3, limits=Limits(vocab_size=2, type_vocab_size=2))
     name = source.index.names(np.array([1]))[0]
