@@ -26,7 +26,7 @@ _EXPLANATIONS = (
         r"\1: \2 cannot be read although the record's CRC is right; make the shards again",
     ),
     (
-        r"Could not parse example input",
+        r"Could not parse example input|Unsupported datatype",
         r"a record is not a tf.train.Example although its CRC is right; make the shards again",
     ),
 )

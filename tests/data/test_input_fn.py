@@ -293,6 +293,12 @@ def test_a_record_that_is_no_message_is_explained(make_source):
     def spoil(records):
         records[1] = b"\xff\xff\xff"
 
+    def spoil_feature(records):
+        records[1] = records[1].replace(b"input_mask\x12\x14\x1a\x12\n\x10", b"input_mask\x12\x14\0\0\0\0")
+
+    assert failure_of(make_source(3, spoil=spoil_feature)).startswith(
+        "a record is not a tf.train.Example although its "
+    )
     assert failure_of(make_source(3, spoil=spoil)).startswith("a record is not a tf.train.Example although its CRC ")
 
 
