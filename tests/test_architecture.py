@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mpi_world": {"processes", "world"},
     "connection": {"processes", "stop", "world", "mpi_world"},
     "data": {"config", "files", "compat"},
-    "make_data": {"config", "data.tfrecord", "data.vocab", "worker_pool", "files", "cli"},
+    "make_data": {"config", "data.masking", "data.tfrecord", "data.vocab", "worker_pool", "files", "cli"},
     "check_data": {"config", "data", "worker_pool", "files", "cli"},
     "kernels": {"config", "files", "compat"},
     "model": {"config", "kernels"},

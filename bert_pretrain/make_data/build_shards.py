@@ -14,13 +14,13 @@ from typing import NamedTuple
 import numpy as np
 
 from bert_pretrain.config.make_data import ExampleConfig
+from bert_pretrain.data.masking import Masking, MaskingRule, mask
 from bert_pretrain.data.tfrecord import write_records
 from bert_pretrain.data.vocab import Vocabulary, load_vocabulary
 from bert_pretrain.files import atomic_write
 from bert_pretrain.make_data import corpus, provenance, serialization
 from bert_pretrain.make_data.google_exact import ExactExamples, ExactRule
 from bert_pretrain.make_data.instances import Instances, Pairs, assemble, draw_pairs
-from bert_pretrain.make_data.masking import Masking, MaskingRule, mask
 from bert_pretrain.make_data.tokenization import LineTokenizer
 from bert_pretrain.make_data.tokenized_text import TokenizedText, tokenize, tokenize_in_blocks
 from bert_pretrain.worker_pool import Report
@@ -136,14 +136,7 @@ def _origin(task: Task) -> provenance.Origin:
 
 def masking_rule(config: ExampleConfig, vocabulary: Vocabulary) -> MaskingRule:
     """The settings of masking, with token ids."""
-    continues_word = np.array([entry.startswith("##") for entry in vocabulary.entries])
-    return MaskingRule(
-        config.masked_lm_prob,
-        config.max_predictions_per_seq,
-        vocabulary.id("[MASK]"),
-        np.array(list(vocabulary.numbered().values()), np.int32),
-        continues_word if config.do_whole_word_mask else None,
-    )
+    return MaskingRule.of(vocabulary, config.masked_lm_prob, config.max_predictions_per_seq, config.do_whole_word_mask)
 
 
 def _make_exact(task: Task, tokenizer: LineTokenizer, report: Report) -> Counts:

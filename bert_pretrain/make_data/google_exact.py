@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bert_pretrain.data.masking import KEPT, Masking, MaskingRule, replace
 from bert_pretrain.make_data.drawn_examples import DrawnExamples
 from bert_pretrain.make_data.instances import NUM_SPECIAL_TOKENS, Instances, assemble
-from bert_pretrain.make_data.masking import KEPT, Masking, MaskingRule, replace
 from bert_pretrain.make_data.tokenized_text import TokenizedText
 from bert_pretrain.worker_pool import Report
 

@@ -120,6 +120,13 @@ class Instances(NamedTuple):
     num_tokens: np.ndarray  # [E] int64
     is_random_next: np.ndarray  # [E] bool
 
+    def choosable(self) -> np.ndarray:
+        """[E, S] bool: tokens other than [CLS], [SEP] and padding."""
+        choosable = np.arange(self.ids.shape[1]) < self.num_tokens[:, None] - 1
+        choosable[:, 0] = False
+        choosable[np.arange(len(choosable)), self.num_first - 1] = False
+        return choosable
+
 
 def assemble(text: TokenizedText, pairs: Pairs, max_seq_length: int, cls_id: int, sep_id: int) -> Instances:
     """[CLS] A [SEP] B [SEP] and padding for each pair."""

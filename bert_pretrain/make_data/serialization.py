@@ -11,8 +11,8 @@ import functools
 
 import numpy as np
 
+from bert_pretrain.data.masking import Masking
 from bert_pretrain.make_data.instances import Instances
-from bert_pretrain.make_data.masking import Masking
 
 _LENGTH_DELIMITED = 2
 _MAP_ORDER = (

@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bert_pretrain.data.masking import MaskingRule
 from bert_pretrain.make_data import instances
 from bert_pretrain.make_data.google_exact import ExactExamples, ExactRule
 from bert_pretrain.make_data.instances import Pairs, assemble, draw_pairs
-from bert_pretrain.make_data.masking import MaskingRule
 from bert_pretrain.make_data.tokenized_text import TokenizedText
 
 

@@ -1,9 +1,9 @@
 import numpy as np
 
 from bert_pretrain.data import schema
+from bert_pretrain.data.masking import Masking
 from bert_pretrain.make_data import serialization
 from bert_pretrain.make_data.instances import Instances
-from bert_pretrain.make_data.masking import Masking
 
 
 def test_records_are_what_protobuf_writes():

@@ -4,20 +4,42 @@ The rule of google-research/bert's create_pretraining_data.py. The number of mas
 [CLS] and [SEP] included, but [CLS] and [SEP] themselves are never masked. 80 % of the masked tokens become [MASK], 10 %
 a random vocabulary entry, 10 % stay. With whole-word masking all pieces of a word are masked together, and a word with
 more pieces than may still be masked is skipped.
+
+make_data draws masks from a NumPy generator. `Draws` is what else random numbers may come from.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from bert_pretrain.make_data.instances import Instances
+from bert_pretrain.data.vocab import Vocabulary
 
 KEPT = -1  # as a replacement: the token stays
 _MASK_SHARE, _MASK_OR_KEEP_SHARE = 0.8, 0.9
 _NOWHERE = 0xFFFF  # larger than every column
 _MAX_SHORT_COLUMN_BITS = 12  # leave 20 random bits of 32
+
+
+class Sequences(Protocol):
+    """E sequences before masking."""
+
+    ids: np.ndarray  # [E, S]
+    num_tokens: np.ndarray  # [E]
+
+    def choosable(self) -> np.ndarray:
+        """[E, S] bool: tokens other than [CLS], [SEP] and padding."""
+
+
+class Draws(Protocol):
+    """Random numbers: the two methods of numpy.random.Generator that are used here."""
+
+    def integers(self, low: int, high: int, size: tuple, dtype: Any, endpoint: bool = False) -> np.ndarray:
+        """Uniform integers in [low, high), or in [low, high] with `endpoint`."""
+
+    def random(self, size: tuple, dtype: Any) -> np.ndarray:
+        """Uniform numbers in [0, 1)."""
 
 
 class Masking(NamedTuple):
@@ -38,50 +60,55 @@ class MaskingRule(NamedTuple):
     replacements: np.ndarray  # token ids, int32; a random one replaces 10 % of the masked tokens
     continues_word: np.ndarray | None = None  # [V] bool, ## entries, for whole-word masking; None: single tokens
 
+    @classmethod
+    def of(
+        cls, vocabulary: Vocabulary, masked_lm_prob: float, max_predictions_per_seq: int, whole_words: bool
+    ) -> MaskingRule:
+        """The rule with the token ids of a vocabulary."""
+        continues_word = np.array([entry.startswith("##") for entry in vocabulary.entries])
+        return cls(
+            masked_lm_prob,
+            max_predictions_per_seq,
+            vocabulary.id("[MASK]"),
+            np.array(list(vocabulary.numbered().values()), np.int32),
+            continues_word if whole_words else None,
+        )
 
-def mask(instances: Instances, rule: MaskingRule, rng: np.random.Generator) -> Masking:
+
+def mask(sequences: Sequences, rule: MaskingRule, rng: Draws) -> Masking:
     """Masks tokens of each sequence."""
-    choosable = _choosable(instances)
-    wanted = np.clip(np.rint(instances.num_tokens * rule.masked_lm_prob), 1, rule.max_predictions_per_seq).astype(int)
+    choosable = sequences.choosable()
+    wanted = np.clip(np.rint(sequences.num_tokens * rule.masked_lm_prob), 1, rule.max_predictions_per_seq).astype(int)
     if rule.continues_word is None:
         columns = _choose_tokens(choosable, rule.max_predictions_per_seq, rng)
         num_masked = np.minimum(wanted, choosable.sum(axis=1))
     else:
-        starts_word = choosable & ~rule.continues_word[instances.ids]
+        starts_word = choosable & ~rule.continues_word[sequences.ids]
         columns, num_masked = _choose_words(choosable, starts_word, wanted, rule.max_predictions_per_seq, rng)
-    return replace(instances, columns, num_masked, _replacements(columns.shape, rule, rng))
+    return replace(sequences, columns, num_masked, _replacements(columns.shape, rule, rng))
 
 
-def replace(instances: Instances, columns: np.ndarray, num_masked: np.ndarray, replacements: np.ndarray) -> Masking:
+def replace(sequences: Sequences, columns: np.ndarray, num_masked: np.ndarray, replacements: np.ndarray) -> Masking:
     """Masks the first num_masked [E] of columns [E, P] of each sequence with replacements [E, P], which may be KEPT."""
     used = np.arange(columns.shape[1]) < num_masked[:, None]
     by_column = np.argsort(np.where(used, columns, _NOWHERE), axis=1)
     columns = np.where(used, np.take_along_axis(columns, by_column, axis=1), 0)
     replacements = np.take_along_axis(replacements, by_column, axis=1)
-    original = np.where(used, np.take_along_axis(instances.ids, columns, axis=1), 0)
-    input_ids = instances.ids.copy()
+    original = np.where(used, np.take_along_axis(sequences.ids, columns, axis=1), 0)
+    input_ids = sequences.ids.copy()
     row, slot = np.nonzero(used & (replacements != KEPT))
     input_ids[row, columns[row, slot]] = replacements[row, slot]
     return Masking(input_ids, columns, original, num_masked)
 
 
-def _replacements(shape: tuple[int, ...], rule: MaskingRule, rng: np.random.Generator) -> np.ndarray:
+def _replacements(shape: tuple[int, ...], rule: MaskingRule, rng: Draws) -> np.ndarray:
     share = rng.random(shape, dtype=np.float32)
     anything = rule.replacements[rng.integers(0, len(rule.replacements), shape, dtype=np.int32)]
     other = np.where(share < _MASK_OR_KEEP_SHARE, KEPT, anything)
     return np.where(share < _MASK_SHARE, rule.mask_id, other)
 
 
-def _choosable(instances: Instances) -> np.ndarray:
-    """[E, S] bool: tokens other than [CLS], [SEP] and padding."""
-    column = np.arange(instances.ids.shape[1])
-    choosable = column < instances.num_tokens[:, None] - 1
-    choosable[:, 0] = False
-    choosable[np.arange(len(choosable)), instances.num_first - 1] = False
-    return choosable
-
-
-def _choose_tokens(choosable: np.ndarray, max_predictions: int, rng: np.random.Generator) -> np.ndarray:
+def _choose_tokens(choosable: np.ndarray, max_predictions: int, rng: Draws) -> np.ndarray:
     """[E, P]: the first P columns of each row in random order; columns that cannot be chosen come last."""
     num_columns = choosable.shape[1]
     column_bits = num_columns.bit_length()
@@ -104,7 +131,7 @@ def _choose_words(
     starts_word: np.ndarray,
     wanted: np.ndarray,
     max_predictions: int,
-    rng: np.random.Generator,
+    rng: Draws,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Takes words of each row in random order, each if it still fits into `wanted` [E].
 
@@ -125,11 +152,11 @@ def _choose_words(
     return columns, num_masked
 
 
-def _take_words(sizes: np.ndarray, num_words: np.ndarray, wanted: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _take_words(sizes: np.ndarray, num_words: np.ndarray, wanted: np.ndarray, rng: Draws) -> np.ndarray:
     """[E, words] bool: words of sizes [E, words] in random order, each if it still fits into `wanted` [E]."""
     rank = rng.random((len(sizes), int(num_words.max())), dtype=np.float32)
     rank[np.arange(rank.shape[1])[None, :] >= num_words[:, None]] = 2.0
-    order = np.argsort(rank, axis=1)
+    order = np.argsort(rank, axis=1, kind="stable")  # equal ranks must not depend on the width of the batch
     is_taken = np.zeros(sizes.shape, bool)
     remaining = wanted.copy()
     for turn in range(rank.shape[1]):
