@@ -97,7 +97,7 @@ class Workers:
                 while self._reports is not None and not self._reports.empty():
                     on_progress(*self._reports.get())
                 for future in finished:
-                    on_result(futures[future], future.result())
+                    on_result(futures.pop(future), future.result())  # a result is not kept here
         except BrokenProcessPool:
             raise ValueError(
                 "a worker process was killed, perhaps because memory ran out; finished outputs are kept: "

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple, TextIO
 
 from bert_pretrain.files import open_regular
+
+_BYTES_IN_BLOCK = 1 << 20
 
 
 class Span(NamedTuple):
@@ -57,15 +59,25 @@ def group(lines: Iterable[str]) -> Iterator[list[str]]:
 
 def read_lines(span: Span) -> Iterator[str]:
     """Lines without leading and trailing white space. ValueError names the file and byte at fault."""
+    for block in read_blocks(span):
+        lines = block.split("\n")  # only \n ends a line
+        if not lines[-1]:
+            lines.pop()
+        yield from map(str.strip, lines)
+
+
+def read_blocks(span: Span) -> Iterator[str]:
+    """Text in blocks of whole lines. ValueError names the file and byte at fault."""
     position = span.start
     try:
-        with open(span.path, "rb") as file:  # as bytes, so that only \n ends a line
+        with open(span.path, "rb") as file:
             file.seek(position)
-            for line in file:
+            while block := file.read(min(_BYTES_IN_BLOCK, span.end - position)):
+                block += file.readline() if block[-1:] != b"\n" else b""
+                yield block.decode("utf-8")
+                position += len(block)
                 if position >= span.end:
                     return
-                yield line.decode("utf-8").strip()
-                position += len(line)
     except OSError as error:
         raise ValueError(f"{span.path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
@@ -73,6 +85,38 @@ def read_lines(span: Span) -> Iterator[str]:
             f"{span.path}: byte {position + error.start} is not UTF-8 ({error.reason}); "
             f"convert the file, for example with iconv -f latin1 -t utf-8"
         ) from None
+
+
+def read_blocks_of(spans: Iterable[Span], max_bytes: int) -> Iterator[str]:
+    """The blocks of several texts, until at least max_bytes characters have been read."""
+    num_chars = 0
+    for block in chain.from_iterable(map(read_blocks, spans)):
+        yield block
+        num_chars += len(block)
+        if num_chars >= max_bytes:
+            return
+
+
+def cut_between_lines(spans: Iterable[Span], max_bytes: int) -> Iterator[Span]:
+    """Texts of about max_bytes, or as long as a line that is longer."""
+    for path, start, end in spans:
+        with open(path, "rb") as file:
+            while end - start > max_bytes:
+                file.seek(start + max_bytes - 1)
+                file.readline()
+                cut = min(file.tell(), end)
+                yield Span(path, start, cut)
+                start = cut
+        if start < end:
+            yield Span(path, start, end)
+
+
+def split_end(spans: Sequence[Span], num_bytes: int) -> tuple[list[Span], list[Span]]:
+    """The text without about num_bytes of whole documents at its end, and these; none where there is no such cut."""
+    total = sum(span.end - span.start for span in spans)
+    spans = list(spans)
+    cut = _next_beginning(spans, total - num_bytes)
+    return _between(spans, (0, spans[0].start), cut), _between(spans, cut, (len(spans), 0))
 
 
 def divide(spans: list[Span], num_parts: int) -> list[list[Span]]:
