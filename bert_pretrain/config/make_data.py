@@ -87,6 +87,17 @@ class MakeDataConfig:
     vocab_file: Optional[str] = option(None, "WordPiece vocabulary, one entry a line.", is_path=True)
     train_vocab: bool = option(False, "Only train a vocabulary from the text and write it to --vocab_file.")
     vocab_size: int = option(30_522, "With --train_vocab: number of entries.")
+    eval_input_file: Optional[str] = option(
+        None,
+        "With --train_vocab: text whose coverage is measured, patterns as in --input_file; default: the last 1 % of "
+        "the text, which is held out.",
+        is_path=True,
+    )
+    max_memory_gb: float = option(
+        2.0,
+        "Memory that a process may need, GB: bounds the distinct words of --train_vocab, and the text of a shard in "
+        "exact mode.",
+    )
     make_text: bool = option(
         False,
         "Only divide raw text into sentences: --input_file names .txt, .jsonl or WikiExtractor files, or folders of "
@@ -114,6 +125,7 @@ class MakeDataConfig:
             0 <= self.num_processes <= MAX_PROCESSES,
             f"--num_processes must be 0 to {MAX_PROCESSES}, got {self.num_processes}",
         )
+        require(self.max_memory_gb >= 0.5, f"--max_memory_gb must be at least 0.5, got {self.max_memory_gb}")
         require(self.vocab_size >= 1, f"--vocab_size must be at least 1, got {self.vocab_size}")
         only = [f"--{name}" for name in ("demo", "make_text", "train_vocab") if getattr(self, name)]
         require(len(only) <= 1, f"{' and '.join(only)} are separate steps; give one at a time")
@@ -123,6 +135,7 @@ class MakeDataConfig:
         if self.make_text:
             require(bool(self.output_dir), "--make_text needs --output_dir")
             return
+        require(not self.eval_input_file or self.train_vocab, "--eval_input_file needs --train_vocab")
         require(bool(self.vocab_file), "--vocab_file is required; --train_vocab makes one")
         if self.train_vocab:
             return

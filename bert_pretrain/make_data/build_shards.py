@@ -52,13 +52,13 @@ class Counts(NamedTuple):
     examples: int
 
 
-def find_text(patterns: str) -> list[corpus.Span]:
+def find_text(patterns: str, flag: str = "--input_file") -> list[corpus.Span]:
     """The files that match comma-separated patterns, in order. ValueError for a pattern without a match."""
     paths = []
     for pattern in patterns.split(","):
         found = sorted(path for path in glob.glob(pattern.strip()) if not os.path.isdir(path))
         if not found:
-            raise ValueError(f"--input_file: no file matches {pattern.strip()}")
+            raise ValueError(f"{flag}: no file matches {pattern.strip()}")
         paths += found
     spans = [corpus.whole(path) for path in paths]
     for span in spans:
@@ -195,10 +195,10 @@ def draw_examples(
     """Draws the examples of a text; returns them in random order, in blocks."""
     pairs = draw_pairs(text, config.max_seq_length, config.short_seq_prob, config.dupe_factor, rng)
     order = rng.permutation(len(pairs.a_start))
-    rule = masking_rule(config, vocabulary)
+    rule, cls_id, sep_id = masking_rule(config, vocabulary), vocabulary.id("[CLS]"), vocabulary.id("[SEP]")
     for start in range(0, len(order), _EXAMPLES_AT_ONCE):
         chosen = Pairs(*(column[order[start : start + _EXAMPLES_AT_ONCE]] for column in pairs))
-        instances = assemble(text, chosen, config.max_seq_length, vocabulary.id("[CLS]"), vocabulary.id("[SEP]"))
+        instances = assemble(text, chosen, config.max_seq_length, cls_id, sep_id)
         yield instances, mask(instances, rule, rng)
 
 

@@ -48,7 +48,7 @@ class ExactExamples:
         self._text, self._rule = text, rule
         rng = random.Random(rule.random_seed)
         documents = list(range(text.num_documents))
-        _shuffle(documents, rng.getrandbits)
+        _shuffle(documents, rng.getrandbits, len(documents))
         self._drawn = DrawnExamples(spool_directory)
         drawer = _Drawer(text, rule, documents, rng, self._drawn)
         for _ in range(rule.dupe_factor):
@@ -57,7 +57,7 @@ class ExactExamples:
             report(1 / rule.dupe_factor)
         self._drawn.finish()
         order = array("I", range(len(self._drawn)))
-        _shuffle(order, rng.getrandbits)
+        _shuffle(order, rng.getrandbits, len(order))
         self._order = np.frombuffer(order, np.uint32)
 
     def __len__(self) -> int:
@@ -159,13 +159,13 @@ class _Drawer:
         wanted = min(rule.max_predictions_per_seq, max(1, round((last + 1) * rule.masked_lm_prob)))
         candidates: list = [*range(1, first_b - 1), *range(first_b, last)]
         if self._continues_word is None:
-            _shuffle(candidates, self._getrandbits)
+            _shuffle(candidates, self._getrandbits, wanted)
             columns = candidates[:wanted]
         else:
             words = self._words(candidates, a_start, a_end, b_start, b_end)
-            _shuffle(words, self._getrandbits)
+            _shuffle(words, self._getrandbits, len(words))
             columns = _words_that_fit(words, wanted)
-        return columns, [self._replacement(rule) for _ in columns]
+        return columns, self._draw_replacements(len(columns))
 
     def _words(self, columns: list[int], a_start: int, a_end: int, b_start: int, b_end: int) -> list[list[int]]:
         """The columns of each word. As in the script, a ## piece at the start of a cut B belongs to A's last word."""
@@ -178,12 +178,17 @@ class _Drawer:
                 words.append([column])
         return words
 
-    def _replacement(self, rule: MaskingRule) -> int:
-        if self._random() < 0.8:
-            return rule.mask_id
-        if self._random() < 0.5:
-            return KEPT
-        return rule.replacements[_below(len(rule.replacements), self._getrandbits)]
+    def _draw_replacements(self, count: int) -> list[int]:
+        draw, rule = self._random, self._rule.masking
+        replacements = [rule.mask_id] * count
+        for number in range(count):
+            if draw() >= 0.8:
+                replacements[number] = KEPT if draw() < 0.5 else self._any_token()
+        return replacements
+
+    def _any_token(self) -> int:
+        entries = self._rule.masking.replacements
+        return entries[_below(len(entries), self._getrandbits)]
 
 
 def _words_that_fit(words: list[list[int]], wanted: int) -> list[int]:
@@ -205,11 +210,24 @@ def _below(limit: int, getrandbits: Callable[[int], int]) -> int:
     return drawn
 
 
-def _shuffle(items: MutableSequence, getrandbits: Callable[[int], int]) -> None:
-    """The result of random.Random.shuffle, from the same bits, without its two function calls per item."""
-    for limit in range(len(items), 1, -1):
-        num_bits = limit.bit_length()
-        drawn = getrandbits(num_bits)
-        while drawn >= limit:
-            drawn = getrandbits(num_bits)
-        items[limit - 1], items[drawn] = items[drawn], items[limit - 1]
+def _shuffle(items: MutableSequence, getrandbits: Callable[[int], int], num_used: int) -> None:
+    """The result of random.Random.shuffle, from the same bits, without its two function calls per item.
+
+    Only the first num_used items are valid then: what belongs behind them is not used again.
+    """
+    end = len(items)
+    while end > 1:
+        num_bits = end.bit_length()
+        least = max(1, (1 << num_bits - 1) - 1)  # down to here a limit, last + 1, has as many bits
+        if end > num_used:
+            least = max(least, num_used)
+            for last in range(end - 1, least - 1, -1):
+                while (drawn := getrandbits(num_bits)) > last:
+                    pass
+                items[drawn] = items[last]
+        else:
+            for last in range(end - 1, least - 1, -1):
+                while (drawn := getrandbits(num_bits)) > last:
+                    pass
+                items[drawn], items[last] = items[last], items[drawn]
+        end = least

@@ -1,0 +1,58 @@
+"""The vocabulary step: text files to a vocabulary, and a JSON file beside it that says how well it covers text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from bert_pretrain import worker_pool
+from bert_pretrain.data import vocab
+from bert_pretrain.files import write_json
+from bert_pretrain.make_data import corpus, provenance, word_counts
+from bert_pretrain.make_data.task_progress import run_tasks
+from bert_pretrain.make_data.train_vocab import vocabulary_of_words
+from bert_pretrain.make_data.vocab_coverage import hold_out, measure
+
+_BYTES_PER_WORD = 500  # of memory at the peak, while merges are learned
+
+
+def build_vocabulary(
+    spans: Sequence[corpus.Span],
+    eval_spans: Sequence[corpus.Span],
+    vocab_file: str,
+    size: int,
+    lower_case: bool,
+    max_memory_gb: float,
+    workers: worker_pool.Workers,
+) -> Iterator[str]:
+    """Writes vocab_file and vocab_file.json; yields lines that say what they contain.
+
+    Without eval_spans the last 1 % of the text is held out for the coverage.
+    """
+    text, held_out = (list(spans), list(eval_spans)) if eval_spans else hold_out(spans)
+    counted = word_counts.WordCounts(int(max_memory_gb * 1e9 / _BYTES_PER_WORD))
+    parts = word_counts.parts(text, lower_case)
+    sizes = [part.num_bytes for part in parts]
+    run_tasks(workers, word_counts.count_part, parts, sizes, len(parts), lambda found: counted.add(*found))
+    vocabulary = vocabulary_of_words(counted.counts, size)
+    vocab.write_vocabulary(vocab_file, vocabulary)
+    coverage = measure(held_out or text, vocabulary, lower_case)
+    report = {
+        "entries": len(vocabulary.entries),
+        "lower_case": lower_case,
+        "distinct_words": len(counted.counts),
+        "max_missed_occurrences": counted.max_missed,
+        "coverage_of": "held-out text" if held_out else "the text itself",
+        "coverage": coverage._asdict(),
+        "text": provenance.describe_text(tuple(text)),
+        "held_out": provenance.describe_text(tuple(held_out)),
+    }
+    write_json(f"{vocab_file}.json", report)
+    yield f"{vocab_file}: {len(vocabulary.entries)} entries, from {len(counted.counts)} distinct words"
+    if len(vocabulary.entries) < size:
+        yield f"fewer than --vocab_size {size}: no two pieces of a word are left to join"
+    if counted.max_missed:
+        yield (
+            f"the distinct words did not fit into --max_memory_gb {max_memory_gb:g}: counts may be too small by "
+            f"{counted.max_missed}, words that occur less often may be missing"
+        )
+    yield f"{report['coverage_of']}: {coverage}"

@@ -1,0 +1,109 @@
+"""Runs tasks over text in several processes, and shows bytes of text done, results so far and the time left."""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, Callable, NamedTuple, Optional
+
+from tqdm import tqdm
+
+from bert_pretrain import worker_pool
+
+_LOG_SECONDS = 10  # between lines of progress where there is no terminal
+
+
+class Done(NamedTuple):
+    """What a task that makes examples reports: the share of its text and the examples since its previous report."""
+
+    share: float
+    examples: int
+
+
+def run_tasks(
+    workers: worker_pool.Workers,
+    work: worker_pool.Work,
+    pieces: Sequence[Any],
+    sizes: Sequence[int],
+    num_all: int,
+    on_result: Optional[Callable[[Any], None]] = None,
+) -> list[Any]:
+    """Runs the tasks, the largest first, and returns their results as they are finished.
+
+    With on_result, it gets the results instead, in the order of the pieces.
+    """
+    order = sorted(range(len(pieces)), key=lambda piece: -sizes[piece]) if on_result is None else [*range(len(pieces))]
+    if num_all > len(pieces):
+        print(f"{num_all - len(pieces)} of {num_all} were finished before and are kept", file=sys.stderr)
+    results: list[Any] = []
+    with _Bar([sizes[piece] for piece in order]) as bar:
+        in_order = _InOrder(on_result or results.append, is_ordered=on_result is not None)
+
+        def finish(number: int, result: Any) -> None:
+            in_order.add(number, result)
+            bar.finish(number)
+
+        workers.run(work, [pieces[piece] for piece in order], bar.progress, finish)
+    return results
+
+
+class _InOrder:
+    """Passes results on in the order of their numbers, or as they come."""
+
+    def __init__(self, on_result: Callable[[Any], None], is_ordered: bool) -> None:
+        self._on_result, self._is_ordered = on_result, is_ordered
+        self._waiting: dict[int, Any] = {}
+        self._next = 0
+
+    def add(self, number: int, result: Any) -> None:
+        if not self._is_ordered:
+            self._on_result(result)
+            return
+        self._waiting[number] = result
+        while self._next in self._waiting:
+            self._on_result(self._waiting.pop(self._next))
+            self._next += 1
+
+
+class _Bar:
+    """A bar on a terminal, else its line from time to time."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        self._left, self._sizes = list(sizes), sizes
+        self._num_finished = self._num_examples = 0
+        self._on_terminal = sys.stderr.isatty()
+        # Without a terminal, the line that tqdm formats is printed from time to time.
+        file = sys.stderr if self._on_terminal else io.StringIO()
+        self._tqdm = tqdm(total=sum(sizes), unit="B", unit_scale=True, file=file)
+        self._last_line = time.monotonic()
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._tqdm.close()
+
+    def progress(self, number: int, done: float | Done) -> None:
+        """A task has done this share more."""
+        share = done
+        if isinstance(done, Done):
+            share, examples = done
+            self._num_examples += examples
+        self._advance(number, min(self._left[number], int(share * self._sizes[number])))
+
+    def finish(self, number: int) -> None:
+        """A task is finished."""
+        self._num_finished += 1
+        self._advance(number, self._left[number])
+
+    def _advance(self, number: int, num_bytes: int) -> None:
+        self._left[number] -= num_bytes
+        examples = f", {self._num_examples:,} examples" if self._num_examples else ""
+        state = f"{self._num_finished} of {len(self._sizes)} done{examples}"
+        self._tqdm.set_postfix_str(state, refresh=False)
+        self._tqdm.update(num_bytes)
+        if not self._on_terminal and time.monotonic() - self._last_line > _LOG_SECONDS:
+            self._last_line = time.monotonic()
+            print(self._tqdm, file=sys.stderr, flush=True)
