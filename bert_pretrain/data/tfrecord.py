@@ -6,6 +6,7 @@ data; all little-endian (https://www.tensorflow.org/tutorials/load_data/tfrecord
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Iterable
 from typing import IO, Any
@@ -30,6 +31,7 @@ def masked(crc: Any) -> Any:
     return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def header(length: int) -> bytes:
     """The twelve bytes before a record of `length` bytes."""
     packed = _LENGTH.pack(length)

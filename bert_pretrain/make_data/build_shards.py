@@ -26,7 +26,7 @@ from bert_pretrain.make_data.tokenized_text import TokenizedText, tokenize, toke
 from bert_pretrain.worker_pool import Report
 
 _TOKENS_AT_ONCE = 8_000_000
-_EXAMPLES_AT_ONCE = 2048
+_EXAMPLES_AT_ONCE = 256  # so that they stay in the processor's cache
 _BYTES_PER_TOKEN = 4.5  # of English text; for progress only
 
 

@@ -24,7 +24,7 @@ from bert_pretrain.make_data.instances import NUM_SPECIAL_TOKENS, Instances, ass
 from bert_pretrain.make_data.tokenized_text import TokenizedText
 from bert_pretrain.worker_pool import Report
 
-_EXAMPLES_AT_ONCE = 2048
+_EXAMPLES_AT_ONCE = 256  # so that they stay in the processor's cache
 _MAX_TOKENS = 2**32 - 1  # so that their numbers take four bytes
 
 

@@ -115,7 +115,7 @@ def _truncate(pairs: Pairs, capacity: int, rng: np.random.Generator) -> Pairs:
 class Instances(NamedTuple):
     """E sequences [CLS] A [SEP] B [SEP] before masking."""
 
-    ids: np.ndarray  # [E, S] int32, 0 after the last token
+    ids: np.ndarray  # [E, S] uint16 or int32 as in TokenizedText, 0 after the last token
     num_first: np.ndarray  # [E] int64, tokens of segment 0: [CLS] A [SEP]
     num_tokens: np.ndarray  # [E] int64
     is_random_next: np.ndarray  # [E] bool
@@ -133,12 +133,24 @@ def assemble(text: TokenizedText, pairs: Pairs, max_seq_length: int, cls_id: int
     num_a = pairs.a_end - pairs.a_start
     num_tokens = num_a + (pairs.b_end - pairs.b_start) + NUM_SPECIAL_TOKENS
     column = np.arange(max_seq_length)
-    a_shift, b_shift = pairs.a_start - 1, pairs.b_start - num_a - 2
-    source = np.where(column > num_a[:, None] + 1, b_shift[:, None], a_shift[:, None]) + column
-    ids = text.ids.take(source, mode="clip").astype(np.int32)  # [E, S]
+    # A begins at column 1, B behind A and [SEP].
+    a_rows = _windows(text.ids, pairs.a_start - 1, max_seq_length)
+    b_rows = _windows(text.ids, pairs.b_start - num_a - 2, max_seq_length)
+    ids = np.where(column > num_a[:, None] + 1, b_rows, a_rows)  # [E, S]
     ids *= column < num_tokens[:, None]  # padding is 0
     row = np.arange(len(ids))
     ids[:, 0] = cls_id
     ids[row, num_a + 1] = sep_id
     ids[row, num_tokens - 1] = sep_id
     return Instances(ids, num_a + 2, num_tokens, pairs.is_random_next)
+
+
+def _windows(ids: np.ndarray, start: np.ndarray, size: int) -> np.ndarray:
+    """ids[start : start + size] for each start [E]; outside of the array its first or last element."""
+    is_inside = (start >= 0) & (start <= len(ids) - size)
+    rows = np.empty((len(start), size), ids.dtype)
+    if is_inside.any():
+        windows = np.lib.stride_tricks.as_strided(ids, (len(ids) - size + 1, size), 2 * ids.strides, writeable=False)
+        rows[is_inside] = windows[start[is_inside]]  # copies whole rows, which is faster than taking elements
+    rows[~is_inside] = ids.take(start[~is_inside, None] + np.arange(size), mode="clip")
+    return rows

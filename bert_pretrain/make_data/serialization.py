@@ -24,19 +24,14 @@ _MAP_ORDER = (
 def records(instances: Instances, masking: Masking) -> list[bytes]:
     """The records of E instances."""
     seq_length, max_predictions = masking.input_ids.shape[1], masking.positions.shape[1]
-    zeros, ones = bytes(seq_length), b"\1" * seq_length
-    labels = [_entry("next_sentence_labels", bytes([label])) for label in (0, 1)]
-    masks = [_entry("input_mask", ones[:num] + zeros[num:]) for num in range(seq_length + 1)]
-    weights = [
-        _entry("masked_lm_weights", np.repeat([1, 0], [num, max_predictions - num]).astype("<f4").tobytes())
-        for num in range(max_predictions + 1)
-    ]
+    zeros, ones = bytes(max(seq_length, max_predictions)), b"\1" * seq_length
+    labels, masks, weights = _whole_entries(seq_length, max_predictions)
     segments_head = _entry_head("segment_ids", seq_length)
-    heads = [functools.partial(_entry_head, name) for name in _MAP_ORDER[:3]]
+    ids_head, input_head, positions_head = (functools.partial(_entry_head, name) for name in _MAP_ORDER[:3])
     rows = zip(
-        _varints(masking.ids),
-        _varints(masking.input_ids),
-        _varints(masking.positions),
+        _varints(masking.ids, masking.num_masked),
+        _varints(masking.input_ids, instances.num_tokens),
+        _varints(masking.positions, masking.num_masked),
         instances.num_first.tolist(),
         instances.num_tokens.tolist(),
         masking.num_masked.tolist(),
@@ -45,17 +40,31 @@ def records(instances: Instances, masking: Masking) -> list[bytes]:
     return [
         _message(
             (
-                heads[0](len(ids)), ids,
-                heads[1](len(input_ids)), input_ids,
-                heads[2](len(positions)), positions,
+                ids_head(len(ids) + max_predictions - num_masked), ids, zeros[: max_predictions - num_masked],
+                input_head(len(input_ids) + seq_length - num_tokens), input_ids, zeros[: seq_length - num_tokens],
+                positions_head(len(positions) + max_predictions - num_masked), positions,
+                zeros[: max_predictions - num_masked],
                 labels[is_random_next],
                 masks[num_tokens],
                 weights[num_masked],
-                segments_head, zeros[:num_first], ones[num_first:num_tokens], zeros[num_tokens:],
+                segments_head, zeros[:num_first], ones[num_first:num_tokens], zeros[: seq_length - num_tokens],
             )
         )
         for ids, input_ids, positions, num_first, num_tokens, num_masked, is_random_next in rows
     ]  # fmt: skip
+
+
+@functools.lru_cache(maxsize=8)
+def _whole_entries(seq_length: int, max_predictions: int) -> tuple[list[bytes], list[bytes], list[bytes]]:
+    """The entries of labels, by label, and of masks and weights, by the number of ones at their beginning."""
+    return (
+        [_entry("next_sentence_labels", bytes([label])) for label in (0, 1)],
+        [_entry("input_mask", b"\1" * num + bytes(seq_length - num)) for num in range(seq_length + 1)],
+        [
+            _entry("masked_lm_weights", np.repeat([1, 0], [num, max_predictions - num]).astype("<f4").tobytes())
+            for num in range(max_predictions + 1)
+        ],
+    )
 
 
 def _message(parts: tuple[bytes, ...]) -> bytes:
@@ -97,14 +106,20 @@ def _varint(value: int) -> bytes:
     return bytes(encoded)
 
 
-def _varints(values: np.ndarray) -> list[bytes]:
-    """Each row of integers in [0, 2**28) as packed varints: seven bits a byte, low bits first."""
-    encoded = _varint_table(int(values.max(initial=0)) + 1).take(values).view(np.uint8)  # [E, 4 * W]
+def _varints(values: np.ndarray, num_used: np.ndarray) -> list[bytes]:
+    """The first num_used [E] integers of each row [E, W], in [0, 2**28), as packed varints.
+
+    A varint has seven bits a byte, low bits first. The integers that are left out are 0, which is one byte of 0 each.
+    """
+    used = values[np.arange(values.shape[1]) < num_used[:, None]]
+    encoded = _varint_table(int(used.max(initial=0)) + 1).take(used)
     # A varint's last byte holds its high bits, which are not 0, and its other bytes have the continuation bit set.
-    is_used = encoded != 0
-    is_used[:, ::4] = True  # except that 0 is one byte of 0
-    flat = encoded[is_used].tobytes()
-    ends = np.cumsum(np.count_nonzero(is_used, axis=1)).tolist()
+    is_byte = encoded.view(np.uint8) != 0
+    is_byte[::4] = True  # except that 0 is one byte of 0
+    flat = np.compress(is_byte, encoded.view(np.uint8)).tobytes()
+    # The bytes of a varint are as many as its highest one that is not 0 says.
+    sizes = 1 + (encoded >= 1 << 8).astype(np.int64) + (encoded >= 1 << 16) + (encoded >= 1 << 24)
+    ends = np.append(0, np.cumsum(sizes))[np.cumsum(num_used)].tolist()
     return [flat[start:end] for start, end in zip([0, *ends], ends)]
 
 
