@@ -66,8 +66,10 @@ def main() -> None:
     write(arguments.output, _first_text(arguments.text), int(arguments.megabytes * 1e6), arguments.seed)
     with arguments.output.open(encoding="utf-8") as file:
         counts = Counter(word for line in file for word in line.split())
-    print(f"{arguments.output}: {arguments.output.stat().st_size} bytes, {sum(counts.values())} words, "
-          f"{len(counts)} distinct")
+    print(
+        f"{arguments.output}: {arguments.output.stat().st_size} bytes, {sum(counts.values())} words, "
+        f"{len(counts)} distinct"
+    )
 
 
 def _first_text(path: pathlib.Path | None) -> str:

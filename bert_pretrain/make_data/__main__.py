@@ -14,6 +14,7 @@ from bert_pretrain.make_data.build_vocab import build_vocabulary
 from bert_pretrain.make_data.demo import make_demo
 from bert_pretrain.make_data.task_progress import run_tasks
 
+
 def _run() -> int:
     config, example_config = cli.read(MakeDataConfig), cli.read(ExampleConfig)
     config.check()

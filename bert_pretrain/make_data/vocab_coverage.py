@@ -45,14 +45,14 @@ def measure(spans: Sequence[corpus.Span], vocabulary: Vocabulary, lower_case: bo
     """The coverage of the text, or of its first 20 MB."""
     words = count_words(corpus.read_blocks_of(spans, _MAX_READ_BYTES), lower_case)
     tokenizer = LineTokenizer(vocabulary, lower_case)
-    distinct = list(words)
+    distinct, unknown_id = list(words), vocabulary.id("[UNK]")
     total = Coverage(sum(words.values()), 0, 0)
     for start in range(0, len(distinct), _WORDS_AT_ONCE):
         some = distinct[start : start + _WORDS_AT_ONCE]
         counts = np.array([words[word] for word in some], np.int64)
         ids, num_pieces = tokenizer.encode(some)
-        is_unknown = np.isin(np.arange(len(some)), np.repeat(np.arange(len(some)), num_pieces)[ids == vocabulary.id("[UNK]")])
+        word = np.repeat(np.arange(len(some)), num_pieces)[ids == unknown_id]  # a word has one [UNK] at most
         total = Coverage(
-            total.words, total.pieces + int(counts @ num_pieces), total.unknown_words + int(counts[is_unknown].sum())
+            total.words, total.pieces + int(counts @ num_pieces), total.unknown_words + int(counts[word].sum())
         )
     return total

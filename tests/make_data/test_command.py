@@ -54,6 +54,22 @@ def test_vocabulary_is_trained(folder):
     assert entries[:5] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] and len(entries) == 60
 
 
+def test_vocabulary_does_not_depend_on_the_number_of_processes(folder, tmp_path):
+    made = make_data(
+        f"--input_file={folder}/?.txt",
+        f"--vocab_file={tmp_path}/vocabulary",
+        "--train_vocab",
+        "--vocab_size=9999",
+        "--num_processes=2",
+        f"--eval_input_file={folder}/a.txt",
+    )
+    assert made.returncode == 0, made.stderr
+    entries = (folder / "vocabulary").read_text().splitlines()
+    assert (tmp_path / "vocabulary").read_text().splitlines()[:60] == entries
+    assert "fewer than --vocab_size 9999" in made.stdout and "held-out text: 1.000 pieces a word" in made.stdout
+    assert '"unknown_words": 0' in (tmp_path / "vocabulary.json").read_text()
+
+
 def test_output_does_not_depend_on_the_number_of_processes(folder):
     one = make_data(*flags_for(folder, "one", "--num_processes=1", "--num_shards=4"))
     two = make_data(*flags_for(folder, "two", "--num_processes=2", "--num_shards=4"))

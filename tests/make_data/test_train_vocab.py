@@ -1,8 +1,6 @@
 """Training a vocabulary."""
 
-import itertools
 import random
-import string
 import subprocess
 import sys
 
@@ -45,17 +43,3 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 100, f"{done.stdout} MB for two million words"
-
-
-def test_rare_pieces_are_dropped_in_few_passes(monkeypatch):
-    passes = []
-    drop = train_vocab._most_frequent
-    monkeypatch.setattr(train_vocab, "_MAX_COUNTED_PIECES", 1000)
-    monkeypatch.setattr(train_vocab, "_most_frequent", lambda pieces: passes.append(1) or drop(pieces))
-    twice = [
-        f"{first}{second}{third}" for first, second, third in itertools.product(string.ascii_letters[:11], repeat=3)
-    ]
-    lines = [*twice[:999], *twice[:999], *["common"] * 9, *twice[999:], *(f"rare{number}" for number in range(2000))]
-    counts = train_vocab._count_pieces(lines)
-    assert counts["common"] == 9 and len(counts) <= 1000
-    assert len(passes) <= 6, "each pass must make room for the next 500 pieces"
