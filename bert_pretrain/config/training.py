@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Optional
 
+from bert_pretrain.config.masking import MaskingConfig
 from bert_pretrain.config.mlperf import MlperfConfig
 from bert_pretrain.config.optim import OptimConfig
 from bert_pretrain.config.option import option, require, require_numbers
@@ -40,7 +41,7 @@ class DataConfig:
     pack_sequences: bool = option(
         True, "Pack several examples into a row. Loss, gradients and update are the same, with less padding."
     )
-    data_seed: int = option(0, "Seed of the order of the records.")
+    data_seed: int = option(0, "Seed of the order of the records, and of --dynamic_masking's masks.")
 
     def check(self) -> None:
         """ValueError for an invalid setting."""
@@ -193,6 +194,7 @@ class Config:
     optim: OptimConfig
     device: DeviceConfig
     mlperf: MlperfConfig = dataclasses.field(default_factory=MlperfConfig)
+    masking: MaskingConfig = dataclasses.field(default_factory=MaskingConfig)
 
     def examples_per_rank(self) -> int:
         """Examples that one rank contributes to an update: E = A x B."""
@@ -200,7 +202,7 @@ class Config:
 
     def check(self) -> None:
         """ValueError, one line, for the first invalid setting or combination of settings."""
-        for part in (self.run, self.data, self.optim, self.device, self.mlperf):
+        for part in (self.run, self.data, self.optim, self.device, self.mlperf, self.masking):
             part.check()
         require(
             not self.run.do_train or bool(self.data.input_files_dir),
@@ -218,4 +220,11 @@ class Config:
 
 
 # The parts of Config, by field, in the order of --help.
-PARTS = {"run": RunConfig, "data": DataConfig, "optim": OptimConfig, "device": DeviceConfig, "mlperf": MlperfConfig}
+PARTS = {
+    "run": RunConfig,
+    "data": DataConfig,
+    "masking": MaskingConfig,
+    "optim": OptimConfig,
+    "device": DeviceConfig,
+    "mlperf": MlperfConfig,
+}

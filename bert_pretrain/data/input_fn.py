@@ -18,7 +18,8 @@ import tensorflow as tf
 from bert_pretrain import compat
 from bert_pretrain.data import schema
 from bert_pretrain.data.dataset import Source
-from bert_pretrain.data.order import Order, evaluation_slice, update_slice
+from bert_pretrain.data.dynamic_masking import DynamicMasking
+from bert_pretrain.data.order import Order, Visits, evaluation_slice, update_slice
 from bert_pretrain.data.packing import build_batch
 from bert_pretrain.data.rank_balance import records_for_rank
 from bert_pretrain.data.schema import Batch, Examples
@@ -41,8 +42,11 @@ class TrainingInput:
         first_update: int = 0,
         rank: int = 0,
         num_ranks: int = 1,
+        masking: Optional[DynamicMasking] = None,
     ) -> None:
+        """masking draws the masks of each visit; None: the masks of the records."""
         self._source = source
+        self._masking = masking
         self._examples_per_rank = examples_per_rank
         self._rows_per_micro_batch = rows_per_micro_batch
         self._pack = pack
@@ -57,7 +61,13 @@ class TrainingInput:
         """In the default graph: a Batch's fields, and input_wait_seconds, how long the step waited for them."""
         updates = tf.data.Dataset.range(self._first_update, sys.maxsize)
         batches = _pipeline(
-            updates, self._source, self._read_update, self._rows_per_micro_batch, self._pack, self._examples_per_rank
+            updates,
+            self._source,
+            self._read_update,
+            self._rows_per_micro_batch,
+            self._pack,
+            self._examples_per_rank,
+            self._masking,
         )
         iterator = tf.compat.v1.data.make_initializable_iterator(batches)
         self.initializer = iterator.initializer
@@ -71,19 +81,24 @@ class TrainingInput:
 
     def records(self, update: int) -> np.ndarray:
         """Numbers of this rank's records in an update."""
-        records = self._order.records(*update_slice(update, self._examples_per_rank * self._num_ranks))
+        return self.visits(update).records
+
+    def visits(self, update: int) -> Visits:
+        """This rank's records in an update, each with its epoch."""
+        visits = self._order.visits(*update_slice(update, self._examples_per_rank * self._num_ranks))
         if self._num_ranks == 1:
-            return records
-        return records[records_for_rank(self._source.index.sizes(records), self._rank, self._num_ranks)]
+            return visits
+        chosen = records_for_rank(self._source.index.sizes(visits.records), self._rank, self._num_ranks)
+        return Visits(visits.records[chosen], visits.epochs[chosen])
 
     def record_names(self, update: int) -> list[str]:
         """'path:number' of this rank's records in an update, numbers from 0 in each shard."""
         locations = [self._source.index.locate(record) for record in self.records(update)]
         return [f"{location.path}:{location.number}" for location in locations]
 
-    def _read_update(self, update: int) -> np.ndarray:
+    def _read_update(self, update: int) -> Visits:
         self._read_ahead(update)
-        return self.records(update)
+        return self.visits(update)
 
     def _read_ahead(self, update: int) -> None:
         """At the start of a pool, requests that the next one be read into the page cache; at first, this one too."""
@@ -132,46 +147,56 @@ class EvaluationInput:
         batch, _ = iterator.get_next()
         return batch._asdict(), iterator.initializer
 
-    def _read_batch(self, number: int) -> np.ndarray:
+    def _read_batch(self, number: int) -> Visits:
         start = self._start + number * self._batch_size
-        return np.arange(start, min(start + self._batch_size, self._stop))
+        records = np.arange(start, min(start + self._batch_size, self._stop))
+        return Visits(records, np.zeros_like(records))
 
 
 def _pipeline(
     steps: tf.data.Dataset,
     source: Source,
-    records_of: Callable[[int], np.ndarray],
+    visits_of: Callable[[int], Visits],
     rows_per_micro_batch: int,
     pack: bool,
     num_examples: Optional[int],
+    masking: Optional[DynamicMasking] = None,
 ) -> tf.data.Dataset:
-    """(Batch, second at which it was built) for each step; records_of(step) gives the numbers of its records.
+    """(Batch, second at which it was built) for the visits_of each step.
 
     num_examples is the number of examples of each batch, None where batches differ in it.
     """
 
     @tf.autograph.experimental.do_not_convert
-    def read(step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        numbers = records_of(int(step))
-        return np.array(source.index.read(numbers), object), np.array(source.index.names(numbers), object)
+    def read(step: np.ndarray) -> tuple[np.ndarray, ...]:
+        visits = visits_of(int(step))
+        contents, names = source.index.read(visits.records), source.index.names(visits.records)
+        return (np.array(contents, object), np.array(names, object), *visits)
 
     @tf.autograph.experimental.do_not_convert
-    def arrange(names: np.ndarray, *columns: np.ndarray) -> Batch:
-        examples = Examples(*columns)
-        check_examples(examples, source.limits, [name.decode() for name in names])
+    def arrange(names: np.ndarray, records: np.ndarray, epochs: np.ndarray, *columns: np.ndarray) -> Batch:
+        examples = _checked(Examples(*columns), source, Visits(records, epochs), names, masking)
         return build_batch(examples, rows_per_micro_batch, pack)
 
     @tf.autograph.experimental.do_not_convert
     def build(step: tf.Tensor) -> tuple[Batch, tf.Tensor]:
-        serialized, names = tf.numpy_function(read, [step], [tf.string, tf.string])
-        serialized, names = tf.ensure_shape(serialized, [num_examples]), tf.ensure_shape(names, [num_examples])
-        examples = schema.parse(serialized, names, *source.lengths)
-        batch = _with_shapes(tf.numpy_function(arrange, [names, *examples], _dtypes()), num_examples)
-        with tf.control_dependencies(list(batch)):
-            return batch, tf.timestamp()
+        serialized, names, *visits = tf.numpy_function(read, [step], [tf.string, tf.string, tf.int64, tf.int64])
+        examples = schema.parse(tf.ensure_shape(serialized, [num_examples]), names, *source.lengths)
+        arranged = tf.numpy_function(arrange, [names, *visits, *examples], _dtypes())
+        with tf.control_dependencies(arranged):
+            return _with_shapes(arranged, num_examples), tf.timestamp()
 
     batches = steps.map(build, num_parallel_calls=_THREADS, deterministic=True)
     return batches.prefetch(_BATCHES_AHEAD).with_options(_options())
+
+
+def _checked(
+    examples: Examples, source: Source, visits: Visits, names: np.ndarray, masking: Optional[DynamicMasking]
+) -> Examples:
+    """Examples that can be trained on, with the masks of these visits; names are encoded."""
+    decoded = [name.decode() for name in names]
+    check_examples(examples, source.limits, decoded)
+    return masking.redraw(examples, visits, decoded) if masking else examples
 
 
 def _options() -> tf.data.Options:

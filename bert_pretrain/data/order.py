@@ -8,8 +8,7 @@ records, are an epoch, and each epoch is a permutation of all records:
 - POOL permuted blocks at a time form a pool, and the records inside a pool are permuted.
 
 So the shuffle is global, while reads stay within POOL blocks at a time, which a disk or a network file system can read
-ahead. A permutation sorts an integer hash (splitmix64). NumPy's generators are not used because their streams may
-change from version to version.
+ahead. A permutation sorts integer hashes (hashing.py).
 """
 
 from __future__ import annotations
@@ -19,6 +18,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from bert_pretrain.data.hashing import hash_words, splitmix64
 
 BLOCK = 64  # consecutive records: 160 KB at 2.5 KB a record, a sensible read-ahead
 POOL = 1024  # blocks shuffled into each other: 65,536 records
@@ -36,6 +37,13 @@ class Blocks(NamedTuple):
 
     first: np.ndarray  # int64
     lengths: np.ndarray  # int64
+
+
+class Visits(NamedTuple):
+    """Records of an update and the epoch of each visit; an update may end one epoch and begin the next."""
+
+    records: np.ndarray  # [E] int64, counted over all shards from 0
+    epochs: np.ndarray  # [E] int64, from 0
 
 
 class _Epoch(NamedTuple):
@@ -79,6 +87,10 @@ class Order:
             parts.append(records[first : first + stop - start])
             start = ends_at
         return np.concatenate(parts)
+
+    def visits(self, start: int, stop: int) -> Visits:
+        """The records at positions start:stop with their epochs."""
+        return Visits(self.records(start, stop), np.arange(start, stop) // self.num_records)
 
     def pool(self, position: int) -> Pool:
         """The pool to which a position belongs."""
@@ -131,18 +143,4 @@ class _BlockTable:
 
 def _permutation(size: int, *key: int) -> np.ndarray:
     """A permutation of range(size), a pure function of its arguments."""
-    state = np.zeros([1], np.uint64)
-    for word in key:
-        state = _splitmix64(state ^ np.uint64(word))
-    return np.argsort(_splitmix64(state ^ np.arange(size, dtype=np.uint64)), kind="stable")
-
-
-def _splitmix64(state: np.ndarray) -> np.ndarray:
-    """One output for each uint64 state (Steele, Lea and Flood 2014, https://prng.di.unimi.it/splitmix64.c)."""
-    state = state + np.uint64(0x9E3779B97F4A7C15)
-    state ^= state >> np.uint64(30)
-    state *= np.uint64(0xBF58476D1CE4E5B9)
-    state ^= state >> np.uint64(27)
-    state *= np.uint64(0x94D049BB133111EB)
-    state ^= state >> np.uint64(31)
-    return state
+    return np.argsort(splitmix64(hash_words(*key) ^ np.arange(size, dtype=np.uint64)), kind="stable")

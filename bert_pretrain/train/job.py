@@ -8,6 +8,7 @@ from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.option import directories
 from bert_pretrain.config.training import Config
 from bert_pretrain.data.dataset import Source
+from bert_pretrain.data.dynamic_masking import DynamicMasking
 from bert_pretrain.data.indexing import Share
 from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput
 from bert_pretrain.data.validation import Limits
@@ -18,7 +19,7 @@ from bert_pretrain.world import World
 
 
 class Job(NamedTuple):
-    """A run on this rank. Data that the run does not use is None."""
+    """A run on this rank. What the run does not use is None."""
 
     config: Config
     model: ModelConfig
@@ -26,6 +27,7 @@ class Job(NamedTuple):
     device: Device
     training: Optional[Source] = None
     evaluation: Optional[Source] = None
+    masking: Optional[DynamicMasking] = None
 
     @property
     def examples_per_update(self) -> int:
@@ -41,7 +43,10 @@ def open_job(config: Config, given: set[str], world: World, report: Report) -> J
     model = ModelConfig.from_json(config.run.bert_config_file)
     training = _open_source(config, "input_files_dir", model, world, report) if config.run.do_train else None
     evaluation = _open_source(config, "eval_files_dir", model, world, report) if config.run.do_eval else None
-    return Job(config, model, world, device.choose(config.device, given, world.local_rank), training, evaluation)
+    is_masking = training is not None and config.masking.dynamic_masking
+    masking = DynamicMasking.open(config.masking, config.data.data_seed, training) if is_masking else None
+    chosen = device.choose(config.device, given, world.local_rank)
+    return Job(config, model, world, chosen, training, evaluation, masking)
 
 
 def describe(job: Job) -> dict[str, Any]:
@@ -55,6 +60,8 @@ def describe(job: Job) -> dict[str, Any]:
         for kind, source in (("train", job.training), ("eval", job.evaluation))
         if source
     }
+    if job.masking:
+        data["train"]["vocabulary"] = job.masking.fingerprint
     return run_file.describe(job.config, job.model, job.device, job.world.size, data)
 
 
@@ -70,6 +77,7 @@ def training_input(job: Job, first_update: int) -> TrainingInput:
         first_update=first_update,
         rank=world.rank,
         num_ranks=world.size,
+        masking=job.masking,
     )
 
 

@@ -73,6 +73,7 @@ def deviations(job: Job) -> Iterator[str]:
             f"the rule for batch {job.examples_per_update:,} is --samples_between_eval={interval} "
             f"--samples_start_eval={interval}",
         ),
+        (not config.masking.dynamic_masking, "--dynamic_masking", "the reference trains on the masks of the records"),
         (config.optim.clip_norm == 1.0, f"--clip_norm={config.optim.clip_norm:g}", "the reference clips to 1"),
         (config.optim.poly_power == 1.0, f"--poly_power={config.optim.poly_power:g}", "the reference decays linearly"),
     ):

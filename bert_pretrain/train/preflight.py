@@ -77,6 +77,7 @@ def comparable(run: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> di
     facts.update({f"model {name}": value for name, value in run["model"].items()})
     facts.update({f"variable {name}": shape for name, shape in shapes.items()})
     for kind, data in run["data"].items():
-        facts.update({f"{kind} data's {name}": data[name] for name in ("records", "fingerprint")})
+        names = ("records", "fingerprint", "vocabulary")
+        facts.update({f"{kind} data's {name}": data[name] for name in names if name in data})
     facts.update({f"version of {name}": value for name, value in run["versions"].items()})
     return {**facts, **{name: run[name] for name in ("compute_dtype", "backend")}}

@@ -41,14 +41,17 @@ class RefusedUpdate(NamedTuple):
 
 
 def settings_of(config: Config) -> dict[str, Any]:
-    """The flags that decide which records, rows and dropout masks an update has."""
-    data, optim = config.data, config.optim
+    """The flags that decide which records, masks, rows and dropout masks an update has."""
+    data, optim, masking = config.data, config.optim, config.masking
     return {
         "seed": config.run.seed,
         "data_seed": data.data_seed,
         "train_batch_size": data.train_batch_size,
         "num_accumulation_steps": optim.num_accumulation_steps,
         "pack_sequences": data.pack_sequences,
+        "dynamic_masking": masking.dynamic_masking,
+        "masked_lm_prob": masking.masked_lm_prob,
+        "do_whole_word_mask": masking.do_whole_word_mask,
     }
 
 

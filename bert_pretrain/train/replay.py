@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from bert_pretrain.config.training import Config
 from bert_pretrain.data import schema
+from bert_pretrain.data.order import Visits
 from bert_pretrain.data.packing import build_batch
 from bert_pretrain.data.schema import Batch, Examples
 from bert_pretrain.data.validation import check_examples
@@ -79,7 +80,7 @@ class _Replay:
         self._jobs = [job._replace(world=_Rank(rank, refused.ranks)) for rank in range(refused.ranks)]
         inputs = [training_input(of_rank, refused.position) for of_rank in self._jobs]
         self._records = [of_rank.record_names(refused.position) for of_rank in inputs]
-        self._examples = [_read_examples(job, of_rank.records(refused.position)) for of_rank in inputs]
+        self._examples = [_read_examples(job, of_rank.visits(refused.position)) for of_rank in inputs]
         data = job.config.data
         self._batches = [build_batch(part, data.train_batch_size, data.pack_sequences) for part in self._examples]
         self._counts = (
@@ -127,13 +128,13 @@ class _Replay:
         return bool(np.isfinite(np.sum(_square_norms(grads, self._refused.loss_scale))))
 
 
-def _read_examples(job: Job, records: np.ndarray) -> Examples:
+def _read_examples(job: Job, visits: Visits) -> Examples:
     source = job.training
-    names = source.index.names(records)
-    parsed = schema.parse(tf.constant(source.index.read(records)), tf.constant(names), *source.lengths)
+    names = source.index.names(visits.records)
+    parsed = schema.parse(tf.constant(source.index.read(visits.records)), tf.constant(names), *source.lengths)
     examples = Examples(*(column.numpy() for column in parsed))
     check_examples(examples, source.limits, names)
-    return examples
+    return job.masking.redraw(examples, visits, names) if job.masking else examples
 
 
 class _MicroBatchGraph:

@@ -20,6 +20,7 @@ REFUSED = {
 _OF_LAMB = ("lamb_beta_1", "lamb_beta_2")
 
 _AT_ONCE = "applies from the next update on"
+_MASKS = "applies to the masks that --dynamic_masking draws from the next update on"
 _RATE = "the learning rate follows the new schedule from the next update on"
 _BATCH = "the size of an update changes, or its division; a line says where the data continue"
 _UNUSED = "without effect: the run continues its own checkpoint"
@@ -33,6 +34,7 @@ _NONE = "without effect on a run"
 # A change is allowed, and a line says what it does.
 HARMLESS = {
     **dict.fromkeys(("lamb_weight_decay_rate", "log_epsilon", "clip_norm", "allreduce_fp16"), _AT_ONCE),
+    **dict.fromkeys(("dynamic_masking", "vocab_file", "masked_lm_prob", "do_whole_word_mask"), _MASKS),
     **dict.fromkeys(("learning_rate", "lr_scaling", "num_train_steps", "num_warmup_steps"), _RATE),
     **dict.fromkeys(("start_warmup_step", "poly_power"), _RATE),
     **dict.fromkeys(("train_batch_size", "num_accumulation_steps", "horovod"), _BATCH),
@@ -80,6 +82,10 @@ def changes(previous: dict[str, Any], present: dict[str, Any]) -> Iterator[Chang
         reason = "the position in the data would mean other records"
         yield Change("train data", before, now, reason, is_refused=True)
     yield from _flag_changes(previous["settings"], present["settings"])
+    now = present["data"]["train"].get("vocabulary")
+    before = previous["data"].get("train", {}).get("vocabulary", now)
+    if None not in (before, now) and before != now:
+        yield Change("vocabulary", before, now, _MASKS, is_refused=False)
     for name in ("device", "compute_dtype", "backend"):
         if previous.get(name) != present[name]:
             yield Change(name, previous.get(name), present[name], _ROUNDING, is_refused=False)

@@ -16,7 +16,8 @@ def lines(job: Job, previous: PreviousRun, given: set[str]) -> Iterator[str]:
     """What will be done, and settings that have no effect; `given` names the flags that the user set."""
     config, ranks = job.config, job.world.size
     mlperf = _mlperf_notices(job, previous) if config.mlperf.mlperf else []
-    notices = [*job.device.notices, *_allreduce_notices(job, given), *mlperf, *previous.notices]
+    unused = _masking_notices(job, given)
+    notices = [*job.device.notices, *unused, *_allreduce_notices(job, given), *mlperf, *previous.notices]
     yield from (f"note: {notice}" for notice in notices)
     yield (
         f"model: {variables.num_parameters(job.model):,} parameters; device: {job.device.name} x{ranks}, "
@@ -30,6 +31,12 @@ def lines(job: Job, previous: PreviousRun, given: set[str]) -> Iterator[str]:
         f"training data: {job.training.index.num_records:,} records; an update has {job.examples_per_update} examples: "
         f"{ranks} ranks x {config.optim.num_accumulation_steps} micro-batches x {config.data.train_batch_size}"
     )
+    if job.masking:
+        whole_words = "whole words, " if config.masking.do_whole_word_mask else ""
+        yield (
+            f"masks: drawn anew at each visit of a record, {whole_words}{config.masking.masked_lm_prob:.3g} of its "
+            f"tokens, at most {job.training.lengths.max_predictions}"
+        )
     yield f"learning rate: {_learning_rate(config, ranks)}"
     if previous.checkpoint:
         yield f"continuing {previous.checkpoint} at update {previous.step}"
@@ -38,6 +45,12 @@ def lines(job: Job, previous: PreviousRun, given: set[str]) -> Iterator[str]:
             f"continuing {previous.weights} as weights, from update 0: it is a published checkpoint, without the "
             f"training state of a run of this program"
         )
+
+
+def _masking_notices(job: Job, given: set[str]) -> Iterator[str]:
+    if job.masking is None:
+        for name in sorted(given & {"vocab_file", "masked_lm_prob", "do_whole_word_mask"}):
+            yield f"--{name}: has no effect without --dynamic_masking: records are trained on with their own masks"
 
 
 def _allreduce_notices(job: Job, given: set[str]) -> Iterator[str]:
