@@ -17,6 +17,7 @@ import tensorflow as tf
 from bert_pretrain import connection, processes, stderr
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.data.dataset import Source
+from bert_pretrain.data.dynamic_masking import DynamicMasking
 from bert_pretrain.data.indexing import Share
 from bert_pretrain.data.input_fn import TrainingInput
 from bert_pretrain.data.schema import Batch
@@ -38,9 +39,11 @@ def gradient(ranks: World, values: Values) -> tuple[dict[str, np.ndarray], list[
     model = ModelConfig.from_json(config.run.bert_config_file)
     limits = Limits(model.vocab_size, model.type_vocab_size)
     source = Source.open([config.data.input_files_dir], config.data, limits, Share(ranks.local_rank, ranks.local_size))
+    seed, masking = config.data.data_seed, config.masking
     shares = TrainingInput(
         source, config.examples_per_rank(), config.data.train_batch_size, config.data.pack_sequences,
-        config.data.data_seed, rank=ranks.rank, num_ranks=ranks.size,
+        seed, rank=ranks.rank, num_ranks=ranks.size,
+        masking=DynamicMasking.open(masking, seed, source) if masking.dynamic_masking else None,
     )  # fmt: skip
     with tf.Graph().as_default():
         weights = variables.create(model, seed=1)

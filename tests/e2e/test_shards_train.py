@@ -51,8 +51,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def train(made: Path, shards: Path, output_dir: Path) -> dict[str, object]:
-    data = {"input_files_dir": str(shards), "bert_config_file": str(made / "model.json")}
+def train(made: Path, shards: Path, output_dir: Path, **changes: object) -> dict[str, object]:
+    data = {"input_files_dir": str(shards), "bert_config_file": str(made / "model.json"), **changes}
     return runs.train(**data, **runs.settings(output_dir=str(output_dir), num_train_steps=NUM_UPDATES))
 
 
@@ -69,6 +69,9 @@ def test_shards_of_fast_mode_train_and_their_manifest_is_insisted_on(made: Path,
     told = run("-m", "bert_pretrain.check_data", f"--input_files_dir={shards}", f"--vocab_file={made}/vocab.txt")
     assert "manifest.json is written" in told
     assert_trained(train(made, shards, tmp_path / "run"), tmp_path / "run")
+    (tmp_path / "other.txt").write_text("\n".join(VOCABULARY[:-1]) + "\nw50\n")
+    with pytest.raises(ValueError, match=r"a\.txt\.tfrecord was made with another vocabulary than .*other\.txt"):
+        train(made, shards, tmp_path / "refused", dynamic_masking=True, vocab_file=str(tmp_path / "other.txt"))
 
     shutil.copy(shards / "a.txt.tfrecord", shards / "c.txt.tfrecord")
     with pytest.raises(ValueError, match=r"the data differ from manifest\.json: c\.txt\.tfrecord is new") as error:
@@ -84,3 +87,5 @@ def test_shards_of_googles_script_train(made: Path, tmp_path: Path) -> None:
     outputs = ",".join(str(shards / name) for name in ("one", "two"))
     run(REFERENCE, *text, *LENGTHS, f"--output_file={outputs}")
     assert_trained(train(made, shards, tmp_path / "run"), tmp_path / "run")
+    redrawn = {"dynamic_masking": True, "vocab_file": str(made / "vocab.txt")}
+    assert_trained(train(made, shards, tmp_path / "redrawn", **redrawn), tmp_path / "redrawn")

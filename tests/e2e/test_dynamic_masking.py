@@ -1,0 +1,108 @@
+"""Whole runs with --dynamic_masking: stopped and resumed, on two ranks, with shards of Google's script."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bert_pretrain.data.packing import build_batch
+from bert_pretrain.data.schema import Batch, encode
+from bert_pretrain.data.tfrecord import write_shard
+from bert_pretrain.train import replay
+from bert_pretrain.train.job import open_job, training_input
+from bert_pretrain.world import World
+from tests.data.test_dynamic_masking import SEQ_LENGTH, make_examples, write_vocabulary
+from tests.data.test_masking import VOCAB, make_instances
+from tests.e2e import ranks, runs
+from tests.e2e.rank_jobs import gradient
+from tests.train.small import MODEL
+from tests.train.test_train_step import relative_difference
+
+MODELS = {"exact": MODEL, "dropout": runs.WITH_DROPOUT}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """Settings that name 41 records, fewer than seven updates have examples, with their vocabulary."""
+    folder = tmp_path_factory.mktemp("masking")
+    (folder / "train").mkdir()
+    write_shard(str(folder / "train" / "part.tfrecord"), encode(make_examples(make_instances(41, SEQ_LENGTH))))
+    for name, model in MODELS.items():
+        runs.write_model(folder / f"{name}.json", dataclasses.replace(model, vocab_size=VOCAB))
+    return {
+        "input_files_dir": str(folder / "train"),
+        "bert_config_file": str(folder / "dropout.json"),
+        "vocab_file": write_vocabulary(folder / "vocab.txt").vocab_file,
+        "dynamic_masking": True,
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data: dict[str, object], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of twelve updates."""
+    output_dir = tmp_path_factory.mktemp("undisturbed")
+    runs.train(**data, **runs.settings(output_dir=str(output_dir)))
+    return output_dir
+
+
+def test_killed_and_started_again_ends_bit_for_bit_the_same(data, undisturbed: Path, tmp_path: Path) -> None:
+    arguments = runs.flags(**data, **runs.settings(output_dir=str(tmp_path)))
+    died = runs.start(arguments, before=runs.signal_after(8))
+    assert died.returncode == -9, died.stderr
+    again = runs.start(arguments)
+    assert again.returncode == 0, again.stderr
+    assert f"continuing {tmp_path}/model.ckpt-5" in again.stdout
+    assert "masks: drawn anew at each visit of a record, 0.15 of its tokens, at most 9" in again.stdout
+    one, other = (runs.tensors(path / "model.ckpt-12") for path in (undisturbed, tmp_path))
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def test_static_masks_train_other_weights_and_a_change_is_told(data, undisturbed, tmp_path, capsys) -> None:
+    static = {**data, "dynamic_masking": False}
+    runs.train(**static, **runs.settings(output_dir=str(tmp_path), num_train_steps=5))
+    assert "--vocab_file: has no effect without --dynamic_masking" in capsys.readouterr().out
+    one, other = (runs.tensors(path / "model.ckpt-5") for path in (undisturbed, tmp_path))
+    assert any((one[name] != other[name]).any() for name in one)
+    runs.train(**data, **runs.settings(output_dir=str(tmp_path), masked_lm_prob=0.1))
+    told = capsys.readouterr().out
+    effect = "applies to the masks that --dynamic_masking draws from the next update on"
+    assert f"--dynamic_masking was False at the previous start and is True now: {effect}" in told
+    assert f"--masked_lm_prob was 0.15 at the previous start and is 0.1 now: {effect}" in told
+    described = json.loads((tmp_path / "run.json").read_text())
+    assert described["settings"]["masking"]["dynamic_masking"] and len(described["data"]["train"]["vocabulary"]) == 64
+
+
+def test_a_refused_update_is_computed_again_with_its_masks(data, tmp_path: Path) -> None:
+    config = runs.make_config(**data, **runs.settings(output_dir=str(tmp_path)))
+    job = open_job(config, set(data), World(), lambda *progress: None)
+    inputs = training_input(job, first_update=9)  # in the second epoch
+    read = replay._read_examples(job, inputs.visits(9))
+    expected = build_batch(read, config.data.train_batch_size, config.data.pack_sequences)
+    with tf.Graph().as_default():
+        features = inputs()
+        with tf.compat.v1.Session() as session:
+            session.run(inputs.initializer)
+            trained = session.run(features)
+    for name in Batch._fields:
+        np.testing.assert_array_equal(trained[name], getattr(expected, name), err_msg=name)
+
+
+@pytest.mark.horovod
+def test_two_ranks_compute_the_gradient_of_one_big_batch(data, tmp_path: Path) -> None:
+    pytest.importorskip({"mpi": "mpi4py"}.get(ranks.EXCHANGE, "horovod"), reason="needs bash init_tf.sh --horovod")
+    exact = {**data, "bert_config_file": str(Path(data["bert_config_file"]).with_name("exact.json")), "use_xla": False}
+    one = {**exact, "train_batch_size": 24}
+    parts = {**exact, "train_batch_size": 4, "num_accumulation_steps": 3}
+    whole, _ = gradient(World(), one)
+    ranks.run_jobs(2, [{"do": "gradient", "settings": parts, "to": f"{tmp_path}/two.npz"}], tmp_path)
+    with np.load(tmp_path / "two.npz") as values:
+        assert relative_difference(whole, dict(values)) < 1e-5
+    static, _ = gradient(World(), {**one, "dynamic_masking": False})
+    assert relative_difference(whole, static) > 1e-2
