@@ -20,7 +20,8 @@ from bert_pretrain import processes
 
 _POLL_SECONDS = 0.5
 
-Report = Callable[[float], None]  # a task calls it with the share that it has done since the previous call
+# A task calls it with the share that it has done since the previous call, or with what its on_progress understands.
+Report = Callable[[Any], None]
 Work = Callable[[Any, Report], Any]
 
 _reports: Any = None  # in a worker process: the queue to its parent
@@ -78,7 +79,7 @@ class Workers:
         self,
         work: Work,
         pieces: Sequence[Any],
-        on_progress: Callable[[int, float], None],
+        on_progress: Callable[[int, Any], None],
         on_result: Callable[[int, Any], None],
     ) -> None:
         """Calls work(piece, report) for each piece, on_progress(number, share) and on_result(number, result).
@@ -112,9 +113,9 @@ def _call(work: Work, piece: Any, number: int) -> Any:
     if _is_stopping:  # the executor would start the next task after the one that was ended
         sys.exit(1)
 
-    def report(share: float) -> None:
+    def report(done: Any) -> None:
         if _reports is not None:
-            _reports.put((number, share))
+            _reports.put((number, done))
 
     try:
         return work(piece, report)

@@ -77,6 +77,7 @@ def _make_shards(config: MakeDataConfig, example_config: ExampleConfig, workers:
         outputs = [path.strip() for path in config.output_file.split(",")]
         tasks = build_shards.tasks_for_files(spans, outputs, config.vocab_file, example_config)
     todo = build_shards.unfinished(tasks)
+    build_shards.require_memory(todo, config.max_memory_gb)
     results = run_tasks(workers, build_shards.make, todo, [task.num_bytes for task in todo], len(tasks))
     num_examples = sum(counts.examples for counts in results)
     num_alone = sum(counts.documents == 1 for counts in results)
@@ -86,6 +87,9 @@ def _make_shards(config: MakeDataConfig, example_config: ExampleConfig, workers:
             "sentences come from the same document; put blank lines between documents",
             file=sys.stderr,
         )
+    num_repeats = sum(counts.repeats for counts in results)
+    if num_repeats:
+        print(f"{num_repeats} examples that equal another one were left out", file=sys.stderr)
     num_shards = sum(len(task.outputs) for task in todo)
     num_kept = sum(len(task.outputs) for task in tasks) - num_shards
     print(f"{num_examples} examples in {num_shards} new shards" + (f", {num_kept} were there" if num_kept else ""))

@@ -8,7 +8,7 @@ import glob
 import os
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -18,15 +18,18 @@ from bert_pretrain.data.masking import Masking, MaskingRule, mask
 from bert_pretrain.data.tfrecord import write_records
 from bert_pretrain.data.vocab import Vocabulary, load_vocabulary
 from bert_pretrain.files import atomic_write
-from bert_pretrain.make_data import corpus, provenance, serialization
+from bert_pretrain.make_data import corpus, exact_memory, provenance, serialization
 from bert_pretrain.make_data.google_exact import ExactExamples, ExactRule
 from bert_pretrain.make_data.instances import Instances, Pairs, assemble, draw_pairs
+from bert_pretrain.make_data.repeated_records import RepeatedRecords
+from bert_pretrain.make_data.task_progress import Done
 from bert_pretrain.make_data.tokenization import LineTokenizer
 from bert_pretrain.make_data.tokenized_text import TokenizedText, tokenize, tokenize_in_blocks
 from bert_pretrain.worker_pool import Report
 
 _TOKENS_AT_ONCE = 8_000_000
 _EXAMPLES_AT_ONCE = 256  # so that they stay in the processor's cache
+_CHARS_BETWEEN_REPORTS = 10_000_000
 _BYTES_PER_TOKEN = 4.5  # of English text; for progress only
 
 
@@ -50,6 +53,7 @@ class Counts(NamedTuple):
     documents: int
     tokens: int
     examples: int
+    repeats: int = 0  # examples that were left out, because they equal another one; in fast mode
 
 
 def find_text(patterns: str, flag: str = "--input_file") -> list[corpus.Span]:
@@ -107,6 +111,17 @@ def unfinished(tasks: list[Task]) -> list[Task]:
     return [task for task, outputs in zip(tasks, finished) if not all(outputs)]
 
 
+def require_memory(tasks: list[Task], max_memory_gb: float) -> None:
+    """ValueError where a task of exact mode would need more memory; says how many shards need less."""
+    exact = [task for task in tasks if task.config.mode == "exact"]
+    if exact:
+        largest = max(exact, key=lambda task: task.num_bytes)
+        tokenizer = _tokenizer(largest.vocab_file, largest.config.do_lower_case)
+        need = exact_memory.estimate(largest.spans, tokenizer, largest.config)
+        num_all_bytes = sum(task.num_bytes for task in tasks)
+        need.require(largest.outputs[0], largest.num_bytes, num_all_bytes, max_memory_gb)
+
+
 def make(task: Task, report: Report) -> Counts:
     """Builds the shards of a task; each appears only when it is complete, and after its provenance."""
     config = task.config
@@ -142,8 +157,8 @@ def masking_rule(config: ExampleConfig, vocabulary: Vocabulary) -> MaskingRule:
 def _make_exact(task: Task, tokenizer: LineTokenizer, report: Report) -> Counts:
     config, vocabulary = task.config, tokenizer.vocabulary
     origin = _origin(task)
-    text = tokenize(corpus.read_documents(task.spans, as_google=True), tokenizer)
-    report(0.1)
+    documents = corpus.read_documents(task.spans, as_google=True)
+    text = tokenize(_reported(documents, task.num_bytes, lambda share: report(Done(0.1 * share, 0))), tokenizer)
     _require_words(len(text.ids), task)
     rule = ExactRule(
         config.max_seq_length,
@@ -152,23 +167,42 @@ def _make_exact(task: Task, tokenizer: LineTokenizer, report: Report) -> Counts:
         config.random_seed,
         masking_rule(config, vocabulary),
     )
-    examples = ExactExamples(text, rule, os.path.dirname(task.outputs[0]) or ".", lambda share: report(0.6 * share))
+    spool_directory = os.path.dirname(task.outputs[0]) or "."
+    examples = ExactExamples(text, rule, spool_directory, lambda done: report(Done(0.6 * done.share, done.examples)))
     if config.num_picked_examples:
         examples.pick(config.num_picked_examples)
     for number, output in enumerate(task.outputs):
         blocks = examples.blocks(number, len(task.outputs), vocabulary.id("[CLS]"), vocabulary.id("[SEP]"))
         with atomic_write(output, "wb") as file:
-            num_records = write_records(file, (record for block in blocks for record in serialization.records(*block)))
+            num_records = write_records(file, _written(blocks, len(examples), report))
             counts = Counts(text.num_documents, len(text.ids), num_records)
             provenance.write(output, file, origin, counts._asdict())
-        report(0.3 / len(task.outputs))
     return Counts(text.num_documents, len(text.ids), len(examples))
+
+
+def _reported(documents: Iterable[list[str]], num_bytes: int, report: Report) -> Iterator[list[str]]:
+    """The documents; reports which share of num_bytes has been read."""
+    num_chars = 0
+    for document in documents:
+        yield document
+        num_chars += sum(map(len, document)) + len(document) + 1
+        if num_chars > _CHARS_BETWEEN_REPORTS:
+            report(num_chars / num_bytes)
+            num_chars = 0
+
+
+def _written(blocks: Iterable[tuple[Instances, Masking]], num_examples: int, report: Report) -> Iterator[bytes]:
+    """The records of exact mode's examples, which are counted already."""
+    for instances, masking in blocks:
+        yield from serialization.records(instances, masking)
+        report(Done(0.3 * len(masking.ids) / num_examples, 0))
 
 
 def _make_fast(task: Task, tokenizer: LineTokenizer, report: Report) -> Counts:
     (output,) = task.outputs
     origin = _origin(task)
     num_documents = num_tokens = 0
+    repeated = RepeatedRecords()
 
     def records() -> Iterator[bytes]:
         nonlocal num_documents, num_tokens
@@ -177,14 +211,16 @@ def _make_fast(task: Task, tokenizer: LineTokenizer, report: Report) -> Counts:
         for text in tokenize_in_blocks(corpus.read_documents(task.spans), tokenizer, _TOKENS_AT_ONCE):
             num_documents += text.num_documents
             num_tokens += len(text.ids)
+            repeated.begin_block()
+            num_before = repeated.num_kept
             for block in draw_examples(text, task.config, tokenizer.vocabulary, rng):
-                yield from serialization.records(*block)
-            report(len(text.ids) * _BYTES_PER_TOKEN / task.num_bytes)
+                yield from repeated.without_repeats(serialization.records(*block))
+            report(Done(len(text.ids) * _BYTES_PER_TOKEN / task.num_bytes, repeated.num_kept - num_before))
         _require_words(num_tokens, task)
 
     with atomic_write(output, "wb") as file:
         num_records = write_records(file, records())
-        counts = Counts(num_documents, num_tokens, num_records)
+        counts = Counts(num_documents, num_tokens, num_records, repeated.num_left_out)
         provenance.write(output, file, origin, counts._asdict())
     return counts
 

@@ -21,10 +21,12 @@ import numpy as np
 from bert_pretrain.data.masking import KEPT, Masking, MaskingRule, replace
 from bert_pretrain.make_data.drawn_examples import DrawnExamples
 from bert_pretrain.make_data.instances import NUM_SPECIAL_TOKENS, Instances, assemble
+from bert_pretrain.make_data.task_progress import Done
 from bert_pretrain.make_data.tokenized_text import TokenizedText
 from bert_pretrain.worker_pool import Report
 
 _EXAMPLES_AT_ONCE = 256  # so that they stay in the processor's cache
+_DOCUMENTS_AT_ONCE = 4096  # between reports
 _MAX_TOKENS = 2**32 - 1  # so that their numbers take four bytes
 
 
@@ -52,9 +54,13 @@ class ExactExamples:
         self._drawn = DrawnExamples(spool_directory)
         drawer = _Drawer(text, rule, documents, rng, self._drawn)
         for _ in range(rule.dupe_factor):
-            for position in range(len(documents)):
-                drawer.draw_document(position)
-            report(1 / rule.dupe_factor)
+            for start in range(0, len(documents), _DOCUMENTS_AT_ONCE):
+                positions = range(start, min(start + _DOCUMENTS_AT_ONCE, len(documents)))
+                num_before = len(self._drawn)
+                for position in positions:
+                    drawer.draw_document(position)
+                share = len(positions) / (rule.dupe_factor * len(documents))
+                report(Done(share, len(self._drawn) - num_before))
         self._drawn.finish()
         order = array("I", range(len(self._drawn)))
         _shuffle(order, rng.getrandbits, len(order))
