@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--text", type=pathlib.Path, help="the first text; default: the embedded demo's")
     arguments = parser.parse_args()
-    write(arguments.output, _first_text(arguments.text), int(arguments.megabytes * 1e6), arguments.seed)
+    write(arguments.output, first_text(arguments.text), int(arguments.megabytes * 1e6), arguments.seed)
     with arguments.output.open(encoding="utf-8") as file:
         counts = Counter(word for line in file for word in line.split())
     print(
@@ -72,7 +72,8 @@ def main() -> None:
     )
 
 
-def _first_text(path: pathlib.Path | None) -> str:
+def first_text(path: pathlib.Path | None) -> str:
+    """The text of a file, or the demo's."""
     if path is not None:
         return path.read_text(encoding="utf-8")
     from bert_pretrain.make_data.demo_text import demo_documents
