@@ -60,6 +60,25 @@ class ExampleConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class TextConfig:
+    """Raw text, for --make_text."""
+
+    language: str = option("en", "Language code whose rules divide text into sentences.")
+    documents: str = option(
+        "auto",
+        "What a document is: a file, text between blank lines (with lines as they are), or a JSON line; "
+        "auto decides for each file and says why.",
+        ("auto", "file", "blank_line", "jsonl"),
+    )
+    text_column: str = option("text", "Field of JSON lines, and column of Parquet files, that holds the text.")
+
+    def check(self) -> None:
+        """ValueError for an invalid setting."""
+        require(bool(self.language), "--language must be a language code, like en")
+        require(bool(self.text_column), "--text_column must name a field")
+
+
+@dataclasses.dataclass(frozen=True)
 class MakeDataConfig:
     """Input, output and steps."""
 
@@ -104,7 +123,6 @@ class MakeDataConfig:
         "them; --output_dir gets train/ and eval/ in the form that the other steps read.",
     )
     num_held_out: int = option(10_000, "With --make_text: number of documents for eval/, drawn by MLPerf's rule.")
-    language: str = option("en", "With --make_text: language code whose rules divide text into sentences.")
     demo: bool = option(
         False,
         "Only make the embedded demo's vocabulary, model and shards, from text that every Python installation has.",

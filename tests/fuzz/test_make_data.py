@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_pretrain.config.make_data import ExampleConfig
+from bert_pretrain.config.make_data import ExampleConfig, TextConfig
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.data import vocab
-from bert_pretrain.make_data import build_shards, corpus, provenance, raw_text, train_vocab
+from bert_pretrain.make_data import build_shards, corpus, provenance, train_vocab
+from bert_pretrain.make_data.raw_text import make_text
 from tests.config.test_model import GOOD
 from tests.fuzz.examples import assert_is_one_line, fuzz
 
@@ -177,7 +178,7 @@ def test_any_raw_text(tmp_path: Path, content: bytes, num_held_out: int, languag
     for left in tmp_path.glob("text/*/*"):
         left.unlink()
     with one_line_errors():
-        tasks = raw_text.plan(f"{tmp_path}/raw", str(tmp_path / "text"), num_held_out, language)
-        for task in raw_text.unfinished(tasks):
-            raw_text.make(task, lambda share: None)
-        assert not raw_text.unfinished(tasks)
+        tasks = make_text.plan(f"{tmp_path}/raw", str(tmp_path / "text"), num_held_out, TextConfig(language))
+        for task in make_text.unfinished(tasks):
+            make_text.make(task, lambda share: None)
+        assert not make_text.unfinished(tasks)

@@ -4,8 +4,12 @@ import random
 
 import pytest
 
-from bert_pretrain.make_data import corpus, raw_text
-from bert_pretrain.make_data.raw_text import TextTask, choose_held_out, clean_paragraph, read_articles, split
+from bert_pretrain.config.make_data import TextConfig
+from bert_pretrain.make_data import corpus
+from bert_pretrain.make_data.raw_text import make_text
+from bert_pretrain.make_data.raw_text.articles import read_articles
+from bert_pretrain.make_data.raw_text.make_text import TextTask, choose_held_out
+from bert_pretrain.make_data.raw_text.sentences import clean_paragraph, split
 from tests.make_data import killed
 
 
@@ -53,7 +57,7 @@ def test_bad_json_is_named_by_line(tmp_path, line):
 
 
 def test_held_out_articles_follow_the_published_rule():
-    tasks = [TextTask("x", "", "", number, 3, 10, "en") for number in range(3)]
+    tasks = [TextTask("x", "", "", number, 3, 10, TextConfig()) for number in range(3)]
     chosen = [choose_held_out(task, 50) for task in tasks]
     assert [len(part) for part in chosen] == [3, 3, 4]
     rng = random.Random(12345 + 13 * 2)
@@ -62,7 +66,7 @@ def test_held_out_articles_follow_the_published_rule():
 
 def test_more_held_out_than_there_is_is_refused():
     with pytest.raises(ValueError, match="3 articles, and 5 of each file are to be held out; lower --num_held_out 5"):
-        choose_held_out(TextTask("x", "", "", 0, 1, 5, "en"), 3)
+        choose_held_out(TextTask("x", "", "", 0, 1, 5, TextConfig()), 3)
 
 
 @pytest.fixture
@@ -79,8 +83,8 @@ def raw(tmp_path):
 
 @needs_sentencex
 def test_folders_become_text_with_a_share_held_out(raw, tmp_path):
-    tasks = raw_text.plan(str(raw), str(tmp_path / "text"), 4, "en")
-    counts = [raw_text.make(task, lambda share: None) for task in tasks]
+    tasks = make_text.plan(str(raw), str(tmp_path / "text"), 4, TextConfig())
+    counts = [make_text.make(task, lambda share: None) for task in tasks]
     assert counts == [(5, 1), (5, 1), (4, 2)]
     assert sorted(path.name for path in (tmp_path / "text" / "train").glob("*.txt")) == [
         "AA-wiki_00.txt",
@@ -101,21 +105,21 @@ def test_folders_become_text_with_a_share_held_out(raw, tmp_path):
 
 @needs_sentencex
 def test_finished_text_is_kept_and_other_text_is_not_overwritten(raw, tmp_path):
-    tasks = raw_text.plan(str(raw), str(tmp_path / "text"), 4, "en")
-    raw_text.make(tasks[1], lambda share: None)
-    assert raw_text.unfinished(tasks) == [tasks[0], tasks[2]]
+    tasks = make_text.plan(str(raw), str(tmp_path / "text"), 4, TextConfig())
+    make_text.make(tasks[1], lambda share: None)
+    assert make_text.unfinished(tasks) == [tasks[0], tasks[2]]
     with pytest.raises(ValueError, match=r"made from num_held_out 4 \(now 5\)"):
-        raw_text.unfinished(raw_text.plan(str(raw), str(tmp_path / "text"), 5, "en"))
+        make_text.unfinished(make_text.plan(str(raw), str(tmp_path / "text"), 5, TextConfig()))
 
 
 @needs_sentencex
 @pytest.mark.parametrize("num_renames", [1, 2, 3])  # the held-out text, the text for training, its side file
 def test_a_killed_process_leaves_nothing_that_is_refused(raw, tmp_path, num_renames):
-    tasks = raw_text.plan(str(raw), str(tmp_path / "text"), 6, "en")
-    assert killed.run(raw_text.make, tasks[0], num_renames)
-    for task in raw_text.unfinished(tasks):
-        raw_text.make(task, lambda share: None)
-    assert not raw_text.unfinished(tasks)
+    tasks = make_text.plan(str(raw), str(tmp_path / "text"), 6, TextConfig())
+    assert killed.run(make_text.make, tasks[0], num_renames)
+    for task in make_text.unfinished(tasks):
+        make_text.make(task, lambda share: None)
+    assert not make_text.unfinished(tasks)
     assert len([path for path in (tmp_path / "text").rglob("*") if path.is_file()]) == 9  # none is hidden
 
 
@@ -125,4 +129,4 @@ def test_files_of_one_name_are_refused(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("text")
     with pytest.raises(ValueError, match=r"two files would become a-b\.txt"):
-        raw_text.plan(str(tmp_path), str(tmp_path / "text"), 0, "en")
+        make_text.plan(str(tmp_path), str(tmp_path / "text"), 0, TextConfig())

@@ -1,0 +1,1 @@
+"""Raw text, as people have it, -> documents of sentences: --make_text."""
