@@ -32,7 +32,7 @@ EXTRAS = {
         "transformers; python_version >= '3.9'",
         "safetensors; python_version >= '3.9'",
     ],
-    "plot": ["matplotlib"],  # benchmarks/plot.py
+    "plot": ["jinja2", "matplotlib"],  # bert_pretrain.report and benchmarks/plot.py
     # bert-tensorflow is Google's modeling.py, which the tests compare the model with.
     "test": ["bert-tensorflow==1.0.4", "hypothesis", "pytest", "ruff"],
 }
@@ -48,12 +48,17 @@ setup(
     # named bert_pretrain in the current directory, and a clone is such a folder.
     package_dir={"": "."},
     packages=find_packages(include=["bert_pretrain", "bert_pretrain.*"]),
-    package_data={"bert_pretrain": ["py.typed"], "bert_pretrain.kernels.native": ["sources/*"]},
+    package_data={
+        "bert_pretrain": ["py.typed"],
+        "bert_pretrain.kernels.native": ["sources/*"],
+        "bert_pretrain.report": ["page.html", "page.css"],
+    },
     entry_points={
         "console_scripts": [
             "bert-pretrain = bert_pretrain.run:main",
             "bert-make-data = bert_pretrain.make_data.__main__:main",
             "bert-check-data = bert_pretrain.check_data.__main__:main",
+            "bert-report = bert_pretrain.report.__main__:main",
         ]
     },
     python_requires=">=3.8,<3.14",

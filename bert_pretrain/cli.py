@@ -67,14 +67,17 @@ def given(config_class: type) -> set[str]:
     return {f.name for f in dataclasses.fields(config_class) if flags.FLAGS[f.name].present}
 
 
-def main(run: Callable[[], int], description: Optional[str] = None) -> None:
+def main(run: Callable[..., int], description: Optional[str] = None, takes_arguments: bool = False) -> None:
     """Parses the flags, runs an entry point and exits. A ValueError becomes one line on stderr and exit code 2.
 
-    description: the first lines of --help.
+    description: the first lines of --help. takes_arguments: run(arguments) receives what is no flag; else run() is
+    called, and an argument that is no flag is an error.
     """
 
     def guarded(arguments: Sequence[str]) -> int:
         try:
+            if takes_arguments:
+                return run(arguments[1:])
             if len(arguments) > 1:
                 raise ValueError(f"unexpected argument {arguments[1]!r}; settings are given as --name=value")
             return run()

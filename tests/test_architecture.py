@@ -36,7 +36,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "kernels": {"config", "files", "compat"},
     "model": {"config", "kernels"},
     "optim": {"config", "kernels"},
-    "train": set("config files compat estimator processes stop world data kernels model optim".split()),
+    "mlperf_reference": {"config"},
+    "train": set(
+        "config files compat estimator processes stop world data kernels model optim mlperf_reference".split()
+    ),
+    "report": {"cli", "config", "files", "mlperf_reference"},
     "run": {"cli", "config", "processes", "stderr", "stop", "connection", "train"},
     "launch": {"files", "processes", "supervisor"},
     "supervisor": {"files"},
@@ -48,6 +52,8 @@ OWNERS = {
     "mpi4py": ("mpi_world.py", "worker_pool.py"),
     "absl": ("cli.py",),
     "mlperf_logging": ("train/mlperf_log.py",),
+    "matplotlib": ("report/drawing.py",),
+    "jinja2": ("report/page.py",),
 }
 MAX_MODULE_LINES, MIN_MODULE_LINES = 250, 25
 # Smaller modules, each with the reason.

@@ -17,6 +17,7 @@ from bert_pretrain.config import training
 from bert_pretrain.config.check_data import CheckDataConfig
 from bert_pretrain.config.make_data import ExampleConfig, MakeDataConfig, TextConfig
 from bert_pretrain.config.option import groups
+from bert_pretrain.config.report import ReportConfig
 from tests.config.test_training import DEEPSPARKHUB_FLAGS
 
 ROOT = Path(__file__).parent.parent
@@ -42,6 +43,7 @@ TABLES = (
     Table(FLAGS, "<!-- flags of run: made from the dataclasses -->", PARTS, DEEPSPARKHUB_FLAGS),
     Table(FLAGS, "<!-- flags of make_data: made from the dataclasses -->", MAKE_DATA_PARTS, GOOGLE_FLAGS),
     Table(FLAGS, "<!-- flags of check_data: made from the dataclasses -->", (CheckDataConfig,), ()),
+    Table(FLAGS, "<!-- flags of report: made from the dataclasses -->", (ReportConfig,), ()),
 )
 
 

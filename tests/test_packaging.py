@@ -39,6 +39,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("bert-pretrain", "python -m bert_pretrain.run: trains, evaluates, or both."),
         ("bert-make-data", "Text -> vocabulary -> shards: python -m bert_pretrain.make_data"),
         ("bert-check-data", "Shards -> report and manifest.json: python -m bert_pretrain.check_data"),
+        ("bert-report", "Runs -> one self-contained HTML page: python -m bert_pretrain.report"),
     ],
 )
 def test_console_scripts_show_their_help(installed: Path, script: str, first_line: str) -> None:

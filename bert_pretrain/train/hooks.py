@@ -173,7 +173,7 @@ class TrainingHook(train.SessionRunHook):
         if is_point:
             logger.add_events("train", self._step, values)
         if is_shown:
-            values.update(self._throughput.recent()._asdict())
+            values.update(self._throughput.recent()._asdict(), peak_memory_bytes=results.peak_memory_bytes())
             logger.record("train", self._step, self._step * self._job.examples_per_update, values)
             logger.info_values(f"update {self._step}/{num_updates}", values)
 

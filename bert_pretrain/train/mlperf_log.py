@@ -6,7 +6,6 @@ the run adds nothing to it.
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import re
@@ -15,8 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
+from bert_pretrain import mlperf_reference
 from bert_pretrain.optim import schedule
-from bert_pretrain.train import mlperf_rules, results
+from bert_pretrain.train import results
 from bert_pretrain.train.job import Job
 from bert_pretrain.train.report_file import AppendedFile
 from bert_pretrain.train.resume import PreviousRun
@@ -31,7 +31,7 @@ class MlperfLog:
         """logger is an mlperf_logging.mllog.MLLogger."""
         self._job, self._log = job, logger
         self._is_running = self._is_in_block = False
-        self._reference = mlperf_rules.reference(_library(), job.examples_per_update) if job else None
+        self._reference = mlperf_reference.reference(_library(), job.examples_per_update) if job else None
 
     def describe(self, begin: float, is_cache_cleared: bool) -> None:
         """Submission, initialization since `begin` (seconds since the epoch), and settings."""
@@ -142,10 +142,10 @@ class _AppendToFile(logging.Handler):
 
 def _library() -> Path:
     """The folder of mlperf_logging. ValueError where it is not installed."""
-    found = importlib.util.find_spec("mlperf_logging")
+    found = mlperf_reference.installed_library()
     if found is None:
         raise ValueError("--mlperf needs the package mlperf-logging: bash init_tf.sh --mlperf")
-    return Path(found.submodule_search_locations[0])
+    return found
 
 
 def _open(path: str, mode: str) -> Any:

@@ -1,55 +1,20 @@
-"""A run compared with MLPerf's rules and with its reference runs.
+"""A run compared with MLPerf's rules.
 
-Rules: mlcommons/training_policies, training_rules.adoc; v5.0 is the last round with BERT. The convergence of the
-reference implementation is read from the installed mlperf_logging.
+Rules: mlcommons/training_policies, training_rules.adoc. The convergence of the reference implementation is in
+bert_pretrain/mlperf_reference.py.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple, Optional
 
-import numpy as np
-
-from bert_pretrain.config.mlperf import TARGET, MlperfConfig
+from bert_pretrain.config.mlperf import MlperfConfig
 from bert_pretrain.train.evaluation import Evaluated
 from bert_pretrain.train.job import Job
 
-RULESET = "5.0.0"
 EVAL_EXAMPLES = 10_000
 INIT_TOLERANCE = 0.001  # float16 and other kernels change the third digit of a percent; a wrong restore, percents
 _BERT_LARGE = {"vocab_size": 30522, "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}
-
-
-class Reference(NamedTuple):
-    """Samples that the reference implementation needs to TARGET, interpolated between the batches of its runs."""
-
-    batch: int  # examples of an update
-    mean: float
-    deviation: float
-
-    def standing(self, samples: int, accuracy: Optional[float]) -> str:
-        """One line: where a run stands that has `accuracy` after `samples` training samples."""
-        needs = f"the reference needs {self.mean:,.0f} +- {self.deviation:,.0f} at batch {self.batch:,}"
-        if (accuracy or 0.0) < TARGET:
-            return f"MLPerf: {samples:,} samples, {samples / self.mean:.0%} of the way to {TARGET}; {needs}"
-        deviations = (samples - self.mean) / self.deviation
-        return f"MLPerf: {TARGET} reached after {samples:,} samples; {needs}, {deviations:+.1f} standard deviations"
-
-
-def reference(folder: Path, batch: int) -> Reference:
-    """The reference's convergence at a batch size; beyond the smallest and the largest batch, theirs.
-
-    `folder` is mlperf_logging's. As its rcp_checker does, the mean leaves out the fastest and the slowest run.
-    """
-    points = json.loads((folder / "rcp_checker" / f"training_{RULESET}" / "rcps_bert.json").read_text(encoding="utf-8"))
-    runs = {point["BS"]: sorted(point["Epochs to converge"]) for point in points.values()}
-    sizes = sorted(runs)
-    nearest = min(max(batch, sizes[0]), sizes[-1])
-    mean = np.interp(nearest, sizes, [np.mean(runs[size][1:-1]) for size in sizes])
-    return Reference(nearest, float(mean), float(np.interp(nearest, sizes, [np.std(runs[size]) for size in sizes])))
 
 
 def evaluation_interval(batch: int) -> int:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from bert_pretrain import mlperf_reference
 from bert_pretrain.config.mlperf import MlperfConfig
+from bert_pretrain.mlperf_reference import Reference
 from bert_pretrain.train import mlperf_rules
 from bert_pretrain.train.evaluation import Evaluated
-from bert_pretrain.train.mlperf_rules import Reference
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "configs" / "run").glob("mlperf_[0-9]*.flags"))
@@ -33,25 +34,25 @@ def test_evaluation_interval(batch: int, samples: int) -> None:
     ("batch", "mean"), [(256, 2.55e6), (448, 2.41e6), (1536, 2.78e6), (3072, 2.76e6), (8192, 4.19e6)]
 )
 def test_samples_that_the_reference_needs(folder: Path, batch: int, mean: float) -> None:
-    found = mlperf_rules.reference(folder, batch)
+    found = mlperf_reference.reference(folder, batch)
     assert found.batch == batch
     assert found.mean == pytest.approx(mean, rel=5e-3)
 
 
 def test_the_mean_is_that_of_mlperf_s_own_checker(folder: Path) -> None:
     checker = pytest.importorskip("mlperf_logging.rcp_checker.rcp_checker").RCP_Checker(
-        "training", mlperf_rules.RULESET, "bert", False
+        "training", mlperf_reference.RULESET, "bert", False
     )
     for record in checker.rcp_data.values():
-        found = mlperf_rules.reference(folder, record["BS"])
+        found = mlperf_reference.reference(folder, record["BS"])
         assert (found.mean, found.deviation) == (record["RCP Mean"], record["RCP Stdev"])
 
 
 def test_other_batches_are_between_their_neighbours_or_the_nearest(folder: Path) -> None:
-    low, middle, high = (mlperf_rules.reference(folder, batch) for batch in (256, 352, 448))
+    low, middle, high = (mlperf_reference.reference(folder, batch) for batch in (256, 352, 448))
     assert middle.mean == pytest.approx((low.mean + high.mean) / 2)
-    assert mlperf_rules.reference(folder, 6) == low
-    assert mlperf_rules.reference(folder, 10**6) == mlperf_rules.reference(folder, 16384)
+    assert mlperf_reference.reference(folder, 6) == low
+    assert mlperf_reference.reference(folder, 10**6) == mlperf_reference.reference(folder, 16384)
 
 
 def test_where_a_run_stands() -> None:

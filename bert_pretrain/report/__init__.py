@@ -1,0 +1,1 @@
+"""Folders of runs -> one HTML page."""

@@ -1,0 +1,39 @@
+"""Runs -> one self-contained HTML page: python -m bert_pretrain.report RUN_DIR [RUN_DIR ...] [--output=report.html].
+
+A RUN_DIR is the --output_dir of a training run, finished or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bert_pretrain import cli, files
+from bert_pretrain.config.report import ReportConfig
+from bert_pretrain.report import page, run_folder
+
+
+def _run(folders: Sequence[str]) -> int:
+    config = cli.read(ReportConfig)
+    config.check(len(folders))
+    runs = run_folder.read_all(folders)
+    content = page.render(runs, config.title).encode()
+    try:
+        with files.atomic_write(config.output, "wb") as file:
+            file.write(content)
+    except OSError as error:
+        raise ValueError(f"--output: {config.output} cannot be written: {error.strerror}") from None
+    for run in runs:
+        for note in run.notes:
+            print(f"note: {run.name}: {note}")
+    print(f"{config.output}: {len(runs)} run{'s' if len(runs) > 1 else ''}, {len(content) / 1000:,.0f} kB")
+    return 0
+
+
+def main() -> None:
+    """The command: parses the flags, runs and exits."""
+    cli.define(ReportConfig)
+    cli.main(_run, __doc__, takes_arguments=True)
+
+
+if __name__ == "__main__":
+    main()
