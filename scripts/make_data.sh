@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # From text to shards for training and evaluation, step by step; each step that is finished is not done again.
 #   bash scripts/make_data.sh SOURCE OUTPUT_DIR [flags of bert_pretrain.make_data for the shards]
-# SOURCE      a Wikipedia dump (pages-articles .xml or .xml.bz2), or a folder of .txt or .jsonl files
+# SOURCE      a Wikipedia dump (pages-articles .xml or .xml.bz2), or a folder of text: .txt, .md, .rst, .html, .jsonl,
+#             .parquet, also as .gz, .bz2, .xz or .zst
 # OUTPUT_DIR  gets extracted/ (a dump's articles), text/, vocab.txt, train/ and eval/
-#   VOCAB_FILE=vocab.txt     a vocabulary that is there; else one of VOCAB_SIZE=30522 entries is trained
-#   NUM_SHARDS=500           shards for training
-#   NUM_HELD_OUT=10000       articles for evaluation, drawn by MLPerf's rule, and
-#   NUM_EVAL_EXAMPLES=10000  examples made of them
+#   VOCAB_FILE=vocab.txt     a vocabulary that is there; else one of VOCAB_SIZE entries is trained
+#   VOCAB_SIZE, NUM_SHARDS   else 30522 entries and 500 shards, or what a smaller text gives
+#   NUM_HELD_OUT=10000       documents for evaluation at most; of a dump so many, drawn by MLPerf's rule
+#   NUM_EVAL_EXAMPLES=10000  examples made of them at most
+#   TEXT_FLAGS               more flags for --make_text, such as "--language=de --documents=blank_line"
 #   NP=8                     processes; else one for each core
 # MLPerf's training data (512 tokens, ten passes, the records of Google's script):
 #   VOCAB_FILE=vocab.txt bash scripts/make_data.sh enwiki-pages-articles.xml.bz2 wiki --flagfile=configs/run/mlperf_data.flags
@@ -15,7 +17,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/_launch.sh"
 
 if [ $# -lt 2 ]; then
-  sed -n '2,14s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,16s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 source="$1" output="$2"
@@ -26,6 +28,7 @@ vocabulary="${VOCAB_FILE:-$output/vocab.txt}"
 use_environment --data
 make_data() { launch "$python" -m bert_pretrain.make_data "--num_processes=$np" "$@"; }
 
+read -ra text_flags <<<"${TEXT_FLAGS:-}"
 launch mkdir -p "$output"
 case "$source" in
   *.xml | *.xml.bz2)
@@ -36,15 +39,25 @@ case "$source" in
       launch mv "$output/extracted.partial" "$output/extracted"
     fi
     source="$output/extracted"
+    text_flags+=(--held_out=mlperf)
     ;;
 esac
-make_data --make_text "--input_file=$source" "--output_dir=$output/text" "--num_held_out=${NUM_HELD_OUT:-10000}"
+make_data --make_text "--input_file=$source" "--output_dir=$output/text" "--num_held_out=${NUM_HELD_OUT:-10000}" \
+  ${text_flags[@]+"${text_flags[@]}"}
+# A shard needs documents enough to draw random second sentences from, and an entry text enough to occur in.
+read -r shards entries < <("$python" -c '
+import json, sys
+report = json.load(open(sys.argv[1]))
+num_bytes = report["train_bytes"]
+print(max(1, min(500, num_bytes // 1_000_000, report["train_documents"] // 20)), min(30522, 1000 + int(7 * num_bytes**0.5)))
+' "$output/text/text_report.json")
+echo "$output: ${NUM_SHARDS:-$shards} shards, a vocabulary of ${VOCAB_SIZE:-$entries} entries" >&2
 if [ ! -f "$vocabulary" ]; then
   make_data --train_vocab "--input_file=$output/text/train/*.txt" "--vocab_file=$vocabulary" \
-    "--vocab_size=${VOCAB_SIZE:-30522}" "$@"
+    "--vocab_size=${VOCAB_SIZE:-$entries}" "$@"
 fi
 make_data "--vocab_file=$vocabulary" "$@" "--input_file=$output/text/train/*.txt" "--output_dir=$output/train" \
-  "--num_shards=${NUM_SHARDS:-500}"
+  "--num_shards=${NUM_SHARDS:-$shards}"
 make_data "--vocab_file=$vocabulary" "$@" "--input_file=$output/text/eval/*.txt" "--output_dir=$output/eval" \
   --num_shards=1 --mode=exact "--num_picked_examples=${NUM_EVAL_EXAMPLES:-10000}"
 launch_last "$python" -m bert_pretrain.check_data "--input_files_dir=$output/train,$output/eval" "--vocab_file=$vocabulary"

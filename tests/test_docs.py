@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 FLAGS = ROOT / "docs" / "flags.md"
 END = "<!-- end of flags -->"
 PARTS = tuple(training.PARTS.values())
-MAKE_DATA_PARTS = (MakeDataConfig, TextConfig, ExampleConfig)
+MAKE_DATA_PARTS = (MakeDataConfig, ExampleConfig, TextConfig)
 # The flags of google-research/bert's create_pretraining_data.py.
 GOOGLE_FLAGS = """input_file output_file vocab_file do_lower_case do_whole_word_mask max_seq_length
 max_predictions_per_seq random_seed dupe_factor masked_lm_prob short_seq_prob""".split()

@@ -31,7 +31,8 @@ class ExampleConfig:
         ("exact", "fast"),
     )
     num_picked_examples: int = option(
-        0, "Exact mode: keep only this many examples, at equal distances, as MLPerf does for evaluation; 0 keeps all."
+        0,
+        "Exact mode: keep at most this many examples, at equal distances, as MLPerf does for evaluation; 0 keeps all.",
     )
 
     def check(self) -> None:
@@ -57,25 +58,6 @@ class ExampleConfig:
             "--num_picked_examples needs --mode=exact, which draws all examples before it writes them",
         )
         require(self.random_seed >= 0, f"--random_seed must be at least 0, got {self.random_seed}")
-
-
-@dataclasses.dataclass(frozen=True)
-class TextConfig:
-    """Raw text, for --make_text."""
-
-    language: str = option("en", "Language code whose rules divide text into sentences.")
-    documents: str = option(
-        "auto",
-        "What a document is: a file, text between blank lines (with lines as they are), or a JSON line; "
-        "auto decides for each file and says why.",
-        ("auto", "file", "blank_line", "jsonl"),
-    )
-    text_column: str = option("text", "Field of JSON lines, and column of Parquet files, that holds the text.")
-
-    def check(self) -> None:
-        """ValueError for an invalid setting."""
-        require(bool(self.language), "--language must be a language code, like en")
-        require(bool(self.text_column), "--text_column must name a field")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,10 +101,9 @@ class MakeDataConfig:
     )
     make_text: bool = option(
         False,
-        "Only divide raw text into sentences: --input_file names .txt, .jsonl or WikiExtractor files, or folders of "
-        "them; --output_dir gets train/ and eval/ in the form that the other steps read.",
+        "Only divide raw text into documents and sentences: --input_file names files, or folders that are searched "
+        "deeply; --output_dir gets train/ and eval/ in the form that the other steps read.",
     )
-    num_held_out: int = option(10_000, "With --make_text: number of documents for eval/, drawn by MLPerf's rule.")
     demo: bool = option(
         False,
         "Only make the embedded demo's vocabulary, model and shards, from text that every Python installation has.",
@@ -137,7 +118,6 @@ class MakeDataConfig:
     def check(self) -> None:
         """ValueError for an invalid setting or combination of settings."""
         require_numbers(self)
-        require(self.num_held_out >= 0, f"--num_held_out must be at least 0, got {self.num_held_out}")
         require(0 <= self.num_shards <= _MAX_SHARDS, f"--num_shards must be 0 to {_MAX_SHARDS}, got {self.num_shards}")
         require(
             0 <= self.num_processes <= MAX_PROCESSES,
@@ -162,3 +142,32 @@ class MakeDataConfig:
             "give either --output_file, files for the examples of all inputs, or --output_dir, a file for each input",
         )
         require(not self.num_shards or bool(self.output_dir), "--num_shards needs --output_dir")
+
+
+@dataclasses.dataclass(frozen=True)
+class TextConfig:
+    """Raw text, with --make_text."""
+
+    documents: str = option(
+        "auto",
+        "What a document is: a file, the text between blank lines, or each line's --text_column of JSON lines. auto "
+        "looks at each file's first lines.",
+        ("auto", "file", "blank_line", "jsonl"),
+    )
+    text_column: str = option("text", "Column of .parquet files, and key of JSON lines, that holds a document's text.")
+    language: str = option("en", "Language code whose rules divide text into sentences.")
+    num_held_out: int = option(10_000, "Largest number of documents for eval/.")
+    held_out: str = option(
+        "by_size",
+        "Which documents are held out. by_size: drawn over all files together, at most a tenth. mlperf: an equal "
+        "number of each file by MLPerf's rule, without removal of duplicates.",
+        ("by_size", "mlperf"),
+    )
+    keep_duplicates: bool = option(False, "Keep documents that equal or nearly equal an earlier one.")
+
+    def check(self) -> None:
+        """ValueError for an invalid setting."""
+        require(self.num_held_out >= 0, f"--num_held_out must be at least 0, got {self.num_held_out}")
+        is_code = self.language[:2].islower() and self.language.replace("-", "").isalnum() and self.language.isascii()
+        require(is_code, f"--language={self.language} is no language code, such as en")
+        require(bool(self.text_column), "--text_column is empty; it names a column")

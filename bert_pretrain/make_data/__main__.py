@@ -9,50 +9,39 @@ from bert_pretrain.config.make_data import ExampleConfig, MakeDataConfig, TextCo
 from bert_pretrain.config.option import require
 from bert_pretrain.data import vocab
 from bert_pretrain.files import num_cores
-from bert_pretrain.make_data import build_shards, corpus
+from bert_pretrain.make_data import build_shards
 from bert_pretrain.make_data.build_vocab import build_vocabulary
 from bert_pretrain.make_data.demo import make_demo
-from bert_pretrain.make_data.raw_text import make_text
+from bert_pretrain.make_data.raw_text.make_text import make_text
 from bert_pretrain.make_data.task_progress import run_tasks
+
+_CONFIGS = (MakeDataConfig, ExampleConfig, TextConfig)
 
 
 def _run() -> int:
-    config, text_config, example_config = cli.read(MakeDataConfig), cli.read(TextConfig), cli.read(ExampleConfig)
-    for part in (config, text_config, example_config):
-        part.check()
+    config, example_config, text_config = map(cli.read, _CONFIGS)
+    for settings in (config, example_config, text_config):
+        settings.check()
     if config.demo:
         return _make_demo(config)
     with worker_pool.workers(config.num_processes or num_cores()) as workers:
         if workers is None:  # a rank other than 0 whose work is done
             return 0
         if config.make_text:
-            return _make_text(config, text_config, workers)
+            lines = make_text(config.input_file, config.output_dir, text_config, workers)
+            print("\n".join(lines))
+            return 0
         if config.train_vocab:
             return _train_vocabulary(config, example_config.do_lower_case, workers)
         return _make_shards(config, example_config, workers)
 
 
 def _make_demo(config: MakeDataConfig) -> int:
-    given = (cli.given(MakeDataConfig) | cli.given(TextConfig) | cli.given(ExampleConfig)) - {
-        "demo",
-        "output_dir",
-        "verbose_logging",
-    }
+    given = set().union(*map(cli.given, _CONFIGS)) - {"demo", "output_dir", "verbose_logging"}
     require(not given, f"--demo has its own settings and takes no --{', --'.join(sorted(given))}")
     counts = make_demo(config.demo_dir)
     num_train, num_eval = (counts[split]["examples"] for split in ("train", "eval"))
     print(f"{config.demo_dir}: {num_train} training examples, {num_eval} held out")
-    return 0
-
-
-def _make_text(config: MakeDataConfig, settings: TextConfig, workers: worker_pool.Workers) -> int:
-    tasks = make_text.plan(config.input_file, config.output_dir, config.num_held_out, settings)
-    todo = make_text.unfinished(tasks)
-    sizes = [corpus.whole(task.source).end for task in todo]
-    results = run_tasks(workers, make_text.make, todo, sizes, len(tasks))
-    num_train, num_held_out = (sum(column) for column in zip(*results)) if results else (0, 0)
-    counts = f"{num_train} articles for training and {num_held_out} held out"
-    print(f"{config.output_dir}: {counts}, from {len(todo)} new files")
     return 0
 
 
@@ -103,7 +92,7 @@ def _make_shards(config: MakeDataConfig, example_config: ExampleConfig, workers:
 
 def main() -> None:
     """The command: parses the flags, runs and exits."""
-    cli.define(MakeDataConfig, TextConfig, ExampleConfig)
+    cli.define(*_CONFIGS)
     cli.main(_run, __doc__)
 
 

@@ -20,7 +20,7 @@ from bert_pretrain.data.vocab import Vocabulary, load_vocabulary
 from bert_pretrain.files import atomic_write
 from bert_pretrain.make_data import corpus, exact_memory, provenance, serialization
 from bert_pretrain.make_data.google_exact import ExactExamples, ExactRule
-from bert_pretrain.make_data.instances import Instances, Pairs, assemble, draw_pairs
+from bert_pretrain.make_data.instances import Instances, Pairs, assemble, balanced_random_prob, draw_pairs
 from bert_pretrain.make_data.repeated_records import RepeatedRecords
 from bert_pretrain.make_data.task_progress import Done
 from bert_pretrain.make_data.tokenization import LineTokenizer
@@ -170,7 +170,7 @@ def _make_exact(task: Task, tokenizer: LineTokenizer, report: Report) -> Counts:
     spool_directory = os.path.dirname(task.outputs[0]) or "."
     examples = ExactExamples(text, rule, spool_directory, lambda done: report(Done(0.6 * done.share, done.examples)))
     if config.num_picked_examples:
-        examples.pick(config.num_picked_examples)
+        examples.pick(min(config.num_picked_examples, len(examples)))
     for number, output in enumerate(task.outputs):
         blocks = examples.blocks(number, len(task.outputs), vocabulary.id("[CLS]"), vocabulary.id("[SEP]"))
         with atomic_write(output, "wb") as file:
@@ -229,7 +229,8 @@ def draw_examples(
     text: TokenizedText, config: ExampleConfig, vocabulary: Vocabulary, rng: np.random.Generator
 ) -> Iterator[tuple[Instances, Masking]]:
     """Draws the examples of a text; returns them in random order, in blocks."""
-    pairs = draw_pairs(text, config.max_seq_length, config.short_seq_prob, config.dupe_factor, rng)
+    cut = (config.max_seq_length, config.short_seq_prob)
+    pairs = draw_pairs(text, *cut, config.dupe_factor, rng, balanced_random_prob(text, *cut))
     order = rng.permutation(len(pairs.a_start))
     rule, cls_id, sep_id = masking_rule(config, vocabulary), vocabulary.id("[CLS]"), vocabulary.id("[SEP]")
     for start in range(0, len(order), _EXAMPLES_AT_ONCE):

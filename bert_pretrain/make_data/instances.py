@@ -15,6 +15,7 @@ import numpy as np
 from bert_pretrain.make_data.tokenized_text import TokenizedText
 
 NUM_SPECIAL_TOKENS = 3  # [CLS] A [SEP] B [SEP]
+_NUM_ESTIMATES, _MIN_ESTIMATED_TOKENS = 3, 2_000_000
 _MAX_TRIES = 10  # to find another document for B; after them B may come from the same document
 
 
@@ -28,12 +29,33 @@ class Pairs(NamedTuple):
     is_random_next: np.ndarray  # [E] bool
 
 
+def balanced_random_prob(text: TokenizedText, max_seq_length: int, short_seq_prob: float) -> float:
+    """The random_prob of draw_pairs with which half of all pairs are random.
+
+    A chunk of a single sentence, as at the end of a document, always gets a random B. Where many chunks are so, as in
+    short documents, the others must have one less often than every second time.
+    """
+    prob, rng = 0.5, np.random.default_rng(0)
+    num_passes = 1 + _MIN_ESTIMATED_TOKENS // (len(text.ids) + 1) if text.num_documents else 1
+    for _ in range(_NUM_ESTIMATES):  # again, because what is random changes where the next chunks begin
+        pairs = draw_pairs(text, max_seq_length, short_seq_prob, min(num_passes, 100), rng, prob)
+        share_single = (pairs.is_random_next.mean() - prob) / (1 - prob) if len(pairs.a_start) else 0.0
+        prob = float(np.clip((0.5 - share_single) / (1 - min(share_single, 0.5)), 0.0, 0.5))
+    return prob
+
+
 def draw_pairs(
-    text: TokenizedText, max_seq_length: int, short_seq_prob: float, num_passes: int, rng: np.random.Generator
+    text: TokenizedText,
+    max_seq_length: int,
+    short_seq_prob: float,
+    num_passes: int,
+    rng: np.random.Generator,
+    random_prob: float = 0.5,
 ) -> Pairs:
     """Pairs from `num_passes` passes over each document, cut differently in each.
 
-    [CLS] A [SEP] B [SEP] has at most max_seq_length tokens.
+    [CLS] A [SEP] B [SEP] has at most max_seq_length tokens. random_prob: how often B is random where A does not take
+    the only sentence of its chunk.
     """
     capacity = max_seq_length - NUM_SPECIAL_TOKENS
     document = np.tile(np.arange(text.num_documents), num_passes)
@@ -42,7 +64,7 @@ def draw_pairs(
     sentence = text.document_starts[document]
     parts = []
     while len(document):
-        pairs, sentence = _next_chunks(text, document, sentence, target, rng)
+        pairs, sentence = _next_chunks(text, document, sentence, target, rng, random_prob)
         parts.append(_truncate(pairs, capacity, rng))
         has_more = sentence < text.document_starts[document + 1]
         document, target, sentence = document[has_more], target[has_more], sentence[has_more]
@@ -53,14 +75,19 @@ _NO_PAIRS = Pairs(*(np.zeros(0, np.int64) for _ in range(4)), np.zeros(0, bool))
 
 
 def _next_chunks(
-    text: TokenizedText, document: np.ndarray, first: np.ndarray, target: np.ndarray, rng: np.random.Generator
+    text: TokenizedText,
+    document: np.ndarray,
+    first: np.ndarray,
+    target: np.ndarray,
+    rng: np.random.Generator,
+    random_prob: float,
 ) -> tuple[Pairs, np.ndarray]:
     """A pair from each document's chunk that begins at sentence `first`, and the first sentence of the next chunk."""
     starts = text.sentence_starts
     end = _end_of_sentences(text, document, first, target)
     num_sentences = end - first
     cut = first + np.where(num_sentences > 1, rng.integers(1, np.maximum(num_sentences, 2)), 1)
-    is_random_next = (num_sentences == 1) | (rng.random(len(document)) < 0.5)
+    is_random_next = (num_sentences == 1) | (rng.random(len(document)) < random_prob)
     other = _other_documents(text.num_documents, document, rng)
     other_first = rng.integers(text.document_starts[other], text.document_starts[other + 1])
     b_target = target - (starts[cut] - starts[first])

@@ -47,10 +47,10 @@ def hash_file(path: str) -> str:
         return hashlib.sha256(file.read()).hexdigest()
 
 
-def write(output: str, file: IO, origin: Origin, counts: dict[str, int]) -> None:
-    """Describes `output`; `file` holds all of its content and does not have that name yet."""
+def write(output: str, file: IO, origin: Origin, facts: dict[str, Any]) -> None:
+    """Describes `output` by its origin and facts; `file` holds all of its content and does not have that name yet."""
     file.flush()
-    content = {"bytes": os.fstat(file.fileno()).st_size, **counts, "origin": origin._asdict()}
+    content = {"bytes": os.fstat(file.fileno()).st_size, **facts, "origin": origin._asdict()}
     files.write_json(_path(output), content)
 
 

@@ -17,12 +17,12 @@ from absl import flags
 
 from bert_pretrain import cli
 from bert_pretrain.config.check_data import CheckDataConfig
-from bert_pretrain.config.make_data import ExampleConfig, MakeDataConfig
+from bert_pretrain.config.make_data import ExampleConfig, MakeDataConfig, TextConfig
 from bert_pretrain.config.training import PARTS, Config
 
 ENTRY_POINTS = {
     "run": tuple(PARTS.values()),
-    "make_data": (MakeDataConfig, ExampleConfig),
+    "make_data": (MakeDataConfig, ExampleConfig, TextConfig),
     "check_data": (CheckDataConfig,),
 }
 
@@ -35,7 +35,7 @@ def answer(name: str, arguments: list[str]) -> dict[str, str]:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
-            cli._parse([name, *arguments])
+            cli._parse([name, *arguments], None)
             parts = [cli.read(part) for part in ENTRY_POINTS[name]]
             (Config(*parts) if name == "run" else parts[0]).check()
             for part in parts[1:]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bert_pretrain import worker_pool
 from bert_pretrain.config.make_data import ExampleConfig, TextConfig
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.data import vocab
@@ -172,13 +174,19 @@ RAW_FILES = JSON_LINES | TEXT_FILES | ARTICLES.map(lambda text: text.encode(erro
 
 @pytest.mark.skipif(not importlib.util.find_spec("sentencex"), reason="needs sentencex")
 @fuzz()
-@given(content=RAW_FILES, num_held_out=st.integers(0, 3), language=st.sampled_from(["en", "de", "zh", "xx", ""]))
-def test_any_raw_text(tmp_path: Path, content: bytes, num_held_out: int, language: str) -> None:
-    (tmp_path / "raw").write_bytes(content)
-    for left in tmp_path.glob("text/*/*"):
-        left.unlink()
-    with one_line_errors():
-        tasks = make_text.plan(f"{tmp_path}/raw", str(tmp_path / "text"), num_held_out, TextConfig(language))
-        for task in make_text.unfinished(tasks):
-            make_text.make(task, lambda share: None)
-        assert not make_text.unfinished(tasks)
+@given(
+    content=RAW_FILES,
+    suffix=st.sampled_from([".txt", ".rst", ".md", ".html", ".jsonl", ".parquet", ".txt.gz", ".md.zst"]),
+    rule=st.sampled_from(["by_size", "mlperf"]),
+    language=st.sampled_from(["en", "de", "zh", "xx"]),
+)
+def test_any_raw_text(tmp_path: Path, content: bytes, suffix: str, rule: str, language: str) -> None:
+    shutil.rmtree(tmp_path / "raw", ignore_errors=True)
+    shutil.rmtree(tmp_path / "text", ignore_errors=True)
+    (tmp_path / "raw").mkdir()
+    for number in range(2):
+        (tmp_path / "raw" / f"{number}{suffix}").write_bytes(content)
+    settings = TextConfig(num_held_out=2, held_out=rule, language=language)
+    with one_line_errors(), worker_pool.workers(1) as alone:
+        make_text.make_text(f"{tmp_path}/raw", str(tmp_path / "text"), settings, alone)
+        assert len(make_text.make_text(f"{tmp_path}/raw", str(tmp_path / "text"), settings, alone)) == 1

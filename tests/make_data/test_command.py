@@ -118,7 +118,7 @@ def test_text_without_blank_lines_is_remarked_on(folder):
 def test_text_folders_become_sentences(folder):
     made = make_data("--make_text", f"--input_file={folder}/?.txt", f"--output_dir={folder}/text", "--num_held_out=6")
     assert made.returncode == 0, made.stderr
-    assert "54 articles for training and 6 held out, from 3 new files" in made.stdout
+    assert "text: 54 documents for training (324 sentences, 0.0 MB), 6 held out (36 sentences" in made.stdout
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ def run(tmp_path):
         shutil.copytree(ROOT / name, project / name)
     (project / "init_tf.sh").write_text(f'echo init_tf.sh "$@" >&2; echo {sys.executable}\n')
     sizes = {"NUM_SHARDS": "2", "NUM_HELD_OUT": "2", "NUM_EVAL_EXAMPLES": "5", "VOCAB_SIZE": "100", "NP": "2"}
+    sizes["TEXT_FLAGS"] = "--documents=blank_line"
 
     def run_script(*arguments):
         return subprocess.run(

@@ -1,1 +1,1 @@
-"""Raw text, as people have it, -> documents of sentences: --make_text."""
+"""Raw text of any form -> documents, one sentence a line: the --make_text step."""

@@ -1,106 +1,143 @@
-"""The files of --make_text: sources -> train/ and eval/, one sentence a line, a blank line between documents."""
+"""The --make_text step: raw text -> documents/ -> train/ and eval/, each file complete or not at all.
+
+The documents of each part are found in parallel, what becomes of them is decided over all parts, and the files are
+written in parallel. Nothing depends on the number of processes, and an interrupted step goes on where it was.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import importlib.util
+import json
 import os
-import random
+import shutil
+import sys
 from collections import Counter
-from importlib import metadata
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from bert_pretrain import files
 from bert_pretrain.config.make_data import TextConfig
-from bert_pretrain.files import atomic_write
 from bert_pretrain.make_data import corpus, provenance
-from bert_pretrain.make_data.raw_text.extraction import extract
-from bert_pretrain.make_data.raw_text.sources import find_files
-from bert_pretrain.worker_pool import Report
+from bert_pretrain.make_data.raw_text import sources
+from bert_pretrain.make_data.raw_text.parts import Part, are_found, find_documents, load, plan
+from bert_pretrain.make_data.raw_text.selection import HELD_OUT, TRAIN, select
+from bert_pretrain.make_data.task_progress import run_tasks
+from bert_pretrain.worker_pool import Report, Workers
 
-_SEED, _SEED_STEP = 12_345, 13  # of MLPerf's choice of held-out articles
-
-
-class TextTask(NamedTuple):
-    """A raw file, and the two files that its documents are written to."""
-
-    source: str
-    train_output: str
-    eval_output: str
-    number: int  # index of the file among num_files; the held-out documents depend on it
-    num_files: int
-    num_held_out: int  # documents, of all files together
-    settings: TextConfig
+REPORT = "text_report.json"
+# Words. A sequence of 128 tokens holds about 100; shorter documents would leave most of it empty.
+_SHORT_DOCUMENT, _JOINED_DOCUMENT = 100, 300
+_MAX_NOTES = 10  # printed; text_report.json has all
 
 
-def plan(patterns: str, output_dir: str, num_held_out: int, settings: TextConfig) -> list[TextTask]:
-    """A task for each raw file. Outputs are named by the file's path below the common directory of all files."""
-    if importlib.util.find_spec("sentencex") is None:
-        raise ValueError("--make_text needs sentencex, which is not installed; run: bash init_tf.sh --data")
-    sources = find_files(patterns)
-    common = os.path.commonpath([os.path.dirname(os.path.abspath(source)) for source in sources])
-    names = [os.path.relpath(os.path.abspath(source), common).replace(os.sep, "-") for source in sources]
-    name, count = Counter(names).most_common(1)[0]
-    if count > 1:
-        raise ValueError(f"--input_file: two files would become {name}.txt; rename one")
-    return [
-        TextTask(
-            source,
-            os.path.join(output_dir, "train", f"{name}.txt"),
-            os.path.join(output_dir, "eval", f"{name}.txt"),
-            number,
-            len(sources),
-            num_held_out,
-            settings,
-        )
-        for number, (source, name) in enumerate(zip(sources, names))
-    ]
-
-
-def unfinished(tasks: list[TextTask]) -> list[TextTask]:
-    """The tasks whose text is missing. ValueError where an output exists that was made from something else."""
-    return [task for task in tasks if not provenance.is_finished(task.train_output, _origin(task))]
-
-
-def make(task: TextTask, report: Report) -> tuple[int, int]:
-    """Writes a task's text, each file complete or not at all; returns how many documents train and are held out."""
-    documents = list(extract(task.source, task.settings, Counter()))
-    held_out = choose_held_out(task, len(documents))
-    training = [document for number, document in enumerate(documents) if number not in held_out]
-    counts = {"documents": len(training), "held_out": len(held_out)}
+def make_text(patterns: str, output_dir: str, settings: TextConfig, workers: Workers) -> list[str]:
+    """Makes train/ and eval/ in output_dir; returns lines for the user. ValueError for bad input."""
+    found, left_out = sources.find_sources(patterns)
+    if left_out:
+        print(f"files of other kinds left out: {sources.describe(left_out)}", file=sys.stderr)
+    parts = plan(found, output_dir, settings)
+    report = os.path.join(output_dir, REPORT)
+    if provenance.is_finished(report, _origin(parts)):
+        return [f"{output_dir}: the text is there"]
     try:
-        for output in (task.eval_output, task.train_output):
-            provenance.remove_partials(output)
-        if held_out:
-            with atomic_write(task.eval_output) as file:
-                corpus.write_documents(file, [documents[number] for number in sorted(held_out)])
-        with atomic_write(task.train_output) as file:
-            corpus.write_documents(file, training)
-            provenance.write(task.train_output, file, _origin(task), counts)
+        todo = [part for part in parts if not are_found(part)]
+        run_tasks(workers, find_documents, todo, [part.num_bytes for part in todo], len(parts))
+        account = _account(parts)
+        selection = select(parts)
+        tasks = [_Writing(part, fates) for part, fates in zip(parts, selection.fates)]
+        run_tasks(workers, _write_documents, tasks, [part.num_bytes for part in parts], len(parts))
+        content = {**selection.counts, "files": len(found), "left_out": account.counts, "notes": account.notes}
+        _write_report(report, content, _origin(parts))
+        shutil.rmtree(os.path.join(output_dir, "documents"))
     except OSError as error:
-        raise ValueError(f"{task.train_output}: cannot be written ({error.strerror})") from None
-    return len(training), len(held_out)
+        raise ValueError(f"{output_dir}: cannot be written ({error.strerror})") from None
+    return list(_summary(output_dir, selection.counts, account))
 
 
-def _origin(task: TextTask) -> provenance.Origin:
-    settings = {name: getattr(task, name) for name in ("number", "num_files", "num_held_out")}
-    settings.update(dataclasses.asdict(task.settings))
-    text = provenance.describe_text((corpus.whole(task.source),))
-    return provenance.Origin({**settings, "sentencex": metadata.version("sentencex")}, "", text)
+def _write_report(path: str, content: dict[str, Any], origin: provenance.Origin) -> None:
+    with files.atomic_write(path) as file:
+        json.dump(content, file, indent=1, ensure_ascii=False)
+        provenance.write(path, file, origin, {})
 
 
-def choose_held_out(task: TextTask, num_documents: int) -> set[int]:
-    """Indices of a file's held-out documents, by the rule of MLPerf's pick_eval_samples.py and split scripts.
+def _origin(parts: Sequence[Part]) -> provenance.Origin:
+    """What the whole text is made from; each part's origin names the sources."""
+    return provenance.Origin({**parts[0].origin().settings}, "", [])
 
-    Each file holds out an equal share, drawn with a seed that depends on the file's number.
-    """
-    wanted = (task.number + 1) * task.num_held_out // task.num_files - task.number * task.num_held_out // task.num_files
-    if wanted and wanted >= num_documents:
-        raise ValueError(
-            f"{task.source}: {num_documents} articles, and {wanted} of each file are to be held out; "
-            f"lower --num_held_out {task.num_held_out}"
+
+class _Account(NamedTuple):
+    counts: dict[str, int]
+    notes: list[str]
+
+
+def _account(parts: Sequence[Part]) -> _Account:
+    """What was left out in all parts; prints the first notes."""
+    counts: Counter = Counter()
+    notes: list[str] = []
+    for part in parts:
+        described = provenance.read(part.path("documents"))
+        assert described is not None, part.name
+        counts.update(described["counts"])
+        notes += described["notes"]
+    for note in notes[:_MAX_NOTES]:
+        print(note, file=sys.stderr)
+    if notes[_MAX_NOTES:]:
+        print(f"and {len(notes) - _MAX_NOTES} more, in {REPORT}", file=sys.stderr)
+    return _Account(dict(sorted(counts.items())), notes)
+
+
+class _Writing(NamedTuple):
+    """A part, and what becomes of its documents."""
+
+    part: Part
+    fates: np.ndarray
+
+
+def _write_documents(task: _Writing, report: Report) -> None:
+    for folder, fate in (("eval", HELD_OUT), ("train", TRAIN)):
+        output = task.part.path(folder)
+        provenance.remove_partials(output)
+        if not (task.fates == fate).any() or provenance.is_finished(output, task.part.origin()):
+            continue
+        with files.atomic_write(output) as file:
+            corpus.write_documents(file, _chosen(task, fate))
+            provenance.write(output, file, task.part.origin(), {"documents": int((task.fates == fate).sum())})
+
+
+def _chosen(task: _Writing, fate: int) -> Iterator[list[str]]:
+    """The documents of one fate. Files of a few sentences that follow each other in a folder become one document."""
+    found = load(task.part)
+    documents = corpus.read_documents([corpus.whole(task.part.path("documents"))])
+    joined, num_words, of_folder = [], 0, -1
+    for document, one, folder, words in zip(documents, task.fates, found.folders.tolist(), found.num_words.tolist()):
+        if one != fate:
+            continue
+        is_short = folder >= 0 and words < _SHORT_DOCUMENT
+        if joined and (not is_short or folder != of_folder or num_words >= _JOINED_DOCUMENT):
+            yield joined
+            joined, num_words = [], 0
+        if is_short:
+            joined, num_words, of_folder = joined + document, num_words + words, folder
+        else:
+            yield document
+    if joined:
+        yield joined
+
+
+def _summary(output_dir: str, counts: dict[str, int], account: _Account) -> Iterator[str]:
+    yield (
+        f"{output_dir}: {counts['train_documents']} documents for training ({_amount(counts, 'train')}), "
+        f"{counts['eval_documents']} held out ({_amount(counts, 'eval')})"
+    )
+    if "equal_duplicates" in counts:
+        yield (
+            f"duplicates: {counts['equal_duplicates']} equal, {counts['near_duplicates']} nearly equal; "
+            f"{counts['left_out_documents']} left out, listed in duplicates.tsv"
         )
-    rng = random.Random(_SEED + _SEED_STEP * task.number)
-    chosen: set[int] = set()
-    while len(chosen) < wanted:
-        chosen.add(int(rng.random() * num_documents))
-    return chosen
+    if account.counts:
+        yield "found besides: " + ", ".join(f"{number} {kind}" for kind, number in account.counts.items())
+
+
+def _amount(counts: dict[str, int], part: str) -> str:
+    return f"{counts[f'{part}_sentences']} sentences, {counts[f'{part}_bytes'] / 1e6:.1f} MB"

@@ -1,11 +1,15 @@
-"""Articles -> sentences."""
+"""Sentences of paragraphs, by sentencex's rules for a language."""
 
 from __future__ import annotations
 
+import functools
 import html
+import importlib.util
 import re
+from collections.abc import Iterable
+from typing import Any
 
-_MIN_WORDS = 4  # of a paragraph; a shorter one is a heading, or the rest of a list or a table
+from bert_pretrain.make_data.raw_text.prose import MIN_CHARS, MIN_WORDS, is_wide
 
 # What WikiExtractor leaves in place of formulas, templates and markup.
 _PLACEHOLDER = re.compile(r"\b(?:formula|codice)_\d+\b")
@@ -14,16 +18,33 @@ _EMPTY_BRACKETS = re.compile(r"\s?[(\[][\s,;:–-]*[)\]]")
 _SPACE_BEFORE_STOP = re.compile(r"\s+([,.;:!?])")
 
 
-def split(article: str, language: str) -> list[str]:
-    """The sentences of an article, without headings and remains of markup; `language` is sentencex's code."""
+def check_splitter() -> None:
+    """ValueError where sentencex is not installed."""
+    if importlib.util.find_spec("sentencex") is None:
+        raise ValueError("--make_text needs sentencex, which is not installed; run: bash init_tf.sh --data")
+
+
+@functools.lru_cache(maxsize=1)
+def _splitter() -> Any:
     import sentencex  # of the data extra
 
-    sentences: list[str] = []
-    for paragraph in article.split("\n"):
-        clean = clean_paragraph(paragraph)
-        if len(clean.split()) >= _MIN_WORDS:
-            sentences += [stripped for part in sentencex.segment(language, clean) if (stripped := part.strip())]
-    return sentences
+    return sentencex
+
+
+def of_paragraph(text: str, language: str) -> list[str]:
+    """The sentences of a paragraph; `language` is sentencex's code."""
+    return [stripped for part in _splitter().segment(language, text) if any(map(str.isalpha, stripped := part.strip()))]
+
+
+def of_article(lines: Iterable[str], language: str) -> list[str]:
+    """The sentences of an article with a paragraph a line, without headings and remains of wiki markup."""
+    found: list[str] = []
+    for line in lines:
+        clean = clean_paragraph(line)
+        # A shorter line is a heading, or the rest of a list or a table. Some scripts have no spaces between words.
+        if len(clean.split()) >= MIN_WORDS or sum(map(is_wide, clean)) >= MIN_CHARS:
+            found += of_paragraph(clean, language)
+    return found
 
 
 def clean_paragraph(text: str) -> str:

@@ -1,77 +1,131 @@
+"""The --make_text step: held-out documents, duplicates, and the same files however it is run."""
+
+from __future__ import annotations
+
 import importlib.util
 import json
+import os
 import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bert_pretrain.config.make_data import TextConfig
 from bert_pretrain.make_data import corpus
-from bert_pretrain.make_data.raw_text import make_text
-from bert_pretrain.make_data.raw_text.articles import read_articles
-from bert_pretrain.make_data.raw_text.make_text import TextTask, choose_held_out
-from bert_pretrain.make_data.raw_text.sentences import clean_paragraph, split
+from bert_pretrain.make_data.raw_text import duplicates, held_out, make_text, parts, sources
+from bert_pretrain.worker_pool import workers
 from tests.make_data import killed
 
+ROOT = Path(__file__).parents[3]
+WORDS = [first + second for first in ("ba", "ko", "li", "mu", "ne", "sa") for second in ("r", "l", "n", "s", "t", "nd")]
 
-@pytest.mark.parametrize(
-    "raw, clean",
-    [
-        ("It is  \u00a0far &amp; wide.", "It is far & wide."),
-        ("The Foo ( ; , ) is (born 1920) a bar ().", "The Foo is (born 1920) a bar."),
-        ("Let formula_1 be a set .", "Let be a set."),
-        ("See <br /> '''bold''' [[link]] {{x}}", "See bold link x"),
-        ("a < b and c > d", "a < b and c > d"),
-    ],
+pytestmark = pytest.mark.skipif(
+    not all(importlib.util.find_spec(name) for name in ("sentencex", "datasketch")),
+    reason="needs sentencex and datasketch",
 )
-def test_paragraphs_are_cleaned(raw, clean):
-    assert clean_paragraph(raw) == clean
 
 
-needs_sentencex = pytest.mark.skipif(not importlib.util.find_spec("sentencex"), reason="needs sentencex")
-
-
-@needs_sentencex
-def test_sentences_are_divided_and_headings_left_out():
-    article = (
-        "History.\n\nDr. Smith arrived in the U.S. in 1999. He left &ndash; soon after \u2013 for Rome!\nSee also.\n"
-    )
-    assert split(article, "en") == [
-        "Dr. Smith arrived in the U.S. in 1999.",
-        "He left \u2013 soon after \u2013 for Rome!",
-    ]
-
-
-def test_json_lines_and_plain_text_are_recognized(tmp_path):
-    lines, plain = tmp_path / "wiki_00", tmp_path / "b.txt"
-    lines.write_text("\n".join(["", json.dumps({"title": "A", "text": "one\ntwo"}), json.dumps({"text": "three"})]))
-    plain.write_text("one\ntwo\n\n\nthree\n")
-    assert list(read_articles(str(lines))) == list(read_articles(str(plain))) == ["one\ntwo", "three"]
-
-
-@pytest.mark.parametrize("line", ['{"title": 1}', "[1]", '{"text": 3}', "{"])
-def test_bad_json_is_named_by_line(tmp_path, line):
-    path = tmp_path / "a.jsonl"
-    path.write_text('{"text": "fine"}\n' + line)
-    with pytest.raises(ValueError, match=r"a\.jsonl: line 2 is not a JSON object"):
-        list(read_articles(str(path)))
-
-
-def test_held_out_articles_follow_the_published_rule():
-    tasks = [TextTask("x", "", "", number, 3, 10, TextConfig()) for number in range(3)]
-    chosen = [choose_held_out(task, 50) for task in tasks]
-    assert [len(part) for part in chosen] == [3, 3, 4]
-    rng = random.Random(12345 + 13 * 2)
-    assert {int(rng.random() * 50) for _ in range(4)} == chosen[2]
-
-
-def test_more_held_out_than_there_is_is_refused():
-    with pytest.raises(ValueError, match="3 articles, and 5 of each file are to be held out; lower --num_held_out 5"):
-        choose_held_out(TextTask("x", "", "", 0, 1, 5, TextConfig()), 3)
+def sentences(rng: random.Random, count: int) -> list[str]:
+    return [" ".join(rng.choices(WORDS, k=9)).capitalize() + "." for _ in range(count)]
 
 
 @pytest.fixture
-def raw(tmp_path):
-    folder = tmp_path / "raw"
+def raw(tmp_path: Path) -> Path:
+    rng = random.Random(0)
+    texts = [sentences(rng, rng.randrange(12, 40)) for _ in range(40)]
+    texts[7] = texts[3]  # equal
+    texts[9] = [*texts[4][:-1], "Another end has been written for it."]  # nearly equal
+    texts += [sentences(rng, 3) for _ in range(20)]  # short
+    for number, text in enumerate(texts):
+        path = tmp_path / "raw" / f"{number % 3}" / f"{number:02d}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n\n".join([" ".join(text[:3]), " ".join(text[3:])]))
+    return tmp_path / "raw"
+
+
+def make(raw: Path, output: Path, **settings: object) -> list[str]:
+    with workers(1) as alone:
+        return make_text.make_text(str(raw), str(output), TextConfig(**settings), alone)
+
+
+def documents(folder: Path) -> list[list[str]]:
+    spans = [corpus.whole(str(path)) for path in sorted(folder.glob("*.txt"))]
+    return list(corpus.read_documents(spans))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_folder_becomes_training_and_held_out_text_without_duplicates(raw: Path, tmp_path: Path) -> None:
+    lines = make(raw, tmp_path / "text")
+    report = json.loads((tmp_path / "text" / "text_report.json").read_text())
+    assert report["equal_duplicates"] == report["near_duplicates"] == 1 and report["left_out_documents"] == 2
+    assert "duplicates: 1 equal, 1 nearly equal; 2 left out, listed in duplicates.tsv" in lines
+    train, evaluation = (documents(tmp_path / "text" / part) for part in ("train", "eval"))
+    assert report["eval_documents"] == 5 and report["train_documents"] == 53
+    texts = [sentence for document in train + evaluation for sentence in document]
+    assert len(texts) == len(set(texts))
+    # The short files of a folder, of three sentences each, became documents of a length that fills a sequence.
+    assert all(sum(sentence.count(" ") + 1 for sentence in document) >= 100 for document in train)
+    assert report["eval_bytes"] <= report["train_bytes"] / 9
+    assert make(raw, tmp_path / "text") == [f"{tmp_path}/text: the text is there"]
+    with pytest.raises(ValueError, match=r"made from num_held_out 10000 \(now 7\)"):
+        make(raw, tmp_path / "text", num_held_out=7)
+
+
+def test_what_repeats_a_held_out_document_never_trains(raw: Path, tmp_path: Path) -> None:
+    make(raw, tmp_path / "text", keep_duplicates=True, num_held_out=60)
+    report = json.loads((tmp_path / "text" / "text_report.json").read_text())
+    held = {sentence for document in documents(tmp_path / "text" / "eval") for sentence in document}
+    assert not held & {sentence for document in documents(tmp_path / "text" / "train") for sentence in document}
+    assert report["train_documents"] + report["eval_documents"] + report["left_out_documents"] == 60
+
+
+def command(raw: Path, output: Path, processes: int) -> list[str]:
+    flags = [f"--input_file={raw}", f"--output_dir={output}", f"--num_processes={processes}"]
+    return [sys.executable, "-m", "bert_pretrain.make_data", "--make_text", *flags]
+
+
+def test_the_files_do_not_depend_on_processes_or_interruptions(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(8):  # more than a megabyte, so that there are several parts
+        rng = random.Random(number)
+        (raw / f"long{number}.txt").write_text("\n\n".join(" ".join(sentences(rng, 20)) for _ in range(400)))
+    for processes in (1, 3):
+        subprocess.run(command(raw, tmp_path / f"{processes}", processes), check=True, capture_output=True, cwd=ROOT)
+    whole = contents(tmp_path / "1")
+    assert sum(name.startswith("train/") for name in whole) > 4 and whole == contents(tmp_path / "3")
+    rng = random.Random(1)
+    for _ in range(4):
+        started = subprocess.Popen(
+            command(raw, tmp_path / "killed", 2), cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL
+        )
+        time.sleep(rng.uniform(0.3, 2.5))
+        os.killpg(started.pid, signal.SIGKILL)
+        started.wait()
+    subprocess.run(command(raw, tmp_path / "killed", 2), check=True, capture_output=True, cwd=ROOT)
+    assert contents(tmp_path / "killed") == whole
+
+
+@pytest.mark.parametrize("num_renames", [1, 2, 3])  # what documents are compared by, the side file, the documents
+def test_a_killed_part_is_found_again(raw: Path, tmp_path: Path, num_renames: int) -> None:
+    planned = parts.plan(sources.find_sources(str(raw))[0], str(tmp_path / "text"), TextConfig())
+    assert killed.run(parts.find_documents, planned[0], num_renames)
+    make(raw, tmp_path / "text")
+    make(raw, tmp_path / "other")
+    assert contents(tmp_path / "text") == contents(tmp_path / "other")
+
+
+@pytest.fixture
+def articles(tmp_path: Path) -> Path:
+    folder = tmp_path / "articles"
     for name in ("AA/wiki_00", "AA/wiki_01", "AB/wiki_00"):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,52 +135,69 @@ def raw(tmp_path):
     return folder
 
 
-@needs_sentencex
-def test_folders_become_text_with_a_share_held_out(raw, tmp_path):
-    tasks = make_text.plan(str(raw), str(tmp_path / "text"), 4, TextConfig())
-    counts = [make_text.make(task, lambda share: None) for task in tasks]
-    assert counts == [(5, 1), (5, 1), (4, 2)]
-    assert sorted(path.name for path in (tmp_path / "text" / "train").glob("*.txt")) == [
-        "AA-wiki_00.txt",
-        "AA-wiki_01.txt",
-        "AB-wiki_00.txt",
-    ]
-    train, evaluation = (
-        [
-            tuple(document)
-            for path in sorted((tmp_path / "text" / part).glob("*.txt"))
-            for document in corpus.read_documents([corpus.whole(str(path))])
-        ]
-        for part in ("train", "eval")
-    )
-    assert len(train) == 14 and len(evaluation) == 4 and not set(train) & set(evaluation)
-    assert all(len(document) == 2 for document in train)
+def test_mlperfs_rule_holds_out_as_many_of_each_file(articles: Path, tmp_path: Path) -> None:
+    make(articles, tmp_path / "text", held_out="mlperf", num_held_out=4)
+    names = ["AA-wiki_00.txt", "AA-wiki_01.txt", "AB-wiki_00.txt"]
+    for folder, sizes in (("train", [5, 5, 4]), ("eval", [1, 1, 2])):
+        files = sorted((tmp_path / "text" / folder).glob("*.txt"))
+        assert [path.name for path in files] == names
+        assert [len(list(corpus.read_documents([corpus.whole(str(path))]))) for path in files] == sizes
 
 
-@needs_sentencex
-def test_finished_text_is_kept_and_other_text_is_not_overwritten(raw, tmp_path):
-    tasks = make_text.plan(str(raw), str(tmp_path / "text"), 4, TextConfig())
-    make_text.make(tasks[1], lambda share: None)
-    assert make_text.unfinished(tasks) == [tasks[0], tasks[2]]
-    with pytest.raises(ValueError, match=r"made from num_held_out 4 \(now 5\)"):
-        make_text.unfinished(make_text.plan(str(raw), str(tmp_path / "text"), 5, TextConfig()))
+def test_mlperfs_rule_is_the_published_one() -> None:
+    chosen = [held_out.by_mlperf(number, 3, 10, 50, "x") for number in range(3)]
+    assert [len(part) for part in chosen] == [3, 3, 4]
+    rng = random.Random(12345 + 13 * 2)
+    assert {int(rng.random() * 50) for _ in range(4)} == set(chosen[2].tolist())
+    with pytest.raises(
+        ValueError, match="x: 3 articles, and 5 of each file are to be held out; lower --num_held_out 5"
+    ):
+        held_out.by_mlperf(0, 1, 5, 3, "x")
 
 
-@needs_sentencex
-@pytest.mark.parametrize("num_renames", [1, 2, 3])  # the held-out text, the text for training, its side file
-def test_a_killed_process_leaves_nothing_that_is_refused(raw, tmp_path, num_renames):
-    tasks = make_text.plan(str(raw), str(tmp_path / "text"), 6, TextConfig())
-    assert killed.run(make_text.make, tasks[0], num_renames)
-    for task in make_text.unfinished(tasks):
-        make_text.make(task, lambda share: None)
-    assert not make_text.unfinished(tasks)
-    assert len([path for path in (tmp_path / "text").rglob("*") if path.is_file()]) == 9  # none is hidden
-
-
-@needs_sentencex
-def test_files_of_one_name_are_refused(tmp_path):
+def test_files_of_one_name_are_refused(tmp_path: Path) -> None:
     for name in ("a/b", "a-b"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("text")
+    found = sources.find_sources(str(tmp_path))[0]
     with pytest.raises(ValueError, match=r"two files would become a-b\.txt"):
-        make_text.plan(str(tmp_path), str(tmp_path / "text"), 0, TextConfig())
+        parts.plan(found, str(tmp_path / "text"), TextConfig(held_out="mlperf"))
+
+
+def test_held_out_documents_by_size() -> None:
+    rng = np.random.default_rng(0)
+    keys, num_bytes = rng.integers(0, 2**63, 1000).astype(np.uint64), rng.integers(100, 10_000, 1000)
+    chosen = held_out.by_size(keys, num_bytes, 10_000)
+    assert 80 <= len(chosen) <= 100 and num_bytes[chosen].sum() <= num_bytes.sum() / 10
+    assert len(held_out.by_size(keys, num_bytes, 7)) == 7 and len(held_out.by_size(keys, num_bytes, 0)) == 0
+    assert held_out.by_size(keys[:2], np.array([500, 90]), 9).tolist() == [1]  # at least one: the smallest
+    with pytest.raises(ValueError, match="the text is one document, of which none can be held out"):
+        held_out.by_size(keys[:1], num_bytes[:1], 5)
+
+
+def test_near_duplicates_are_those_of_high_jaccard_similarity() -> None:
+    rng = random.Random(0)
+    signer = duplicates.Signer()
+    words = [f"w{number}" for number in range(5000)]
+    originals = [rng.choices(words, k=1000) for _ in range(30)]
+    changed = []
+    for number, text in enumerate(originals):
+        copy = list(text)
+        for place in rng.sample(range(1000), k=2 * number):
+            copy[place] = rng.choice(words)
+        changed.append(copy)
+    signed = [signer.sign([" ".join(text)]) for text in originals + changed]
+    signatures = np.stack([one[1] for one in signed]).reshape(-1, duplicates.NUM_BANDS, duplicates.BAND_WIDTH)
+    found = duplicates.find(np.array([one[0] for one in signed], np.uint64), signatures.transpose(1, 0, 2))
+    assert (found.original[:30] == -1).all()
+
+    def jaccard(one: list[str], other: list[str]) -> float:
+        first, second = ({tuple(text[i : i + 5]) for i in range(len(text) - 4)} for text in (one, other))
+        return len(first & second) / len(first | second)
+
+    for number in range(30):
+        true = jaccard(originals[number], changed[number])
+        if true > 0.93 or true < 0.67:  # 128 hashes of a quarter of the shingles: a deviation of about 0.04
+            assert (found.original[30 + number] == number) == (true > 0.8), true
+        if found.original[30 + number] >= 0:
+            assert abs(found.similarity[30 + number] - true) < 0.13

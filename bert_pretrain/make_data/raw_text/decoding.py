@@ -1,0 +1,155 @@
+"""The bytes of a raw file as lines of text: decompressed, in whatever encoding they are."""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import contextlib
+import gzip
+import importlib
+import io
+import lzma
+import zlib
+from collections.abc import Iterator
+from typing import IO, Any, NamedTuple, Optional
+
+from bert_pretrain.files import open_regular
+from bert_pretrain.make_data.raw_text.sources import Source
+
+_HEAD = 1 << 20  # bytes that are looked at to find the encoding
+_CHUNK = 1 << 17
+_MAX_LINE = 1 << 20  # characters; a longer line is read in parts
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
+)  # fmt: skip
+_MAX_CONTROL_SHARE = 0.01  # of the bytes of a text
+_CONTROLS = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b"))
+_MAX_DAMAGED_SHARE = 0.001  # of the characters of a text in UTF-8 with damaged places
+_MIN_UTF16_SHARE = 0.3  # of zeros at even, or at odd places, in UTF-16 without a mark
+
+
+class NotTextError(Exception):
+    """The file is binary."""
+
+
+class Encoding(NamedTuple):
+    """How bytes become text."""
+
+    name: str  # Python's
+    is_damaged: bool  # some bytes are not of this encoding
+
+
+def need(module: str, what: str) -> Any:
+    """A library of the data extra. ValueError where it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise ValueError(f"{what} needs {module}, which is not installed; run: bash init_tf.sh --data") from None
+
+
+@contextlib.contextmanager
+def decompressed(source: Source) -> Iterator[IO[bytes]]:
+    """The content of the file. ValueError where it cannot be read or decompressed."""
+    try:
+        with open_regular(source.path, "rb") as raw, _stream(raw, source.compression) as stream:
+            yield stream
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise ValueError(f"{source.path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    except Exception as error:
+        if type(error).__name__ == "ZstdError":
+            raise ValueError(f"{source.path}: cannot be read ({error})") from None
+        raise
+
+
+def _stream(raw: IO[bytes], compression: str) -> Any:
+    if compression == ".gz":
+        return gzip.open(raw)
+    if compression == ".bz2":
+        return bz2.open(raw)
+    if compression == ".xz":
+        return lzma.open(raw)
+    if compression == ".zst":
+        return io.BufferedReader(_ZstdStream(raw), _CHUNK)
+    return contextlib.nullcontext(raw)
+
+
+class _ZstdStream(io.RawIOBase):
+    """The content of zstd frames, one after the other; unlike the library's reader it sees that one is cut short."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw = raw
+        self._new_frame = need("zstandard", "a .zst file").ZstdDecompressor().decompressobj
+        self._frame = self._new_frame()
+        self._is_within = False  # a frame that has begun
+        self._ready = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            rest = self._frame.unused_data if self._frame.eof else b""
+            if self._frame.eof:
+                self._frame, self._is_within = self._new_frame(), False
+            chunk = rest or self._raw.read(_CHUNK)
+            if not chunk:
+                if self._is_within:
+                    raise EOFError("compressed file ended before the end of its last frame")
+                return 0
+            self._ready, self._is_within = self._frame.decompress(chunk), True
+        count = min(len(buffer), len(self._ready))
+        buffer[:count], self._ready = self._ready[:count], self._ready[count:]
+        return count
+
+
+def find_encoding(source: Source) -> Encoding:
+    """The encoding of a text. NotTextError for binary content."""
+    with decompressed(source) as stream:
+        head = stream.read(_HEAD)
+    for bom, name in _BOMS:
+        if head.startswith(bom):
+            return Encoding(name, False)
+    if b"\0" in head:
+        return Encoding(_utf16_without_mark(head), False)
+    if len(head.translate(None, _CONTROLS)) < (1 - _MAX_CONTROL_SHARE) * len(head):
+        raise NotTextError
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    text = decoder.decode(head)
+    num_damaged = text.count("\ufffd") - head.count("\ufffd".encode())
+    if num_damaged <= 0:
+        return Encoding("utf-8", False)
+    if num_damaged < _MAX_DAMAGED_SHARE * len(text) and _is_mostly_utf8(text):
+        return Encoding("utf-8", True)
+    return Encoding(_detected(head), False)
+
+
+def _is_mostly_utf8(text: str) -> bool:
+    """Whether more characters beyond ASCII are whole than are damaged."""
+    num_beyond = len(text) - len(text.encode("ascii", "ignore"))
+    return num_beyond > 2 * text.count("\ufffd")
+
+
+def _utf16_without_mark(head: bytes) -> str:
+    for name, places in (("utf-16-le", head[1::2]), ("utf-16-be", head[0::2])):
+        if places.count(0) > _MIN_UTF16_SHARE * len(places) and places.count(0) > 0.9 * head.count(0):
+            return name
+    raise NotTextError
+
+
+def _detected(head: bytes) -> str:
+    found = need("chardet", "text that is not UTF-8").detect(head[: _HEAD // 8])["encoding"]
+    if found is None:
+        raise NotTextError
+    return str(found).lower()
+
+
+def lines(source: Source, encoding: Encoding, num_replaced: Optional[list[int]] = None) -> Iterator[str]:
+    """The lines without their ends, in any system's form. Bytes that are not of the encoding become U+FFFD."""
+    with decompressed(source) as stream:
+        text = io.TextIOWrapper(stream, encoding.name, errors="replace")
+        while line := text.readline(_MAX_LINE):
+            if num_replaced is not None and "\ufffd" in line:
+                num_replaced[0] += line.count("\ufffd")
+            yield line.rstrip("\n")
+        text.detach()
