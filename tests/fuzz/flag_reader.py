@@ -37,7 +37,7 @@ def answer(name: str, arguments: list[str]) -> dict[str, str]:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
             cli._parse([name, *arguments], None)
             parts = [cli.read(part) for part in ENTRY_POINTS[name]]
-            (Config(*parts) if name == "run" else parts[0]).check()
+            (Config(**dict(zip(PARTS, parts))) if name == "run" else parts[0]).check()
             for part in parts[1:]:
                 part.check()
     except SystemExit as end:
