@@ -123,7 +123,7 @@ class MakeDataConfig:
             0 <= self.num_processes <= MAX_PROCESSES,
             f"--num_processes must be 0 to {MAX_PROCESSES}, got {self.num_processes}",
         )
-        require(self.max_memory_gb >= 0.5, f"--max_memory_gb must be at least 0.5, got {self.max_memory_gb}")
+        require(self.max_memory_gb >= 0.6, f"--max_memory_gb must be at least 0.6, got {self.max_memory_gb}")
         require(self.vocab_size >= 1, f"--vocab_size must be at least 1, got {self.vocab_size}")
         only = [f"--{name}" for name in ("demo", "make_text", "train_vocab") if getattr(self, name)]
         require(len(only) <= 1, f"{' and '.join(only)} are separate steps; give one at a time")

@@ -13,8 +13,8 @@ from bert_pretrain.make_data.tokenization import LineTokenizer
 from bert_pretrain.make_data.tokenized_text import tokenize
 
 _SAMPLE_BYTES = 1_000_000
-_FIXED_BYTES = 450_000_000  # the program, and the tokenizer's cache when it is full
-_BYTES_PER_TOKEN, _BYTES_PER_SENTENCE, _BYTES_PER_DOCUMENT, _BYTES_PER_EXAMPLE = 4, 32, 64, 40
+_FIXED_BYTES = 500_000_000  # the program, and the tokenizer's cache when it is full
+_BYTES_PER_TOKEN, _BYTES_PER_SENTENCE, _BYTES_PER_DOCUMENT, _BYTES_PER_EXAMPLE = 2.2, 32, 64, 35
 _EXAMPLES_PER_CHUNK = 1.6  # a random second sentence leaves text for one example more
 
 

@@ -4,8 +4,8 @@ The script's draws and their order are the specification. Here they choose range
 strings. Python's generator cannot be vectorized, so examples are drawn one after the other; NumPy does the rest when
 the records are written.
 
-All examples are drawn before the first is written, because the script shuffles them at the end. Memory: 2 bytes a token
-(4 while text is read), 16 a sentence, and what drawn_examples.py says, and about 150 MB besides.
+All examples are drawn before the first is written, because the script shuffles them at the end. Memory: 2 bytes a
+token, 16 a sentence, what drawn_examples.py says, and the tokenizer's cache.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -28,7 +29,17 @@ class TokenizedText(NamedTuple):
 
 def tokenize(documents: Iterable[list[str]], tokenizer: LineTokenizer) -> TokenizedText:
     """Tokenizes documents, each a list of sentences. Sentences and documents without a token are left out."""
-    return _join(list(_parts(documents, tokenizer)))
+    ids = array("H" if _fits_uint16(tokenizer) else "i")
+    sentence_starts, document_starts = array("q", [0]), array("q", [0])
+    for part in _parts(documents, tokenizer):  # arrays that grow in place: joining parts would need twice the memory
+        ids.frombytes(part.ids.tobytes())
+        sentence_starts.frombytes((part.sentence_starts[1:] + sentence_starts[-1]).tobytes())
+        document_starts.frombytes((part.document_starts[1:] + document_starts[-1]).tobytes())
+    return TokenizedText(
+        np.frombuffer(ids, np.uint16 if ids.typecode == "H" else np.int32),
+        np.frombuffer(sentence_starts, np.int64),
+        np.frombuffer(document_starts, np.int64),
+    )
 
 
 def tokenize_in_blocks(
@@ -66,10 +77,14 @@ def _tokenize(documents: list[list[str]], tokenizer: LineTokenizer) -> Tokenized
     owners = np.repeat(np.arange(len(documents)), [len(document) for document in documents])[lengths > 0]
     lengths = lengths[lengths > 0]
     return TokenizedText(
-        ids.astype(np.uint16) if len(tokenizer.vocabulary.entries) <= _MAX_UINT16 + 1 else ids,
+        ids.astype(np.uint16) if _fits_uint16(tokenizer) else ids,
         np.concatenate([[0], np.cumsum(lengths)]),
         np.append(np.flatnonzero(np.diff(owners, prepend=-1)), len(owners)),
     )
+
+
+def _fits_uint16(tokenizer: LineTokenizer) -> bool:
+    return len(tokenizer.vocabulary.entries) <= _MAX_UINT16 + 1
 
 
 def _join(parts: list[TokenizedText]) -> TokenizedText:

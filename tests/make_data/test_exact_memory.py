@@ -10,9 +10,9 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "one", "two"]
 
 
 def tasks_of(folder, num_bytes, mode="exact"):
-    """A shard of a sparse file of num_bytes that begins with text."""
+    """A shard of a sparse file of num_bytes that begins with 3.5 MB of text."""
     (folder / "vocabulary").write_text("\n".join(WORDS))
-    text = "\n\n".join(["one two two one two\ntwo one one one"] * 40_000) + "\n\n"
+    text = "\n\n".join(["one two two one two\ntwo one one one"] * 100_000) + "\n\n"
     with open(folder / "text.txt", "w", encoding="utf-8") as file:
         file.write(text)
         file.truncate(num_bytes)
@@ -22,15 +22,15 @@ def tasks_of(folder, num_bytes, mode="exact"):
 
 
 def test_too_much_text_for_a_shard_is_refused_with_a_remedy(tmp_path):
-    tasks = tasks_of(tmp_path, 1_000_000_000)
-    with pytest.raises(ValueError, match=r"1\.00 GB of text need about .* GB of memory.*--num_shards=\d+ needs less"):
+    tasks = tasks_of(tmp_path, 2_000_000_000)
+    with pytest.raises(ValueError, match=r"2\.00 GB of text need about .* GB of memory.*--num_shards=\d+ needs less"):
         build_shards.require_memory(tasks, 2.0)
     build_shards.require_memory(tasks, 100.0)
 
 
 def test_fast_mode_and_little_text_need_no_more_than_the_smallest_limit(tmp_path):
-    build_shards.require_memory(tasks_of(tmp_path, 40_000_000, "fast"), 0.5)
-    build_shards.require_memory(tasks_of(tmp_path, 2_000_000), 0.5)
+    build_shards.require_memory(tasks_of(tmp_path, 400_000_000, "fast"), 0.6)
+    build_shards.require_memory(tasks_of(tmp_path, 4_000_000), 0.6)
 
 
 def test_the_number_of_shards_that_is_named_is_enough():
