@@ -29,6 +29,7 @@ use_environment --data
 make_data() { launch "$python" -m bert_pretrain.make_data "--num_processes=$np" "$@"; }
 
 read -ra text_flags <<<"${TEXT_FLAGS:-}"
+eval_mode=()
 launch mkdir -p "$output"
 case "$source" in
   *.xml | *.xml.bz2)
@@ -40,6 +41,7 @@ case "$source" in
     fi
     source="$output/extracted"
     text_flags+=(--held_out=mlperf)
+    eval_mode=(--mode=exact)
     ;;
 esac
 make_data --make_text "--input_file=$source" "--output_dir=$output/text" "--num_held_out=${NUM_HELD_OUT:-10000}" \
@@ -59,5 +61,5 @@ fi
 make_data "--vocab_file=$vocabulary" "$@" "--input_file=$output/text/train/*.txt" "--output_dir=$output/train" \
   "--num_shards=${NUM_SHARDS:-$shards}"
 make_data "--vocab_file=$vocabulary" "$@" "--input_file=$output/text/eval/*.txt" "--output_dir=$output/eval" \
-  --num_shards=1 --mode=exact "--num_picked_examples=${NUM_EVAL_EXAMPLES:-10000}"
+  --num_shards=1 ${eval_mode[@]+"${eval_mode[@]}"} "--num_picked_examples=${NUM_EVAL_EXAMPLES:-10000}"
 launch_last "$python" -m bert_pretrain.check_data "--input_files_dir=$output/train,$output/eval" "--vocab_file=$vocabulary"

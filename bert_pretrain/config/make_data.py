@@ -32,7 +32,7 @@ class ExampleConfig:
     )
     num_picked_examples: int = option(
         0,
-        "Exact mode: keep at most this many examples, at equal distances, as MLPerf does for evaluation; 0 keeps all.",
+        "Keep at most this many examples of a shard, at equal distances, as MLPerf does for evaluation; 0 keeps all.",
     )
 
     def check(self) -> None:
@@ -52,10 +52,6 @@ class ExampleConfig:
         require(
             self.num_picked_examples >= 0,
             f"--num_picked_examples must be at least 0, got {self.num_picked_examples}",
-        )
-        require(
-            not self.num_picked_examples or self.mode == "exact",
-            "--num_picked_examples needs --mode=exact, which draws all examples before it writes them",
         )
         require(self.random_seed >= 0, f"--random_seed must be at least 0, got {self.random_seed}")
 

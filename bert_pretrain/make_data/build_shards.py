@@ -14,21 +14,21 @@ from typing import NamedTuple
 import numpy as np
 
 from bert_pretrain.config.make_data import ExampleConfig
-from bert_pretrain.data.masking import Masking, MaskingRule, mask
+from bert_pretrain.data.masking import Masking
 from bert_pretrain.data.tfrecord import write_records
-from bert_pretrain.data.vocab import Vocabulary, load_vocabulary
+from bert_pretrain.data.vocab import load_vocabulary
 from bert_pretrain.files import atomic_write
 from bert_pretrain.make_data import corpus, exact_memory, provenance, serialization
+from bert_pretrain.make_data.fast_examples import draw_examples, masking_rule, picked
 from bert_pretrain.make_data.google_exact import ExactExamples, ExactRule
-from bert_pretrain.make_data.instances import Instances, Pairs, assemble, balanced_random_prob, draw_pairs
+from bert_pretrain.make_data.instances import Instances
 from bert_pretrain.make_data.repeated_records import RepeatedRecords
 from bert_pretrain.make_data.task_progress import Done
 from bert_pretrain.make_data.tokenization import LineTokenizer
-from bert_pretrain.make_data.tokenized_text import TokenizedText, tokenize, tokenize_in_blocks
+from bert_pretrain.make_data.tokenized_text import tokenize, tokenize_in_blocks
 from bert_pretrain.worker_pool import Report
 
 _TOKENS_AT_ONCE = 8_000_000
-_EXAMPLES_AT_ONCE = 256  # so that they stay in the processor's cache
 _CHARS_BETWEEN_REPORTS = 10_000_000
 _BYTES_PER_TOKEN = 4.5  # of English text; for progress only
 
@@ -149,11 +149,6 @@ def _origin(task: Task) -> provenance.Origin:
     )
 
 
-def masking_rule(config: ExampleConfig, vocabulary: Vocabulary) -> MaskingRule:
-    """The settings of masking, with token ids."""
-    return MaskingRule.of(vocabulary, config.masked_lm_prob, config.max_predictions_per_seq, config.do_whole_word_mask)
-
-
 def _make_exact(task: Task, tokenizer: LineTokenizer, report: Report) -> Counts:
     config, vocabulary = task.config, tokenizer.vocabulary
     origin = _origin(task)
@@ -219,24 +214,10 @@ def _make_fast(task: Task, tokenizer: LineTokenizer, report: Report) -> Counts:
         _require_words(num_tokens, task)
 
     with atomic_write(output, "wb") as file:
-        num_records = write_records(file, records())
+        num_records = write_records(file, picked(records(), task.config.num_picked_examples))
         counts = Counts(num_documents, num_tokens, num_records, repeated.num_left_out)
         provenance.write(output, file, origin, counts._asdict())
     return counts
-
-
-def draw_examples(
-    text: TokenizedText, config: ExampleConfig, vocabulary: Vocabulary, rng: np.random.Generator
-) -> Iterator[tuple[Instances, Masking]]:
-    """Draws the examples of a text; returns them in random order, in blocks."""
-    cut = (config.max_seq_length, config.short_seq_prob)
-    pairs = draw_pairs(text, *cut, config.dupe_factor, rng, balanced_random_prob(text, *cut))
-    order = rng.permutation(len(pairs.a_start))
-    rule, cls_id, sep_id = masking_rule(config, vocabulary), vocabulary.id("[CLS]"), vocabulary.id("[SEP]")
-    for start in range(0, len(order), _EXAMPLES_AT_ONCE):
-        chosen = Pairs(*(column[order[start : start + _EXAMPLES_AT_ONCE]] for column in pairs))
-        instances = assemble(text, chosen, config.max_seq_length, cls_id, sep_id)
-        yield instances, mask(instances, rule, rng)
 
 
 def _require_words(num_tokens: int, task: Task) -> None:

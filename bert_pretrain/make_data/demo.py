@@ -14,7 +14,7 @@ from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.data import vocab
 from bert_pretrain.data.tfrecord import write_shard
 from bert_pretrain.files import write_json
-from bert_pretrain.make_data import build_shards, demo_text, serialization, tokenization, tokenized_text, train_vocab
+from bert_pretrain.make_data import demo_text, fast_examples, serialization, tokenization, tokenized_text, train_vocab
 
 _PROVENANCE_FILE = "demo.json"
 
@@ -76,7 +76,7 @@ def _write_shards(
         settings.short_seq_prob,
         num_passes,
     )
-    blocks = build_shards.draw_examples(text, config, vocabulary, rng)
+    blocks = fast_examples.draw_examples(text, config, vocabulary, rng)
     records = [record for block in blocks for record in serialization.records(*block)]
     for number, path in enumerate(paths):
         write_shard(path, records[number :: len(paths)])

@@ -103,8 +103,9 @@ def test_text_larger_than_a_block_is_made_in_blocks(folder, monkeypatch):
     assert blocks.examples == pytest.approx(whole.examples, rel=0.1)
 
 
-def test_picked_examples_stand_at_equal_distances(folder):
-    settings = {"max_seq_length": 32, "max_predictions_per_seq": 5, "mode": "exact"}
+@pytest.mark.parametrize("mode", ["exact", "fast"])
+def test_picked_examples_stand_at_equal_distances(folder, mode):
+    settings = {"max_seq_length": 32, "max_predictions_per_seq": 5, "mode": mode}
     everything, picked = (
         in_directory(folder, 1, ExampleConfig(num_picked_examples=number, **settings), output=f"picked{number}")
         for number in (0, 7)
