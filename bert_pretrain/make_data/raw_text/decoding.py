@@ -18,7 +18,7 @@ from bert_pretrain.make_data.raw_text.sources import Source
 
 _HEAD = 1 << 20  # bytes that are looked at to find the encoding
 _CHUNK = 1 << 17
-_MAX_LINE = 1 << 20  # characters; a longer line is read in parts
+_MAX_LINE = 64 << 20  # characters; a longer line is read in parts
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),

@@ -14,6 +14,7 @@ from bert_pretrain.make_data.raw_text import decoding, layout, markup, prose, se
 from bert_pretrain.make_data.raw_text.sources import Source
 
 _MAX_DOCUMENT = 1_000_000  # characters; a longer document is cut between paragraphs
+_MAX_HEAD = 4_000_000  # characters that are looked at to tell the layout
 _MAX_MARKUP = 64 << 20  # characters of a file that is parsed as a whole
 _ROWS_AT_ONCE = 1_000  # of a Parquet file
 _MIN_SENTENCES = 2  # of a document: a pair of sentences needs them
@@ -50,7 +51,7 @@ def extract(source: Source, settings: TextConfig, account: Account) -> Iterator[
 
 
 def _from_lines(source: Source, lines: Iterator[str], settings: TextConfig, account: Account) -> Iterator[list[str]]:
-    head = list(itertools.islice(lines, layout.MAX_LINES))
+    head = list(itertools.islice(_until_enough(lines), layout.MAX_LINES))
     first = next((line.lstrip() for line in head if line.strip()), "")
     lines = itertools.chain(head, lines)
     if source.form == "jsonl" or settings.documents == "jsonl" or (source.form == "text" and first.startswith("{")):
@@ -63,6 +64,14 @@ def _from_lines(source: Source, lines: Iterator[str], settings: TextConfig, acco
         yield from _divided(parse(_whole(source, lines), account.counts), settings, account)
     else:
         yield from _plain(source, head, lines, settings, account)
+
+
+def _until_enough(lines: Iterator[str]) -> Iterator[str]:
+    """The first lines, as many as tell the layout."""
+    num_chars = 0
+    while num_chars < _MAX_HEAD and (line := next(lines, None)) is not None:
+        num_chars += len(line)
+        yield line
 
 
 def _plain(

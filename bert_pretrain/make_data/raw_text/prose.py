@@ -78,8 +78,8 @@ class _Blocks:
     def _after_markup(self, block: list[str], indent: int) -> list[str]:
         """The block without a directive's or a field's marks; nothing where its content is no prose."""
         first = block[0].strip()
-        if _ADMONITION.match(first):
-            return [_ADMONITION.sub("", first), *block[1:]] if first.rstrip(": ") != first or block[1:] else block[1:]
+        if _ADMONITION.match(first):  # its text may begin in the same line
+            return [text for text in (_ADMONITION.sub("", first), *block[1:]) if text]
         if _DIRECTIVE.match(first) or first.startswith("__ "):
             self._skipped = (indent, "directives and comments")
         elif not _FIELD.match(first):

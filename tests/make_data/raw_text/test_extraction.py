@@ -83,6 +83,11 @@ def test_long_documents_are_cut_between_paragraphs(tmp_path: Path) -> None:
     assert len(documents) == 3 and sum(map(len, documents)) == 3 * 30_000
 
 
+def test_a_json_line_of_megabytes_is_one_document(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": f"{STORY}\n" * 50_000}))
+    assert [len(document) for document in extract(tmp_path / "a.jsonl")] == [150_000]
+
+
 def test_what_is_no_text_is_left_out_and_named(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\x89PNG\0\0\0\r")
     (tmp_path / "b.txt").write_bytes(
