@@ -106,3 +106,15 @@ def is_due(step: int, batch_examples: int, start: int, between: int) -> bool:
         return 0 if examples < start else (examples - start) // between + 1
 
     return step > 0 and evaluations(step) > evaluations(step - 1)
+
+
+def num_due(first: int, last: int, batch_examples: int, start: int, between: int) -> int:
+    """Updates after `first`, up to `last`, for which is_due holds."""
+    if between > batch_examples:
+
+        def evaluations(updates: int) -> int:
+            return max(0, (updates * batch_examples - start) // between + 1)
+
+        return evaluations(last) - evaluations(first) if last > first else 0
+    before = -(-start // batch_examples) - 1  # updates before the first evaluation; then one after each update
+    return max(0, last - max(first, before))

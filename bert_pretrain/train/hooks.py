@@ -16,7 +16,7 @@ from tensorflow.compat.v1 import train
 from bert_pretrain.data.input_fn import TrainingInput
 from bert_pretrain.model import variables
 from bert_pretrain.stop import Interrupted
-from bert_pretrain.train import mlperf_rules, preflight, refusal, results
+from bert_pretrain.train import mlperf_rules, plan, preflight, refusal, results
 from bert_pretrain.train.checkpoint_writer import CheckpointWriter
 from bert_pretrain.train.evaluation import Evaluation, is_due
 from bert_pretrain.train.forward import Statistics, loss_of, summarize
@@ -166,16 +166,20 @@ class TrainingHook(train.SessionRunHook):
 
     def _report(self, update: UpdateValues) -> None:
         run, logger, num_updates = self._config.run, self._logger, self._config.optim.num_train_steps
-        logger.show_progress(self._step)
         is_point = self._step % run.save_summary_steps == 0
         is_shown = self._step % run.display_loss_steps == 0 or self._step == num_updates
-        values = _training_values(update) if is_point or is_shown else {}
+        values = _training_values(update) if is_point or is_shown or logger.has_bar else {}
+        if logger.has_bar:
+            speed = self._throughput.latest().examples_per_second
+            logger.show_progress(self._step, {**values, "examples_per_second": speed})
         if is_point:
             logger.add_events("train", self._step, values)
         if is_shown:
             values.update(self._throughput.recent()._asdict(), peak_memory_bytes=results.peak_memory_bytes())
             logger.record("train", self._step, self._step * self._job.examples_per_update, values)
             logger.info_values(f"update {self._step}/{num_updates}", values)
+        if self._throughput.num_timed == plan.TIMED_UPDATES and self._step < num_updates:
+            logger.info(plan.time_to_come(self._job, self._step, self._throughput.total(), self._outcome.latest))
 
     def _is_evaluation_due(self) -> bool:
         run = self._config.run

@@ -22,6 +22,7 @@ from bert_pretrain.train import (
     device,
     long_task,
     mlperf_log,
+    plan,
     preflight,
     results,
     run_file,
@@ -109,6 +110,8 @@ def _train_or_evaluate(
     content = conclude(job, previous, logger) if is_trained else _train(job, previous, logger)
     logger.write_json(results.NAME, content)
     logger.info(results.row(content))
+    for line in plan.next_commands(job.config, content):
+        logger.info(line)
 
 
 def _train(job: Job, previous: PreviousRun, logger: RunLogger) -> dict[str, Any]:

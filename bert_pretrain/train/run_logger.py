@@ -12,15 +12,14 @@ import os
 import sys
 import time
 from collections.abc import Collection
-from typing import Any, Optional, TextIO
-
-from tqdm import tqdm
+from typing import Any, Optional
 
 from bert_pretrain import files
 from bert_pretrain.train import event_file, metrics_file
 from bert_pretrain.train.event_file import EventFile
 from bert_pretrain.train.metrics_file import IsObsolete, Values
 from bert_pretrain.train.mlperf_log import MlperfLog
+from bert_pretrain.train.progress_bar import ProgressBar
 from bert_pretrain.train.report_file import AppendedFile, JsonFile
 
 # Console label, key of the values, format.
@@ -53,8 +52,7 @@ class RunLogger:
         self._is_root = is_root
         self._hidden = () if report_loss else ("loss", "masked_lm_loss")
         self.begin = time.time()
-        self._num_updates = num_updates
-        self._bar: Optional[tqdm] = None
+        self._bar = ProgressBar(num_updates, self._hidden)
         if not is_root:
             return
         self._output_dir, dllog_path = output_dir, dllog_path or os.path.join(output_dir, "bert_dllog.json")
@@ -68,16 +66,17 @@ class RunLogger:
     def info(self, text: str) -> None:
         """Prints one line on the console."""
         if self._is_root:
-            self._print(text, sys.stdout)
+            self._bar.print(text, sys.stdout)
 
-    def show_progress(self, update: int) -> None:
-        """Moves the progress bar of a terminal. Elsewhere the lines of info_values show the progress."""
-        if not self._is_root or not sys.stderr.isatty():
-            return
-        with contextlib.suppress(OSError):
-            if self._bar is None:
-                self._bar = tqdm(total=self._num_updates, initial=update - 1, unit="update", dynamic_ncols=True)
-            self._bar.update(update - self._bar.n)
+    @property
+    def has_bar(self) -> bool:
+        """True where a terminal shows a progress bar. Elsewhere the lines of info_values show the progress."""
+        return self._is_root and self._bar.is_shown
+
+    def show_progress(self, update: int, values: Values) -> None:
+        """Moves the progress bar of a terminal."""
+        if self._is_root:
+            self._bar.move(update, values)
 
     def forget_later(self, last_update: int, starts: Collection[float]) -> None:
         """Removes what earlier starts, which began at times `starts`, reported of updates after last_update.
@@ -140,22 +139,12 @@ class RunLogger:
         self.mlperf.close()
         if not self._is_root:
             return
-        if self._bar is not None:
-            with contextlib.suppress(OSError):
-                self._bar.close()
-            self._bar = None
+        self._bar.close()
         for file in (self._metrics, self._dllog, self._events.file, *self._json.values()):
             file.close()
 
     def _warn(self, text: str) -> None:
-        self._print(text, sys.stderr)
-
-    def _print(self, text: str, stream: TextIO) -> None:
-        with contextlib.suppress(OSError):  # a closed terminal or pipe, or a full disk
-            if self._bar is not None:
-                self._bar.write(text, file=stream)
-            else:
-                print(text, file=stream, flush=True)
+        self._bar.print(text, sys.stderr)
 
 
 def _usable(flag: str, path: str) -> str:

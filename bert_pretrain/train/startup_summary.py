@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from bert_pretrain.config.training import Config
 from bert_pretrain.model import variables
 from bert_pretrain.optim import schedule
-from bert_pretrain.train import mlperf_rules
+from bert_pretrain.train import mlperf_rules, plan
 from bert_pretrain.train.job import Job
 from bert_pretrain.train.resume import PreviousRun
 
@@ -38,6 +38,7 @@ def lines(job: Job, previous: PreviousRun, given: set[str]) -> Iterator[str]:
             f"tokens, at most {job.training.lengths.max_predictions}"
         )
     yield f"learning rate: {_learning_rate(config, ranks)}"
+    yield from plan.lines(job, previous.step)
     if previous.checkpoint:
         yield f"continuing {previous.checkpoint} at update {previous.step}"
     elif previous.weights:

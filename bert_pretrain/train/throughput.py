@@ -12,6 +12,7 @@ import numpy as np
 from bert_pretrain.train.forward import Statistics, ratio
 
 WARM_UP_UPDATES = 2  # of each session: memory is allocated and kernels are compiled in them
+_LATEST_UPDATES = 20
 
 
 class Rates(NamedTuple):
@@ -66,6 +67,15 @@ class Throughput:
         """Speed since the previous call."""
         since, self._num_reported = self._num_reported, len(self._timed)
         return _rates(self._timed[since:])
+
+    def latest(self) -> Rates:
+        """Speed of the last timed updates, at most twenty."""
+        return _rates(self._timed[-_LATEST_UPDATES:])
+
+    @property
+    def num_timed(self) -> int:
+        """Timed updates of this session."""
+        return len(self._timed)
 
     def total(self) -> Rates:
         """Speed over all timed updates of this session."""

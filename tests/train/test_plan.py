@@ -1,0 +1,83 @@
+"""What a run announces: counts of updates and evaluations, the time to come, the next commands."""
+
+from __future__ import annotations
+
+import shlex
+from types import SimpleNamespace
+
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bert_pretrain.kernels.backend import Backend
+from bert_pretrain.train import plan
+from bert_pretrain.train.device import Device
+from bert_pretrain.train.evaluation import Evaluated, is_due, num_due
+from bert_pretrain.train.job import Job
+from bert_pretrain.train.throughput import Rates
+from bert_pretrain.world import World
+from tests.e2e.runs import make_config
+from tests.train.small import MODEL
+
+NO_RATES = Rates(*(None for _ in Rates._fields))
+
+
+def make_job(**values: object) -> Job:
+    config = make_config(do_train=True, do_eval=True, train_batch_size=32, **values)
+    data = SimpleNamespace(index=SimpleNamespace(num_records=64_000))
+    return Job(config, MODEL, World(), Device("cpu", False, 0, tf.float32, Backend.XLA, []), data)
+
+
+@settings(deadline=None)
+@given(
+    batch=st.integers(1, 50), start=st.integers(0, 900), between=st.integers(1, 90),
+    first=st.integers(0, 40), more=st.integers(0, 40),
+)  # fmt: skip
+def test_evaluations_are_counted_as_they_come_due(batch: int, start: int, between: int, first: int, more: int) -> None:
+    steps = range(first + 1, first + more + 1)
+    expected = sum(is_due(step, batch, start, between) for step in steps)
+    assert num_due(first, first + more, batch, start, between) == expected
+
+
+def test_the_plan_is_told_before_the_start() -> None:
+    job = make_job(
+        num_train_steps=1000, samples_start_eval=0, samples_between_eval=6400, stop_threshold=0.0,
+        save_checkpoints_steps=150,
+    )  # fmt: skip
+    assert list(plan.lines(job, 0)) == [
+        "plan: 1,000 updates with 32,000 examples, 0.5 times the training data; a checkpoint every 150 updates",
+        "evaluations: 5 to come",
+    ]
+    assert list(plan.lines(job, 1000)) == []
+
+
+def test_the_time_to_come_is_that_of_updates_and_evaluations() -> None:
+    job = make_job(num_train_steps=1000, samples_start_eval=0, samples_between_eval=6400)
+    rates = NO_RATES._replace(updates_per_second=2.0)
+    assert plan.time_to_come(job, 0, rates, Evaluated({}, 10, 100.0)) == (
+        "time to come: about 16 min 40 s at 2 updates/s, evaluations (5 of 1 min 40 s) included"
+    )
+    assert plan.time_to_come(job, 999, rates, None) == (
+        "time to come: about 0.5 s at 2 updates/s, evaluations (1) not included"
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.25, "0.25 s"), (45, "45 s"), (60, "1 min"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (273_600, "3 d 4 h")],
+)
+def test_durations_have_two_units(seconds: float, text: str) -> None:
+    assert plan.duration(seconds) == text
+
+
+def test_the_next_commands_can_be_given_to_a_shell() -> None:
+    config = make_config(do_train=True, output_dir="/my runs/1", bert_config_file="/c.json", eval_files_dir="/eval")
+    first, *rest = plan.next_commands(config, {"end": "completed"})
+    assert first == "next:" and len(rest) == 2
+    words = [shlex.split(line) for line in rest]
+    assert [line[0] for line in words] == ["evaluate", "report"]
+    assert words[0][1:4] == ["python", "-m", "bert_pretrain.run"] and "--output_dir=/my runs/1" in words[0]
+    assert words[1][1:] == ["python", "-m", "bert_pretrain.report", "/my runs/1"]
+    assert "  continue  the same command" in plan.next_commands(config, {"end": "interrupted"})
+    assert list(plan.next_commands(make_config(do_eval=True), {"end": "completed"})) == []

@@ -1,0 +1,69 @@
+"""The bar on a terminal, which is a pseudo-terminal here, and nothing elsewhere."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import subprocess
+import sys
+import termios
+
+import pytest
+
+SCRIPT = """
+import sys, time
+from bert_pretrain.train.progress_bar import ProgressBar
+bar = ProgressBar(40, hidden=tuple(sys.argv[1:]))
+for update in range(11, 21):
+    time.sleep(0.02)
+    bar.move(update, {"loss": 7.25, "masked_lm_accuracy": 0.125, "examples_per_second": 61.5})
+    bar.print(f"line {update}", sys.stdout)
+time.sleep(0.2)
+bar.move(21, {"loss": None, "masked_lm_accuracy": None, "examples_per_second": None})
+bar.close()
+bar.print("end", sys.stdout)
+"""
+
+
+def run(*hidden: str, **environment: str) -> str:
+    """What the script shows on a terminal."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))  # lines and columns
+    environ = {**os.environ, **environment}
+    with subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, *hidden], stdout=theirs, stderr=theirs, env=environ
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        while process.poll() is None or shown[-5:] != b"end\r\n":
+            try:
+                shown += os.read(ours, 65536)
+            except OSError:  # the other end is closed
+                break
+    os.close(ours)
+    assert process.returncode == 0
+    return shown.decode()
+
+
+def test_a_terminal_shows_progress_time_left_and_values() -> None:
+    shown = run(NO_COLOR="")
+    assert "| 20/40 [00:00<00:0" in shown, "the updates before the start do not count in the time left"
+    assert "loss 7.2500, mlm_acc 0.1250, examples/s 61.5]" in shown
+    assert all(f"line {update}\r\n" in shown for update in range(11, 21)), "lines are above the bar"
+    assert shown.endswith("end\r\n") and "| 21/40" in shown
+
+
+@pytest.mark.parametrize(("no_color", "is_coloured"), [("", True), ("1", False)])
+def test_no_color_is_respected(no_color: str, is_coloured: bool) -> None:
+    assert ("\x1b[3" in run(NO_COLOR=no_color)) == is_coloured
+
+
+def test_hidden_values_are_not_shown() -> None:
+    shown = run("loss")
+    assert "loss" not in shown and "mlm_acc 0.1250" in shown
+
+
+def test_elsewhere_there_is_no_bar() -> None:
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
+    assert done.stderr == "" and done.stdout.splitlines() == [*(f"line {update}" for update in range(11, 21)), "end"]
