@@ -36,7 +36,6 @@ EXTRAS = {
         "torch==2.13.0; python_version >= '3.10'",
         "torch==2.8.0; python_version == '3.9'",
         "transformers; python_version >= '3.9'",
-        "safetensors; python_version >= '3.9'",
     ],
     "plot": ["jinja2", "matplotlib"],  # bert_pretrain.report and benchmarks/plot.py
     # bert-tensorflow is Google's modeling.py, which the tests compare the model with.
@@ -65,9 +64,11 @@ setup(
             "bert-make-data = bert_pretrain.make_data.__main__:main",
             "bert-check-data = bert_pretrain.check_data.__main__:main",
             "bert-report = bert_pretrain.report.__main__:main",
+            "bert-export = bert_pretrain.export.__main__:main",
+            "bert-fill-mask = bert_pretrain.fill_mask:main",
         ]
     },
     python_requires=">=3.8,<3.14",
-    install_requires=["absl-py", "crc32c", "numpy", "tokenizers", "tqdm"],
+    install_requires=["absl-py", "crc32c", "numpy", "safetensors", "tokenizers", "tqdm"],
     extras_require=EXTRAS,
 )

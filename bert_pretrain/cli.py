@@ -87,6 +87,7 @@ def main(run: Callable[..., int], description: Optional[str] = None, takes_argum
             print(f"error: {error}", file=sys.stderr)
             return 2
 
+    flags.FLAGS.set_gnu_getopt(takes_arguments)  # flags may follow arguments
     # absl prints flag errors without a traceback, but with exit code 1; invalid input is 2 everywhere here.
     try:
         app.run(guarded, flags_parser=lambda arguments: _parse(arguments, description))

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,28 @@ def atomic_write(path: str, mode: str = "w") -> Iterator[IO]:
     except BaseException:
         with contextlib.suppress(OSError):
             os.remove(partial)
+        raise
+
+
+@contextlib.contextmanager
+def atomic_directory(path: str) -> Iterator[str]:
+    """Yields a directory to fill, which appears at `path` when all is written; an exception removes it.
+
+    FileExistsError where `path` is anything but an empty directory. OSError is the caller's to explain.
+    """
+    path = os.path.abspath(path)
+    if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
+        raise FileExistsError(errno.EEXIST, "exists already", path)
+    parent, name = os.path.split(path)
+    os.makedirs(parent, exist_ok=True)
+    partial = os.path.join(parent, f".{name}.{os.getpid()}{_PARTIAL}")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        os.mkdir(partial)
+        yield partial
+        os.replace(partial, path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
         raise
 
 

@@ -33,14 +33,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": {"config", "files", "compat"},
     "make_data": {"config", "data.masking", "data.tfrecord", "data.vocab", "worker_pool", "files", "cli"},
     "check_data": {"config", "data", "worker_pool", "files", "cli"},
+    "hugging_face": {"data.vocab"},
     "kernels": {"config", "files", "compat"},
     "model": {"config", "kernels"},
     "optim": {"config", "kernels"},
     "mlperf_reference": {"config"},
     "train": set(
-        "config files compat estimator processes stop world data kernels model optim mlperf_reference".split()
+        "config files compat estimator processes stop world data kernels hugging_face model optim mlperf_reference".split()
     ),
     "report": {"cli", "config", "files", "mlperf_reference"},
+    "inference": {"config", "data", "make_data.tokenization", "model", "train"},
+    "export": {"cli", "config", "data.vocab", "files", "stderr", "hugging_face", "inference", "model", "train"},
+    "fill_mask": {"cli", "config", "stderr", "inference"},
     "run": {"cli", "config", "processes", "stderr", "stop", "connection", "train"},
     "launch": {"files", "processes", "supervisor"},
     "supervisor": {"files"},

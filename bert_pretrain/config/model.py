@@ -6,6 +6,7 @@ import dataclasses
 import json
 from typing import Any
 
+from bert_pretrain.config import hugging_face
 from bert_pretrain.config.option import require
 from bert_pretrain.files import open_regular
 
@@ -68,7 +69,10 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, path: str) -> ModelConfig:
-        """Reads and checks a bert_config.json. ValueError names the file and the key at fault."""
+        """Reads and checks Google's bert_config.json or Hugging Face's config.json.
+
+        ValueError names the file and the key at fault.
+        """
         try:
             with open_regular(path) as file:
                 values = json.load(file, object_pairs_hook=_without_repeats)
@@ -78,6 +82,8 @@ class ModelConfig:
             raise ValueError(f"--bert_config_file: {path} cannot be read as JSON: {error}") from None
         require(isinstance(values, dict), f"--bert_config_file: {path} holds no JSON object")
         fields = {field.name: field for field in dataclasses.fields(cls)}
+        if hugging_face.is_hugging_face(values):
+            values = _translated(path, values, list(fields))
         unknown = sorted(set(values) - set(fields) - _IGNORED_MODEL_KEYS)
         require(not unknown, f"--bert_config_file: {path}: unknown keys {_shown(', '.join(unknown)).strip(_QUOTES)}")
         missing = [name for name, f in fields.items() if f.default is dataclasses.MISSING and name not in values]
@@ -88,6 +94,13 @@ class ModelConfig:
         except ValueError as error:
             raise ValueError(f"--bert_config_file: {path}: {error}") from None
         return config
+
+
+def _translated(path: str, values: dict[str, Any], keys: list[str]) -> dict[str, Any]:
+    try:
+        return hugging_face.to_google(values, keys, LAYER_NORM_EPSILON)
+    except ValueError as error:
+        raise ValueError(f"--bert_config_file: {path}: {error}") from None
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -111,8 +111,8 @@ class RunConfig:
     do_eval: bool = option(False, "Evaluate: during training and at its end, or alone without --do_train.")
     init_checkpoint: Optional[str] = option(
         None,
-        "TF1 checkpoint with the initial weights: a prefix, or a directory with a file `checkpoint`; ignored if "
-        "output_dir holds a checkpoint to continue.",
+        "Initial weights: a TF1 checkpoint (a prefix, or a directory with a file `checkpoint`), a Hugging Face folder, "
+        "or a safetensors file; ignored if output_dir holds a checkpoint to continue.",
         is_path=True,
     )
     init_optimizer_state: bool = option(

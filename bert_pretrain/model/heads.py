@@ -25,9 +25,14 @@ def masked_lm_logits(weights: Weights, sequence: Sequence, masked_positions: tf.
     return tf.nn.bias_add(tf.cast(logits, tf.float32), weights["cls/predictions/output_bias"])
 
 
+def pooled_output(weights: Weights, sequence: Sequence, cls_positions: tf.Tensor) -> tf.Tensor:
+    """cls_positions [E] int32, slots -> [E, H] float32: what stands for a whole example."""
+    hidden = sequence.gather(cls_positions)  # [E, H]
+    return tf.cast(tf.tanh(dense(weights, "bert/pooler/dense", hidden)), tf.float32)
+
+
 def next_sentence_logits(weights: Weights, sequence: Sequence, cls_positions: tf.Tensor) -> tf.Tensor:
     """cls_positions [E] int32, slots -> [E, 2] float32. Class 0: the second segment follows; 1: it is random."""
-    hidden = sequence.gather(cls_positions)  # [E, H]
-    pooled = tf.cast(tf.tanh(dense(weights, "bert/pooler/dense", hidden)), tf.float32)
+    pooled = pooled_output(weights, sequence, cls_positions)
     logits = tf.matmul(pooled, weights["cls/seq_relationship/output_weights"], transpose_b=True)  # [E, 2]
     return tf.nn.bias_add(logits, weights["cls/seq_relationship/output_bias"])

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple, Optional, Tuple
+from typing import NamedTuple, Optional, Protocol, Tuple
 
+import numpy as np
 import tensorflow as tf
 
+from bert_pretrain.hugging_face.safetensors_reader import SafetensorsReader, find_weights
 from bert_pretrain.train import checkpoint_files
 
 Shape = Tuple[int, ...]
@@ -16,6 +18,15 @@ Shape = Tuple[int, ...]
 # A checkpoint without this variable is not of this program and continues as weights.
 _OWN_VARIABLE = "loss_scale/skipped_updates"
 _READ_ERRORS = (tf.errors.OpError, IndexError, RuntimeError, ValueError, MemoryError)
+
+
+class Reader(Protocol):
+    """What is used of tf.train.load_checkpoint's result, which has no public type; SafetensorsReader has it, too."""
+
+    def get_variable_to_shape_map(self) -> dict[str, list[int]]: ...  # noqa: D102
+    def get_variable_to_dtype_map(self) -> dict[str, tf.DType]: ...  # noqa: D102
+    def has_tensor(self, variable: str) -> bool: ...  # noqa: D102
+    def get_tensor(self, variable: str) -> np.ndarray: ...  # noqa: D102
 
 
 class Comparison(NamedTuple):
@@ -42,8 +53,14 @@ def resolve(path: str) -> str:
     return state[-1] if state else path
 
 
-def open_reader(prefix: str, flag: str) -> tf.train.CheckpointReader:
-    """A reader of a checkpoint with a whole index. ValueError, naming the flag, says what is missing or unreadable."""
+def open_reader(prefix: str, flag: str) -> Reader:
+    """A reader of a checkpoint with a whole index, or of a Hugging Face folder or a safetensors file.
+
+    ValueError, naming the flag, says what is missing or unreadable.
+    """
+    exported = None if checkpoint_files.has_index(prefix) else find_weights(prefix, flag)
+    if exported:
+        return SafetensorsReader(exported, flag)
     if not checkpoint_files.has_index(prefix):
         raise ValueError(f"--{flag}: {prefix}.index does not exist{_other_checkpoints(prefix)}")
     if not checkpoint_files.data_files(prefix):
@@ -54,7 +71,7 @@ def open_reader(prefix: str, flag: str) -> tf.train.CheckpointReader:
         raise ValueError(f"--{flag}: {prefix} cannot be read: {reason(error)}") from None
 
 
-def open_whole(prefix: str, flag: str, names: Optional[Iterable[str]] = None) -> tf.train.CheckpointReader:
+def open_whole(prefix: str, flag: str, names: Optional[Iterable[str]] = None) -> Reader:
     """open_reader, and reads tensors (default: all), which compares their CRCs. ValueError if one is damaged."""
     reader = open_reader(prefix, flag)
     for name in sorted(reader.get_variable_to_shape_map() if names is None else names):
@@ -65,7 +82,7 @@ def open_whole(prefix: str, flag: str, names: Optional[Iterable[str]] = None) ->
     return reader
 
 
-def compare(reader: tf.train.CheckpointReader, expected: Mapping[str, Iterable[int]]) -> Comparison:
+def compare(reader: Reader, expected: Mapping[str, Iterable[int]]) -> Comparison:
     """Sorts float32 variables (name -> shape) into matched, missing, misshaped and extra; each counts once."""
     dtypes = reader.get_variable_to_dtype_map()
     held = {name: f"{list(shape)}{_dtype(dtypes[name])}" for name, shape in reader.get_variable_to_shape_map().items()}
@@ -137,7 +154,7 @@ def check_state(prefix: str, names: Iterable[str]) -> None:
 
 def step_of(prefix: Optional[str]) -> int:
     """The update after which a checkpoint was written; 0 without a checkpoint or without a global_step in it."""
-    reader = tf.train.load_checkpoint(prefix) if prefix else None
+    reader = open_reader(prefix, "init_checkpoint") if prefix else None
     return int(reader.get_tensor("global_step")) if reader and reader.has_tensor("global_step") else 0
 
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from bert_pretrain.model import variables
 from bert_pretrain.stop import Interrupted
-from bert_pretrain.train import checkpoints, device, preflight, results, run_file
+from bert_pretrain.train import checkpoints, device, preflight, results, run_file, warm_start
 from bert_pretrain.train.evaluation import Evaluated, Evaluation
 from bert_pretrain.train.job import Job, evaluation_input
 from bert_pretrain.train.results import Outcome
@@ -120,15 +120,14 @@ def _evaluate(job: Job, prefix: str) -> Evaluated:
     with tf.Graph().as_default():
         weights = variables.create(job.model, job.config.run.seed)
         evaluation = Evaluation(job, weights, evaluation_input(job))
-        saver, hooks = tf.compat.v1.train.Saver(weights), job.world.hooks()
+        hooks = job.world.hooks()
+        if job.world.is_root:
+            warm_start.load(prefix, weights, {}, allow_partial=False)
         for hook in hooks:
             hook.begin()
         session_config = device.session_config(job.config.device, job.device.gpu, job.world.local_size)
         with tf.compat.v1.Session(config=session_config) as session:
-            if job.world.is_root:
-                saver.restore(session, prefix)
-            else:
-                session.run(tf.compat.v1.global_variables_initializer())
+            session.run(tf.compat.v1.global_variables_initializer())
             for hook in hooks:
                 hook.after_create_session(session, None)
             evaluated = evaluation.run(session)

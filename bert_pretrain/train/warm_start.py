@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import tensorflow as tf
 
+from bert_pretrain.hugging_face.safetensors_reader import SafetensorsReader
 from bert_pretrain.train import checkpoints
 
 _SHOWN = 3  # variables of each kind that a message names
@@ -34,9 +35,19 @@ def load(prefix: str, weights: Mapping[str, tf.Variable], slots: Mapping[str, tf
             f"Give the checkpoint's own bert_config.json, or --allow_partial_init to start those at random"
         )
     checkpoints.open_whole(prefix, "init_checkpoint", found.matched)
-    if found.matched:
+    if isinstance(reader, SafetensorsReader):
+        for name in found.matched:
+            _start_from(reader, name, wanted[name])
+    elif found.matched:
         tf.compat.v1.train.init_from_checkpoint(prefix, {name: wanted[name] for name in found.matched})
     return ", ".join([report, *problems, f"{len(found.extra)} of its tensors not used{_kinds(found.extra)}"])
+
+
+def _start_from(reader: SafetensorsReader, name: str, variable: tf.Variable) -> None:
+    """What init_from_checkpoint does with a TF1 checkpoint. The value is read when the variable is initialized."""
+    value = tf.numpy_function(lambda: reader.get_tensor(name), [], tf.float32)
+    value.set_shape(variable.shape)
+    variable._initializer_op = variable.assign(value).op
 
 
 def _matched(matched: Iterable[str], weights: Mapping[str, tf.Variable], slots: Mapping[str, tf.Variable]) -> str:

@@ -1,0 +1,46 @@
+"""The settings of `python -m bert_pretrain.export`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Optional
+
+from bert_pretrain.config.option import option, require
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportConfig:
+    """Which model is exported, and to what."""
+
+    checkpoint: Optional[str] = option(
+        None,
+        "Model: the prefix of a TF1 checkpoint, the output_dir of a run, or a Hugging Face folder.",
+        required=True,
+        is_path=True,
+    )
+    bert_config_file: Optional[str] = option(
+        None, "bert_config.json; default: what run.json, config.json or bert_config.json says there.", is_path=True
+    )
+    vocab_file: Optional[str] = option(
+        None, "vocab.txt; default: the one beside the checkpoint or beside bert_config.json.", is_path=True
+    )
+    do_lower_case: Optional[bool] = option(
+        None, "The vocabulary is uncased; default: what tokenizer_config.json beside the checkpoint says, else true."
+    )
+    hf_dir: Optional[str] = option(None, "Write a Hugging Face folder here; it must not exist.", is_path=True)
+    saved_model_dir: Optional[str] = option(None, "Write a SavedModel here; it must not exist.", is_path=True)
+    tf1_prefix: Optional[str] = option(
+        None, "Write a TF1 checkpoint of the weights alone here, with Google's names; a prefix.", is_path=True
+    )
+    verify: bool = option(
+        False, "Compare the logits of everything that was written with the checkpoint's; exit code 1 if they differ."
+    )
+    verbose_logging: bool = option(False, "Show tracebacks of errors.")
+
+    def check(self) -> None:
+        """ValueError for an invalid setting."""
+        require(bool(self.checkpoint), "--checkpoint is required, the model that is exported")
+        require(
+            bool(self.hf_dir or self.saved_model_dir or self.tf1_prefix),
+            "nothing to write: give --hf_dir, --saved_model_dir or --tf1_prefix",
+        )

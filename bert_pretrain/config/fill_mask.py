@@ -1,0 +1,39 @@
+"""The settings of `python -m bert_pretrain.fill_mask`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Optional
+
+from bert_pretrain.config.option import option, require
+
+_MAX_TOP = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class FillMaskConfig:
+    """What the model is asked, and where its files are."""
+
+    next_sentence: bool = option(False, "Two texts are given: print the probability that the second follows the first.")
+    top: int = option(5, "Words for each [MASK].")
+    bert_config_file: Optional[str] = option(
+        None, "bert_config.json; default: what run.json, config.json or bert_config.json says there.", is_path=True
+    )
+    vocab_file: Optional[str] = option(
+        None, "vocab.txt; default: the one beside the model or beside bert_config.json.", is_path=True
+    )
+    do_lower_case: Optional[bool] = option(
+        None, "The vocabulary is uncased; default: what tokenizer_config.json beside the model says, else true."
+    )
+    held_out_shards: Optional[str] = option(
+        None, "Instead of a text: mask a word in three sentences of the shards in this directory.", is_path=True
+    )
+    verbose_logging: bool = option(False, "Show tracebacks of errors.")
+
+    def check(self) -> None:
+        """ValueError for an invalid setting."""
+        require(1 <= self.top <= _MAX_TOP, f"--top must be 1 to {_MAX_TOP}, got {self.top}")
+        require(
+            not (self.next_sentence and self.held_out_shards),
+            "--next_sentence and --held_out_shards exclude each other; give one",
+        )

@@ -1,0 +1,1 @@
+"""A checkpoint as a Hugging Face folder, a SavedModel, or a TF1 checkpoint of the weights alone."""

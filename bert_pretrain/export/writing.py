@@ -1,0 +1,103 @@
+"""Reads the model once, writes each format complete or not at all, and compares what was written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from bert_pretrain import files
+from bert_pretrain.config.export import ExportConfig
+from bert_pretrain.export import hugging_face_folder, readme, saved_model, verification
+from bert_pretrain.inference import stored_model
+from bert_pretrain.inference.network import Network
+from bert_pretrain.inference.stored_model import StoredModel
+from bert_pretrain.train import checkpoint_files, checkpoints, results
+
+Values = Mapping[str, np.ndarray]
+
+
+def export(config: ExportConfig) -> int:
+    """Writes what the flags ask for; returns the exit code. ValueError, one line, for what is wrong."""
+    tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
+    model = stored_model.find(
+        config.checkpoint, "checkpoint", config.bert_config_file, config.vocab_file, config.do_lower_case
+    )
+    _check(config, model)
+    values = model.read()
+    if config.hf_dir:
+        with _directory("hf_dir", config.hf_dir) as folder:
+            page = _readme(config.hf_dir, model)
+            hugging_face_folder.write(folder, model.config, values, model.vocabulary, model.lower_case, page)
+    if config.saved_model_dir:
+        with _directory("saved_model_dir", config.saved_model_dir) as folder:
+            saved_model.write(folder, model.config, values)
+    if config.tf1_prefix:
+        _write_tf1(config.tf1_prefix, values)
+    return _verify(config, model, values) if config.verify else 0
+
+
+def _check(config: ExportConfig, model: StoredModel) -> None:
+    """Everything that can be known before the weights are read."""
+    if config.hf_dir:
+        if model.vocabulary is None:
+            raise ValueError("--hf_dir needs --vocab_file, the model's vocabulary; none is beside the checkpoint")
+        hugging_face_folder.check_vocabulary(model.vocabulary, model.config)
+    for flag in ("hf_dir", "saved_model_dir"):
+        path = getattr(config, flag)
+        if path and os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
+            raise ValueError(f"--{flag}: {path} exists already; name another, or remove it")
+    if config.tf1_prefix and checkpoint_files.has_index(config.tf1_prefix):
+        raise ValueError(f"--tf1_prefix: {config.tf1_prefix}.index exists already; name another, or remove it")
+
+
+@contextlib.contextmanager
+def _directory(flag: str, path: str) -> Iterator[str]:
+    try:
+        with files.atomic_directory(path) as folder:
+            yield folder
+    except (OSError, tf.errors.OpError) as error:
+        raise ValueError(f"--{flag}: {path} cannot be written: {checkpoints.reason(error)}") from None
+    print(f"{path} is written", flush=True)
+
+
+def _write_tf1(prefix: str, values: Values) -> None:
+    """Google's names, the weights alone: no slots, no global_step."""
+    try:
+        with checkpoint_files.publishing(os.path.abspath(prefix)) as written:
+            tf.raw_ops.SaveV2(
+                prefix=written,
+                tensor_names=list(values),
+                shape_and_slices=[""] * len(values),
+                tensors=[tf.convert_to_tensor(value) for value in values.values()],
+            )
+    except (OSError, tf.errors.OpError) as error:
+        raise ValueError(f"--tf1_prefix: {prefix} cannot be written: {checkpoints.reason(error)}") from None
+    print(f"{prefix} is written", flush=True)
+
+
+def _readme(hf_dir: str, model: StoredModel) -> str:
+    """README.md. Results of another update than the checkpoint's are left out: they say nothing about it."""
+    folder = model.weights if os.path.isdir(model.weights) else os.path.dirname(model.weights) or "."
+    updates = checkpoints.step_of(model.weights)
+    found = results.read(folder)
+    measured = found if found and updates and found["updates"] == updates else None
+    name = os.path.basename(os.path.abspath(hf_dir))
+    return readme.text(name, model.config, updates, stored_model.run_of(folder), measured)
+
+
+def _verify(config: ExportConfig, model: StoredModel, values: Values) -> int:
+    worst = 0.0
+    with Network(model.config, values) as network:
+        for what, largest in verification.differences(
+            network, model.config, config.hf_dir or "", config.saved_model_dir or "", config.tf1_prefix or ""
+        ):
+            print(f"{what}: largest difference of a logit {largest:.2e}", flush=True)
+            worst = max(worst, largest)
+    if not worst <= verification.LARGEST_DIFFERENCE:  # NaN included
+        print(f"fault: the logits differ by more than {verification.LARGEST_DIFFERENCE:g}; do not use what was written")
+        return 1
+    return 0

@@ -1,0 +1,40 @@
+"""Asks a model for masked words: python -m bert_pretrain.fill_mask MODEL "Paris is the [MASK] of France."
+
+MODEL is a Hugging Face folder, the output_dir of a run, or the prefix of a TF1 checkpoint. With --next_sentence, two
+texts follow MODEL.
+"""
+
+from __future__ import annotations
+
+import os
+
+from bert_pretrain import cli, stderr
+from bert_pretrain.config.fill_mask import FillMaskConfig
+
+
+def _run(arguments: list[str]) -> int:
+    config = cli.read(FillMaskConfig)
+    config.check()
+    num_texts = 0 if config.held_out_shards else 2 if config.next_sentence else 1
+    if len(arguments) != 1 + num_texts:
+        raise ValueError(
+            f"expected MODEL and {num_texts} quoted texts, got {len(arguments)} arguments; --help shows an example"
+        )
+    # TensorFlow is imported late: --help and invalid flags are answered at once, and its log level is set first.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with stderr.without_import_lines():
+        from bert_pretrain.inference import answers
+
+    for line in answers.lines(config, os.path.expanduser(arguments[0]), arguments[1:]):
+        print(line, flush=True)
+    return 0
+
+
+def main() -> None:
+    """The command: parses the flags, runs and exits."""
+    cli.define(FillMaskConfig)
+    cli.main(_run, __doc__, takes_arguments=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""A model on disk: its weights, shape and vocabulary, wherever the user or the run has them."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, NamedTuple, Optional
+
+import numpy as np
+
+from bert_pretrain.config.model import ModelConfig
+from bert_pretrain.data.vocab import Vocabulary, load_vocabulary
+from bert_pretrain.model import variables
+from bert_pretrain.train import checkpoints, run_file
+
+
+class StoredModel(NamedTuple):
+    """A model whose files were found; the weights are not read yet."""
+
+    weights: str  # a TF1 prefix, a Hugging Face folder or a safetensors file
+    flag: str  # that named it
+    config: ModelConfig
+    vocabulary: Optional[Vocabulary]  # None where no vocab.txt was given or found
+    lower_case: bool  # how the vocabulary's text is written
+
+    def read(self) -> dict[str, np.ndarray]:
+        """All variables, float32. ValueError if the checkpoint is damaged or holds another model."""
+        shapes = variables.shapes(self.config)
+        checkpoints.check_shapes(self.weights, self.flag, shapes)
+        reader = checkpoints.open_whole(self.weights, self.flag, shapes)
+        return {name: reader.get_tensor(name) for name in shapes}
+
+
+def find(
+    path: str,
+    flag: str,
+    bert_config_file: Optional[str] = None,
+    vocab_file: Optional[str] = None,
+    lower_case: Optional[bool] = None,
+) -> StoredModel:
+    """The model that `path`, given by `flag`, names: a TF1 prefix, a run's output_dir or a Hugging Face folder.
+
+    What is not given comes from the run.json, config.json, bert_config.json, vocab.txt and tokenizer_config.json of its
+    folder. ValueError where the model's shape is not found.
+    """
+    weights = checkpoints.resolve(path)
+    folder = path if os.path.isdir(path) else os.path.dirname(path) or "."
+    run = run_of(folder)
+    config = _config(folder, run, bert_config_file, flag)
+    vocabulary = _vocabulary_file(folder, run, bert_config_file) if vocab_file is None else vocab_file
+    if lower_case is None:
+        lower_case = bool(_tokenizer_settings(folder).get("do_lower_case", True))
+    return StoredModel(weights, flag, config, load_vocabulary(vocabulary) if vocabulary else None, lower_case)
+
+
+def run_of(folder: str) -> dict[str, Any]:
+    """The run.json of the run whose checkpoints are in the folder, {} without one; best/ is a folder in its run's."""
+    above, name = os.path.split(os.path.abspath(folder))
+    return run_file.read(folder) or (run_file.read(above) if name == "best" else None) or {}
+
+
+def _config(folder: str, run: dict[str, Any], given: Optional[str], flag: str) -> ModelConfig:
+    if given:
+        return ModelConfig.from_json(given)
+    if run:
+        config = ModelConfig(**run["model"])
+        config.check()
+        return config
+    for name in ("config.json", "bert_config.json"):
+        if os.path.isfile(os.path.join(folder, name)):
+            return ModelConfig.from_json(os.path.join(folder, name))
+    raise ValueError(
+        f"--{flag}: {folder} holds no run.json, config.json or bert_config.json; give --bert_config_file, the shape of "
+        f"the network"
+    )
+
+
+def _vocabulary_file(folder: str, run: dict[str, Any], bert_config_file: Optional[str]) -> Optional[str]:
+    """The vocabulary of a run with --dynamic_masking, else the vocab.txt beside the weights or bert_config.json."""
+    settings = run.get("settings", {})
+    config_file = bert_config_file or settings.get("run", {}).get("bert_config_file")
+    candidates = [
+        settings.get("masking", {}).get("vocab_file"),
+        os.path.join(folder, "vocab.txt"),
+        os.path.join(os.path.dirname(config_file), "vocab.txt") if config_file else None,
+    ]
+    return next((path for path in candidates if path and os.path.isfile(path)), None)
+
+
+def _tokenizer_settings(folder: str) -> dict[str, Any]:
+    path = os.path.join(folder, "tokenizer_config.json")
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read: {error}; mend it, or give --do_lower_case") from None
+    return content if isinstance(content, dict) else {}

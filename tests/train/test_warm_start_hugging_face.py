@@ -1,0 +1,119 @@
+"""--init_checkpoint on a Hugging Face folder or a safetensors file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from safetensors.numpy import save_file
+
+from bert_pretrain.config.model import ModelConfig
+from bert_pretrain.hugging_face import names
+from bert_pretrain.model import variables
+from bert_pretrain.train import checkpoints, warm_start
+from tests.e2e import runs
+from tests.references import random_examples
+from tests.references.random_examples import TINY
+
+VALUES = random_examples.weights(variables.shapes(TINY))
+THEIRS = {names.hugging_face_name(name): names.convert(name, value) for name, value in VALUES.items()}
+
+
+def write(folder: Path, tensors: dict[str, np.ndarray]) -> str:
+    save_file(tensors, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    return str(folder)
+
+
+def load(path: str, allow_partial: bool = False) -> tuple[str, dict[str, np.ndarray]]:
+    """The report, and the variables' values when a session has initialized them."""
+    with tf.Graph().as_default():
+        weights = variables.create(TINY, seed=0)
+        report = warm_start.load(path, weights, {}, allow_partial)
+        with tf.compat.v1.Session() as session:
+            session.run(tf.compat.v1.global_variables_initializer())
+            return report, session.run(weights)
+
+
+def equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
+    return set(one) == set(other) and all(np.array_equal(value, other[name]) for name, value in one.items())
+
+
+@pytest.mark.parametrize("file", ["", "/model.safetensors"])
+def test_all_is_loaded_from_a_folder_or_its_file(tmp_path: Path, file: str) -> None:
+    report, loaded = load(write(tmp_path, THEIRS) + file)
+    assert "46 of 46 variables matched, 0 of its tensors not used" in report
+    assert equal(loaded, VALUES)
+
+
+def test_without_heads_what_is_missing_is_named_and_needs_permission(tmp_path: Path) -> None:
+    bare = {name[len("bert.") :]: value for name, value in THEIRS.items() if name.startswith("bert.")}
+    path = write(tmp_path, {**bare, "embeddings.position_ids": np.arange(40)[None]})
+    with pytest.raises(ValueError, match=r"39 of 46 variables matched, 7 missing \(cls/predictions/") as error:
+        load(path)
+    assert "--allow_partial_init" in str(error.value) and "\n" not in str(error.value)
+    report, loaded = load(path, allow_partial=True)
+    assert "1 of its tensors not used (embeddings.position_ids)" in report
+    assert all(np.array_equal(loaded[name], VALUES[name]) for name in VALUES if name.startswith("bert/"))
+    assert not loaded["cls/predictions/output_bias"].any()
+
+
+def test_old_names_tied_copies_and_float16(tmp_path: Path) -> None:
+    tensors = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value.astype(
+            np.float16
+        )
+        for name, value in THEIRS.items()
+    }
+    tensors["cls.predictions.decoder.weight"] = tensors["bert.embeddings.word_embeddings.weight"].copy()
+    tensors["cls.predictions.decoder.bias"] = tensors["cls.predictions.bias"].copy()
+    _, loaded = load(write(tmp_path, tensors))
+    assert equal(loaded, {name: value.astype(np.float16).astype(np.float32) for name, value in VALUES.items()})
+    tensors["cls.predictions.decoder.weight"] = tensors["cls.predictions.decoder.weight"] + 1
+    with pytest.raises(ValueError, match=r"cls\.predictions\.decoder\.weight differ|decoder\.weight and .* differ"):
+        load(write(tmp_path, tensors))
+
+
+def test_a_pickle_and_a_damaged_file_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(b"x")
+    for path in (tmp_path, tmp_path / "pytorch_model.bin"):
+        with pytest.raises(ValueError, match=r"--init_checkpoint: .*pickle.*save_pretrained"):
+            load(str(path))
+    path = write(tmp_path, THEIRS) + "/model.safetensors"
+    whole = Path(path).read_bytes()
+    for content in (whole[:-5], whole[:100], b""):
+        Path(path).write_bytes(content)
+        with pytest.raises(ValueError, match=r"--init_checkpoint: .*cannot be read") as error:
+            checkpoints.open_reader(path, "init_checkpoint")
+        assert "\n" not in str(error.value)
+
+
+def test_a_run_starts_from_it_and_evaluates_it(tmp_path: Path) -> None:
+    data = runs.make_data(tmp_path)
+    model = ModelConfig.from_json(data["bert_config_file"])
+    values = random_examples.weights(variables.shapes(model))
+    (tmp_path / "hf").mkdir()
+    folder = write(tmp_path / "hf", {names.hugging_face_name(n): names.convert(n, v) for n, v in values.items()})
+    (tmp_path / "hf" / "config.json").write_text(
+        json.dumps({**vars(model), "hidden_act": "gelu_new", "model_type": "bert", "transformers_version": "5"})
+    )
+    data["bert_config_file"] = f"{folder}/config.json"
+    runs.train(
+        **data,
+        **runs.settings(num_train_steps=1, learning_rate=0.0, num_warmup_steps=0),
+        init_checkpoint=folder,
+        output_dir=str(tmp_path / "run"),
+    )
+    held = runs.tensors(tmp_path / "run" / "model.ckpt-1")
+    assert all(np.array_equal(held[name], value) for name, value in values.items())
+    alone = {"do_eval": True, "eval_batch_size": 24, "use_xla": False, **data}
+    results = [
+        runs.train(**alone, output_dir=str(tmp_path / name), **source)
+        for name, source in (
+            ("a", {"init_checkpoint": folder}),
+            ("b", {"eval_checkpoint_path": str(tmp_path / "run")}),
+        )
+    ]
+    assert results[0]["masked_lm_loss"] == results[1]["masked_lm_loss"] is not None
