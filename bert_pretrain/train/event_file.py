@@ -11,12 +11,13 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from typing import Optional
+from typing import Any, Optional
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from bert_pretrain.data.tfrecord import FRAME_SIZE, HEADER, frame, header
+from bert_pretrain.train import event_settings
 from bert_pretrain.train.report_file import AppendedFile, Warn
 
 _PREFIX = "events.out.tfevents."
@@ -32,10 +33,15 @@ class EventFile:
         self.file = AppendedFile(os.path.join(output_dir, name), warn)
         self._first_update = 0
         self._is_new = True
+        self._settings: Mapping[str, Mapping[str, Any]] = {}
 
     def start(self, first_update: int) -> None:
         """All points that come belong to this update or to later ones."""
         self._first_update = first_update
+
+    def describe(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
+        """The settings, by part and flag, which the file begins with."""
+        self._settings = settings
 
     def add(self, kind: str, update: int, values: Mapping[str, Optional[float]]) -> None:
         """Adds a point to the curves `kind`/name; a value of None has none."""
@@ -44,6 +50,9 @@ class EventFile:
             start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
             self._append(event_class(file_version=_VERSION))
             self._append(event_class(step=self._first_update, session_log=start))
+            if self._settings:
+                summary = summary_class(value=event_settings.values(self._settings))
+                self._append(event_class(step=self._first_update, summary=summary))
             self._is_new = False
         scalars = [
             summary_class.Value(tag=f"{kind}/{name}", simple_value=value)
@@ -101,7 +110,10 @@ def _is_later(record: bytes, last_update: int) -> bool:
     except DecodeError:  # another program's
         return False
     what = event.WhichOneof("what")
-    is_own = what == "session_log" or (
-        what == "summary" and all(value.tag.startswith(_OWN_TAGS) for value in event.summary.value)
-    )
+    is_own = what == "session_log" or (what == "summary" and _is_own([value.tag for value in event.summary.value]))
     return is_own and event.step > last_update
+
+
+def _is_own(tags: list[str]) -> bool:
+    """True for the tags of this program's curves or of its settings."""
+    return all(tag.startswith(_OWN_TAGS) for tag in tags) or any(tag.startswith(event_settings.PREFIX) for tag in tags)

@@ -106,6 +106,7 @@ def _train_or_evaluate(
     logger.forget_later(previous.step if previous.checkpoint else -1, previous.start_times())
     history = run_file.with_history(description, previous.description, logger.begin, previous.step)
     logger.write_json(run_file.NAME, history)
+    logger.describe(description["settings"])
     is_trained = is_finished or previous.step >= num_updates
     content = conclude(job, previous, logger) if is_trained else _train(job, previous, logger)
     logger.write_json(results.NAME, content)

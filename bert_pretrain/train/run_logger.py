@@ -115,6 +115,11 @@ class RunLogger:
         for file in self._json.values():
             file.flush()
 
+    def describe(self, settings: dict[str, dict[str, Any]]) -> None:
+        """Shows the settings in TensorBoard, as text and as hyperparameters."""
+        if self._is_root:
+            self._events.describe(settings)
+
     def add_events(self, kind: str, update: int, values: Values) -> None:
         """Adds a point to TensorBoard's curves."""
         if self._is_root:

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 import tensorflow as tf
@@ -23,8 +31,12 @@ def points(output_dir: Path) -> list[tuple[str, int, float]]:
     ]
 
 
-def write(output_dir: Path, updates: range) -> Path:
+SETTINGS = {"run": {"do_train": True, "seed": 7}, "optim": {"learning_rate": 0.25, "kind": "lamb", "absent": None}}
+
+
+def write(output_dir: Path, updates: range, settings: Mapping[str, Mapping[str, Any]] = MappingProxyType({})) -> Path:
     events = EventFile(str(output_dir), pytest.fail)
+    events.describe(settings)
     events.start(updates.start)
     for update in updates:
         events.add("train", update, {"loss": update / 10, "absent": None})
@@ -45,12 +57,15 @@ def test_without_points_there_is_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("settings", [{}, SETTINGS], ids=["plain", "with settings"])
 @pytest.mark.parametrize("last_update", [-1, 0, 3, 7, 9])
-def test_later_points_are_forgotten(last_update: int, tmp_path: Path) -> None:
-    write(tmp_path, range(1, 6)).rename(tmp_path / "events.out.tfevents.1.a")
-    write(tmp_path, range(6, 9)).rename(tmp_path / "events.out.tfevents.2.a")
+def test_later_points_are_forgotten(last_update: int, settings: dict, tmp_path: Path) -> None:
+    write(tmp_path, range(1, 6), settings).rename(tmp_path / "events.out.tfevents.1.a")
+    write(tmp_path, range(6, 9), settings).rename(tmp_path / "events.out.tfevents.2.a")
     event_file.forget_later(str(tmp_path), last_update)
-    assert [update for _, update, _ in points(tmp_path)] == list(range(1, min(last_update, 8) + 1))
+    assert [update for tag, update, _ in points(tmp_path) if tag == "train/loss"] == [
+        *range(1, min(last_update, 8) + 1)
+    ]
     num_files = 0 if last_update < 1 else 1 if last_update < 6 else 2
     assert len(list(tmp_path.iterdir())) == num_files
 
@@ -82,3 +97,46 @@ def test_points_of_tensorflow_s_own_writer_are_forgotten_too(tmp_path: Path) -> 
         writer.close()
     event_file.forget_later(str(tmp_path), 2)
     assert [update for _, update, _ in points(tmp_path)] == [1, 2]
+
+
+def test_a_real_tensorboard_shows_curves_settings_and_hyperparameters(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="TensorBoard is not installed; TensorFlow before 2.21 brings it")
+    for name, rate in (("a", 0.25), ("b", 0.5)):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, range(1, 4), {**SETTINGS, "optim": {**SETTINGS["optim"], "learning_rate": rate}})
+    command = [sys.executable, "-m", "tensorboard.main", f"--logdir={tmp_path}", "--port=0", "--load_fast=false"]
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        root = _address(tmp_path / "log")
+
+        def get(path: str, body: Any = None) -> Any:
+            data = json.dumps(body).encode() if body is not None else None
+            request = urllib.request.Request(f"{root}{path}", data, {"Content-Type": "application/json"})
+            return json.load(urllib.request.urlopen(request, timeout=30))
+
+        end = time.monotonic() + 60
+        while set(get("data/plugin/scalars/tags")) != {"a", "b"} and time.monotonic() < end:
+            time.sleep(0.5)
+        curve = get("data/plugin/scalars/scalars?run=a&tag=train/loss")
+        assert [(step, round(value, 3)) for _, step, value in curve] == [(1, 0.1), (2, 0.2), (3, 0.3)]
+        assert sorted(get("data/plugin/text/tags")["a"]) == ["settings/optim", "settings/run"]
+        (text,) = get("data/plugin/text/text?run=b&tag=settings/optim")
+        assert "<td>--learning_rate</td>" in text["text"] and "<td>0.5</td>" in text["text"]
+        experiment = get("data/plugin/hparams/experiment", {"experimentName": ""})
+        found = {one["name"] for one in experiment["hparamInfos"]}
+        assert "learning_rate" in found and found <= {"do_train", "seed", "learning_rate", "kind"}
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def _address(log: Path) -> str:
+    """The address that TensorBoard prints when it listens."""
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        words = [word for word in log.read_text().split() if word.startswith("http://localhost:")]
+        if words:
+            return words[0]
+        time.sleep(0.5)
+    raise AssertionError(log.read_text())
