@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import unicodedata
 from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bert_pretrain.make_data.raw_text import layout, markup, prose, sentences
 
@@ -215,3 +218,24 @@ def test_headings_of_articles_are_left_out_in_scripts_with_and_without_spaces() 
         "今日は天気がいいです。",
         "公園へ行きました。",
     ]
+
+
+@given(
+    st.text(st.characters(blacklist_categories=["Cs"]) | st.sampled_from("aZ9 .\u0301\u0915\u093f\u6f22"), max_size=60)
+)
+def test_letters_are_counted_with_combining_marks(text: str) -> None:
+    expected = sum(unicodedata.category(char)[0] in "LM" for char in text)
+    assert prose._num_letters(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("markup", "text"),
+    [
+        ("See :prop_tgt:`<LANG>_STANDARD` there.", "See <LANG>_STANDARD there."),
+        ("See :ref:`the title <label>` there.", "See the title there."),
+        ("See :py:class:`~package.Name` there.", "See package.Name there."),
+        ("See :func:`open` and :func:`close` there.", "See open and close there."),
+    ],
+)
+def test_roles_leave_their_text(markup: str, text: str) -> None:
+    assert prose.without_roles(markup) == text
