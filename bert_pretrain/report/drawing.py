@@ -6,6 +6,7 @@ Text stays text, so that it can be selected and is set in the page's font.
 from __future__ import annotations
 
 import io
+import logging
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
@@ -68,6 +69,7 @@ class Plot(NamedTuple):
 
 def svg(plot: Plot) -> str:
     """An <svg> element without a size of its own. ValueError if Matplotlib is not installed."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # its first import tells that it makes a cache of fonts
     try:
         import matplotlib
         from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -136,7 +138,7 @@ def _format(axes: Any, plot: Plot) -> None:
         axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value / 2**30:.3g}"))
     if not plot.is_log:
         values = [y for line in plot.lines for _, y in line.points]
-        if min(values) >= 0 and min(values) <= 0.5 * max(values):
+        if min(values) >= 0 and (plot.unit == "GiB" or min(values) <= 0.5 * max(values)):
             axes.set_ylim(bottom=0)
 
 
