@@ -37,7 +37,7 @@ EXTRAS = {
         "torch==2.8.0; python_version == '3.9'",
         "transformers; python_version >= '3.9'",
     ],
-    "plot": ["jinja2", "matplotlib"],  # bert_pretrain.report and benchmarks/plot.py
+    "plot": ["jinja2", "matplotlib"],  # bert_pretrain.report, check_data --histogram, benchmarks/plot.py
     # bert-tensorflow is Google's modeling.py, which the tests compare the model with.
     "test": ["bert-tensorflow==1.0.4", "hypothesis", "pytest", "ruff"],
 }

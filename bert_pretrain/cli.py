@@ -27,24 +27,24 @@ def define(*config_classes: type) -> None:
     for config_class in config_classes:
         types = typing.get_type_hints(config_class)
         for field in dataclasses.fields(config_class):
-            _define_flag(field, types[field.name])
+            _define_flag(field, types[field.name], flags.FLAGS)
     _defined.extend(config_classes)
 
 
-def _define_flag(field: dataclasses.Field, annotation: Any) -> None:
+def _define_flag(field: dataclasses.Field, annotation: Any, values: flags.FlagValues) -> None:
     help_text, choices = field.metadata["help"], field.metadata["choices"]
     plain = _plain_type(annotation)
     if choices:
-        flags.DEFINE_enum(field.name, field.default, list(choices), help_text, case_sensitive=False)
+        flags.DEFINE_enum(field.name, field.default, list(choices), help_text, case_sensitive=False, flag_values=values)
     elif plain is bool:
-        flags.DEFINE_bool(field.name, field.default, help_text)
+        flags.DEFINE_bool(field.name, field.default, help_text, flag_values=values)
     elif plain is int:
-        flags.DEFINE_integer(field.name, field.default, help_text)
+        flags.DEFINE_integer(field.name, field.default, help_text, flag_values=values)
     elif plain is float:
-        flags.DEFINE_float(field.name, field.default, help_text)
+        flags.DEFINE_float(field.name, field.default, help_text, flag_values=values)
     else:
         assert plain is str, f"no flag type for {field.name}: {annotation}"
-        flags.DEFINE_string(field.name, field.default, help_text)
+        flags.DEFINE_string(field.name, field.default, help_text, flag_values=values)
 
 
 def _plain_type(annotation: Any) -> Any:
@@ -54,11 +54,33 @@ def _plain_type(annotation: Any) -> Any:
 
 def read(config_class: type[T]) -> T:
     """An instance of the dataclass, filled from the parsed flags, with ~ expanded in paths. ValueError for ~nobody."""
-    return config_class(**{field.name: _value(field) for field in dataclasses.fields(config_class)})
+    return _filled(config_class, flags.FLAGS)
 
 
-def _value(field: dataclasses.Field) -> Any:
-    value = getattr(flags.FLAGS, field.name)
+def read_flagfile(path: str, config_classes: Sequence[type]) -> list[Any]:
+    """An instance of each dataclass, filled from a flagfile alone. ValueError, one line, if it has other flags."""
+    values = flags.FlagValues()
+    for config_class in config_classes:
+        types = typing.get_type_hints(config_class)
+        for field in dataclasses.fields(config_class):
+            _define_flag(field, types[field.name], values)
+    if not os.path.isfile(path):
+        raise ValueError(f"{path}: no such file")
+    try:
+        rest = values(["", *values.read_flags_from_files([f"--flagfile={path}"])])
+    except (flags.Error, UnicodeDecodeError, OSError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
+    if len(rest) > 1:
+        raise ValueError(f"{path}: unexpected argument {rest[1]!r}; settings are given as --name=value")
+    return [_filled(config_class, values) for config_class in config_classes]
+
+
+def _filled(config_class: type[T], values: flags.FlagValues) -> T:
+    return config_class(**{field.name: _value(field, values) for field in dataclasses.fields(config_class)})
+
+
+def _value(field: dataclasses.Field, values: flags.FlagValues) -> Any:
+    value = getattr(values, field.name)
     return expand_home(field.name, value) if value and field.metadata["is_path"] else value
 
 

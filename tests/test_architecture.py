@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "connection": {"processes", "stop", "world", "mpi_world"},
     "data": {"config", "files", "compat"},
     "make_data": {"config", "data.masking", "data.tfrecord", "data.vocab", "worker_pool", "files", "cli"},
-    "check_data": {"config", "data", "worker_pool", "files", "cli"},
+    "check_data": {"config", "data", "worker_pool", "files", "cli", "stderr"},
     "hugging_face": {"data.vocab"},
     "kernels": {"config", "files", "compat"},
     "model": {"config", "kernels"},

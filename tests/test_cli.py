@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from bert_pretrain.config.check_data import CheckDataConfig
+from bert_pretrain.config.check_data import CheckDataConfig, EstimateConfig
 from bert_pretrain.config.make_data import ExampleConfig, MakeDataConfig, TextConfig
 from bert_pretrain.config.training import PARTS
 
@@ -83,7 +83,7 @@ def test_the_home_directory_is_expanded_in_paths_alone(monkeypatch: pytest.Monke
 
 
 def test_every_flag_that_names_a_file_is_a_path() -> None:
-    for part in (*PARTS.values(), MakeDataConfig, ExampleConfig, TextConfig, CheckDataConfig):
+    for part in (*PARTS.values(), MakeDataConfig, ExampleConfig, TextConfig, CheckDataConfig, EstimateConfig):
         for field in dataclasses.fields(part):
             names_a_file = field.name.endswith(("_dir", "_file", "_path", "_checkpoint"))
             assert field.metadata["is_path"] or not names_a_file, field.name

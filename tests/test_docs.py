@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from bert_pretrain.config import training
-from bert_pretrain.config.check_data import CheckDataConfig
+from bert_pretrain.config.check_data import CheckDataConfig, EstimateConfig
 from bert_pretrain.config.export import ExportConfig
 from bert_pretrain.config.fill_mask import FillMaskConfig
 from bert_pretrain.config.make_data import ExampleConfig, MakeDataConfig, TextConfig
@@ -44,7 +44,7 @@ class Table(NamedTuple):
 TABLES = (
     Table(FLAGS, "<!-- flags of run: made from the dataclasses -->", PARTS, DEEPSPARKHUB_FLAGS),
     Table(FLAGS, "<!-- flags of make_data: made from the dataclasses -->", MAKE_DATA_PARTS, GOOGLE_FLAGS),
-    Table(FLAGS, "<!-- flags of check_data: made from the dataclasses -->", (CheckDataConfig,), ()),
+    Table(FLAGS, "<!-- flags of check_data: made from the dataclasses -->", (CheckDataConfig, EstimateConfig), ()),
     Table(FLAGS, "<!-- flags of report: made from the dataclasses -->", (ReportConfig,), ()),
     Table(FLAGS, "<!-- flags of export: made from the dataclasses -->", (ExportConfig,), ()),
     Table(FLAGS, "<!-- flags of fill_mask: made from the dataclasses -->", (FillMaskConfig,), ()),

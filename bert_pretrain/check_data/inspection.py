@@ -6,12 +6,13 @@ import contextlib
 import os
 import zlib
 from collections import Counter
-from typing import NamedTuple, Optional
+from typing import Optional
 
 import numpy as np
 import tensorflow as tf
 from crc32c import crc32c
 
+from bert_pretrain.check_data.contents import Contents, Expectation, ShardFacts, ShardTask, Shown
 from bert_pretrain.data import index_table, offsets, schema, tfrecord
 from bert_pretrain.data.schema import Examples
 from bert_pretrain.data.validation import Limits, rules
@@ -24,47 +25,6 @@ _NUM_SEGMENTS = 2
 _MAX_FAULTS = 3  # named in each shard
 
 
-class Expectation(NamedTuple):
-    """What the records must be like; None where it is unknown."""
-
-    seq_length: int
-    max_predictions: int
-    vocab_size: Optional[int]
-    cls_id: Optional[int]
-    sep_id: Optional[int]
-
-
-class ShardTask(NamedTuple):
-    """A shard to inspect."""
-
-    path: str
-    expectation: Expectation
-    sample_size: int  # records to parse; 0: all
-
-
-class Contents(NamedTuple):
-    """Sums over parsed records."""
-
-    num_parsed: int = 0
-    length_counts: Optional[np.ndarray] = None  # [S+1]
-    num_random_next: int = 0
-    num_masked: int = 0
-    num_kept: int = 0  # masked tokens that were left unchanged
-    replacement_counts: Optional[Counter] = None  # tokens that replace the others
-    max_id: int = -1
-
-
-class ShardFacts(NamedTuple):
-    """What a shard contains, and its faults."""
-
-    path: str
-    num_bytes: int
-    num_records: int
-    record_hashes: np.ndarray  # [N] uint64
-    contents: Contents
-    faults: list[str]
-
-
 def inspect(task: ShardTask, report: Report) -> ShardFacts:
     """Reads a whole shard. Faults become lines of the result; nothing is raised."""
     try:
@@ -75,10 +35,8 @@ def inspect(task: ShardTask, report: Report) -> ShardFacts:
         index_table.keep(shard, table)
     num_records = len(table) - 1
     hashes, faults = _hash_records(task.path, table, report)
-    contents = Contents()
-    if not faults and num_records:
-        contents, faults = _parse_records(task, table)
-    return ShardFacts(task.path, int(table[-1]), num_records, hashes, contents, faults)
+    facts = ShardFacts(task.path, int(table[-1]), num_records, hashes, Contents(), faults)
+    return facts if faults or not num_records else _parse_records(task, table, facts)
 
 
 def first_lengths(path: str) -> tuple[int, int]:
@@ -114,23 +72,37 @@ def _hash_records(path: str, table: np.ndarray, report: Report) -> tuple[np.ndar
     return hashes, faults
 
 
-def _parse_records(task: ShardTask, table: np.ndarray) -> tuple[Contents, list[str]]:
-    num_records = len(table) - 1
-    size = min(task.sample_size or num_records, num_records)
-    chosen = np.arange(size) * num_records // size
-    total, faults = Contents(length_counts=np.zeros(task.expectation.seq_length + 1, np.int64)), []
+def _parse_records(task: ShardTask, table: np.ndarray, facts: ShardFacts) -> ShardFacts:
+    """The facts with what the sample of records contains."""
+    size = min(task.sample_size or facts.num_records, facts.num_records)
+    chosen = np.arange(size) * facts.num_records // size
+    is_shown = np.zeros(size, bool)
+    is_shown[np.arange(min(task.num_shown, size)) * size // max(1, min(task.num_shown, size))] = True
+    total, faults = Contents(length_counts=np.zeros(task.expectation.seq_length + 1, np.int64)), facts.faults
+    shown: list[Shown] = []
     for start in range(0, size, _RECORDS_AT_ONCE):
         numbers = chosen[start : start + _RECORDS_AT_ONCE]
         records = _read(task.path, table, numbers)
         names = [f"{task.path}:{table[number]}" for number in numbers.tolist()]
+        if not start and (fault := _explain(records[0], names[0], task.expectation)):
+            faults.append(fault)  # training reads the lengths of this record; TensorFlow's parser takes more than that
+            break
         examples = _parse(records, names, task.expectation, faults)
         if examples is None:
             break
-        total = _add(total, examples)
+        total = _add(total, examples, task.expectation.unk_id)
+        shown += [_shown(examples, row, names[row]) for row in np.flatnonzero(is_shown[start:][: len(names)]).tolist()]
         faults += _faults(examples, names, task.expectation)[: _MAX_FAULTS - len(faults)]
         if len(faults) >= _MAX_FAULTS:
             break
-    return total, faults
+    return facts._replace(contents=total, faults=faults, shown=shown)
+
+
+def _shown(examples: Examples, row: int, name: str) -> Shown:
+    used = examples.masked_lm_weights[row] > 0
+    labels = zip(examples.masked_lm_positions[row][used].tolist(), examples.masked_lm_ids[row][used].tolist())
+    tokens = examples.input_ids[row][examples.input_mask[row] != 0]
+    return Shown(name, tokens.tolist(), dict(labels), bool(examples.next_sentence_labels[row] == 1))
 
 
 def _read(path: str, table: np.ndarray, numbers: np.ndarray) -> list[bytes]:
@@ -149,12 +121,14 @@ def _parse(records: list[bytes], names: list[str], expectation: Expectation, fau
         parsed = schema.parse(tf.constant(records), tf.constant(names), *lengths)
         return Examples(*(column.numpy() for column in parsed))
     except (tf.errors.InvalidArgumentError, UnicodeDecodeError):  # the latter where the message quotes a record's bytes
-        explained = (fault for record, name in zip(records, names) if (fault := _explain(record, name, lengths)))
+        explained = (fault for record, name in zip(records, names) if (fault := _explain(record, name, expectation)))
         faults.append(next(explained, f"{names[0]}: this record or one of the next {len(names) - 1} cannot be parsed"))
         return None
 
 
-def _explain(record: bytes, name: str, expected: tuple[int, int]) -> Optional[str]:
+def _explain(record: bytes, name: str, expectation: Expectation) -> Optional[str]:
+    """What is wrong with a record that TensorFlow or protobuf does not parse; None if both do."""
+    expected = expectation.seq_length, expectation.max_predictions
     try:
         found = schema.record_lengths(record, name)
     except ValueError as error:
@@ -167,11 +141,16 @@ def _explain(record: bytes, name: str, expected: tuple[int, int]) -> Optional[st
     return None
 
 
-def _add(total: Contents, examples: Examples) -> Contents:
+def _add(total: Contents, examples: Examples, unk_id: Optional[int]) -> Contents:
     slots = examples.masked_lm_weights > 0
     positions = np.clip(examples.masked_lm_positions, 0, examples.input_ids.shape[1] - 1)
     replacements = np.take_along_axis(examples.input_ids, positions, axis=1)[slots]
-    is_kept = replacements == examples.masked_lm_ids[slots]
+    masked_ids = examples.masked_lm_ids[slots]
+    is_kept = replacements == masked_ids
+    num_unknown = 0
+    if unk_id is not None:  # as before masking: not what replaces a word, but the word
+        unknown = np.count_nonzero((examples.input_ids == unk_id) & (examples.input_mask != 0))
+        num_unknown = unknown - np.count_nonzero(replacements == unk_id) + np.count_nonzero(masked_ids == unk_id)
     lengths = np.count_nonzero(examples.input_mask, axis=1)
     return Contents(
         total.num_parsed + len(lengths),
@@ -181,6 +160,7 @@ def _add(total: Contents, examples: Examples) -> Contents:
         total.num_kept + int(is_kept.sum()),
         (total.replacement_counts or Counter()) + Counter(replacements[~is_kept].tolist()),
         max(total.max_id, int(examples.input_ids.max()), int(examples.masked_lm_ids.max())),
+        total.num_unknown + num_unknown,
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bert_pretrain.config.check_data import CheckDataConfig
+from bert_pretrain.config.check_data import CheckDataConfig, EstimateConfig
 from bert_pretrain.config.make_data import ExampleConfig
 from bert_pretrain.make_data import build_shards
 
@@ -20,7 +20,7 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{number}" for number
 
 def check_data(*flags):
     command = [sys.executable, "-m", "bert_pretrain.check_data", *map(str, flags)]
-    environ = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environ = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT, env=environ)
 
 
@@ -59,15 +59,44 @@ def test_faults_of_all_kinds_are_named_at_once(data):
     assert done.returncode == 1
     assert "b.txt.tfrecord:0: record 0 is damaged" in done.stdout
     assert "copy: the same records as a.txt.tfrecord" in done.stdout
-    assert "records repeat others" in done.stdout
+    assert "records (33.93%) repeat others: 841 in" in done.stdout
     assert "it must be in [0, 100)" in done.stdout
     assert "do not train on this" in done.stdout
     assert not (shards / "manifest.json").exists()
 
 
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_only_the_report_is_printed(data, num_processes):
+    """Nothing of TensorFlow's import, of this process or of a worker."""
+    done = check_data(f"--input_files_dir={data}/shards", f"--num_processes={num_processes}", "--nowrite_manifest")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "example" not in done.stdout
+
+
+def test_shards_without_side_files_are_shown_drawn_and_estimated(data):
+    for side_file in (data / "shards").glob("*.json"):
+        side_file.unlink()
+    (data / "recipe.flags").write_text("--train_batch_size=4\n--num_accumulation_steps=2\n--num_train_steps=1000\n")
+    (data / "results.json").write_text(json.dumps({"ranks": 2, "examples_per_second": 3.2}))
+    done = check_data(
+        f"--input_files_dir={data}/shards",
+        f"--vocab_file={data}/vocabulary",
+        f"--histogram={data}/lengths.png",
+        f"--recipe={data}/recipe.flags",
+        f"--results={data}",
+        "--show=5",
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("\nexample ") == done.stdout.count("    [CLS] ") == 5
+    assert "1000 updates of 16 examples (2 ranks x 8)" in done.stdout and "the recipe 1.39 hours" in done.stdout
+    assert (data / "lengths.png").read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize(
     "settings, message",
     [
+        ({"input_files_dir": "x", "show": 3}, "--show needs --vocab_file"),
+        ({"input_files_dir": "x", "vocab_file": "x", "show": -1}, "--show must be 0 to 1000, got -1"),
         ({}, "--input_files_dir is required"),
         ({"input_files_dir": "x", "vocab_size": 9, "vocab_file": "x"}, "--vocab_file and --vocab_size exclude each"),
         ({"input_files_dir": "x", "max_seq_length": 0}, "--max_seq_length must be 1 to 65535, got 0"),
@@ -76,3 +105,17 @@ def test_faults_of_all_kinds_are_named_at_once(data):
 def test_invalid_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         CheckDataConfig(**settings).check()
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"ranks": 2}, "--ranks needs --recipe"),
+        ({"recipe": "x", "ranks": 0}, "--ranks must be at least 1, got 0"),
+        ({"recipe": "x", "examples_per_second": -1.0}, "--examples_per_second must be above 0, got -1.0"),
+        ({"recipe": "x", "examples_per_second": 1.0, "results": "x"}, "--results and --examples_per_second exclude"),
+    ],
+)
+def test_invalid_settings_of_an_estimate_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        EstimateConfig(**settings).check()

@@ -1,13 +1,14 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from bert_pretrain.check_data import inspection
-from bert_pretrain.check_data.inspection import Expectation, ShardTask
+from bert_pretrain.check_data.contents import Expectation, ShardTask
 from bert_pretrain.data import schema, tfrecord
 from bert_pretrain.data.schema import Examples
 from bert_pretrain.data.tfrecord import write_shard
 
-CLS, SEP, MASK = 2, 3, 4
+UNK, CLS, SEP, MASK = 1, 2, 3, 4
 EXPECTATION = Expectation(16, 3, 100, CLS, SEP)
 
 
@@ -26,10 +27,10 @@ def examples():
 
 @pytest.fixture
 def look(tmp_path):
-    def inspect(examples, sample_size=0, expectation=EXPECTATION):
+    def inspect(examples, sample_size=0, expectation=EXPECTATION, num_shown=0):
         path = str(tmp_path / "shard")
         write_shard(path, schema.encode(examples))
-        return inspection.inspect(ShardTask(path, expectation, sample_size), lambda share: None)
+        return inspection.inspect(ShardTask(path, expectation, sample_size, num_shown), lambda share: None)
 
     return inspect
 
@@ -118,6 +119,37 @@ def test_what_is_no_example_is_named(tmp_path):
     write_shard(path, [b"not a message"])
     (fault,) = inspection.inspect(ShardTask(path, EXPECTATION, 0), lambda share: None).faults
     assert "shard:0" in fault and "not a tf.train.Example" in fault
+
+
+def test_what_only_training_s_first_look_refuses_is_a_fault(tmp_path, examples):
+    """A feature's name that is no UTF-8: TensorFlow's parser takes it, protobuf reads the first record and does not."""
+    records = schema.encode(examples)
+    example = tf.train.Example.FromString(records[0])
+    example.features.feature["~~~~"].int64_list.value.append(1)
+    records[0] = example.SerializeToString().replace(b"~~~~", b"\xff" * 4)
+    path = str(tmp_path / "shard")
+    write_shard(path, records)
+    (fault,) = inspection.inspect(ShardTask(path, EXPECTATION, 0), lambda share: None).faults
+    assert "shard:0: not a tf.train.Example" in fault
+
+
+def test_unknown_tokens_are_those_of_the_text_before_masking(examples, look):
+    examples.input_ids[3, 6] = UNK  # not masked
+    examples.masked_lm_ids[5, 0] = UNK  # masked: the input has [MASK]
+    examples.input_ids[7, 5] = UNK  # replaces another word
+    examples.input_ids[9, 4] = examples.masked_lm_ids[9, 1] = UNK  # masked and left as it was
+    assert look(examples, expectation=EXPECTATION._replace(unk_id=UNK)).contents.num_unknown == 3
+
+
+@pytest.mark.parametrize("num_shown", [0, 1, 7, 30, 50])
+def test_shown_records_are_spread_over_the_sample(examples, look, num_shown):
+    facts = look(examples, sample_size=0, num_shown=num_shown)
+    assert len(facts.shown) == min(num_shown, 30)
+    rows = [shown.token_ids[1] - 30 for shown in facts.shown]
+    assert rows == [number * 30 // len(rows) for number in range(len(rows))]
+    for row, shown in zip(rows, facts.shown):
+        assert shown.labels == {2: 12, 4: 21, 5: 22} and shown.is_random_next == row % 2
+        assert shown.token_ids == examples.input_ids[row, :8].tolist()
 
 
 def test_damage_and_truncation_are_named_by_byte(tmp_path, examples):

@@ -16,14 +16,14 @@ import traceback
 from absl import flags
 
 from bert_pretrain import cli
-from bert_pretrain.config.check_data import CheckDataConfig
+from bert_pretrain.config.check_data import CheckDataConfig, EstimateConfig
 from bert_pretrain.config.make_data import ExampleConfig, MakeDataConfig, TextConfig
 from bert_pretrain.config.training import PARTS, Config
 
 ENTRY_POINTS = {
     "run": tuple(PARTS.values()),
     "make_data": (MakeDataConfig, ExampleConfig, TextConfig),
-    "check_data": (CheckDataConfig,),
+    "check_data": (CheckDataConfig, EstimateConfig),
 }
 
 

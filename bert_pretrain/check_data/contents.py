@@ -1,0 +1,88 @@
+"""What is asked about a shard, and what is found in it: plain values that go between processes. No TensorFlow."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple, Optional
+
+import numpy as np
+
+
+class Expectation(NamedTuple):
+    """What the records must be like; None where it is unknown."""
+
+    seq_length: int
+    max_predictions: int
+    vocab_size: Optional[int]
+    cls_id: Optional[int]
+    sep_id: Optional[int]
+    unk_id: Optional[int] = None  # [UNK] is counted with it
+
+
+class ShardTask(NamedTuple):
+    """A shard to inspect."""
+
+    path: str
+    expectation: Expectation
+    sample_size: int  # records to parse; 0: all
+    num_shown: int = 0  # records that are returned whole
+
+
+class Contents(NamedTuple):
+    """Sums over parsed records."""
+
+    num_parsed: int = 0
+    length_counts: Optional[np.ndarray] = None  # [S+1]
+    num_random_next: int = 0
+    num_masked: int = 0
+    num_kept: int = 0  # masked tokens that were left unchanged
+    replacement_counts: Optional[Counter] = None  # tokens that replace the others
+    max_id: int = -1
+    num_unknown: int = 0  # [UNK] in the text, before masking
+
+
+class Shown(NamedTuple):
+    """One record for the user to read."""
+
+    name: str  # path:byte
+    token_ids: list[int]  # without padding
+    labels: dict[int, int]  # column -> the token that stood there
+    is_random_next: bool
+
+
+class ShardFacts(NamedTuple):
+    """What a shard contains, and its faults."""
+
+    path: str
+    num_bytes: int
+    num_records: int
+    record_hashes: np.ndarray  # [N] uint64
+    contents: Contents
+    faults: list[str]
+    shown: Sequence[Shown] = ()
+
+
+def num_tokens(contents: Contents) -> int:
+    """Tokens of the parsed records, without padding."""
+    return int((contents.length_counts * np.arange(len(contents.length_counts))).sum())
+
+
+def sum_contents(parts: Sequence[Contents]) -> Contents:
+    """The contents of several shards together."""
+    parts = [part for part in parts if part.num_parsed]
+    if not parts:
+        return Contents()
+    counts: Counter = Counter()
+    for part in parts:
+        counts.update(part.replacement_counts or {})
+    return Contents(
+        sum(part.num_parsed for part in parts),
+        np.sum([part.length_counts for part in parts], axis=0),
+        sum(part.num_random_next for part in parts),
+        sum(part.num_masked for part in parts),
+        sum(part.num_kept for part in parts),
+        counts,
+        max(part.max_id for part in parts),
+        sum(part.num_unknown for part in parts),
+    )

@@ -1,0 +1,92 @@
+"""Epochs and hours of a run: a recipe of bert_pretrain.run, the records of the data, and a measured speed."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from typing import NamedTuple, Optional
+
+from bert_pretrain import cli
+from bert_pretrain.config import training
+from bert_pretrain.config.check_data import EstimateConfig
+from bert_pretrain.config.option import require
+from bert_pretrain.files import open_regular
+
+_RESULTS = "results.json"
+_MAX_BYTES = 1 << 20
+_SECONDS_PER_HOUR = 3600
+
+
+class Plan(NamedTuple):
+    """The size of a run, and its speed if that is known."""
+
+    recipe: str
+    ranks: int
+    examples_per_rank: int  # of an update
+    num_updates: int
+    examples_per_second: Optional[float]  # over all ranks
+
+
+def read_plan(config: EstimateConfig) -> Optional[Plan]:
+    """What --recipe and its companions say; None without a recipe. ValueError for files that do not say it."""
+    if not config.recipe:
+        return None
+    try:
+        parts = dict(zip(training.PARTS, cli.read_flagfile(config.recipe, list(training.PARTS.values()))))
+    except ValueError as error:
+        raise ValueError(f"--recipe: {error}") from None
+    run = training.Config(**parts)
+    run.data.check()
+    run.optim.check()
+    ranks, speed = config.ranks, config.examples_per_second
+    if config.results:
+        measured_ranks, speed = read_speed(config.results)
+        require(
+            ranks in (None, measured_ranks),
+            f"--results was measured on {measured_ranks} ranks, --ranks is {ranks}; "
+            f"leave --ranks out, or give --examples_per_second of {ranks} ranks",
+        )
+        ranks = measured_ranks
+    require(ranks is not None or not run.run.horovod, "--recipe has --horovod; give --ranks, the number of ranks")
+    return Plan(config.recipe, ranks or 1, run.examples_per_rank(), run.optim.num_train_steps, speed)
+
+
+def read_speed(path: str) -> tuple[int, float]:
+    """Ranks and examples a second in a results.json, or in that of a run's directory. ValueError if it has none."""
+    path = os.path.join(path, _RESULTS) if os.path.isdir(path) else path
+    try:
+        with open_regular(path) as file:
+            values = json.loads(file.read(_MAX_BYTES))
+        ranks, speed = values["ranks"], values["examples_per_second"]
+    except OSError as error:
+        raise ValueError(f"--results: {path} cannot be read ({error.strerror})") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ValueError(f"--results: {path} is not the results.json of a run") from None
+    if speed is None:
+        raise ValueError(f"--results: {path} has no examples_per_second, because no update was timed")
+    is_valid = type(ranks) is int and ranks >= 1 and type(speed) in (int, float) and 0 < speed < math.inf
+    require(is_valid, f"--results: {path} is not the results.json of a run")
+    return ranks, float(speed)
+
+
+def lines(plan: Plan, num_records: int) -> list[str]:
+    """The estimate, for the user. num_records must be at least 1."""
+    update = plan.ranks * plan.examples_per_rank
+    epochs = plan.num_updates * update / num_records
+    found = [
+        f"recipe {plan.recipe}: {plan.num_updates} updates of {update} examples ({plan.ranks} ranks x "
+        f"{plan.examples_per_rank})",
+        f"{num_records / update:.1f} updates an epoch of {num_records} records; the recipe has {epochs:.2f} epochs",
+    ]
+    if plan.examples_per_second:
+        speed = plan.examples_per_second
+        found.append(
+            f"at {speed:.4g} examples/s an epoch takes {_hours(num_records / speed)}, the recipe "
+            f"{_hours(plan.num_updates * update / speed)}, without evaluations and checkpoints"
+        )
+    return found
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / _SECONDS_PER_HOUR:.3g} hours" if seconds >= _SECONDS_PER_HOUR else f"{seconds / 60:.3g} minutes"
