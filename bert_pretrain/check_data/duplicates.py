@@ -52,7 +52,8 @@ def _where(shards: Sequence[ShardFacts], hashes: np.ndarray) -> str:
     most = [number for number in np.argsort(-counts, kind="stable").tolist() if counts[number]]
     named = ", ".join(f"{counts[number]} in {shards[number].path}" for number in most[:_MAX_SHARDS])
     more = f" and others in {len(most) - _MAX_SHARDS} more shards" if len(most) > _MAX_SHARDS else ""
-    later, earlier = order[repeats[0]], order[repeats[0] - 1]
+    first = repeats[np.argmin(order[repeats])]
+    later, earlier = order[first], order[first - 1]
     return f"{named}{more}; for example, {_place(shards, ends, later)} is {_place(shards, ends, earlier)}"
 
 
