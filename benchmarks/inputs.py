@@ -14,9 +14,9 @@ from bert_pretrain.data.tfrecord import write_shard
 from bert_pretrain.model import variables
 
 HISTOGRAM = pathlib.Path(__file__).parents[1] / "tests" / "golden" / "wiki512_length_histogram.json"
-_CLS, _SEP, _MASK, _FIRST_WORD = 101, 102, 103, 999  # of the published uncased vocabulary
+CLS, SEP, MASK, _FIRST_WORD, VOCAB_SIZE = 101, 102, 103, 999, 30_522  # of the published uncased vocabulary
 _NUM_SHARDS = 4
-_MASKED_SHARE = 0.15
+MASKED_SHARE = 0.15
 
 
 def make_shards(directory: str, lengths: str, seq_length: int, max_predictions: int, num_records: int) -> list[str]:
@@ -56,13 +56,13 @@ def _examples(
     weights = np.zeros([count, max_predictions], np.float32)
     for i, length in enumerate(num_tokens):
         # Log-uniform ranks are close to how often words occur.
-        words = _FIRST_WORD - 1 + np.exp(random.uniform(0.0, np.log(30522 - _FIRST_WORD), length)).astype(np.int32)
-        words[[0, length // 2, length - 1]] = _CLS, _SEP, _SEP
-        num_masked = min(max_predictions, max(1, round(_MASKED_SHARE * length)))
+        words = _FIRST_WORD - 1 + np.exp(random.uniform(0.0, np.log(VOCAB_SIZE - _FIRST_WORD), length)).astype(np.int32)
+        words[[0, length // 2, length - 1]] = CLS, SEP, SEP
+        num_masked = min(max_predictions, max(1, round(MASKED_SHARE * length)))
         chosen = np.sort(random.permutation(np.setdiff1d(np.arange(1, length - 1), [length // 2]))[:num_masked])
         num_masked = len(chosen)
         positions[i, :num_masked], ids[i, :num_masked], weights[i, :num_masked] = chosen, words[chosen], 1.0
-        words[chosen] = _MASK
+        words[chosen] = MASK
         tokens[i, :length], mask[i, :length], segments[i, length // 2 + 1 : length] = words, 1, 1
     return schema.Examples(tokens, mask, segments, positions, ids, weights, random.integers(0, 2, count, np.int32))
 

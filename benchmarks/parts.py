@@ -25,7 +25,9 @@ from bert_pretrain.config.training import DeviceConfig
 from bert_pretrain.connection import connected
 from bert_pretrain.data import packing, schema
 from bert_pretrain.data.dataset import Lengths, Source
+from bert_pretrain.data.dynamic_masking import DynamicMasking
 from bert_pretrain.data.input_fn import TrainingInput
+from bert_pretrain.data.masking import MaskingRule
 from bert_pretrain.data.shards import ShardIndex
 from bert_pretrain.data.validation import Limits
 from bert_pretrain.kernels.backend import Backend
@@ -106,6 +108,7 @@ def input() -> None:
         pieces = {
             "ours: read, CRC, parse, check, pack": _our_input(paths, batch, pack=True),
             "ours without packing": _our_input(paths, batch, pack=False),
+            "ours with dynamic masks": _our_input(paths, batch, pack=True, is_dynamic=True),
             "bare TFRecordDataset": lambda: tf.data.TFRecordDataset(paths).repeat().batch(batch).prefetch(4),
             "parse_single_example + map_and_batch": lambda: _seed_input(paths, batch),
         }
@@ -113,9 +116,11 @@ def input() -> None:
         table(f"{batch * steps} records of 512/76, batches of {batch}", in_turns(parts, 7), batch * steps, "records")
 
 
-def _our_input(paths: list[str], batch: int, pack: bool) -> TrainingInput:
-    source = Source(ShardIndex(paths), Lengths(512, 76), Limits(30522, 2))
-    return TrainingInput(source, batch, batch, pack, seed=0)
+def _our_input(paths: list[str], batch: int, pack: bool, is_dynamic: bool = False) -> TrainingInput:
+    source = Source(ShardIndex(paths), Lengths(512, 76), Limits(inputs.VOCAB_SIZE, 2))
+    rule = MaskingRule(inputs.MASKED_SHARE, 76, inputs.MASK, np.arange(inputs.VOCAB_SIZE, dtype=np.int32))
+    masking = DynamicMasking(rule, inputs.CLS, inputs.SEP, inputs.VOCAB_SIZE, seed=0)
+    return TrainingInput(source, batch, batch, pack, seed=0, masking=masking if is_dynamic else None)
 
 
 def _seed_input(paths: list[str], batch: int) -> tf.data.Dataset:

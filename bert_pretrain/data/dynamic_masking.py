@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 
 import numpy as np
@@ -36,9 +36,10 @@ class Originals(NamedTuple):
 
     def choosable(self) -> np.ndarray:
         """[E, S] bool: tokens other than [CLS], [SEP] and padding."""
-        is_token = np.arange(self.ids.shape[1]) < self.num_tokens[:, None]
-        cls_id, sep_id = self.special
-        return is_token & (self.ids != cls_id) & (self.ids != sep_id)
+        choosable = np.arange(self.ids.shape[1], dtype=np.int32) < self.num_tokens[:, None].astype(np.int32)
+        for special_id in self.special:
+            choosable &= self.ids != special_id
+        return choosable
 
 
 class DynamicMasking(NamedTuple):
@@ -77,9 +78,7 @@ class DynamicMasking(NamedTuple):
         """
         num_tokens = np.count_nonzero(examples.input_mask, axis=1)
         originals = Originals(original_tokens(examples), num_tokens, (self.cls_id, self.sep_id))
-        for rule in self._vocabulary_rules(originals):
-            if rule.broken.any():
-                raise ValueError(rule.describe(names))
+        self._check_vocabulary(originals, names)
         drawn = mask(originals, self.rule, HashDraws(self.seed, visits))
         used = np.arange(drawn.positions.shape[1]) < drawn.num_masked[:, None]
         return examples._replace(
@@ -89,16 +88,21 @@ class DynamicMasking(NamedTuple):
             masked_lm_weights=used.astype(np.float32),
         )
 
-    def _vocabulary_rules(self, originals: Originals) -> Iterator[Rule]:
-        """What records that were made with the vocabulary of --vocab_file have."""
-        ids = originals.ids
-        is_last = np.arange(ids.shape[1]) == originals.num_tokens[:, None] - 1
-        remedy = "give the --vocab_file with which the shards were made, or leave --dynamic_masking out"
-        first_remedy = f"a record begins with [CLS], whose id is {self.cls_id} in --vocab_file; {remedy}"
-        yield Rule(ids[:, :1] != self.cls_id, ids[:, :1], "input_ids", first_remedy)
-        last_remedy = f"a record ends with [SEP], whose id is {self.sep_id} in --vocab_file; {remedy}"
-        yield Rule(is_last & (ids != self.sep_id), ids, "input_ids", last_remedy)
-        yield Rule(ids >= self.num_entries, ids, "input_ids", f"--vocab_file has {self.num_entries} entries; {remedy}")
+    def _check_vocabulary(self, originals: Originals, names: Sequence[str]) -> None:
+        """ValueError for a record that was not made with the vocabulary of --vocab_file."""
+        ids, last = originals.ids, originals.num_tokens - 1
+        ends = np.stack([ids[:, 0], ids[np.arange(len(ids)), last]])
+        if (ends == [[self.cls_id], [self.sep_id]]).all() and ids.max() < self.num_entries:
+            return
+        is_last = np.arange(ids.shape[1]) == last[:, None]
+        for broken, reason in (
+            (ids[:, :1] != self.cls_id, f"a record begins with [CLS], whose id is {self.cls_id} in --vocab_file"),
+            (is_last & (ids != self.sep_id), f"a record ends with [SEP], whose id is {self.sep_id} in --vocab_file"),
+            (ids >= self.num_entries, f"--vocab_file has {self.num_entries} entries"),
+        ):
+            if broken.any():
+                remedy = "give the --vocab_file with which the shards were made, or leave --dynamic_masking out"
+                raise ValueError(Rule(broken, ids, "input_ids", f"{reason}; {remedy}").describe(names))
 
 
 def original_tokens(examples: Examples) -> np.ndarray:
