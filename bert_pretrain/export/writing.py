@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 from typing import Mapping
@@ -23,7 +24,9 @@ Values = Mapping[str, np.ndarray]
 
 def export(config: ExportConfig) -> int:
     """Writes what the flags ask for; returns the exit code. ValueError, one line, for what is wrong."""
-    tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
+    # TensorFlow describes the inside of a SavedModel on either of these.
+    for name in ("absl", "tensorflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     model = stored_model.find(
         config.checkpoint, "checkpoint", config.bert_config_file, config.vocab_file, config.do_lower_case
     )
