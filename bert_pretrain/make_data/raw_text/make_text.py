@@ -6,28 +6,27 @@ written in parallel. Nothing depends on the number of processes, and an interrup
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
-
-import numpy as np
+from collections.abc import Sequence
+from typing import Any
 
 from bert_pretrain import files
 from bert_pretrain.config.make_data import TextConfig
-from bert_pretrain.make_data import corpus, provenance
+from bert_pretrain.make_data import provenance
 from bert_pretrain.make_data.raw_text import sources
-from bert_pretrain.make_data.raw_text.parts import Part, are_found, find_documents, load, plan
-from bert_pretrain.make_data.raw_text.selection import HELD_OUT, TRAIN, select
+from bert_pretrain.make_data.raw_text.division import FOLDERS, Division, divide
+from bert_pretrain.make_data.raw_text.near_duplicates import FILES
+from bert_pretrain.make_data.raw_text.parts import SIGNATURES, TABLE, Part, are_found, find_documents, plan
+from bert_pretrain.make_data.raw_text.selection import printable, select
+from bert_pretrain.make_data.raw_text.summary import summary
 from bert_pretrain.make_data.task_progress import run_tasks
-from bert_pretrain.worker_pool import Report, Workers
+from bert_pretrain.worker_pool import Workers
 
 REPORT = "text_report.json"
-# Words. A sequence of 128 tokens holds about 100; shorter documents would leave most of it empty.
-_SHORT_DOCUMENT, _JOINED_DOCUMENT = 100, 300
 _MAX_NOTES = 10  # printed; text_report.json has all
 
 
@@ -37,42 +36,43 @@ def make_text(patterns: str, output_dir: str, settings: TextConfig, workers: Wor
     if left_out:
         print(f"files of other kinds left out: {sources.describe(left_out)}", file=sys.stderr)
     parts = plan(found, output_dir, settings)
-    report = os.path.join(output_dir, REPORT)
-    if provenance.is_finished(report, _origin(parts)):
-        return [f"{output_dir}: the text is there"]
     try:
+        if _is_finished(output_dir, parts):
+            _remove_documents(output_dir, parts)
+            return [f"{output_dir}: the text is there"]
         todo = [part for part in parts if not are_found(part)]
         run_tasks(workers, find_documents, todo, [part.num_bytes for part in todo], len(parts))
-        account = _account(parts)
+        content = {"files": len(found), "other_files_left_out": dict(left_out), **_account(parts)}
         selection = select(parts)
-        tasks = [_Writing(part, fates) for part, fates in zip(parts, selection.fates)]
-        run_tasks(workers, _write_documents, tasks, [part.num_bytes for part in parts], len(parts))
-        content = {**selection.counts, "files": len(found), "left_out": account.counts, "notes": account.notes}
-        _write_report(report, content, _origin(parts))
-        shutil.rmtree(os.path.join(output_dir, "documents"))
+        tasks = [Division(part, fates) for part, fates in zip(parts, selection.fates)]
+        run_tasks(workers, divide, tasks, [part.num_bytes for part in parts], len(parts))
+        content = {**selection.counts, **_written(parts), **content}
+        _write_report(output_dir, content, parts)
+        _remove_documents(output_dir, parts)
     except OSError as error:
         raise ValueError(f"{output_dir}: cannot be written ({error.strerror})") from None
-    return list(_summary(output_dir, selection.counts, account))
-
-
-def _write_report(path: str, content: dict[str, Any], origin: provenance.Origin) -> None:
-    with files.atomic_write(path) as file:
-        json.dump(content, file, indent=1, ensure_ascii=False)
-        provenance.write(path, file, origin, {})
+    return list(summary(output_dir, content, selection.examples, settings))
 
 
 def _origin(parts: Sequence[Part]) -> provenance.Origin:
-    """What the whole text is made from; each part's origin names the sources."""
-    return provenance.Origin({**parts[0].origin().settings}, "", [])
+    """What the whole text is made from."""
+    origin = parts[0].origin()
+    return provenance.Origin(origin.settings, "", origin.text[:1])
 
 
-class _Account(NamedTuple):
-    counts: dict[str, int]
-    notes: list[str]
+def _is_finished(output_dir: str, parts: Sequence[Part]) -> bool:
+    """Whether the report and all files that it names are there."""
+    path = os.path.join(output_dir, REPORT)
+    if not provenance.is_finished(path, _origin(parts)):
+        return False
+    with open(path, encoding="utf-8") as file:
+        outputs = json.load(file)["outputs"]
+    paths = {os.path.join(output_dir, name): num_bytes for name, num_bytes in outputs.items()}
+    return all(os.path.exists(path) and os.path.getsize(path) == num_bytes for path, num_bytes in paths.items())
 
 
-def _account(parts: Sequence[Part]) -> _Account:
-    """What was left out in all parts; prints the first notes."""
+def _account(parts: Sequence[Part]) -> dict[str, Any]:
+    """What was left out or changed in all parts; prints the first notes."""
     counts: Counter = Counter()
     notes: list[str] = []
     for part in parts:
@@ -81,63 +81,42 @@ def _account(parts: Sequence[Part]) -> _Account:
         counts.update(described["counts"])
         notes += described["notes"]
     for note in notes[:_MAX_NOTES]:
-        print(note, file=sys.stderr)
+        print(printable(note), file=sys.stderr)
     if notes[_MAX_NOTES:]:
         print(f"and {len(notes) - _MAX_NOTES} more, in {REPORT}", file=sys.stderr)
-    return _Account(dict(sorted(counts.items())), notes)
+    return {"left_out": dict(sorted(counts.items())), "notes": notes}
 
 
-class _Writing(NamedTuple):
-    """A part, and what becomes of its documents."""
-
-    part: Part
-    fates: np.ndarray
-
-
-def _write_documents(task: _Writing, report: Report) -> None:
-    for folder, fate in (("eval", HELD_OUT), ("train", TRAIN)):
-        output = task.part.path(folder)
-        provenance.remove_partials(output)
-        if not (task.fates == fate).any() or provenance.is_finished(output, task.part.origin()):
-            continue
-        with files.atomic_write(output) as file:
-            corpus.write_documents(file, _chosen(task, fate))
-            provenance.write(output, file, task.part.origin(), {"documents": int((task.fates == fate).sum())})
+def _written(parts: Sequence[Part]) -> dict[str, Any]:
+    """Documents, sentences and bytes of the files in train/ and eval/, and each file's bytes."""
+    counts = {f"{folder}_{unit}": 0 for folder in FOLDERS for unit in ("documents", "sentences", "bytes")}
+    outputs: dict[str, int] = {}
+    for folder in FOLDERS:
+        for part in parts:
+            described = provenance.read(part.path(folder)) if os.path.exists(part.path(folder)) else None
+            if described is not None:
+                outputs[f"{folder}/{part.name}.txt"] = described["bytes"]
+                for unit in ("documents", "sentences", "bytes"):
+                    counts[f"{folder}_{unit}"] += described[unit]
+    return {**counts, "outputs": outputs}
 
 
-def _chosen(task: _Writing, fate: int) -> Iterator[list[str]]:
-    """The documents of one fate. Files of a few sentences that follow each other in a folder become one document."""
-    found = load(task.part)
-    documents = corpus.read_documents([corpus.whole(task.part.path("documents"))])
-    joined, num_words, of_folder = [], 0, -1
-    for document, one, folder, words in zip(documents, task.fates, found.folders.tolist(), found.num_words.tolist()):
-        if one != fate:
-            continue
-        is_short = folder >= 0 and words < _SHORT_DOCUMENT
-        if joined and (not is_short or folder != of_folder or num_words >= _JOINED_DOCUMENT):
-            yield joined
-            joined, num_words = [], 0
-        if is_short:
-            joined, num_words, of_folder = joined + document, num_words + words, folder
-        else:
-            yield document
-    if joined:
-        yield joined
+def _write_report(output_dir: str, content: dict[str, Any], parts: Sequence[Part]) -> None:
+    path = os.path.join(output_dir, REPORT)
+    provenance.remove_partials(path)
+    with files.atomic_write(path) as file:
+        json.dump(content, file, indent=1)
+        provenance.write(path, file, _origin(parts), {})
 
 
-def _summary(output_dir: str, counts: dict[str, int], account: _Account) -> Iterator[str]:
-    yield (
-        f"{output_dir}: {counts['train_documents']} documents for training ({_amount(counts, 'train')}), "
-        f"{counts['eval_documents']} held out ({_amount(counts, 'eval')})"
-    )
-    if "equal_duplicates" in counts:
-        yield (
-            f"duplicates: {counts['equal_duplicates']} equal, {counts['near_duplicates']} nearly equal; "
-            f"{counts['left_out_documents']} left out, listed in duplicates.tsv"
-        )
-    if account.counts:
-        yield "found besides: " + ", ".join(f"{number} {kind}" for kind, number in account.counts.items())
-
-
-def _amount(counts: dict[str, int], part: str) -> str:
-    return f"{counts[f'{part}_sentences']} sentences, {counts[f'{part}_bytes'] / 1e6:.1f} MB"
+def _remove_documents(output_dir: str, parts: Sequence[Part]) -> None:
+    """Removes what was needed between the steps, and nothing else that may be in the folder."""
+    folder = os.path.join(output_dir, "documents")
+    paths = [os.path.join(folder, name) for name in FILES]
+    for part in parts:
+        paths += [part.path("documents", suffix) for suffix in (".txt", ".txt.json", TABLE, SIGNATURES)]
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(path)
+    with contextlib.suppress(OSError):
+        os.rmdir(folder)

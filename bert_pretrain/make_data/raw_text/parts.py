@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from importlib import metadata
@@ -16,10 +15,13 @@ import numpy as np
 from bert_pretrain.config.make_data import TextConfig
 from bert_pretrain.files import atomic_write
 from bert_pretrain.make_data import corpus, provenance
-from bert_pretrain.make_data.raw_text import duplicates, extraction, sentences
+from bert_pretrain.make_data.raw_text import extraction, sentences
+from bert_pretrain.make_data.raw_text.document_table import TableWriter, read_rows
 from bert_pretrain.make_data.raw_text.sources import Source
 from bert_pretrain.worker_pool import Report
 
+TABLE, SIGNATURES = ".table", ".signatures"  # beside the text in documents/
+_BYTES_BETWEEN_REPORTS = 1 << 20
 _MIN_BYTES, _MAX_BYTES, _NUM_PARTS = 1 << 20, 32 << 20, 64  # of raw text in a part; as many parts between these sizes
 
 
@@ -43,18 +45,7 @@ class Part(NamedTuple):
 
     def origin(self) -> provenance.Origin:
         """What the files of this part are made from. Which documents train depends on all parts."""
-        return provenance.Origin({**describe(self.settings), "corpus": self.corpus}, "", _described(self.sources))
-
-
-class Found(NamedTuple):
-    """The D documents of a part."""
-
-    hashes: np.ndarray  # [D] uint64, of the words
-    signatures: np.ndarray  # [D, NUM_BANDS, BAND_WIDTH] uint32
-    folders: np.ndarray  # [D] int64, a number for the folder of a file that is one document, -1 for other documents
-    num_words: np.ndarray  # [D] int64
-    num_bytes: np.ndarray  # [D] int64, as written
-    num_sentences: np.ndarray  # [D] int64
+        return provenance.Origin(describe(self.settings), "", [{"sha256": self.corpus}, *_described(self.sources)])
 
 
 def describe(settings: TextConfig) -> dict[str, Any]:
@@ -107,68 +98,41 @@ def _described(sources: Sequence[Source]) -> list[dict[str, Any]]:
 
 def find_documents(part: Part, report: Report) -> None:
     """Writes a part's documents to documents/, complete or not at all, with what they are compared by."""
-    account, found = extraction.Account(), _Growing(part.settings.held_out != "mlperf")
-    output = part.path("documents")
-    provenance.remove_partials(output)
-    with atomic_write(output) as file:
-        for source in part.sources:
-            before = len(found.num_bytes)
+    account = extraction.Account()
+    output, table = part.path("documents"), part.path("documents", TABLE)
+    for path in (output, table, part.path("documents", SIGNATURES)):
+        provenance.remove_partials(path)
+    with atomic_write(output) as file, atomic_write(table, "wb") as rows, atomic_write(
+        part.path("documents", SIGNATURES), "wb"
+    ) as signatures:
+        writer = TableWriter(rows, signatures, part.settings.held_out != "mlperf")
+        unreported = 0
+        for number, source in enumerate(part.sources):
             for document in extraction.extract(source, part.settings, account):
                 corpus.write_documents(file, [document])
-                report(found.add(document) / part.num_bytes)
-            if len(found.num_bytes) == before + 1:
-                found.folders[-1] = zlib.crc32(os.path.dirname(source.path).encode("utf-8", "surrogateescape"))
-        with atomic_write(part.path("documents", ".npz"), "wb") as arrays:
-            np.savez(arrays, **found.all()._asdict())
-        counts = {"documents": len(found.num_bytes), "counts": dict(account.counts), "notes": account.notes}
+                unreported += writer.add(document, number)
+                if unreported > _BYTES_BETWEEN_REPORTS:
+                    report(unreported / part.num_bytes)
+                    unreported = 0
+        # The text gets its name last: where it is, the table is complete, too.
+        counts = {"documents": writer.num_documents, "counts": dict(account.counts), "notes": account.notes}
         provenance.write(output, file, part.origin(), counts)
 
 
 def are_found(part: Part) -> bool:
     """Whether documents/ holds the part. ValueError where it was made from something else."""
-    return provenance.is_finished(part.path("documents"), part.origin()) and os.path.exists(
-        part.path("documents", ".npz")
-    )
+    return provenance.is_finished(part.path("documents"), part.origin())
 
 
-def load(part: Part) -> Found:
-    """What find_documents found."""
-    with np.load(part.path("documents", ".npz")) as arrays:
-        return Found(**arrays)
+def rows_of(part: Part) -> np.ndarray:
+    """What is known of the part's documents, [D] of document_table.ROW."""
+    return read_rows(part.path("documents", TABLE))
 
 
-class _Growing:
-    """What is known of the documents so far."""
-
-    def __init__(self, is_signed: bool) -> None:
-        self._signer = duplicates.Signer() if is_signed else None
-        self._hashes: list[int] = []
-        self._signatures: list[np.ndarray] = []
-        self.folders: list[int] = []
-        self._num_words: list[int] = []
-        self.num_bytes: list[int] = []
-        self._num_sentences: list[int] = []
-
-    def add(self, document: list[str]) -> int:
-        """Takes note of a document; returns its bytes."""
-        if self._signer:
-            digest, signature = self._signer.sign(document)
-            self._hashes.append(digest)
-            self._signatures.append(signature)
-        self.folders.append(-1)
-        self._num_words.append(sum(sentence.count(" ") + 1 for sentence in document))
-        self.num_bytes.append(sum(len(sentence.encode()) + 1 for sentence in document) + 1)
-        self._num_sentences.append(len(document))
-        return self.num_bytes[-1]
-
-    def all(self) -> Found:
-        """All documents."""
-        shape = (len(self._hashes), duplicates.NUM_BANDS, duplicates.BAND_WIDTH)
-        return Found(
-            np.array(self._hashes, np.uint64),
-            np.concatenate(self._signatures or [np.zeros(0, np.uint32)]).reshape(shape),
-            np.array(self.folders, np.int64),
-            np.array(self._num_words, np.int64),
-            np.array(self.num_bytes, np.int64),
-            np.array(self._num_sentences, np.int64),
-        )
+def folders_of(part: Part, rows: np.ndarray) -> np.ndarray:
+    """For each document a number for the folder of its file, -1 where the file holds other documents, too; int64."""
+    names = [os.path.dirname(source.path) for source in part.sources]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    folders = np.array([numbers[name] for name in names], np.int64)
+    is_single = np.bincount(rows["source"], minlength=len(names)) == 1
+    return np.where(is_single[rows["source"]], folders[rows["source"]], -1)

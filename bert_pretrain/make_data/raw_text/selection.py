@@ -3,99 +3,122 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 
-from bert_pretrain.files import atomic_write
-from bert_pretrain.make_data.raw_text import duplicates, held_out
-from bert_pretrain.make_data.raw_text.parts import Found, Part, load
+from bert_pretrain.files import atomic_write, remove_partials
+from bert_pretrain.make_data.raw_text import held_out, near_duplicates
+from bert_pretrain.make_data.raw_text.document_table import read_signatures
+from bert_pretrain.make_data.raw_text.parts import SIGNATURES, Part, rows_of
 
-TRAIN, HELD_OUT, LEFT_OUT = 0, 1, 2
-_SIGNATURES = "signatures.npy"
+TRAIN, HELD_OUT, LEFT_OUT, DIVIDED = 0, 1, 2, 3  # DIVIDED: its last sentences are held out, the others train
 DUPLICATES = "duplicates.tsv"
+_AT_ONCE = 1 << 13  # signatures in memory
+_NUM_SHOWN = 3
 
 
 class Selection(NamedTuple):
     """What becomes of the documents."""
 
     fates: list[np.ndarray]  # of each part: [D] uint8
-    counts: dict[str, int]  # documents, sentences and bytes, by what becomes of them; duplicates
+    counts: dict[str, int]  # documents and sentences found, documents left out by kind
+    examples: list[str]  # some duplicates, for the user
 
 
 def select(parts: Sequence[Part]) -> Selection:
     """Decides over all documents; writes duplicates.tsv. It depends on the text and the settings alone."""
-    found = [load(part) for part in parts]
-    starts = np.cumsum([0, *(len(one.num_bytes) for one in found)])
-    settings, output_dir = parts[0].settings, parts[0].output_dir
+    found = [rows_of(part) for part in parts]
+    starts = np.cumsum([0, *map(len, found)])
     if not starts[-1]:
         raise ValueError("--input_file: no document of two sentences was found; see what was left out above")
-    if settings.held_out == "mlperf":
-        fates = [
-            _fates_by_mlperf(number, len(parts), part, one) for number, (part, one) in enumerate(zip(parts, found))
-        ]
-        return Selection(fates, _counts(fates, found))
-    hashes, num_bytes = (np.concatenate([getattr(one, name) for one in found]) for name in ("hashes", "num_bytes"))
-    repeated = duplicates.find(hashes, _signatures(parts, found, starts))
-    _write_duplicates(os.path.join(output_dir, DUPLICATES), repeated, parts, starts)
-    fates = _fates(repeated, hashes, num_bytes, settings.num_held_out, settings.keep_duplicates)
-    divided = np.split(fates, starts[1:-1])
-    equal, near = (
-        int(((repeated.original >= 0) & (is_equal == (repeated.similarity == 1))).sum()) for is_equal in (1, 0)
-    )
-    return Selection(divided, {**_counts(divided, found), "equal_duplicates": equal, "near_duplicates": near})
+    counts = {
+        "found_documents": int(starts[-1]),
+        "found_sentences": sum(int(rows["num_sentences"].sum()) for rows in found),
+    }
+    if parts[0].settings.held_out == "mlperf":
+        fates = [_fates_by_mlperf(number, parts, len(rows)) for number, rows in enumerate(found)]
+        return Selection(fates, counts, [])
+    hashes, num_bytes = (np.concatenate([rows[name] for rows in found]) for name in ("hash", "num_bytes"))
+    files = _signature_files(parts, len(hashes))
+    repeated = near_duplicates.find(hashes, files)
+    examples = _write_duplicates(repeated, parts, found, starts)
+    fates, num_near_eval = _fates(repeated, hashes, num_bytes, files, parts[0])
+    num_repeats = int((repeated.original >= 0).sum())
+    counts["equal_duplicates"] = len(hashes) - len(np.unique(hashes))
+    counts["near_duplicates"] = num_repeats - counts["equal_duplicates"]
+    counts["left_out_documents"] = int((fates == LEFT_OUT).sum())
+    counts["near_held_out_documents"] = num_near_eval
+    return Selection(np.split(fates, starts[1:-1]), counts, examples)
 
 
 def _fates(
-    repeated: duplicates.Duplicates, hashes: np.ndarray, num_bytes: np.ndarray, wanted: int, keeps_duplicates: bool
-) -> np.ndarray:
+    repeated: near_duplicates.Duplicates,
+    hashes: np.ndarray,
+    num_bytes: np.ndarray,
+    files: near_duplicates.SignatureFiles,
+    part: Part,
+) -> tuple[np.ndarray, int]:
+    """[D] uint8, and how many documents were left out only because they repeat a held-out one."""
     is_repeated = repeated.original >= 0
     fates = np.full(len(hashes), TRAIN, np.uint8)
     singles = np.flatnonzero(~is_repeated)
-    fates[singles[held_out.by_size(hashes[singles], num_bytes[singles], wanted)]] = HELD_OUT
-    repeats = np.flatnonzero(is_repeated)
+    drawn = held_out.by_size(hashes[singles], num_bytes[singles], part.settings.num_held_out)
+    fates[singles[drawn.whole]] = HELD_OUT
+    if drawn.divided is not None:
+        fates[singles[drawn.divided]] = DIVIDED
+    if not part.settings.keep_duplicates:
+        fates[is_repeated] = LEFT_OUT
+        return fates, 0
     # What repeats a held-out document must not be trained on, whatever else is kept.
-    is_left_out = (fates[repeated.original[repeats]] == HELD_OUT) | (not keeps_duplicates)
-    fates[repeats[is_left_out]] = LEFT_OUT
+    near = near_duplicates.similar_to((fates == HELD_OUT) | (fates == DIVIDED), hashes, files)
+    fates[near] = LEFT_OUT
+    return fates, int(near.sum())
+
+
+def _fates_by_mlperf(number: int, parts: Sequence[Part], num_documents: int) -> np.ndarray:
+    (source,), settings = parts[number].sources, parts[number].settings
+    fates = np.full(num_documents, TRAIN, np.uint8)
+    fates[held_out.by_mlperf(number, len(parts), settings.num_held_out, num_documents, source.path)] = HELD_OUT
     return fates
 
 
-def _fates_by_mlperf(number: int, num_parts: int, part: Part, found: Found) -> np.ndarray:
-    fates = np.full(len(found.num_bytes), TRAIN, np.uint8)
-    (source,) = part.sources
-    fates[held_out.by_mlperf(number, num_parts, part.settings.num_held_out, len(fates), source.path)] = HELD_OUT
-    return fates
+def _signature_files(parts: Sequence[Part], num_documents: int) -> near_duplicates.SignatureFiles:
+    paths = [part.path("documents", SIGNATURES) for part in parts]
+    blocks = chain.from_iterable(read_signatures(path, _AT_ONCE) for path in paths)
+    return near_duplicates.SignatureFiles(os.path.dirname(paths[0]), blocks, num_documents)
 
 
-def _counts(fates: Sequence[np.ndarray], found: Sequence[Found]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for name, fate in (("train", TRAIN), ("eval", HELD_OUT), ("left_out", LEFT_OUT)):
-        chosen = [one == fate for one in fates]
-        counts[f"{name}_documents"] = sum(int(one.sum()) for one in chosen)
-        for unit in ("num_sentences", "num_bytes"):
-            counts[f"{name}_{unit[4:]}"] = sum(int(getattr(f, unit)[one].sum()) for f, one in zip(found, chosen))
-    return counts
+def _write_duplicates(
+    repeated: near_duplicates.Duplicates, parts: Sequence[Part], found: Sequence[np.ndarray], starts: np.ndarray
+) -> list[str]:
+    """A line for each duplicate: file and number there, those of the document that stays, their similarity."""
+    path = os.path.join(parts[0].output_dir, DUPLICATES)
+    remove_partials(path)
+    examples: list[str] = []
 
+    def name(document: int) -> str:
+        number = int(np.searchsorted(starts, document, side="right")) - 1
+        sources, place = found[number]["source"], document - starts[number]
+        first = int(np.searchsorted(sources, sources[place]))  # documents are in the order of their sources
+        return f"{printable(parts[number].sources[sources[place]].path)}:{place - first + 1}"
 
-def _signatures(parts: Sequence[Part], found: Sequence[Found], starts: np.ndarray) -> np.ndarray:
-    """The signatures of all documents, [NUM_BANDS, D, BAND_WIDTH], as a file of which a band at a time is in memory."""
-    path = os.path.join(parts[0].output_dir, "documents", _SIGNATURES)
-    shape = (duplicates.NUM_BANDS, int(starts[-1]), duplicates.BAND_WIDTH)
-    signatures = np.lib.format.open_memmap(path, "w+", np.uint32, shape)
-    for one, start in zip(found, starts):
-        signatures[:, start : start + len(one.signatures)] = one.signatures.transpose(1, 0, 2)
-    return signatures
-
-
-def _write_duplicates(path: str, repeated: duplicates.Duplicates, parts: Sequence[Part], starts: np.ndarray) -> None:
-    """A line for each duplicate: its part and number there, those of the document that stays, their similarity."""
-
-    def name(number: int) -> str:
-        part = int(np.searchsorted(starts, number, side="right")) - 1
-        return f"{parts[part].name}:{number - starts[part]}"
+    def lines() -> Iterator[str]:
+        yield "document\trepeats\tsimilarity\n"
+        for document in np.flatnonzero(repeated.original >= 0).tolist():
+            columns = name(document), name(int(repeated.original[document])), f"{repeated.similarity[document]:.2f}"
+            if len(examples) < _NUM_SHOWN:
+                examples.append("{} repeats {} (similarity {})".format(*columns))
+            yield "\t".join(columns) + "\n"
 
     with atomic_write(path) as file:
-        file.write("document\trepeats\tsimilarity\n")
-        for number in np.flatnonzero(repeated.original >= 0):
-            file.write(f"{name(number)}\t{name(repeated.original[number])}\t{repeated.similarity[number]:.2f}\n")
+        file.writelines(lines())
+    return examples
+
+
+def printable(path: str) -> str:
+    """A path in one line of UTF-8, whatever bytes it has."""
+    text = path.encode("utf-8", "backslashreplace").decode()
+    return text.translate({ord("\t"): "\\t", ord("\n"): "\\n", ord("\r"): "\\r"})

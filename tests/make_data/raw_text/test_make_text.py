@@ -17,7 +17,7 @@ import pytest
 
 from bert_pretrain.config.make_data import TextConfig
 from bert_pretrain.make_data import corpus
-from bert_pretrain.make_data.raw_text import duplicates, held_out, make_text, parts, sources
+from bert_pretrain.make_data.raw_text import held_out, make_text, parts, sources
 from bert_pretrain.worker_pool import workers
 from tests.make_data import killed
 
@@ -66,15 +66,25 @@ def test_a_folder_becomes_training_and_held_out_text_without_duplicates(raw: Pat
     lines = make(raw, tmp_path / "text")
     report = json.loads((tmp_path / "text" / "text_report.json").read_text())
     assert report["equal_duplicates"] == report["near_duplicates"] == 1 and report["left_out_documents"] == 2
-    assert "duplicates: 1 equal, 1 nearly equal; 2 left out, listed in duplicates.tsv" in lines
+    assert any("duplicates: 1 equal, 1 nearly equal, listed in duplicates.tsv; 2 documents" in line for line in lines)
+    rows = [line.split("\t") for line in (tmp_path / "text" / "duplicates.tsv").read_text().splitlines()[1:]]
+    assert [f"{raw}/1/07.txt:1", f"{raw}/0/03.txt:1", "1.00"] in rows
+    assert {f"{raw}/1/04.txt:1", f"{raw}/0/09.txt:1"} in map(set, (row[:2] for row in rows)) and len(rows) == 2
     train, evaluation = (documents(tmp_path / "text" / part) for part in ("train", "eval"))
-    assert report["eval_documents"] == 5 and report["train_documents"] == 53
+    assert (report["found_documents"], report["left_out_documents"]) == (60, 2)
+    for part, found in (("train", train), ("eval", evaluation)):
+        assert report[f"{part}_documents"] == len(found)
+        assert report[f"{part}_sentences"] == sum(map(len, found))
     texts = [sentence for document in train + evaluation for sentence in document]
     assert len(texts) == len(set(texts))
     # The short files of a folder, of three sentences each, became documents of a length that fills a sequence.
     assert all(sum(sentence.count(" ") + 1 for sentence in document) >= 100 for document in train)
     assert report["eval_bytes"] <= report["train_bytes"] / 9
+    before = contents(tmp_path / "text")
     assert make(raw, tmp_path / "text") == [f"{tmp_path}/text: the text is there"]
+    next((tmp_path / "text" / "train").glob("*.txt")).unlink()
+    make(raw, tmp_path / "text")
+    assert contents(tmp_path / "text") == before
     with pytest.raises(ValueError, match=r"made from num_held_out 10000 \(now 7\)"):
         make(raw, tmp_path / "text", num_held_out=7)
 
@@ -84,7 +94,7 @@ def test_what_repeats_a_held_out_document_never_trains(raw: Path, tmp_path: Path
     report = json.loads((tmp_path / "text" / "text_report.json").read_text())
     held = {sentence for document in documents(tmp_path / "text" / "eval") for sentence in document}
     assert not held & {sentence for document in documents(tmp_path / "text" / "train") for sentence in document}
-    assert report["train_documents"] + report["eval_documents"] + report["left_out_documents"] == 60
+    assert report["left_out_documents"] == report["near_held_out_documents"]
 
 
 def command(raw: Path, output: Path, processes: int) -> list[str]:
@@ -164,40 +174,44 @@ def test_files_of_one_name_are_refused(tmp_path: Path) -> None:
         parts.plan(found, str(tmp_path / "text"), TextConfig(held_out="mlperf"))
 
 
+def test_a_single_document_gives_its_last_tenth(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    text = sentences(random.Random(3), 30)
+    (tmp_path / "raw" / "a.txt").write_text(" ".join(text))
+    make(tmp_path / "raw", tmp_path / "text")
+    assert documents(tmp_path / "text" / "train") == [text[:27]]
+    assert documents(tmp_path / "text" / "eval") == [text[27:]]
+
+
+def test_a_folder_named_documents_is_not_emptied(raw: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "text" / "documents" / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("kept")
+    make(raw, tmp_path / "text")
+    assert [path.name for path in mine.parent.iterdir()] == ["mine.txt"]
+
+
 def test_held_out_documents_by_size() -> None:
     rng = np.random.default_rng(0)
     keys, num_bytes = rng.integers(0, 2**63, 1000).astype(np.uint64), rng.integers(100, 10_000, 1000)
-    chosen = held_out.by_size(keys, num_bytes, 10_000)
+    chosen = held_out.by_size(keys, num_bytes, 10_000).whole
     assert 80 <= len(chosen) <= 100 and num_bytes[chosen].sum() <= num_bytes.sum() / 10
-    assert len(held_out.by_size(keys, num_bytes, 7)) == 7 and len(held_out.by_size(keys, num_bytes, 0)) == 0
-    assert held_out.by_size(keys[:2], np.array([500, 90]), 9).tolist() == [1]  # at least one: the smallest
-    with pytest.raises(ValueError, match="the text is one document, of which none can be held out"):
-        held_out.by_size(keys[:1], num_bytes[:1], 5)
+    assert len(held_out.by_size(keys, num_bytes, 7).whole) == 7
+    assert len(held_out.by_size(keys, num_bytes, 0).whole) == 0
+    order = rng.permutation(1000)  # the order of documents, and so the names of files, is without influence
+    again = held_out.by_size(keys[order], num_bytes[order], 10_000).whole
+    assert set(keys[order][again]) == set(keys[chosen])
 
 
-def test_near_duplicates_are_those_of_high_jaccard_similarity() -> None:
-    rng = random.Random(0)
-    signer = duplicates.Signer()
-    words = [f"w{number}" for number in range(5000)]
-    originals = [rng.choices(words, k=1000) for _ in range(30)]
-    changed = []
-    for number, text in enumerate(originals):
-        copy = list(text)
-        for place in rng.sample(range(1000), k=2 * number):
-            copy[place] = rng.choice(words)
-        changed.append(copy)
-    signed = [signer.sign([" ".join(text)]) for text in originals + changed]
-    signatures = np.stack([one[1] for one in signed]).reshape(-1, duplicates.NUM_BANDS, duplicates.BAND_WIDTH)
-    found = duplicates.find(np.array([one[0] for one in signed], np.uint64), signatures.transpose(1, 0, 2))
-    assert (found.original[:30] == -1).all()
+@pytest.mark.parametrize(
+    "sizes, whole, divided",
+    [([500, 40], [1], None), ([500, 90], [1], None), ([500, 300], [], 0), ([500], [], 0)],
+)
+def test_little_text_is_held_out_of_few_documents(sizes: list[int], whole: list[int], divided: int) -> None:
+    drawn = held_out.by_size(np.arange(len(sizes), dtype=np.uint64), np.array(sizes), 9)
+    assert (drawn.whole.tolist(), drawn.divided) == (whole, divided)
 
-    def jaccard(one: list[str], other: list[str]) -> float:
-        first, second = ({tuple(text[i : i + 5]) for i in range(len(text) - 4)} for text in (one, other))
-        return len(first & second) / len(first | second)
 
-    for number in range(30):
-        true = jaccard(originals[number], changed[number])
-        if true > 0.93 or true < 0.67:  # 128 hashes of a quarter of the shingles: a deviation of about 0.04
-            assert (found.original[30 + number] == number) == (true > 0.8), true
-        if found.original[30 + number] >= 0:
-            assert abs(found.similarity[30 + number] - true) < 0.13
+@pytest.mark.parametrize("num_sentences, end", [(2, 1), (9, 8), (30, 27)])
+def test_at_least_a_sentence_of_a_divided_document_is_held_out(num_sentences: int, end: int) -> None:
+    assert held_out.end_of_training(num_sentences) == end
