@@ -32,7 +32,7 @@ def extract(source: Source, settings: TextConfig, account: Account) -> Iterator[
     """The documents of a file. ValueError where it is damaged; a binary one gives none and a note."""
     if source.form == "parquet":
         texts = _parquet_texts(source, settings.text_column)
-        yield from _documents(map(str.splitlines, texts), "paragraph", settings, account)
+        yield from _documents((text.split("\n") for text in texts), "paragraph", settings, account)
         return
     try:
         encoding = decoding.find_encoding(source)
@@ -56,7 +56,7 @@ def _from_lines(source: Source, lines: Iterator[str], settings: TextConfig, acco
     lines = itertools.chain(head, lines)
     if source.form == "jsonl" or settings.documents == "jsonl" or (source.form == "text" and first.startswith("{")):
         texts = _json_texts(source.path, lines, settings.text_column)
-        yield from _documents(map(str.splitlines, texts), "paragraph", settings, account)
+        yield from _documents((text.split("\n") for text in texts), "paragraph", settings, account)
     elif first.startswith("<doc "):
         yield from _documents(_marked_documents(lines), "paragraph", settings, account)
     elif source.form in ("markdown", "html"):
@@ -100,7 +100,9 @@ def _documents(texts: Iterable[list[str]], line: str, settings: TextConfig, acco
         elif line == "part":
             yield from _divided(prose.paragraphs(text, False, True, account.counts), settings, account)
         else:
-            yield from _checked(sentences.of_article(text, settings.language), settings, account)
+            yield from _checked(
+                sentences.of_article(text, settings.language, settings.held_out == "mlperf"), settings, account
+            )
 
 
 def _divided(paragraphs: Iterable[str], settings: TextConfig, account: Account) -> Iterator[list[str]]:

@@ -32,17 +32,27 @@ def _splitter() -> Any:
 
 
 def of_paragraph(text: str, language: str) -> list[str]:
-    """The sentences of a paragraph; `language` is sentencex's code."""
-    return [stripped for part in _splitter().segment(language, text) if any(map(str.isalpha, stripped := part.strip()))]
+    """The sentences of a paragraph that hold a letter; `language` is sentencex's code."""
+    return [sentence for sentence in _divided(text, language) if any(map(str.isalpha, sentence))]
 
 
-def of_article(lines: Iterable[str], language: str) -> list[str]:
-    """The sentences of an article with a paragraph a line, without headings and remains of wiki markup."""
+def _divided(text: str, language: str) -> list[str]:
+    return [stripped for part in _splitter().segment(language, text) if (stripped := part.strip())]
+
+
+def of_article(lines: Iterable[str], language: str, is_mlperf: bool = False) -> list[str]:
+    """The sentences of an article with a paragraph a line, without headings and remains of wiki markup.
+
+    is_mlperf: English text stays as MLPerf's pipeline has always had it, with sentences that hold no letter.
+    """
     found: list[str] = []
     for line in lines:
         clean = clean_paragraph(line)
-        # A shorter line is a heading, or the rest of a list or a table. Some scripts have no spaces between words.
-        if len(clean.split()) >= MIN_WORDS or sum(map(is_wide, clean)) >= MIN_CHARS:
+        # A shorter line is a heading, or the rest of a list or a table.
+        if len(clean.split()) >= MIN_WORDS:
+            found += _divided(clean, language) if is_mlperf else of_paragraph(clean, language)
+        # Some scripts have no spaces between words.
+        elif not (is_mlperf and language == "en") and sum(map(is_wide, clean)) >= MIN_CHARS:
             found += of_paragraph(clean, language)
     return found
 

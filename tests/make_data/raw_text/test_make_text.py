@@ -215,3 +215,17 @@ def test_little_text_is_held_out_of_few_documents(sizes: list[int], whole: list[
 @pytest.mark.parametrize("num_sentences, end", [(2, 1), (9, 8), (30, 27)])
 def test_at_least_a_sentence_of_a_divided_document_is_held_out(num_sentences: int, end: int) -> None:
     assert held_out.end_of_training(num_sentences) == end
+
+
+def test_mlperfs_text_is_divided_as_it_has_always_been(tmp_path: Path) -> None:
+    lines = [
+        "They counted on. 1, 2. It\u2028stopped there.",
+        "今日は天気がいいです。",
+        "See also.",
+        "One\x0cmore line is here.",
+    ]
+    raw = tmp_path / "wiki_00"
+    raw.write_text("\n".join(json.dumps({"text": text}) for text in ["\n".join(lines), "And this is the other one."]))
+    make(raw, tmp_path / "text", held_out="mlperf", num_held_out=0)
+    first = ["They counted on.", "1, 2.", "It stopped there.", "One more line is here."]
+    assert documents(tmp_path / "text" / "train") == [first, ["And this is the other one."]]
