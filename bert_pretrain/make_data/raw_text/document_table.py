@@ -22,7 +22,7 @@ ROW = np.dtype(
         ("source", "<u4"),  # its number among the sources of the part
     ]
 )
-SIGNATURE = np.dtype(("<u4", NUM_HASHES))
+SIGNATURE_BYTES = 4 * NUM_HASHES
 
 
 class TableWriter:
@@ -55,5 +55,5 @@ def read_rows(path: str) -> np.ndarray:
 def read_signatures(path: str, at_once: int) -> Iterator[np.ndarray]:
     """The signatures of a table in blocks, uint32 [at most at_once, NUM_HASHES]."""
     with open(path, "rb") as file:
-        while len(block := np.fromfile(file, SIGNATURE, at_once)):
-            yield block
+        while len(block := np.fromfile(file, np.uint32, at_once * NUM_HASHES)):
+            yield block.reshape(-1, NUM_HASHES)

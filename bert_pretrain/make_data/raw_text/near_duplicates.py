@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bert_pretrain.make_data.raw_text.document_table import SIGNATURE
+from bert_pretrain.make_data.raw_text.document_table import SIGNATURE_BYTES
 from bert_pretrain.make_data.raw_text.duplicates import NUM_BANDS, NUM_HASHES, band_keys
 
 SIMILARITY = 0.8  # Jaccard similarity of two documents' shingles from which they are nearly equal
@@ -62,9 +62,8 @@ class SignatureFiles:
 
     def read(self, numbers: np.ndarray) -> np.ndarray:
         """Signatures of some documents, uint32 [len(numbers), NUM_HASHES]."""
-        size = SIGNATURE.itemsize
         with open(self._path, "rb") as file:
-            content = b"".join(os.pread(file.fileno(), size, size * number) for number in numbers.tolist())
+            content = b"".join(os.pread(file.fileno(), SIGNATURE_BYTES, SIGNATURE_BYTES * n) for n in numbers.tolist())
         return np.frombuffer(content, np.uint32).reshape(-1, NUM_HASHES)
 
 
