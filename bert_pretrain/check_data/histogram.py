@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -51,6 +53,7 @@ def require_drawing(path: str) -> None:
 
 def draw(length_counts: np.ndarray, path: str) -> None:
     """Writes the picture, complete or not at all. ValueError if it cannot be written."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # its first import tells that it makes a cache of fonts
     import matplotlib
 
     matplotlib.use("agg")
@@ -68,7 +71,7 @@ def draw(length_counts: np.ndarray, path: str) -> None:
         pyplot.close(figure)
 
 
-def _fill(axes, length_counts: np.ndarray) -> None:
+def _fill(axes: Any, length_counts: np.ndarray) -> None:
     lengths: Sequence[int] = range(len(length_counts))
     axes.bar(lengths, length_counts / length_counts.sum(), width=1.0, color="#1b6ca8")
     axes.set_xlabel("tokens in a record, without padding")
