@@ -47,19 +47,23 @@ esac
 make_data --make_text "--input_file=$source" "--output_dir=$output/text" "--num_held_out=${NUM_HELD_OUT:-10000}" \
   ${text_flags[@]+"${text_flags[@]}"}
 # A shard needs documents enough to draw random second sentences from, and an entry text enough to occur in.
-read -r shards entries < <("$python" -c '
+shards=500 entries=30522 report="$output/text/text_report.json"
+if [ -f "$report" ]; then
+  read -r shards entries < <("$python" -c '
 import json, sys
 report = json.load(open(sys.argv[1]))
-num_bytes = report["train_bytes"]
-print(max(1, min(500, num_bytes // 1_000_000, report["train_documents"] // 20)), min(30522, 1000 + int(7 * num_bytes**0.5)))
-' "$output/text/text_report.json")
-echo "$output: ${NUM_SHARDS:-$shards} shards, a vocabulary of ${VOCAB_SIZE:-$entries} entries" >&2
+num_bytes, documents = report["train_bytes"], report["train_documents"]
+print(max(1, min(500, num_bytes // 1_000_000, documents // 20)), min(30522, 1000 + int(7 * num_bytes**0.5)))
+' "$report")
+fi
+shards="${NUM_SHARDS:-$shards}" entries="${VOCAB_SIZE:-$entries}"
+if [ "$shards" != 500 ]; then echo "$output: $shards shards, a vocabulary of $entries entries" >&2; fi
 if [ ! -f "$vocabulary" ]; then
-  make_data --train_vocab "--input_file=$output/text/train/*.txt" "--vocab_file=$vocabulary" \
-    "--vocab_size=${VOCAB_SIZE:-$entries}" "$@"
+  make_data --train_vocab "--input_file=$output/text/train/*.txt" "--eval_input_file=$output/text/eval/*.txt" \
+    "--vocab_file=$vocabulary" "--vocab_size=$entries" "$@"
 fi
 make_data "--vocab_file=$vocabulary" "$@" "--input_file=$output/text/train/*.txt" "--output_dir=$output/train" \
-  "--num_shards=${NUM_SHARDS:-$shards}"
+  "--num_shards=$shards"
 make_data "--vocab_file=$vocabulary" "$@" "--input_file=$output/text/eval/*.txt" "--output_dir=$output/eval" \
   --num_shards=1 ${eval_mode[@]+"${eval_mode[@]}"} "--num_picked_examples=${NUM_EVAL_EXAMPLES:-10000}"
 launch_last "$python" -m bert_pretrain.check_data "--input_files_dir=$output/train,$output/eval" "--vocab_file=$vocabulary"

@@ -110,7 +110,8 @@ def test_data_from_a_dump_is_made_step_by_step(project):
         "/env/bin/python -m wikiextractor.WikiExtractor dump.xml.bz2 --output wiki/extracted.partial "
         "--json --bytes 30M --processes 3",
         "mv wiki/extracted.partial wiki/extracted",
-        f"{make_data} --make_text --input_file=wiki/extracted --output_dir=wiki/text --num_held_out=10000",
+        f"{make_data} --make_text --input_file=wiki/extracted --output_dir=wiki/text --num_held_out=10000 "
+        "--held_out=mlperf",
         f"{of_shards} --input_file=wiki/text/train/\\*.txt --output_dir=wiki/train --num_shards=500",
         f"{of_shards} --input_file=wiki/text/eval/\\*.txt --output_dir=wiki/eval --num_shards=1 --mode=exact "
         "--num_picked_examples=10000",
