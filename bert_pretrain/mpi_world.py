@@ -54,6 +54,10 @@ class MpiWorld(World):
     def allreduce(self, tensors: list[tf.Tensor], half: bool = False) -> list[tf.Tensor]:
         if half:
             raise ValueError("--allreduce_fp16 needs --exchange=horovod: MPI alone has no float16 sum")
+        dtypes = list(dict.fromkeys(tensor.dtype for tensor in tensors))
+        if len(dtypes) > 1:  # a buffer holds one dtype
+            parts = {dtype: iter(self.allreduce([t for t in tensors if t.dtype == dtype])) for dtype in dtypes}
+            return [next(parts[tensor.dtype]) for tensor in tensors]
         shapes = [tf.shape(tensor) for tensor in tensors]
         flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], axis=0)
         sums = self._sum_in_graph(flat)
@@ -62,14 +66,14 @@ class MpiWorld(World):
         return [tf.ensure_shape(value, tensor.shape) for value, tensor in zip(whole, tensors)]
 
     def _sum_in_graph(self, flat: tf.Tensor) -> tf.Tensor:
-        """[X] float32 summed over ranks. Collectives of a graph run in the order of their creation, on every rank."""
+        """[X] float32 or int64 summed over ranks. A graph's collectives run in the order of creation, on every rank."""
         previous = self._previous
         is_same_graph = previous is not None and previous.graph is flat.graph
         with tf.control_dependencies([previous] if is_same_graph else []):
             if tf.config.list_physical_devices("GPU") and _is_cuda_aware(self._mpi):
-                sums = tf.py_function(self._sum_on_device, [flat], tf.float32)
+                sums = tf.py_function(self._sum_on_device, [flat], flat.dtype)
             else:
-                sums = tf.numpy_function(self._sum, [flat], tf.float32)
+                sums = tf.numpy_function(self._sum, [flat], flat.dtype)
         sums.set_shape(flat.shape)
         self._previous = sums
         return sums

@@ -36,7 +36,7 @@ class World:
         return self.rank == 0
 
     def allreduce(self, tensors: list[tf.Tensor], half: bool = False) -> list[tf.Tensor]:
-        """In the graph: each float32 tensor summed over ranks, all in one exchange; half=True sends float16."""
+        """In the graph: each float32 or int64 tensor summed over ranks, in one exchange; half=True sends float16."""
         return tensors
 
     def host_allreduce(self, numbers: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import dataclasses
 from bert_pretrain.config.option import option, require, require_numbers
 
 _LARGEST_BETA = 1 - 2**-24  # larger numbers below 1 are 1 as a float32
-_MAX_MICRO_BATCHES = 2**20  # dropout masks are numbered by update and micro-batch
+MAX_MICRO_BATCHES = 2**20  # dropout masks are numbered by update and micro-batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +49,17 @@ class OptimConfig:
     )
     allreduce_fp16: bool = option(False, "All-reduce gradients in float16: half the bytes, less precision.")
 
+    rank_invariant: bool = option(
+        False,
+        "Weights that are the same bits for any number of ranks: fixed micro-batches, gradients summed exactly in "
+        "64-bit fixed point. Needs --lr_scaling=none.",
+    )
+    invariant_micro_batches: int = option(
+        0,
+        "With --rank_invariant: micro-batches of an update over all ranks, which must stay the same in a run; "
+        "0: ranks x num_accumulation_steps.",
+    )
+
     @property
     def epsilon(self) -> float:
         """The optimizers' epsilon, added to the square root of the second moment."""
@@ -61,14 +72,19 @@ class OptimConfig:
         for name in ("num_train_steps", "num_accumulation_steps", "init_loss_scale"):
             require(getattr(self, name) >= 1, f"--{name} must be at least 1, got {getattr(self, name)}")
         require(
-            self.num_accumulation_steps <= _MAX_MICRO_BATCHES,
-            f"--num_accumulation_steps must be at most {_MAX_MICRO_BATCHES}, got {self.num_accumulation_steps}",
+            self.num_accumulation_steps <= MAX_MICRO_BATCHES,
+            f"--num_accumulation_steps must be at most {MAX_MICRO_BATCHES}, got {self.num_accumulation_steps}",
         )
         for name in ("num_warmup_steps", "clip_norm", "lamb_weight_decay_rate"):
             require(getattr(self, name) >= 0, f"--{name} must be at least 0, got {getattr(self, name)}")
         for name in ("lamb_beta_1", "lamb_beta_2"):
             value = getattr(self, name)
             require(0 <= value <= _LARGEST_BETA, f"--{name} must be in [0, 1), also as a float32, got {value}")
+        require(
+            self.invariant_micro_batches >= 0,
+            f"--invariant_micro_batches must be at least 0, got {self.invariant_micro_batches}",
+        )
+        self._check_rank_invariant()
         require(self.poly_power > 0, f"--poly_power must be above 0, got {self.poly_power}")
         require(
             -37 <= self.log_epsilon <= 0,
@@ -78,4 +94,16 @@ class OptimConfig:
             self.start_warmup_step <= 0,
             f"--start_warmup_step must be at most 0, got {self.start_warmup_step}: earlier updates would have negative "
             "learning rates",
+        )
+
+    def _check_rank_invariant(self) -> None:
+        if not self.rank_invariant:
+            return
+        require(
+            self.lr_scaling == "none",
+            "--rank_invariant needs --lr_scaling=none: linear multiplies the learning rate by the number of ranks",
+        )
+        require(
+            not self.allreduce_fp16,
+            "--rank_invariant cannot be combined with --allreduce_fp16: sums of float16 numbers depend on their order",
         )

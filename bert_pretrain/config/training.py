@@ -7,7 +7,7 @@ from typing import Optional
 
 from bert_pretrain.config.masking import MaskingConfig
 from bert_pretrain.config.mlperf import MlperfConfig
-from bert_pretrain.config.optim import OptimConfig
+from bert_pretrain.config.optim import MAX_MICRO_BATCHES, OptimConfig
 from bert_pretrain.config.option import option, require, require_numbers
 
 _MAX_THREADS = 1024
@@ -199,6 +199,25 @@ class Config:
     def examples_per_rank(self) -> int:
         """Examples that one rank contributes to an update: E = A x B."""
         return self.optim.num_accumulation_steps * self.data.train_batch_size
+
+    def fixed_micro_batches(self, num_ranks: int) -> int:
+        """Micro-batches of an update over all ranks with --rank_invariant: K. 0 without."""
+        if not self.optim.rank_invariant:
+            return 0
+        return self.optim.invariant_micro_batches or num_ranks * self.optim.num_accumulation_steps
+
+    def check_division(self, num_ranks: int) -> None:
+        """ValueError where --rank_invariant cannot cut an update evenly into micro-batches and these among ranks."""
+        if not self.optim.rank_invariant:
+            return
+        pieces, examples = self.fixed_micro_batches(num_ranks), num_ranks * self.examples_per_rank()
+        most = MAX_MICRO_BATCHES
+        require(pieces <= most, f"--invariant_micro_batches must be at most {most}, got {pieces}")
+        require(
+            pieces % num_ranks == 0 and examples % pieces == 0,
+            f"--invariant_micro_batches={pieces} must be a multiple of the {num_ranks} ranks and divide the {examples} "
+            "examples of an update",
+        )
 
     def check(self) -> None:
         """ValueError, one line, for the first invalid setting or combination of settings."""

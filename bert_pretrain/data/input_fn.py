@@ -19,6 +19,7 @@ from bert_pretrain import compat
 from bert_pretrain.data import schema
 from bert_pretrain.data.dataset import Source
 from bert_pretrain.data.dynamic_masking import DynamicMasking
+from bert_pretrain.data.fixed_micro_batches import build_micro_batches, examples_for_rank
 from bert_pretrain.data.order import Order, Visits, evaluation_slice, update_slice
 from bert_pretrain.data.packing import build_batch
 from bert_pretrain.data.rank_balance import records_for_rank
@@ -43,13 +44,18 @@ class TrainingInput:
         rank: int = 0,
         num_ranks: int = 1,
         masking: Optional[DynamicMasking] = None,
+        fixed_micro_batches: int = 0,
     ) -> None:
-        """masking draws the masks of each visit; None: the masks of the records."""
+        """masking draws the masks of each visit; None: the masks of the records.
+
+        fixed_micro_batches: micro-batches of an update over all ranks (--rank_invariant); 0: by rows_per_micro_batch.
+        """
         self._source = source
         self._masking = masking
         self._examples_per_rank = examples_per_rank
         self._rows_per_micro_batch = rows_per_micro_batch
         self._pack = pack
+        self._fixed_micro_batches = fixed_micro_batches
         self._first_update = first_update
         self._rank = rank
         self._num_ranks = num_ranks
@@ -64,8 +70,7 @@ class TrainingInput:
             updates,
             self._source,
             self._read_update,
-            self._rows_per_micro_batch,
-            self._pack,
+            self.arrange,
             self._examples_per_rank,
             self._masking,
         )
@@ -79,6 +84,12 @@ class TrainingInput:
         # The time at which get_next returns would be wrong: returning may wait for a thread of the training step.
         return {**batch._asdict(), "input_wait_seconds": tf.maximum(built - requested, 0.0)}
 
+    def arrange(self, examples: Examples) -> Batch:
+        """This rank's examples of an update, in the order of `visits`, as rows and micro-batches."""
+        if self._fixed_micro_batches:
+            return build_micro_batches(examples, self._fixed_micro_batches // self._num_ranks, self._pack)
+        return build_batch(examples, self._rows_per_micro_batch, self._pack)
+
     def records(self, update: int) -> np.ndarray:
         """Numbers of this rank's records in an update."""
         return self.visits(update).records
@@ -86,9 +97,13 @@ class TrainingInput:
     def visits(self, update: int) -> Visits:
         """This rank's records in an update, each with its epoch."""
         visits = self._order.visits(*update_slice(update, self._examples_per_rank * self._num_ranks))
-        if self._num_ranks == 1:
+        if self._num_ranks == 1 and not self._fixed_micro_batches:
             return visits
-        chosen = records_for_rank(self._source.index.sizes(visits.records), self._rank, self._num_ranks)
+        sizes = self._source.index.sizes(visits.records)
+        if self._fixed_micro_batches:
+            chosen = examples_for_rank(sizes, self._fixed_micro_batches, self._rank, self._num_ranks)
+        else:
+            chosen = records_for_rank(sizes, self._rank, self._num_ranks)
         return Visits(visits.records[chosen], visits.epochs[chosen])
 
     def record_names(self, update: int) -> list[str]:
@@ -140,12 +155,13 @@ class EvaluationInput:
     def tensors(self) -> tuple[dict[str, tf.Tensor], tf.Operation]:
         """In the default graph: a Batch's fields, all rows in one micro-batch, and the operation that starts over."""
         num_batches = -(-(self._stop - self._start) // self._batch_size)
-        batches = _pipeline(
-            tf.data.Dataset.range(num_batches), self._source, self._read_batch, self._batch_size, self._pack, None
-        )
+        batches = _pipeline(tf.data.Dataset.range(num_batches), self._source, self._read_batch, self._arrange, None)
         iterator = tf.compat.v1.data.make_initializable_iterator(batches)
         batch, _ = iterator.get_next()
         return batch._asdict(), iterator.initializer
+
+    def _arrange(self, examples: Examples) -> Batch:
+        return build_batch(examples, self._batch_size, self._pack)
 
     def _read_batch(self, number: int) -> Visits:
         start = self._start + number * self._batch_size
@@ -157,8 +173,7 @@ def _pipeline(
     steps: tf.data.Dataset,
     source: Source,
     visits_of: Callable[[int], Visits],
-    rows_per_micro_batch: int,
-    pack: bool,
+    arrange_rows: Callable[[Examples], Batch],
     num_examples: Optional[int],
     masking: Optional[DynamicMasking] = None,
 ) -> tf.data.Dataset:
@@ -176,7 +191,7 @@ def _pipeline(
     @tf.autograph.experimental.do_not_convert
     def arrange(names: np.ndarray, records: np.ndarray, epochs: np.ndarray, *columns: np.ndarray) -> Batch:
         examples = _checked(Examples(*columns), source, Visits(records, epochs), names, masking)
-        return build_batch(examples, rows_per_micro_batch, pack)
+        return arrange_rows(examples)
 
     @tf.autograph.experimental.do_not_convert
     def build(step: tf.Tensor) -> tuple[Batch, tf.Tensor]:

@@ -11,15 +11,20 @@ import numpy as np
 
 
 def records_for_rank(sizes: np.ndarray, rank: int, num_ranks: int) -> np.ndarray:
-    """[G / W] ascending indices into the record sizes [G]: the examples of `rank`. W divides G. Deterministic.
+    """[G / W] ascending indices into the record sizes [G]: the examples of `rank`. W divides G. Deterministic."""
+    return divide(sizes, num_ranks)[rank]
 
-    Greedy: from the largest on, W examples at a time, the largest of them to the rank with the smallest sum so far.
+
+def divide(sizes: np.ndarray, num_parts: int) -> np.ndarray:
+    """[N, G / N] indices into the record sizes [G]: the examples of each of N parts, ascending. N divides G.
+
+    Greedy: from the largest on, N examples at a time, the largest of them to the part with the smallest sum so far.
     """
-    rounds = np.argsort(-sizes, kind="stable").reshape(-1, num_ranks)
-    totals = np.zeros([num_ranks], np.int64)
-    taken = []
-    for dealt in rounds:
-        ranks = np.argsort(totals, kind="stable")  # smallest sum first
-        totals[ranks] += sizes[dealt]
-        taken.append(dealt[ranks == rank][0])
-    return np.sort(taken)
+    rounds = np.argsort(-sizes, kind="stable").reshape(-1, num_parts)
+    totals = np.zeros([num_parts], np.int64)
+    parts = np.empty_like(rounds)
+    for taken, dealt in zip(parts, rounds):
+        smallest_first = np.argsort(totals, kind="stable")
+        totals[smallest_first] += sizes[dealt]
+        taken[smallest_first] = dealt
+    return np.sort(parts.T, axis=1)

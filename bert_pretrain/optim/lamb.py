@@ -14,6 +14,7 @@ import tensorflow as tf
 from bert_pretrain.config.optim import OptimConfig
 from bert_pretrain.kernels import xla
 from bert_pretrain.kernels.backend import Backend
+from bert_pretrain.kernels.fixed_point import square_sums
 from bert_pretrain.kernels.native_update import update_in_place
 from bert_pretrain.optim.variables import create_variable, is_exempt
 
@@ -75,9 +76,21 @@ class Lamb:
             return [update_in_place("bert_pretrain_lamb", *inputs, **numbers, **more)]
         weight, m, v = (variable.read_value() for variable in variables)
         m, v, direction = self._run(_direction, weight, m, v, gradient, gradient_scale, corrections, **numbers)
-        rate = learning_rate if exempt else learning_rate * _trust_ratio(weight, direction)
+        rate = learning_rate if exempt else learning_rate * self._trust_ratio(weight, direction)
         weight = self._run(_step, weight, direction, rate)
         return [variable.assign(value) for variable, value in zip(variables, (weight, m, v))]
+
+    def _trust_ratio(self, weight: tf.Tensor, direction: tf.Tensor) -> tf.Tensor:
+        """|weight| / |direction|, or 1 if either is zero.
+
+        Never compiled: XLA sums on one thread, one number at a time, l2_loss on all threads.
+        """
+        if self._config.rank_invariant:
+            weight_square, direction_square = tf.unstack(square_sums([weight, direction]))
+        else:
+            weight_square, direction_square = tf.nn.l2_loss(weight), tf.nn.l2_loss(direction)
+        usable = tf.logical_and(weight_square > 0.0, direction_square > 0.0)
+        return tf.where(usable, tf.sqrt(weight_square / direction_square), 1.0)
 
 
 def _direction(
@@ -99,16 +112,6 @@ def _direction(
     v = beta_2 * v + (1.0 - beta_2) * tf.square(gradient)
     direction = m / corrections[0] / (tf.sqrt(v / corrections[1]) + epsilon)
     return m, v, direction + decay * weight if decay else direction
-
-
-def _trust_ratio(weight: tf.Tensor, direction: tf.Tensor) -> tf.Tensor:
-    """|weight| / |direction|, or 1 if either is zero.
-
-    Never compiled: XLA sums on one thread, one number at a time, l2_loss on all threads.
-    """
-    weight_square, direction_square = tf.nn.l2_loss(weight), tf.nn.l2_loss(direction)
-    usable = tf.logical_and(weight_square > 0.0, direction_square > 0.0)
-    return tf.where(usable, tf.sqrt(weight_square / direction_square), 1.0)
 
 
 def _step(weight: tf.Tensor, direction: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:

@@ -7,6 +7,7 @@ from typing import NamedTuple, Optional
 import tensorflow as tf
 
 from bert_pretrain.config.model import ModelConfig
+from bert_pretrain.data.packing import WIDTH_MULTIPLE
 from bert_pretrain.data.schema import Batch
 from bert_pretrain.kernels.dropout import Dropout
 from bert_pretrain.kernels.protocol import Kernels
@@ -75,6 +76,25 @@ def micro_batch(batch: Batch, k: tf.Tensor) -> Batch:
         row_splits=batch.row_splits[k : k + 2],
         masked_splits=batch.masked_splits[k : k + 2],
         example_splits=batch.example_splits[k : k + 2],
+    )
+
+
+def narrow(batch: Batch) -> Batch:
+    """A micro-batch in rows as wide as its fullest, rounded up to WIDTH_MULTIPLE: those in which it was packed."""
+    width = tf.shape(batch.token_ids)[1]
+    fullest = tf.reduce_max(tf.reduce_sum(tf.cast(batch.example_ids > 0, tf.int32), axis=1))
+    own_width = tf.minimum(width, -(-fullest // WIDTH_MULTIPLE) * WIDTH_MULTIPLE)
+
+    def moved(positions: tf.Tensor) -> tf.Tensor:
+        return positions // width * own_width + positions % width
+
+    return batch._replace(
+        token_ids=batch.token_ids[:, :own_width],
+        segment_ids=batch.segment_ids[:, :own_width],
+        position_ids=batch.position_ids[:, :own_width],
+        example_ids=batch.example_ids[:, :own_width],
+        masked_positions=moved(batch.masked_positions),
+        cls_positions=moved(batch.cls_positions),
     )
 
 

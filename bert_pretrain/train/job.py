@@ -34,12 +34,19 @@ class Job(NamedTuple):
         """Examples of an update over all ranks: G = W x A x B."""
         return self.world.size * self.config.examples_per_rank()
 
+    @property
+    def fixed_micro_batches(self) -> int:
+        """Micro-batches of an update over all ranks with --rank_invariant; 0 without."""
+        return self.config.fixed_micro_batches(self.world.size)
+
 
 def open_job(config: Config, given: set[str], world: World, report: Report) -> Job:
     """Opens everything that the run reads. `given` names the flags that the user set.
 
     ValueError, one line, for the first thing that is wrong.
     """
+    if config.run.do_train:
+        config.check_division(world.size)
     model = ModelConfig.from_json(config.run.bert_config_file)
     training = _open_source(config, "input_files_dir", model, world, report) if config.run.do_train else None
     evaluation = _open_source(config, "eval_files_dir", model, world, report) if config.run.do_eval else None
@@ -78,6 +85,7 @@ def training_input(job: Job, first_update: int) -> TrainingInput:
         rank=world.rank,
         num_ranks=world.size,
         masking=job.masking,
+        fixed_micro_batches=job.fixed_micro_batches,
     )
 
 

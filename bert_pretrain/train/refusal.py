@@ -43,7 +43,9 @@ class RefusedUpdate(NamedTuple):
 def settings_of(config: Config) -> dict[str, Any]:
     """The flags that decide which records, masks, rows and dropout masks an update has."""
     data, optim, masking = config.data, config.optim, config.masking
+    names = ("rank_invariant", "invariant_micro_batches")
     return {
+        **({name: getattr(optim, name) for name in names} if optim.rank_invariant else {}),
         "seed": config.run.seed,
         "data_seed": data.data_seed,
         "train_batch_size": data.train_batch_size,

@@ -55,7 +55,9 @@ def replay(config: Config, given: set[str], world: World) -> int:
 
 
 def _check_same(refused: RefusedUpdate, job: Job) -> None:
-    for name, value in settings_of(job.config).items():
+    now = settings_of(job.config)
+    for name in {**now, **refused.settings}:
+        value = now.get(name)
         if refused.settings.get(name) != value:
             raise ValueError(
                 f"--{FLAG}: the update had --{name}={refused.settings.get(name)}, now it is {value}; "
@@ -81,8 +83,7 @@ class _Replay:
         inputs = [training_input(of_rank, refused.position) for of_rank in self._jobs]
         self._records = [of_rank.record_names(refused.position) for of_rank in inputs]
         self._examples = [_read_examples(job, of_rank.visits(refused.position)) for of_rank in inputs]
-        data = job.config.data
-        self._batches = [build_batch(part, data.train_batch_size, data.pack_sequences) for part in self._examples]
+        self._batches = [of_rank.arrange(part) for of_rank, part in zip(inputs, self._examples)]
         self._counts = (
             float(sum(batch.masked_weights.sum() for batch in self._batches)),
             float(sum(map(len, self._records))),

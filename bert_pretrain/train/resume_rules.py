@@ -19,6 +19,8 @@ REFUSED = {
 # Refused with LAMB only: AdamW, as in google-research/bert, corrects no bias.
 _OF_LAMB = ("lamb_beta_1", "lamb_beta_2")
 
+_INVARIANT = "the same examples and, to rounding, the same sums, with other dropout masks"
+_FIXED = "refused where it changes the number of micro-batches of an update under --rank_invariant"
 _AT_ONCE = "applies from the next update on"
 _MASKS = "applies to the masks that --dynamic_masking draws from the next update on"
 _RATE = "the learning rate follows the new schedule from the next update on"
@@ -35,6 +37,8 @@ _NONE = "without effect on a run"
 HARMLESS = {
     **dict.fromkeys(("lamb_weight_decay_rate", "log_epsilon", "clip_norm", "allreduce_fp16"), _AT_ONCE),
     **dict.fromkeys(("dynamic_masking", "vocab_file", "masked_lm_prob", "do_whole_word_mask"), _MASKS),
+    "rank_invariant": _INVARIANT,
+    "invariant_micro_batches": _FIXED,
     **dict.fromkeys(("learning_rate", "lr_scaling", "num_train_steps", "num_warmup_steps"), _RATE),
     **dict.fromkeys(("start_warmup_step", "poly_power"), _RATE),
     **dict.fromkeys(("train_batch_size", "num_accumulation_steps", "horovod"), _BATCH),
@@ -81,6 +85,11 @@ def changes(previous: dict[str, Any], present: dict[str, Any]) -> Iterator[Chang
     if before != now:
         reason = "the position in the data would mean other records"
         yield Change("train data", before, now, reason, is_refused=True)
+    before, now = fixed_micro_batches(previous), fixed_micro_batches(present)
+    if before and now and before != now:
+        reason = "with --rank_invariant, dropout masks and sums belong to the micro-batches"
+        remedy = f"give --invariant_micro_batches={before}, or another --output_dir"
+        yield Change("micro-batches an update", before, now, reason, is_refused=True, remedy=remedy)
     yield from _flag_changes(previous["settings"], present["settings"])
     now = present["data"]["train"].get("vocabulary")
     before = previous["data"].get("train", {}).get("vocabulary", now)
@@ -93,6 +102,14 @@ def changes(previous: dict[str, Any], present: dict[str, Any]) -> Iterator[Chang
         before = previous["versions"].get(name)
         if before != now:
             yield Change(f"version of {name}", before, now, _ROUNDING, is_refused=False)
+
+
+def fixed_micro_batches(content: dict[str, Any]) -> int:
+    """Micro-batches of an update over all ranks of a run.json with --rank_invariant; 0 without."""
+    optim = content["settings"]["optim"]
+    if not optim.get("rank_invariant"):
+        return 0
+    return optim["invariant_micro_batches"] or content["ranks"] * optim["num_accumulation_steps"]
 
 
 def model_changes(previous: dict[str, Any], present: dict[str, Any]) -> Iterator[Change]:

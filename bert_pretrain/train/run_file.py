@@ -115,7 +115,12 @@ def _batch_notice(previous: dict[str, Any], present: dict[str, Any], position: i
     before, now = _batch(previous), _batch(present)
     num_examples = math.prod(now)
     if num_examples == math.prod(before):
-        effect = "the same examples follow, with other dropout masks"
+        is_invariant = all(resume_rules.fixed_micro_batches(content) for content in (previous, present))
+        effect = (
+            "the same examples follow, and --rank_invariant gives the same bits"
+            if is_invariant
+            else "the same examples follow, with other dropout masks; sums over them are equal up to rounding"
+        )
     else:
         effect = f"the position in the data is counted in updates and continues at example {position * num_examples:,}"
     return (

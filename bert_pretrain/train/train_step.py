@@ -18,13 +18,14 @@ import tensorflow as tf
 
 from bert_pretrain import compat
 from bert_pretrain.data.schema import Batch
+from bert_pretrain.kernels import fixed_point
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.dropout import Dropout
 from bert_pretrain.kernels.protocol import make_kernels
 from bert_pretrain.optim import schedule
 from bert_pretrain.optim.loss_scale import LossScale
 from bert_pretrain.optim.optimizer import Optimizer, make_optimizer
-from bert_pretrain.train import forward
+from bert_pretrain.train import exact_gradient, forward
 from bert_pretrain.train.forward import Statistics
 from bert_pretrain.train.job import Job
 from bert_pretrain.world import World
@@ -81,7 +82,7 @@ def build_train_step(
     step, scale = global_step.read_value(), loss_scale.value.read_value()
     position = step + loss_scale.skipped_updates.read_value()
 
-    counts = count_over_ranks(job.world, batch, stop_request)
+    counts = count_over_ranks(job.world, batch, stop_request, exact=optim.rank_invariant)
     gradient = compute_gradient(job, weights, batch, counts, scale, position)
     peak = schedule.effective_peak(optim, job.world.size, job.config.run.horovod)
     learning_rate = schedule.learning_rate(step, optim, peak)
@@ -93,12 +94,14 @@ def build_train_step(
     return train_op, UpdateValues(step_after, position, *values, counts.stop_requests, input_wait_seconds)
 
 
-def count_over_ranks(world: World, batch: Batch, stop_request: tf.Tensor) -> Counts:
+def count_over_ranks(world: World, batch: Batch, stop_request: tf.Tensor, exact: bool = False) -> Counts:
     """The denominators of the update's two mean losses, and how many ranks were asked to stop.
 
     The means have different denominators, so both are needed before a gradient can be weighted. The same small
-    all-reduce carries the stop requests, so that all ranks stop after the same update.
+    all-reduce carries the stop requests, so that all ranks stop after the same update. exact: see exact_gradient.py.
     """
+    if exact:
+        return Counts(*exact_gradient.count(world, batch, stop_request))
     counts = [
         tf.reduce_sum(batch.masked_weights),
         tf.cast(tf.size(batch.next_sentence_labels), tf.float32),
@@ -117,6 +120,15 @@ def compute_gradient(
     position: tf.Tensor,
 ) -> Gradient:
     """The gradient of the update's loss over all micro-batches and ranks."""
+    if job.fixed_micro_batches:
+        grad_sums, statistics = exact_gradient.sum_over_ranks(
+            job,
+            lambda k: micro_batch_gradient(job, weights, batch, counts, loss_scale, k, position),
+            [weight.shape for weight in weights.values()],
+            tf.size(batch.row_splits) - 1,
+            loss_scale,
+        )
+        return measure_gradient(dict(zip(weights, grad_sums)), statistics, loss_scale, exact=True)
     grad_sums, statistics = _accumulate(job, weights, batch, counts, loss_scale, position)
     if job.config.optim.allreduce_fp16:  # float16 is too short for the counts
         grad_sums = job.world.allreduce(grad_sums, half=True)
@@ -172,12 +184,18 @@ def micro_batch_gradient(
 
 
 def _forward(job: Job, weights: Mapping[str, tf.Tensor], batch: Batch, k: tf.Tensor, position: tf.Tensor) -> Statistics:
-    """Statistics of micro-batch k, with dropout masks that depend on seed, rank, update and micro-batch alone."""
-    backend = job.device.backend
-    dropout = Dropout(job.config.run.seed, job.world.rank, position, k, hashed=backend is not Backend.PLAIN)
+    """Statistics of micro-batch k, with dropout masks that depend on seed, rank, update and micro-batch alone.
+
+    With --rank_invariant the micro-batch's number over all ranks takes the place of the rank.
+    """
+    backend, rank, part = job.device.backend, job.world.rank, forward.micro_batch(batch, k)
+    if job.fixed_micro_batches:
+        rank, k = 0, rank * (job.fixed_micro_batches // job.world.size) + k
+        part = forward.narrow(part)
+    dropout = Dropout(job.config.run.seed, rank, position, k, hashed=backend is not Backend.PLAIN)
     return forward.statistics(
         weights,
-        forward.micro_batch(batch, k),
+        part,
         job.model,
         make_kernels(backend),
         dropout,
@@ -196,9 +214,13 @@ def _loss(sums: Statistics, counts: Counts) -> tf.Tensor:
     return masked_lm + sums.next_sentence_loss / counts.examples
 
 
-def measure_gradient(values: dict[str, tf.Tensor], statistics: tf.Tensor, loss_scale: tf.Tensor) -> Gradient:
+def measure_gradient(
+    values: dict[str, tf.Tensor], statistics: tf.Tensor, loss_scale: tf.Tensor, exact: bool = False
+) -> Gradient:
     """Adds the norms of the unscaled gradient. One inf or NaN makes the norm not finite."""
-    square_norms = 2.0 * tf.stack([tf.nn.l2_loss(grad) for grad in values.values()]) / tf.square(loss_scale)
+    grads = [*values.values()]
+    sums = fixed_point.square_sums(grads) if exact else 2.0 * tf.stack([tf.nn.l2_loss(grad) for grad in grads])
+    square_norms = sums / tf.square(loss_scale)
     norm = tf.sqrt(tf.reduce_sum(square_norms))
     return Gradient(values, statistics, square_norms, norm, tf.math.is_finite(norm))
 
