@@ -194,13 +194,7 @@ def _forward(job: Job, weights: Mapping[str, tf.Tensor], batch: Batch, k: tf.Ten
         part = forward.narrow(part)
     dropout = Dropout(job.config.run.seed, rank, position, k, hashed=backend is not Backend.PLAIN)
     return forward.statistics(
-        weights,
-        part,
-        job.model,
-        make_kernels(backend),
-        dropout,
-        job.device.compute_dtype,
-        job.config.device.recompute,
+        weights, part, job.model, make_kernels(backend), dropout, job.device.compute_dtype, job.config.device.recompute
     )
 
 
