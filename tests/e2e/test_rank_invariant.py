@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def test_the_number_of_ranks_does_not_change_a_bit(optimizer: str, native: bool,
     runs.train(**settings(data, tmp_path / "one", 1, intra_op_threads=2, **changes))
     killed = ranks.dying_trainer(
         runs.flags(**settings(data, tmp_path / "many", 2, **changes)),
-        f"if RANK == 0:\n    {runs.signal_after(20).strip()}".replace("\n", "\n    "),
+        "if RANK == 0:\n" + textwrap.indent(runs.signal_after(20).strip(), "    "),
     )
     assert ranks.run([*ranks.mpirun(2), *killed], tmp_path / "first").code != 0
     assert not (tmp_path / "many" / f"{LAST}.index").exists()
