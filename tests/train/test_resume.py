@@ -20,7 +20,10 @@ def content(ranks: int, micro_batches: int, examples: int) -> dict:
     ("present", "told"),
     [
         ((2, 4, 6), None),
-        ((1, 8, 6), "has 1 x 8 x 6 now; the same examples follow, with other dropout masks"),
+        (
+            (1, 8, 6),
+            "has 1 x 8 x 6 now; the same examples follow, with other dropout masks; sums over them are equal up to rounding",
+        ),
         (
             (2, 4, 12),
             "has 2 x 4 x 12 now; the position in the data is counted in updates and continues at example 960",
