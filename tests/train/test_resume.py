@@ -22,7 +22,8 @@ def content(ranks: int, micro_batches: int, examples: int) -> dict:
         ((2, 4, 6), None),
         (
             (1, 8, 6),
-            "has 1 x 8 x 6 now; the same examples follow, with other dropout masks; sums over them are equal up to rounding",
+            "has 1 x 8 x 6 now; the same examples follow, with other dropout masks; "
+            "sums over them are equal up to rounding",
         ),
         (
             (2, 4, 12),
