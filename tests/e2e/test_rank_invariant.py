@@ -36,7 +36,7 @@ def differing(one: Path, other: Path) -> list[str]:
 @has_ranks
 @pytest.mark.parametrize(("optimizer", "native"), [("lamb", True), ("adam", False)])
 def test_the_number_of_ranks_does_not_change_a_bit(optimizer: str, native: bool, data: dict, tmp_path: Path) -> None:
-    """Two ranks are killed after update 30, and four go on from update 20; one rank runs without a break, on two threads."""
+    """Two ranks are killed after update 30, and four go on from update 20; one rank of two threads does not stop."""
     changes = {"optimizer_type": optimizer, "native_kernels": native, "learning_rate": 1e-3}
     runs.train(**settings(data, tmp_path / "one", 1, intra_op_threads=2, **changes))
     killed = ranks.dying_trainer(
