@@ -75,4 +75,9 @@ def next_commands(config: Config, results: dict[str, Any]) -> Iterator[str]:
         f"  evaluate  python -m bert_pretrain.run --do_eval --bert_config_file={shlex.quote(run.bert_config_file)} "
         f"--eval_files_dir={data} --output_dir={output_dir}"
     )
+    yield (
+        f"  export    python -m bert_pretrain.export --checkpoint={output_dir}/model.ckpt-{results['updates']} "
+        f"--bert_config_file={shlex.quote(run.bert_config_file)} "
+        f"--vocab_file={shlex.quote(config.masking.vocab_file or 'VOCAB_FILE')} --hf_dir={output_dir}/hugging_face"
+    )
     yield f"  report    python -m bert_pretrain.report {output_dir}"

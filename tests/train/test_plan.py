@@ -73,11 +73,12 @@ def test_durations_have_two_units(seconds: float, text: str) -> None:
 
 def test_the_next_commands_can_be_given_to_a_shell() -> None:
     config = make_config(do_train=True, output_dir="/my runs/1", bert_config_file="/c.json", eval_files_dir="/eval")
-    first, *rest = plan.next_commands(config, {"end": "completed"})
-    assert first == "next:" and len(rest) == 2
+    first, *rest = plan.next_commands(config, {"end": "completed", "updates": 7})
+    assert first == "next:" and len(rest) == 3
     words = [shlex.split(line) for line in rest]
-    assert [line[0] for line in words] == ["evaluate", "report"]
+    assert [line[0] for line in words] == ["evaluate", "export", "report"]
     assert words[0][1:4] == ["python", "-m", "bert_pretrain.run"] and "--output_dir=/my runs/1" in words[0]
-    assert words[1][1:] == ["python", "-m", "bert_pretrain.report", "/my runs/1"]
-    assert "  continue  the same command" in plan.next_commands(config, {"end": "interrupted"})
+    assert "--checkpoint=/my runs/1/model.ckpt-7" in words[1]
+    assert words[2][1:] == ["python", "-m", "bert_pretrain.report", "/my runs/1"]
+    assert "  continue  the same command" in plan.next_commands(config, {"end": "interrupted", "updates": 7})
     assert list(plan.next_commands(make_config(do_eval=True), {"end": "completed"})) == []
