@@ -118,7 +118,8 @@ def test_text_without_blank_lines_is_remarked_on(folder):
 def test_text_folders_become_sentences(folder):
     made = make_data("--make_text", f"--input_file={folder}/?.txt", f"--output_dir={folder}/text", "--num_held_out=6")
     assert made.returncode == 0, made.stderr
-    assert "text: 54 documents for training (324 sentences, 0.0 MB), 6 held out (36 sentences" in made.stdout
+    assert "text: 60 documents of 360 sentences found in 3 files\ntrain: 54 documents, 324 sentences" in made.stdout
+    assert "36 sentences, 0.0 MB, 10.0% of the text" in made.stdout
 
 
 @pytest.mark.parametrize(
