@@ -77,6 +77,7 @@ def test_only_the_report_is_printed(data, num_processes):
 
 
 def test_shards_without_side_files_are_shown_drawn_and_estimated(data):
+    pytest.importorskip("matplotlib", reason="Matplotlib is not installed: bash init_tf.sh --plot")
     for side_file in (data / "shards").glob("*.json"):
         side_file.unlink()
     (data / "recipe.flags").write_text("--train_batch_size=4\n--num_accumulation_steps=2\n--num_train_steps=1000\n")

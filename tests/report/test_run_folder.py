@@ -105,6 +105,8 @@ KEYS = st.sampled_from("settings model data versions starts command device ranks
     records=st.lists(st.fixed_dictionaries({"kind": st.just("train"), "update": VALUES, "examples": VALUES})),
 )
 def test_any_json_is_read_and_put_into_tables(description, results, records, tmp_path: Path) -> None:
+    pytest.importorskip("jinja2", reason="Jinja2 is not installed: bash init_tf.sh --plot")
+    pytest.importorskip("matplotlib", reason="Matplotlib is not installed: bash init_tf.sh --plot")
     from bert_pretrain.report import page
 
     (tmp_path / "run.json").write_text(json.dumps(description))
