@@ -116,7 +116,12 @@ class Run:
             self._blame(f"{len(left)} processes left after {when}")
 
     def is_completed(self) -> bool:
-        """Whether training is done and its results are written."""
+        """Whether this start ended well, training is done and its results are written.
+
+        results.json alone could be an earlier start's, whose last checkpoint was damaged afterwards.
+        """
+        if self.job.process.poll() != 0:
+            return False
         with contextlib.suppress(FileNotFoundError):
             return json.loads((self.output_dir / "results.json").read_text())["end"] == results.COMPLETED
         return False

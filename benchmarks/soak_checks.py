@@ -14,7 +14,7 @@ import tensorflow as tf
 # What a record says of time and of this start, whose first updates are not counted, not of the training.
 _OF_TIME = {
     "time", "seconds", "examples_per_second", "updates_per_second", "tokens_per_second", "padding_share",
-    "step_seconds_median", "step_seconds_p95", "input_wait_share",
+    "step_seconds_median", "step_seconds_p95", "input_wait_share", "peak_memory_bytes",
 }  # fmt: skip
 
 
@@ -93,7 +93,9 @@ def _different_events(run: pathlib.Path, undisturbed: pathlib.Path) -> Iterator[
 def _points(run: pathlib.Path) -> Iterator[tuple[str, int, float]]:
     for path in sorted(run.glob("events.out.tfevents*")):
         for event in tf.compat.v1.train.summary_iterator(str(path)):
-            for value in event.summary.value:
+            # Settings and hyperparameters are written by each start and are no points of a curve.
+            curves = [value for value in event.summary.value if value.tag.startswith(("train/", "eval/"))]
+            for value in curves:
                 yield value.tag, event.step, value.simple_value
 
 
