@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -81,6 +82,12 @@ def open_regular(path: str, mode: str = "r", **options: Any) -> IO:
     assert mode in ("r", "rb"), mode
     text = {} if "b" in mode else {"encoding": "utf-8"}
     return open(path, mode, opener=opener, **text, **options)
+
+
+def hash_file(path: str) -> str:
+    """SHA-256 of a small file."""
+    with open_regular(path, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()
 
 
 def remove_partials(path: str) -> None:

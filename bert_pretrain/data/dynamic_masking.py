@@ -7,7 +7,6 @@ update is divided among ranks, micro-batches and rows, nor on where a run was re
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
@@ -22,7 +21,7 @@ from bert_pretrain.data.order import Visits
 from bert_pretrain.data.schema import Examples
 from bert_pretrain.data.validation import Rule
 from bert_pretrain.data.vocab import load_vocabulary
-from bert_pretrain.files import open_regular
+from bert_pretrain.files import hash_file, open_regular
 
 _PURPOSE = 0x6D61736B  # first word of the hashes, which separates them from those of order.py
 
@@ -63,8 +62,7 @@ class DynamicMasking(NamedTuple):
                 f"--vocab_file: {path} has {num_entries} entries, more than vocab_size {source.limits.vocab_size} of "
                 f"--bert_config_file; give the vocabulary of that model"
             )
-        with open_regular(path, "rb") as file:
-            fingerprint = hashlib.sha256(file.read()).hexdigest()
+        fingerprint = hash_file(path)
         _check_side_files(source.index.paths, path, fingerprint)
         rule = MaskingRule.of(
             vocabulary, config.masked_lm_prob, source.lengths.max_predictions, config.do_whole_word_mask

@@ -17,7 +17,7 @@ from bert_pretrain.config.make_data import ExampleConfig
 from bert_pretrain.data.masking import Masking
 from bert_pretrain.data.tfrecord import write_records
 from bert_pretrain.data.vocab import load_vocabulary
-from bert_pretrain.files import atomic_write
+from bert_pretrain.files import atomic_write, hash_file
 from bert_pretrain.make_data import corpus, exact_memory, provenance, serialization
 from bert_pretrain.make_data.fast_examples import draw_examples, masking_rule, picked
 from bert_pretrain.make_data.google_exact import ExactExamples, ExactRule
@@ -145,7 +145,7 @@ def _tokenizer(vocab_file: str, lower_case: bool) -> LineTokenizer:
 
 def _origin(task: Task) -> provenance.Origin:
     return provenance.Origin(
-        dataclasses.asdict(task.config), provenance.hash_file(task.vocab_file), provenance.describe_text(task.spans)
+        dataclasses.asdict(task.config), hash_file(task.vocab_file), provenance.describe_text(task.spans)
     )
 
 

@@ -5,8 +5,6 @@ It is written before the output gets its name, so that no output is ever without
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import json
 import os
 from typing import IO, Any, NamedTuple, Optional
@@ -38,13 +36,6 @@ def describe_text(spans: tuple[Span, ...]) -> list[dict[str, Any]]:
             }
         )
     return described
-
-
-@functools.lru_cache(maxsize=8)
-def hash_file(path: str) -> str:
-    """SHA-256 of a small file."""
-    with open(path, "rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()
 
 
 def write(output: str, file: IO, origin: Origin, facts: dict[str, Any]) -> None:

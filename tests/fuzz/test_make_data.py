@@ -16,7 +16,7 @@ from bert_pretrain import worker_pool
 from bert_pretrain.config.make_data import ExampleConfig, TextConfig
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.data import vocab
-from bert_pretrain.make_data import build_shards, corpus, provenance, train_vocab
+from bert_pretrain.make_data import build_shards, corpus, train_vocab
 from bert_pretrain.make_data.raw_text import make_text
 from tests.config.test_model import GOOD
 from tests.fuzz.examples import assert_is_one_line, fuzz
@@ -122,7 +122,6 @@ def test_any_text_and_vocabulary(
     for left in tmp_path.glob("shards/*"):
         left.unlink()
     build_shards._tokenizer.cache_clear()
-    provenance.hash_file.cache_clear()
     with one_line_errors():
         entries = vocab.load_vocabulary(str(tmp_path / "vocab.txt")).entries
         spans = build_shards.find_text(f"{tmp_path}/text")

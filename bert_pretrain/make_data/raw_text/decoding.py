@@ -11,7 +11,7 @@ import io
 import lzma
 import zlib
 from collections.abc import Iterator
-from typing import IO, Any, NamedTuple, Optional
+from typing import IO, Any, Optional
 
 from bert_pretrain.files import open_regular
 from bert_pretrain.make_data.raw_text.sources import Source
@@ -31,13 +31,6 @@ _MIN_UTF16_SHARE = 0.3  # of zeros at even, or at odd places, in UTF-16 without 
 
 class NotTextError(Exception):
     """The file is binary."""
-
-
-class Encoding(NamedTuple):
-    """How bytes become text."""
-
-    name: str  # Python's
-    is_damaged: bool  # some bytes are not of this encoding
 
 
 def need(module: str, what: str) -> Any:
@@ -103,25 +96,23 @@ class _ZstdStream(io.RawIOBase):
         return count
 
 
-def find_encoding(source: Source) -> Encoding:
-    """The encoding of a text. NotTextError for binary content."""
+def find_encoding(source: Source) -> str:
+    """Python's name of a text's encoding. NotTextError for binary content."""
     with decompressed(source) as stream:
         head = stream.read(_HEAD)
     for bom, name in _BOMS:
         if head.startswith(bom):
-            return Encoding(name, False)
+            return name
     if b"\0" in head:
-        return Encoding(_utf16_without_mark(head), False)
+        return _utf16_without_mark(head)
     if len(head.translate(None, _CONTROLS)) < (1 - _MAX_CONTROL_SHARE) * len(head):
         raise NotTextError
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     text = decoder.decode(head)
     num_damaged = text.count("\ufffd") - head.count("\ufffd".encode())
-    if num_damaged <= 0:
-        return Encoding("utf-8", False)
-    if num_damaged < _MAX_DAMAGED_SHARE * len(text) and _is_mostly_utf8(text):
-        return Encoding("utf-8", True)
-    return Encoding(_detected(head), False)
+    if num_damaged <= 0 or (num_damaged < _MAX_DAMAGED_SHARE * len(text) and _is_mostly_utf8(text)):
+        return "utf-8"
+    return _detected(head)
 
 
 def _is_mostly_utf8(text: str) -> bool:
@@ -144,10 +135,10 @@ def _detected(head: bytes) -> str:
     return str(found).lower()
 
 
-def lines(source: Source, encoding: Encoding, num_replaced: Optional[list[int]] = None) -> Iterator[str]:
+def lines(source: Source, encoding: str, num_replaced: Optional[list[int]] = None) -> Iterator[str]:
     """The lines without their ends, in any system's form. Bytes that are not of the encoding become U+FFFD."""
     with decompressed(source) as stream:
-        text = io.TextIOWrapper(stream, encoding.name, errors="replace")
+        text = io.TextIOWrapper(stream, encoding, errors="replace")
         while line := text.readline(_MAX_LINE):
             if num_replaced is not None and "\ufffd" in line:
                 num_replaced[0] += line.count("\ufffd")

@@ -40,14 +40,14 @@ def extract(source: Source, settings: TextConfig, account: Account) -> Iterator[
         account.counts["binary files"] += 1
         account.notes.append(f"{source.path}: binary, left out")
         return
-    if encoding.name not in ("utf-8", "ascii"):
-        account.counts[f"files in {encoding.name}"] += 1
-        account.notes.append(f"{source.path}: in {encoding.name}, converted")
+    if encoding not in ("utf-8", "ascii"):
+        account.counts[f"files in {encoding}"] += 1
+        account.notes.append(f"{source.path}: in {encoding}, converted")
     num_replaced = [0]
     yield from _from_lines(source, decoding.lines(source, encoding, num_replaced), settings, account)
     if num_replaced[0]:
         account.counts["damaged characters"] += num_replaced[0]
-        account.notes.append(f"{source.path}: {num_replaced[0]} characters are not {encoding.name}, replaced by U+FFFD")
+        account.notes.append(f"{source.path}: {num_replaced[0]} characters are not {encoding}, replaced by U+FFFD")
 
 
 def _from_lines(source: Source, lines: Iterator[str], settings: TextConfig, account: Account) -> Iterator[list[str]]:
