@@ -14,7 +14,7 @@ from typing import Any, Callable, Optional, TypeVar
 
 from absl import app, flags
 
-from bert_pretrain.config.option import expand_home, groups
+from bert_pretrain.config.option import expand_home, groups, require_one_line
 
 T = TypeVar("T")
 
@@ -53,7 +53,10 @@ def _plain_type(annotation: Any) -> Any:
 
 
 def read(config_class: type[T]) -> T:
-    """An instance of the dataclass, filled from the parsed flags, with ~ expanded in paths. ValueError for ~nobody."""
+    """An instance of the dataclass, filled from the parsed flags, with ~ expanded in paths.
+
+    ValueError for ~nobody and for a value that holds a line break or another control character.
+    """
     return _filled(config_class, flags.FLAGS)
 
 
@@ -81,6 +84,8 @@ def _filled(config_class: type[T], values: flags.FlagValues) -> T:
 
 def _value(field: dataclasses.Field, values: flags.FlagValues) -> Any:
     value = getattr(values, field.name)
+    if isinstance(value, str):
+        require_one_line(field.name, value)
     return expand_home(field.name, value) if value and field.metadata["is_path"] else value
 
 

@@ -103,3 +103,11 @@ def test_flagfiles_may_hold_comments(tmp_path) -> None:
     path = tmp_path / "recipe.flags"
     path.write_text("# a recipe\n--size=9\n--nodeep\n")
     assert "size=9" in start(f"--flagfile={path}").stdout
+
+
+@pytest.mark.parametrize("value", ["a\nb", "a\rb", "\x1b[1m", "a\u2028b"])
+def test_a_control_character_in_a_value_is_refused_in_one_line(value: str) -> None:
+    done = start(f"--name={value}")
+    assert done.returncode == 2
+    message = f"error: --name holds the control character {value.lstrip('ab')[0]!r}; give it without line breaks\n"
+    assert done.stderr == message

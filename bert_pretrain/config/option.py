@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import unicodedata
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 
@@ -68,6 +69,12 @@ def require_numbers(settings: Any) -> None:
             )
         elif isinstance(value, int) and not field.name.endswith("seed"):
             require(abs(value) <= _INT32, f"--{field.name} must be at most {_INT32} in magnitude, got {value}")
+
+
+def require_one_line(name: str, value: str) -> None:
+    """ValueError, naming the flag `name`, for a control character: messages quote values, and each is one line."""
+    found = next((c for c in value if unicodedata.category(c) in ("Cc", "Zl", "Zp")), None)
+    require(found is None, f"--{name} holds the control character {found!r}; give it without line breaks")
 
 
 def expand_home(name: str, paths: str) -> str:
