@@ -22,7 +22,7 @@ from bert_pretrain.make_data import corpus, exact_memory, provenance, serializat
 from bert_pretrain.make_data.fast_examples import draw_examples, masking_rule, picked
 from bert_pretrain.make_data.google_exact import ExactExamples, ExactRule
 from bert_pretrain.make_data.instances import Instances
-from bert_pretrain.make_data.repeated_records import RepeatedRecords
+from bert_pretrain.make_data.repeated_records import RepeatedRecords, may_repeat
 from bert_pretrain.make_data.task_progress import Done
 from bert_pretrain.make_data.tokenization import LineTokenizer
 from bert_pretrain.make_data.tokenized_text import tokenize, tokenize_in_blocks
@@ -209,7 +209,7 @@ def _make_fast(task: Task, tokenizer: LineTokenizer, report: Report) -> Counts:
             repeated.begin_block()
             num_before = repeated.num_kept
             for block in draw_examples(text, task.config, tokenizer.vocabulary, rng):
-                yield from repeated.without_repeats(serialization.records(*block))
+                yield from repeated.without_repeats(serialization.records(*block), may_repeat(*block))
             report(Done(len(text.ids) * _BYTES_PER_TOKEN / task.num_bytes, repeated.num_kept - num_before))
         _require_words(num_tokens, task)
 

@@ -111,21 +111,20 @@ def _varints(values: np.ndarray, num_used: np.ndarray) -> list[bytes]:
 
     A varint has seven bits a byte, low bits first. The integers that are left out are 0, which is one byte of 0 each.
     """
-    used = values[np.arange(values.shape[1]) < num_used[:, None]]
-    encoded = _varint_table(int(used.max(initial=0)) + 1).take(used)
+    is_used = np.arange(values.shape[1]) < num_used[:, None]
+    table, sizes = _varint_table(1 << int(values.max(initial=0)).bit_length())
+    encoded = table.take(values[is_used]).view(np.uint8)
     # A varint's last byte holds its high bits, which are not 0, and its other bytes have the continuation bit set.
-    is_byte = encoded.view(np.uint8) != 0
+    is_byte = encoded != 0
     is_byte[::4] = True  # except that 0 is one byte of 0
-    flat = np.compress(is_byte, encoded.view(np.uint8)).tobytes()
-    # The bytes of a varint are as many as its highest one that is not 0 says.
-    sizes = 1 + (encoded >= 1 << 8).astype(np.int64) + (encoded >= 1 << 16) + (encoded >= 1 << 24)
-    ends = np.append(0, np.cumsum(sizes))[np.cumsum(num_used)].tolist()
+    flat = np.compress(is_byte, encoded).tobytes()
+    ends = np.cumsum((sizes.take(values) * is_used).sum(axis=1)).tolist()
     return [flat[start:end] for start, end in zip([0, *ends], ends)]
 
 
 @functools.lru_cache(maxsize=8)
-def _varint_table(size: int) -> np.ndarray:
-    """Varints of 0, 1, ... as four bytes each, padded with zeros."""
+def _varint_table(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Varints of 0, 1, ... as four bytes each, padded with zeros, in a uint32 [size]; how long each is, uint8 [size]."""
     assert size <= 1 << 28
     values = np.arange(size, dtype=np.uint32)
     table = np.zeros((size, 4), np.uint8)
@@ -133,4 +132,4 @@ def _varint_table(size: int) -> np.ndarray:
         rest = values >> np.uint32(7 * byte)
         more = (rest >= 128).astype(np.uint8) << 7
         table[:, byte] = (rest & 127).astype(np.uint8) | more
-    return table.view("<u4").ravel()
+    return table.view("<u4").ravel(), np.maximum(np.count_nonzero(table, axis=1), 1).astype(np.uint8)

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models
 from bert_pretrain.data.vocab import Vocabulary
 
 _MAX_WORD_CHARS = 200  # longer words are [UNK], as in google-research/bert
-_MAX_CACHED_PIECES = 1_000_000  # about 300 MB
+_MAX_CACHED_PIECES = 250_000  # about 75 MB
 
 # Code points that are words by themselves: the CJK ideograph blocks of google-research/bert's tokenization.py.
 _IDEOGRAPHS = (
@@ -95,9 +95,6 @@ class LineTokenizer:
         self._wordpiece = Tokenizer(
             models.WordPiece(vocabulary.numbered(), unk_token="[UNK]", max_input_chars_per_word=_MAX_WORD_CHARS)
         )
-        self._clear_cache()
-
-    def _clear_cache(self) -> None:
         self._pieces, self._words = _Cache(), _Cache()
 
     def encode(self, lines: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -105,14 +102,14 @@ class LineTokenizer:
 
         Lines contain no line feed.
         """
-        if len(self._pieces) > _MAX_CACHED_PIECES:
-            self._clear_cache()
         rows = self._pieces.rows(" \n ".join(lines).split(" "))
         new_pieces = self._pieces.without_ids()
         if new_pieces:
             self._pieces.learn(*self._encode_pieces(new_pieces))
         ids, num_ids = self._pieces.ids(rows)
         line_feeds = np.flatnonzero(rows == self._pieces.get("\n", -1))
+        if len(self._pieces) > _MAX_CACHED_PIECES:  # those of these lines are the most likely to come again
+            self._pieces, self._words = self._pieces.only(np.unique(rows)), _Cache()
         assert len(line_feeds) == max(len(lines) - 1, 0)
         line_ends = np.append(np.cumsum(num_ids)[line_feeds], len(ids))[: len(lines)]
         return ids, np.diff(line_ends, prepend=0)
@@ -153,6 +150,13 @@ class _Cache(dict):
         """Adds the ids of the texts without ids, in one array, and how many each text has."""
         self._starts = np.append(self._starts, self._starts[-1] + np.cumsum(num_ids))
         self._ids = np.append(self._ids, ids)
+
+    def only(self, rows: np.ndarray) -> _Cache:
+        """A cache of some of the texts, given by their numbers."""
+        kept, texts = _Cache(), list(self)
+        kept.update((texts[row], number) for number, row in enumerate(rows.tolist()))
+        kept.learn(*self.ids(rows))
+        return kept
 
     def ids(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Ids of numbered texts in one array, and how many each text has."""
