@@ -121,7 +121,17 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 
 def test_config_needs_nothing_but_the_standard_library() -> None:
-    allowed = {"__future__", "bert_pretrain", "dataclasses", "enum", "json", "os", "typing", "collections"}
+    allowed = {
+        "__future__",
+        "bert_pretrain",
+        "dataclasses",
+        "enum",
+        "json",
+        "os",
+        "typing",
+        "collections",
+        "unicodedata",
+    }
     for path in (PACKAGE / "config").glob("*.py"):
         assert {name.partition(".")[0] for name in imports(path)} <= allowed, path.name
 

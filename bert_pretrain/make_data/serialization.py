@@ -124,7 +124,7 @@ def _varints(values: np.ndarray, num_used: np.ndarray) -> list[bytes]:
 
 @functools.lru_cache(maxsize=8)
 def _varint_table(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Varints of 0, 1, ... as four bytes each, padded with zeros, in a uint32 [size]; how long each is, uint8 [size]."""
+    """Varints of 0, 1, ... as four bytes each, padded with zeros, uint32 [size]; the length of each, uint8 [size]."""
     assert size <= 1 << 28
     values = np.arange(size, dtype=np.uint32)
     table = np.zeros((size, 4), np.uint8)
