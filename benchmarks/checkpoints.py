@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from bert_pretrain.config.device import DeviceConfig
 from bert_pretrain.config.model import ModelConfig
-from bert_pretrain.config.training import DeviceConfig, OptimConfig, RunConfig
+from bert_pretrain.config.training import OptimConfig, RunConfig
 from bert_pretrain.model import variables
 from bert_pretrain.optim.lamb import Lamb
 from bert_pretrain.train import checkpoint_files, device

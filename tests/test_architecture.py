@@ -46,7 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "inference": {"config", "data", "make_data.tokenization", "model", "train"},
     "export": {"cli", "config", "data.vocab", "files", "stderr", "hugging_face", "inference", "model", "train"},
     "fill_mask": {"cli", "config", "stderr", "inference"},
-    "run": {"cli", "config", "processes", "stderr", "stop", "connection", "train"},
+    "run": {"cli", "config", "processes", "stderr", "stop", "connection", "train", "inference"},
     "launch": {"files", "processes", "supervisor"},
     "supervisor": {"files"},
     "environment": {"files"},

@@ -40,6 +40,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("bert-make-data", "Text -> vocabulary -> shards: python -m bert_pretrain.make_data"),
         ("bert-check-data", "Shards -> report and manifest.json: python -m bert_pretrain.check_data"),
         ("bert-report", "Runs -> one self-contained HTML page: python -m bert_pretrain.report"),
+        ("bert-export", "Checkpoint -> Hugging Face folder, SavedModel, TF1 weights: python -m bert_pretrain.export"),
+        ("bert-fill-mask", "Asks a model for masked words: python -m bert_pretrain.fill_mask MODEL"),
     ],
 )
 def test_console_scripts_show_their_help(installed: Path, script: str, first_line: str) -> None:

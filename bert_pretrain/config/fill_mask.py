@@ -8,6 +8,7 @@ from typing import Optional
 from bert_pretrain.config.option import option, require
 
 _MAX_TOP = 1000
+MAX_SENTENCES = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,13 +27,20 @@ class FillMaskConfig:
         None, "The vocabulary is uncased; default: what tokenizer_config.json beside the model says, else true."
     )
     held_out_shards: Optional[str] = option(
-        None, "Instead of a text: mask a word in three sentences of the shards in this directory.", is_path=True
+        None,
+        "Instead of a text: mask a word in sentences of the shards in this directory, or several separated by commas.",
+        is_path=True,
     )
+    num_sentences: int = option(3, "With --held_out_shards: number of sentences.")
     verbose_logging: bool = option(False, "Show tracebacks of errors.")
 
     def check(self) -> None:
         """ValueError for an invalid setting."""
         require(1 <= self.top <= _MAX_TOP, f"--top must be 1 to {_MAX_TOP}, got {self.top}")
+        require(
+            1 <= self.num_sentences <= MAX_SENTENCES,
+            f"--num_sentences must be 1 to {MAX_SENTENCES}, got {self.num_sentences}",
+        )
         require(
             not (self.next_sentence and self.held_out_shards),
             "--next_sentence and --held_out_shards exclude each other; give one",

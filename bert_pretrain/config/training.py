@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Optional
 
+from bert_pretrain.config.device import DeviceConfig
+from bert_pretrain.config.fill_mask import MAX_SENTENCES
 from bert_pretrain.config.masking import MaskingConfig
 from bert_pretrain.config.mlperf import MlperfConfig
 from bert_pretrain.config.optim import MAX_MICRO_BATCHES, OptimConfig
 from bert_pretrain.config.option import option, require, require_numbers
-
-_MAX_THREADS = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,46 +52,6 @@ class DataConfig:
         for name in ("max_seq_length", "max_predictions_per_seq"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"--{name} must be at least 1, got {value}")
-
-
-@dataclasses.dataclass(frozen=True)
-class DeviceConfig:
-    """Device: precision, kernels, threads, memory."""
-
-    amp: bool = option(
-        True, "Mixed precision on GPUs: float16 products, float32 weights, a dynamic loss scale. Ignored on CPUs."
-    )
-    manual_fp16: bool = option(False, "Same as --amp.")
-    use_xla: bool = option(
-        True, "Compile with XLA what is faster compiled: on GPUs, and on CPUs without native kernels."
-    )
-    native_kernels: bool = option(
-        True, "On a CPU, use C++ kernels, which are compiled for it if there is a C++ compiler."
-    )
-    intra_op_threads: int = option(0, "Threads of one operation; 0: one per core that this process may use.")
-    inter_op_threads: int = option(1, "Operations that run at the same time.")
-    recompute: bool = option(
-        False, "Keep only the input of each layer and run the layer again in the backward pass: less memory, more time."
-    )
-    peak_tflops: Optional[float] = option(
-        None, "Peak TFLOP/s of the GPU, for the utilization in results.json; a CPU's matmul rate is measured."
-    )
-    enable_device_warmup: bool = option(
-        False, "Before the first update, compute one that is neither timed nor applied, so that compiling is not timed."
-    )
-    iterations_per_loop: int = option(
-        1000, "Updates per session.run on a TPU; each session.run is one update here.", no_effect=True
-    )
-
-    def check(self) -> None:
-        """ValueError for an invalid setting."""
-        require_numbers(self)
-        for name, least in (("intra_op_threads", 0), ("inter_op_threads", 1)):
-            value = getattr(self, name)
-            require(least <= value <= _MAX_THREADS, f"--{name} must be {least} to {_MAX_THREADS}, got {value}")
-        require(
-            self.peak_tflops is None or self.peak_tflops > 0, f"--peak_tflops must be above 0, got {self.peak_tflops}"
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,6 +108,11 @@ class RunConfig:
         "compute that update again in one process, and report what is not finite. Trains nothing.",
         is_path=True,
     )
+    filled_sentences: int = option(
+        0,
+        "At the end of a training run, mask a word in this many sentences of the evaluation data and print the words "
+        "that the model fills in; 0: none.",
+    )
     dllog_path: Optional[str] = option(
         None, "File for dllogger's lines; default: bert_dllog.json in output_dir.", is_path=True
     )
@@ -177,6 +142,10 @@ class RunConfig:
             require(getattr(self, name) >= 1, f"--{name} must be at least 1, got {getattr(self, name)}")
         for name in ("keep_checkpoint_max", "samples_start_eval"):
             require(getattr(self, name) >= 0, f"--{name} must be at least 0, got {getattr(self, name)}")
+        require(
+            0 <= self.filled_sentences <= MAX_SENTENCES,
+            f"--filled_sentences must be 0 to {MAX_SENTENCES}, got {self.filled_sentences}",
+        )
         require(0.0 <= self.stop_threshold <= 1.0, f"--stop_threshold must be in [0, 1], got {self.stop_threshold}")
         require(not self.replay_update or self.do_train, "--replay_update needs the run's flags, --do_train among them")
         require(
@@ -230,6 +199,10 @@ class Config:
         require(
             not self.run.do_eval or bool(self.data.eval_files_dir),
             "--do_eval needs --eval_files_dir, a directory with TFRecord shards",
+        )
+        require(
+            not self.run.filled_sentences or bool(self.data.eval_files_dir),
+            "--filled_sentences needs --eval_files_dir, whose sentences are filled in",
         )
         require(
             not self.run.eval_checkpoint_path or not self.run.do_train,

@@ -7,13 +7,13 @@ update is divided among ranks, micro-batches and rows, nor on where a run was re
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bert_pretrain.config.masking import MaskingConfig
+from bert_pretrain.data import side_file
 from bert_pretrain.data.dataset import Source
 from bert_pretrain.data.hashing import hash_words, splitmix64
 from bert_pretrain.data.masking import MaskingRule, mask
@@ -21,7 +21,7 @@ from bert_pretrain.data.order import Visits
 from bert_pretrain.data.schema import Examples
 from bert_pretrain.data.validation import Rule
 from bert_pretrain.data.vocab import load_vocabulary
-from bert_pretrain.files import hash_file, open_regular
+from bert_pretrain.files import hash_file
 
 _PURPOSE = 0x6D61736B  # first word of the hashes, which separates them from those of order.py
 
@@ -148,21 +148,9 @@ class HashDraws:
 def _check_side_files(shards: Sequence[str], vocab_file: str, fingerprint: str) -> None:
     """ValueError where the JSON file that make_data writes beside a shard names another vocabulary."""
     for shard in shards:
-        found = _vocabulary_of(f"{shard}.json")
+        found = side_file.vocabulary_hash(shard)
         if found not in (None, fingerprint):
             raise ValueError(
                 f"--vocab_file: {shard} was made with another vocabulary than {vocab_file} (SHA-256 {found[:12]} in "
                 f"{shard}.json, {fingerprint[:12]} here); give the one with which it was made"
             )
-
-
-def _vocabulary_of(side_file: str) -> Optional[str]:
-    """SHA-256 of the vocabulary with which a shard was made; None where no file of make_data says it."""
-    try:
-        with open_regular(side_file) as file:
-            content = json.load(file)
-    except (OSError, ValueError, RecursionError):
-        return None
-    origin = content.get("origin") if isinstance(content, dict) else None
-    found = origin.get("vocabulary") if isinstance(origin, dict) else None
-    return found if isinstance(found, str) else None

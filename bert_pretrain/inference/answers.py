@@ -8,8 +8,6 @@ from bert_pretrain.config.fill_mask import FillMaskConfig
 from bert_pretrain.inference import held_out, questions, stored_model
 from bert_pretrain.inference.network import Network
 
-_NUM_BLANKS = 3
-
 
 def lines(config: FillMaskConfig, path: str, texts: Sequence[str]) -> Iterator[str]:
     """Answers for the model at `path`. ValueError for a model or a text that cannot be used."""
@@ -45,7 +43,7 @@ def _masked(network: Network, reader: questions.Reader, example: questions.Examp
 
 def _held_out(network: Network, reader: questions.Reader, config: FillMaskConfig) -> Iterator[str]:
     yield "held-out sentences with a masked word, the word that stood there, and the model's best words:"
-    for blank in held_out.blanks(config.held_out_shards, reader.vocabulary, _NUM_BLANKS):
+    for blank in held_out.blanks(config.held_out_shards, reader.vocabulary, config.num_sentences):
         (words,) = questions.best_words(network, reader.vocabulary, blank.example, [blank.position], config.top)
         yield f"  {held_out.text(blank, reader.vocabulary)}"
         yield f"    {blank.answer}; " + ", ".join(f"{word.entry} {word.probability:.3f}" for word in words)

@@ -8,6 +8,7 @@ from typing import NamedTuple, Optional
 import numpy as np
 import tensorflow as tf
 
+from bert_pretrain.config.option import directories
 from bert_pretrain.data import schema
 from bert_pretrain.data.shard_files import find_shards
 from bert_pretrain.data.shards import ShardIndex
@@ -27,7 +28,9 @@ class Blank(NamedTuple):
 
 
 def blanks(directory: str, vocabulary: Vocabulary, count: int) -> list[Blank]:
-    """The first `count` sentences of the shards that have a masked word, at most one of a record.
+    """The first `count` sentences that have a masked word, at most one of a record.
+
+    directory: one with shards, or several separated by commas.
 
     ValueError for a directory without shards, or with ids that the vocabulary does not have.
     """
@@ -50,7 +53,7 @@ def text(blank: Blank, vocabulary: Vocabulary) -> str:
 
 def _records(directory: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Of each record, its token ids as in the text, and the positions that were masked; [S] and [M]."""
-    index = ShardIndex(find_shards([directory]))
+    index = ShardIndex(find_shards(directories(directory)))
     for number in range(index.num_records):
         (record,) = index.read(np.array([number]))
         lengths = schema.record_lengths(record, directory)

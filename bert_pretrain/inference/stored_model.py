@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Optional
 import numpy as np
 
 from bert_pretrain.config.model import ModelConfig
+from bert_pretrain.data import side_file
 from bert_pretrain.data.vocab import Vocabulary, load_vocabulary
 from bert_pretrain.model import variables
 from bert_pretrain.train import checkpoints, run_file
@@ -76,7 +77,9 @@ def _config(folder: str, run: dict[str, Any], given: Optional[str], flag: str) -
 
 
 def _vocabulary_file(folder: str, run: dict[str, Any], bert_config_file: Optional[str]) -> Optional[str]:
-    """The vocabulary of a run with --dynamic_masking, else the vocab.txt beside the weights or bert_config.json."""
+    """The vocabulary that a run with --dynamic_masking read, that is beside the weights or bert_config.json, or with
+    which the run's shards were made; None where none of these is there.
+    """
     settings = run.get("settings", {})
     config_file = bert_config_file or settings.get("run", {}).get("bert_config_file")
     candidates = [
@@ -84,7 +87,8 @@ def _vocabulary_file(folder: str, run: dict[str, Any], bert_config_file: Optiona
         os.path.join(folder, "vocab.txt"),
         os.path.join(os.path.dirname(config_file), "vocab.txt") if config_file else None,
     ]
-    return next((path for path in candidates if path and os.path.isfile(path)), None)
+    shards = run.get("data", {}).get("train", {}).get("paths", [])
+    return next((path for path in candidates if path and os.path.isfile(path)), side_file.vocabulary_file(shards))
 
 
 def _tokenizer_settings(folder: str) -> dict[str, Any]:

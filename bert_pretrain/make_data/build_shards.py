@@ -9,7 +9,7 @@ import os
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -149,6 +149,11 @@ def _origin(task: Task) -> provenance.Origin:
     )
 
 
+def _facts(counts: Counts, task: Task) -> dict[str, Any]:
+    """What a shard's side file tells besides its origin. The path says where the vocabulary was, not what it was."""
+    return {**counts._asdict(), "vocab_file": os.path.abspath(task.vocab_file)}
+
+
 def _make_exact(task: Task, tokenizer: LineTokenizer, report: Report) -> Counts:
     config, vocabulary = task.config, tokenizer.vocabulary
     origin = _origin(task)
@@ -171,7 +176,7 @@ def _make_exact(task: Task, tokenizer: LineTokenizer, report: Report) -> Counts:
         with atomic_write(output, "wb") as file:
             num_records = write_records(file, _written(blocks, len(examples), report))
             counts = Counts(text.num_documents, len(text.ids), num_records)
-            provenance.write(output, file, origin, counts._asdict())
+            provenance.write(output, file, origin, _facts(counts, task))
     return Counts(text.num_documents, len(text.ids), len(examples))
 
 
@@ -216,7 +221,7 @@ def _make_fast(task: Task, tokenizer: LineTokenizer, report: Report) -> Counts:
     with atomic_write(output, "wb") as file:
         num_records = write_records(file, picked(records(), task.config.num_picked_examples))
         counts = Counts(num_documents, num_tokens, num_records, repeated.num_left_out)
-        provenance.write(output, file, origin, counts._asdict())
+        provenance.write(output, file, origin, _facts(counts, task))
     return counts
 
 

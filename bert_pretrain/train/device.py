@@ -8,7 +8,7 @@ from typing import NamedTuple, Optional
 import tensorflow as tf
 
 from bert_pretrain import files
-from bert_pretrain.config.training import DeviceConfig
+from bert_pretrain.config.device import DeviceConfig
 from bert_pretrain.kernels import native
 from bert_pretrain.kernels.backend import Backend
 

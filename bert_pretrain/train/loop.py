@@ -111,7 +111,7 @@ def _train_or_evaluate(
     content = conclude(job, previous, logger) if is_trained else _train(job, previous, logger)
     logger.write_json(results.NAME, content)
     logger.info(results.row(content))
-    for line in plan.next_commands(job.config, content):
+    for line in plan.next_commands(job.config, content, job.training.index.paths):
         logger.info(line)
 
 

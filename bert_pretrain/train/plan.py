@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Optional
 
 from bert_pretrain.config.training import Config
+from bert_pretrain.data import side_file
 from bert_pretrain.train.evaluation import Evaluated, is_due, num_due
 from bert_pretrain.train.job import Job
 from bert_pretrain.train.throughput import Rates
@@ -62,8 +64,8 @@ def duration(seconds: float) -> str:
     return f"{seconds:.2g} s" if seconds < 10 else f"{whole} s"
 
 
-def next_commands(config: Config, results: dict[str, Any]) -> Iterator[str]:
-    """The commands that follow a run which ended with `results`."""
+def next_commands(config: Config, results: dict[str, Any], shards: Sequence[str] = ()) -> Iterator[str]:
+    """The commands that follow a run which ended with `results`; shards: its training data."""
     run, output_dir = config.run, shlex.quote(config.run.output_dir)
     if not run.do_train:
         return
@@ -71,6 +73,7 @@ def next_commands(config: Config, results: dict[str, Any]) -> Iterator[str]:
     if results["end"] == "interrupted":
         yield "  continue  the same command"
     data = shlex.quote(config.data.eval_files_dir or "EVAL_FILES_DIR")
+    vocabulary = shlex.quote(_vocabulary_file(config, shards) or "VOCAB_FILE")
     yield (
         f"  evaluate  python -m bert_pretrain.run --do_eval --bert_config_file={shlex.quote(run.bert_config_file)} "
         f"--eval_files_dir={data} --output_dir={output_dir}"
@@ -78,6 +81,13 @@ def next_commands(config: Config, results: dict[str, Any]) -> Iterator[str]:
     yield (
         f"  export    python -m bert_pretrain.export --checkpoint={output_dir}/model.ckpt-{results['updates']} "
         f"--bert_config_file={shlex.quote(run.bert_config_file)} "
-        f"--vocab_file={shlex.quote(config.masking.vocab_file or 'VOCAB_FILE')} --hf_dir={output_dir}/hugging_face"
+        f"--vocab_file={vocabulary} --hf_dir={output_dir}/hugging_face"
     )
     yield f"  report    python -m bert_pretrain.report {output_dir}"
+
+
+def _vocabulary_file(config: Config, shards: Sequence[str]) -> Optional[str]:
+    """The vocabulary that the user, the data or the model's folder name; None where none of them does."""
+    beside_model = os.path.join(os.path.dirname(config.run.bert_config_file), "vocab.txt")
+    found = config.masking.vocab_file or side_file.vocabulary_file(shards)
+    return found or (beside_model if os.path.isfile(beside_model) else None)

@@ -51,7 +51,7 @@ HARMLESS = {
     **dict.fromkeys(("is_dist_eval_enabled", "samples_between_eval", "samples_start_eval"), _EVALUATION),
     **dict.fromkeys(("stop_threshold", "eval_checkpoint_path"), _EVALUATION),
     **dict.fromkeys(("output_dir", "save_checkpoints_steps", "keep_checkpoint_max"), _REPORTS),
-    **dict.fromkeys(("max_failed_checkpoints", "save_summary_steps"), _REPORTS),
+    **dict.fromkeys(("max_failed_checkpoints", "save_summary_steps", "filled_sentences"), _REPORTS),
     **dict.fromkeys(("display_loss_steps", "dllog_path", "report_loss", "verbose_logging"), _REPORTS),
     **dict.fromkeys(("peak_tflops", "enable_device_warmup"), _REPORTS),
     **dict.fromkeys(("mlperf", "mlperf_division", "mlperf_submitter", "mlperf_platform", "mlperf_status"), _MLPERF),

@@ -7,7 +7,7 @@ import os
 import pytest
 import tensorflow as tf
 
-from bert_pretrain.config.training import DeviceConfig
+from bert_pretrain.config.device import DeviceConfig
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.train import device
 from tests import backends

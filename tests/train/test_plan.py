@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +12,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bert_pretrain.files import hash_file
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.train import plan
 from bert_pretrain.train.device import Device
@@ -82,3 +85,29 @@ def test_the_next_commands_can_be_given_to_a_shell() -> None:
     assert words[2][1:] == ["python", "-m", "bert_pretrain.report", "/my runs/1"]
     assert "  continue  the same command" in plan.next_commands(config, {"end": "interrupted", "updates": 7})
     assert list(plan.next_commands(make_config(do_eval=True), {"end": "completed"})) == []
+
+
+def test_the_next_commands_name_the_vocabulary_of_the_data(tmp_path: Path) -> None:
+    """The user's, else the one that the shards were made with, else the one beside the model."""
+    for name in ("model", "data/train"):
+        (tmp_path / name).mkdir(parents=True)
+    config = make_config(do_train=True, output_dir="out", bert_config_file=str(tmp_path / "model/bert_config.json"))
+    shard = str(tmp_path / "data/train/a.tfrecord")
+
+    def named(shards: list[str]) -> str:
+        (export,) = (
+            line for line in plan.next_commands(config, {"end": "completed", "updates": 7}, shards) if " export" in line
+        )
+        return next(word for word in shlex.split(export) if word.startswith("--vocab_file="))[len("--vocab_file=") :]
+
+    assert named([shard]) == "VOCAB_FILE"
+    beside_model, of_data = tmp_path / "model/vocab.txt", tmp_path / "data/vocab.txt"
+    beside_model.write_text("[PAD]\n")
+    assert named([shard]) == str(beside_model)
+    of_data.write_text("[UNK]\n")
+    side = {"origin": {"vocabulary": hash_file(str(of_data))}, "vocab_file": str(tmp_path / "moved")}
+    Path(f"{shard}.json").write_text(json.dumps(side))
+    assert named([shard]) == str(of_data)
+    of_data.write_text("[MASK]\n")  # another one now
+    assert named([shard]) == str(beside_model)
+    assert named([]) == str(beside_model)

@@ -1,0 +1,50 @@
+"""The settings of the device that a run computes on."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Optional
+
+from bert_pretrain.config.option import option, require, require_numbers
+
+_MAX_THREADS = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceConfig:
+    """Device: precision, kernels, threads, memory."""
+
+    amp: bool = option(
+        True, "Mixed precision on GPUs: float16 products, float32 weights, a dynamic loss scale. Ignored on CPUs."
+    )
+    manual_fp16: bool = option(False, "Same as --amp.")
+    use_xla: bool = option(
+        True, "Compile with XLA what is faster compiled: on GPUs, and on CPUs without native kernels."
+    )
+    native_kernels: bool = option(
+        True, "On a CPU, use C++ kernels, which are compiled for it if there is a C++ compiler."
+    )
+    intra_op_threads: int = option(0, "Threads of one operation; 0: one per core that this process may use.")
+    inter_op_threads: int = option(1, "Operations that run at the same time.")
+    recompute: bool = option(
+        False, "Keep only the input of each layer and run the layer again in the backward pass: less memory, more time."
+    )
+    peak_tflops: Optional[float] = option(
+        None, "Peak TFLOP/s of the GPU, for the utilization in results.json; a CPU's matmul rate is measured."
+    )
+    enable_device_warmup: bool = option(
+        False, "Before the first update, compute one that is neither timed nor applied, so that compiling is not timed."
+    )
+    iterations_per_loop: int = option(
+        1000, "Updates per session.run on a TPU; each session.run is one update here.", no_effect=True
+    )
+
+    def check(self) -> None:
+        """ValueError for an invalid setting."""
+        require_numbers(self)
+        for name, least in (("intra_op_threads", 0), ("inter_op_threads", 1)):
+            value = getattr(self, name)
+            require(least <= value <= _MAX_THREADS, f"--{name} must be {least} to {_MAX_THREADS}, got {value}")
+        require(
+            self.peak_tflops is None or self.peak_tflops > 0, f"--peak_tflops must be above 0, got {self.peak_tflops}"
+        )

@@ -1,0 +1,53 @@
+"""The JSON file that make_data writes beside a shard, as far as training and export need it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, Optional
+
+from bert_pretrain.files import hash_file, open_regular
+
+
+def vocabulary_hash(shard: str) -> Optional[str]:
+    """SHA-256 of the vocabulary with which a shard was made; None where no file of make_data says it."""
+    origin = _read(shard).get("origin")
+    found = origin.get("vocabulary") if isinstance(origin, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def vocabulary_file(shards: Sequence[str]) -> Optional[str]:
+    """The vocabulary with which the first shard was made, where it can still be found; else None.
+
+    It is the file that make_data read, or the vocab.txt in the shard's folder or in the one above. Its hash must be the
+    one that the side file names.
+    """
+    expected = vocabulary_hash(shards[0]) if shards else None
+    if expected is None:
+        return None
+    for path in _candidates(shards[0]):
+        try:
+            if hash_file(path) == expected:
+                return path
+        except OSError:
+            continue
+    return None
+
+
+def _candidates(shard: str) -> Iterator[str]:
+    named = _read(shard).get("vocab_file")
+    if isinstance(named, str):
+        yield named
+    folder = os.path.dirname(os.path.abspath(shard))
+    yield os.path.join(folder, "vocab.txt")
+    yield os.path.join(os.path.dirname(folder), "vocab.txt")
+
+
+def _read(shard: str) -> dict[str, Any]:
+    try:
+        with open_regular(f"{shard}.json") as file:
+            content = json.load(file)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}

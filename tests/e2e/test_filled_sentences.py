@@ -1,0 +1,75 @@
+"""--filled_sentences: what a run prints of held-out text when it has ended."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import runs
+
+WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau".split()
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *WORDS]
+HEAD = "held-out sentences with a masked word, the word that stood there, and the model's best words:"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Settings that name shards of sentences with a vocabulary beside them, and a model elsewhere."""
+    folder = tmp_path_factory.mktemp("sentences")
+    rng = random.Random(0)
+    documents = ["\n".join(" ".join([*rng.choices(WORDS, k=9), "."]) for _ in range(6)) for _ in range(20)]
+    (folder / "text.txt").write_text("\n\n".join(documents) + "\n")
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
+    settings = ("--max_seq_length=48", "--max_predictions_per_seq=7", "--dupe_factor=1", "--num_processes=1")
+    command = [sys.executable, "-m", "bert_pretrain.make_data", f"--input_file={folder}/text.txt", *settings]
+    command += [f"--vocab_file={folder}/vocab.txt", f"--output_dir={folder}/shards"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    (folder / "model").mkdir()
+    model = dataclasses.replace(runs.MODEL, vocab_size=len(VOCABULARY))
+    shards = str(folder / "shards")
+    return {
+        "input_files_dir": shards,
+        "eval_files_dir": shards,
+        "bert_config_file": runs.write_model(folder / "model" / "bert_config.json", model),
+    }
+
+
+def flags(data: dict[str, str], output_dir: Path, **changes: object) -> list[str]:
+    return runs.flags(**data, **runs.settings(output_dir=str(output_dir), filled_sentences=2, **changes))
+
+
+def test_a_finished_run_fills_in_sentences_after_its_row(data, tmp_path: Path) -> None:
+    stopped = runs.start(flags(data, tmp_path), before=runs.signal_after(7, "SIGTERM"))
+    assert stopped.returncode == 0, stopped.stderr
+    assert HEAD not in stopped.stdout
+    done = runs.start(flags(data, tmp_path))
+    assert done.returncode == 0, done.stderr
+    run, _, sentences = done.stdout.partition(HEAD + "\n")
+    assert "| completed |\nnext:\n" in run
+    lines = sentences.splitlines()
+    assert len(lines) == 4
+    for sentence, answer in zip(lines[::2], lines[1::2]):
+        assert set(sentence.split()) <= {*WORDS, "[MASK]", "."} and sentence.count("[MASK]") == 1
+        assert answer.split(";")[0].strip() in WORDS and answer.count(",") == 4
+
+
+def test_a_vocabulary_that_is_gone_is_a_note(data, tmp_path: Path) -> None:
+    shutil.copytree(data["eval_files_dir"], tmp_path / "shards")
+    for side_file in (tmp_path / "shards").glob("*.json"):
+        side_file.unlink()
+    moved = dict.fromkeys(("input_files_dir", "eval_files_dir"), str(tmp_path / "shards"))
+    done = runs.start(flags({**data, **moved}, tmp_path / "run", num_train_steps=1))
+    assert done.returncode == 0, done.stderr
+    assert "note: --filled_sentences:" in done.stdout and "there is no vocab.txt beside it" in done.stdout
+
+
+def test_sentences_need_evaluation_data(data, tmp_path: Path) -> None:
+    refused = runs.start(flags({**data, "eval_files_dir": ""}, tmp_path))
+    assert refused.returncode == 2
+    assert "error: --filled_sentences needs --eval_files_dir, whose sentences are filled in\n" in refused.stderr
