@@ -52,6 +52,7 @@ def open_job(config: Config, given: set[str], world: World, report: Report) -> J
     evaluation = _open_source(config, "eval_files_dir", model, world, report) if config.run.do_eval else None
     is_masking = training is not None and config.masking.dynamic_masking
     masking = DynamicMasking.open(config.masking, config.data.data_seed, training) if is_masking else None
+    report("loading kernels", 0, 0)  # the first start on a machine compiles them
     chosen = device.choose(config.device, given, world.local_rank)
     return Job(config, model, world, chosen, training, evaluation, masking)
 

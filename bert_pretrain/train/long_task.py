@@ -77,5 +77,6 @@ def on_all_ranks(world: World, function: Callable[[Report], T]) -> T:
 def _line(progress: Sequence[_Progress], unfinished: Sequence[int]) -> str:
     slowest = min(unfinished, key=lambda rank: progress[rank].share)
     what, done, total = progress[slowest]
-    amount = f": {done / 1e9:.1f} of {total / 1e9:.1f} GB" if total else ""
+    unit, divisor = ("GB", 1e9) if total >= 1e9 else ("MB", 1e6)
+    amount = f": {done / divisor:.1f} of {total / divisor:.1f} {unit}" if total else ""
     return f"{what}{amount}" + (f" (rank {slowest}, the slowest)" if len(progress) > 1 else "")
