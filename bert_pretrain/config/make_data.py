@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Optional
 
+from bert_pretrain.config.languages import LANGUAGES, find_language
 from bert_pretrain.config.option import MAX_PROCESSES, MAX_SEQ_LENGTH, option, require, require_numbers
 from bert_pretrain.files import cache_directory
 
@@ -151,7 +152,16 @@ class TextConfig:
         ("auto", "file", "blank_line", "jsonl"),
     )
     text_column: str = option("text", "Column of .parquet files, and key of JSON lines, that holds a document's text.")
-    language: str = option("en", "Language code whose rules divide text into sentences.")
+    language: str = option(
+        "en",
+        "Code of the text's language, such as de: its rules divide text into sentences, and its letters tell the "
+        "encoding of text that is not UTF-8.",
+    )
+    encoding: str = option(
+        "auto",
+        "Encoding of text that is not UTF-8 (or UTF-16 or UTF-32), such as cp1250. auto: the one in which text has the "
+        "letters of --language, else what chardet detects.",
+    )
     num_held_out: int = option(10_000, "Largest number of documents for eval/.")
     held_out: str = option(
         "by_size",
@@ -164,6 +174,21 @@ class TextConfig:
     def check(self) -> None:
         """ValueError for an invalid setting."""
         require(self.num_held_out >= 0, f"--num_held_out must be at least 0, got {self.num_held_out}")
-        is_code = self.language[:2].islower() and self.language.replace("-", "").isalnum() and self.language.isascii()
-        require(is_code, f"--language={self.language} is no language code, such as en")
+        require(
+            find_language(self.language) is not None,
+            f"--language={self.language} is not known; give the code of a language with similar sentences, one of "
+            f"{', '.join(LANGUAGES)}",
+        )
+        require(
+            self.encoding == "auto" or _is_text_encoding(self.encoding),
+            f"--encoding={self.encoding} is no encoding that Python knows; give auto, or a name such as cp1250",
+        )
         require(bool(self.text_column), "--text_column is empty; it names a column")
+
+
+def _is_text_encoding(name: str) -> bool:
+    try:
+        b"text".decode(name, "replace")  # refuses what is no encoding of text, such as hex
+    except (LookupError, ValueError):
+        return False
+    return True

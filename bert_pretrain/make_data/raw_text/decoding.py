@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bz2
-import codecs
 import contextlib
 import gzip
 import importlib
@@ -16,21 +15,8 @@ from typing import IO, Any, Optional
 from bert_pretrain.files import open_regular
 from bert_pretrain.make_data.raw_text.sources import Source
 
-_HEAD = 1 << 20  # bytes that are looked at to find the encoding
 _CHUNK = 1 << 17
 _MAX_LINE = 64 << 20  # characters; a longer line is read in parts
-_BOMS = (
-    (codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
-)  # fmt: skip
-_MAX_CONTROL_SHARE = 0.01  # of the bytes of a text
-_CONTROLS = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b"))
-_MAX_DAMAGED_SHARE = 0.001  # of the characters of a text in UTF-8 with damaged places
-_MIN_UTF16_SHARE = 0.3  # of zeros at even, or at odd places, in UTF-16 without a mark
-
-
-class NotTextError(Exception):
-    """The file is binary."""
 
 
 def need(module: str, what: str) -> Any:
@@ -94,45 +80,6 @@ class _ZstdStream(io.RawIOBase):
         count = min(len(buffer), len(self._ready))
         buffer[:count], self._ready = self._ready[:count], self._ready[count:]
         return count
-
-
-def find_encoding(source: Source) -> str:
-    """Python's name of a text's encoding. NotTextError for binary content."""
-    with decompressed(source) as stream:
-        head = stream.read(_HEAD)
-    for bom, name in _BOMS:
-        if head.startswith(bom):
-            return name
-    if b"\0" in head:
-        return _utf16_without_mark(head)
-    if len(head.translate(None, _CONTROLS)) < (1 - _MAX_CONTROL_SHARE) * len(head):
-        raise NotTextError
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    text = decoder.decode(head)
-    num_damaged = text.count("\ufffd") - head.count("\ufffd".encode())
-    if num_damaged <= 0 or (num_damaged < _MAX_DAMAGED_SHARE * len(text) and _is_mostly_utf8(text)):
-        return "utf-8"
-    return _detected(head)
-
-
-def _is_mostly_utf8(text: str) -> bool:
-    """Whether more characters beyond ASCII are whole than are damaged."""
-    num_beyond = len(text) - len(text.encode("ascii", "ignore"))
-    return num_beyond > 2 * text.count("\ufffd")
-
-
-def _utf16_without_mark(head: bytes) -> str:
-    for name, places in (("utf-16-le", head[1::2]), ("utf-16-be", head[0::2])):
-        if places.count(0) > _MIN_UTF16_SHARE * len(places) and places.count(0) > 0.9 * head.count(0):
-            return name
-    raise NotTextError
-
-
-def _detected(head: bytes) -> str:
-    found = need("chardet", "text that is not UTF-8").detect(head[: _HEAD // 8])["encoding"]
-    if found is None:
-        raise NotTextError
-    return str(found).lower()
 
 
 def lines(source: Source, encoding: str, num_replaced: Optional[list[int]] = None) -> Iterator[str]:

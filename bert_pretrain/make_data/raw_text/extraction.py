@@ -11,6 +11,7 @@ from typing import Optional
 from bert_pretrain.config.make_data import TextConfig
 from bert_pretrain.make_data.corpus import group
 from bert_pretrain.make_data.raw_text import decoding, layout, markup, prose, sentences
+from bert_pretrain.make_data.raw_text.encoding import NotTextError, find_encoding
 from bert_pretrain.make_data.raw_text.sources import Source
 
 _MAX_DOCUMENT = 1_000_000  # characters; a longer document is cut between paragraphs
@@ -35,14 +36,14 @@ def extract(source: Source, settings: TextConfig, account: Account) -> Iterator[
         yield from _documents((text.split("\n") for text in texts), "paragraph", settings, account)
         return
     try:
-        encoding = decoding.find_encoding(source)
-    except decoding.NotTextError:
+        encoding, chosen_by = find_encoding(source, settings)
+    except NotTextError:
         account.counts["binary files"] += 1
         account.notes.append(f"{source.path}: binary, left out")
         return
     if encoding not in ("utf-8", "ascii"):
         account.counts[f"files in {encoding}"] += 1
-        account.notes.append(f"{source.path}: in {encoding}, converted")
+        account.notes.append(f"{source.path}: in {encoding} by {chosen_by}, converted")
     num_replaced = [0]
     yield from _from_lines(source, decoding.lines(source, encoding, num_replaced), settings, account)
     if num_replaced[0]:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 MAX_LINES = 20_000  # that are looked at
-SENTENCE_END = re.compile(r"""(?:[.!?…]["'”’»)\]]*(?=\s|$))|[。！？｡]""")
-_ENDS = re.compile(r"""(?:[.!?…:]|[。！？｡])["'”’»)\]]*$""")
+_STOPS = "。！？｡।॥۔؟։።፧။។"  # of Chinese, Hindi, Urdu, Arabic, Armenian, Amharic, Burmese, Khmer
+SENTENCE_END = re.compile(rf"""(?:[.!?…]["'”’»)\]]*(?=\s|$))|[{_STOPS}]""")
+_ENDS = re.compile(rf"""[.!?…:{_STOPS}]["'”’»)\]]*$""")
 _MIN_SENTENCE_SHARE = 0.85  # of the lines end a sentence, where each is one
 _MAX_INNER_SHARE = 0.2  # of the lines hold a sentence's end before their own, where each is one
 _LONG_LINE = 140  # characters; no editor wraps lines so far out

@@ -17,7 +17,7 @@ from typing import Any
 from bert_pretrain import files
 from bert_pretrain.config.make_data import TextConfig
 from bert_pretrain.make_data import provenance
-from bert_pretrain.make_data.raw_text import sources
+from bert_pretrain.make_data.raw_text import sentences, sources
 from bert_pretrain.make_data.raw_text.division import FOLDERS, Division, divide
 from bert_pretrain.make_data.raw_text.near_duplicates import FILES
 from bert_pretrain.make_data.raw_text.parts import SIGNATURES, TABLE, Part, are_found, find_documents, plan
@@ -36,13 +36,23 @@ def make_text(patterns: str, output_dir: str, settings: TextConfig, workers: Wor
     if left_out:
         print(f"files of other kinds left out: {sources.describe(left_out)}", file=sys.stderr)
     parts = plan(found, output_dir, settings)
+    rules = sentences.rules_of(settings.language)
+    if not settings.language.lower().startswith(rules):
+        print(
+            f"--language={settings.language}: sentencex has no rules for it, those of {rules} are used", file=sys.stderr
+        )
     try:
         if _is_finished(output_dir, parts):
             _remove_documents(output_dir, parts)
             return [f"{output_dir}: the text is there"]
         todo = [part for part in parts if not are_found(part)]
         run_tasks(workers, find_documents, todo, [part.num_bytes for part in todo], len(parts))
-        content = {"files": len(found), "other_files_left_out": dict(left_out), **_account(parts)}
+        content = {
+            "files": len(found),
+            "sentence_rules": rules,
+            "other_files_left_out": dict(left_out),
+            **_account(parts),
+        }
         selection = select(parts)
         tasks = [Division(part, fates) for part, fates in zip(parts, selection.fates)]
         run_tasks(workers, divide, tasks, [part.num_bytes for part in parts], len(parts))

@@ -7,8 +7,10 @@ import html
 import importlib.util
 import re
 from collections.abc import Iterable
+from importlib import metadata
 from typing import Any
 
+from bert_pretrain.config.languages import find_language
 from bert_pretrain.make_data.raw_text.prose import MIN_CHARS, MIN_WORDS, is_wide
 
 # What WikiExtractor leaves in place of formulas, templates and markup.
@@ -16,6 +18,7 @@ _PLACEHOLDER = re.compile(r"\b(?:formula|codice)_\d+\b")
 _MARKUP = re.compile(r"</?[a-z][^<>]*>|\[\[|\]\]|\{\{|\}\}|'{2,}", re.IGNORECASE)
 _EMPTY_BRACKETS = re.compile(r"\s?[(\[][\s,;:–-]*[)\]]")
 _SPACE_BEFORE_STOP = re.compile(r"\s+([,.;:!?])")
+_RULES_BEFORE_1 = {"ja": "en", "uk": "ru"}  # of sentencex before version 1, which has none of their own
 
 
 def check_splitter() -> None:
@@ -31,13 +34,22 @@ def _splitter() -> Any:
     return sentencex
 
 
+@functools.lru_cache(maxsize=1)
+def rules_of(language: str) -> str:
+    """The code of the language whose rules sentencex uses for a language; `language` is one of find_language's."""
+    found = find_language(language)
+    assert found, language
+    is_old = metadata.version("sentencex").startswith("0.")  # the last one for Python 3.8 and 3.9
+    return _RULES_BEFORE_1.get(found.rules, found.rules) if is_old else found.rules
+
+
 def of_paragraph(text: str, language: str) -> list[str]:
-    """The sentences of a paragraph that hold a letter; `language` is sentencex's code."""
+    """The sentences of a paragraph that hold a letter; `language` is a code that find_language knows."""
     return [sentence for sentence in _divided(text, language) if any(map(str.isalpha, sentence))]
 
 
 def _divided(text: str, language: str) -> list[str]:
-    return [stripped for part in _splitter().segment(language, text) if (stripped := part.strip())]
+    return [stripped for part in _splitter().segment(rules_of(language), text) if (stripped := part.strip())]
 
 
 def of_article(lines: Iterable[str], language: str, is_mlperf: bool = False) -> list[str]:

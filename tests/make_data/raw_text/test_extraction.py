@@ -70,6 +70,23 @@ def test_documents_by_setting_and_by_look(tmp_path: Path) -> None:
     assert extract(path, documents="jsonl", text_column="body") == [SENTENCES]
 
 
+@pytest.mark.parametrize(
+    ("language", "first", "second"),
+    [
+        ("hi", "यह एक लंबा वाक्य है।", "यह दूसरा वाक्य भी यहाँ है।"), ("bn", "এটি একটি দীর্ঘ বাক্য।", "এটি দ্বিতীয় বাক্য এখানে।"),
+        ("am", "ይህ ረጅም ዓረፍተ ነገር ነው።", "ይህ ሌላ ረጅም ነው።"), ("hy", "Սա երկար նախադասություն է։", "Սա երկրորդն է այստեղ։"),
+        ("my", "ဒါက ရှည်လျားတဲ့ ဝါကျ တစ်ခုပါ။", "ဒါက နောက် တစ်ခုပါ။"), ("ur", "یہ ایک لمبا جملہ ہے۔", "یہ دوسرا جملہ ہے۔"),
+        ("fa", "آیا این یک جمله بلند است؟", "آیا این دومین است؟"),
+        ("ko", "어제 밤 늦게 눈이 왔다.", "아이들은 정말 기뻐한다."),
+        ("ja", "今日は天気がいいので公園へ行きました。", "桜の花がとても綺麗でした。"),
+        ("zh", "昨天晚上下了很大的雪。", "孩子们都很高兴吗？"),
+    ],
+)  # fmt: skip
+def test_the_stops_of_other_scripts_end_sentences(tmp_path: Path, language: str, first: str, second: str) -> None:
+    (tmp_path / "a.txt").write_text(f"{first} {second}\n\n{second} {first}\n")
+    assert extract(tmp_path / "a.txt", language=language) == [[first, second, second, first]]
+
+
 @pytest.mark.parametrize("line", ['{"title": 1}', "[1]", '{"text": 3}', "{", '{"text": "\\ud800"}'])
 def test_bad_json_is_named_by_line(tmp_path: Path, line: str) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": STORY}) + "\n" + line)
@@ -97,7 +114,7 @@ def test_what_is_no_text_is_left_out_and_named(tmp_path: Path) -> None:
     for source in find_sources(str(tmp_path))[0]:
         list(extraction.extract(source, TextConfig(language="de"), account))
     assert account.counts["binary files"] == 1
-    assert [note.rpartition("/")[2].partition(",")[0] for note in account.notes] == [
-        "a.txt: binary",
-        "b.txt: in iso-8859-9",
+    assert [note.rpartition("/")[2] for note in account.notes] == [
+        "a.txt: binary, left out",
+        "b.txt: in cp1252 by --language=de, converted",
     ]

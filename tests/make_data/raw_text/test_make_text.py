@@ -97,6 +97,12 @@ def test_what_repeats_a_held_out_document_never_trains(raw: Path, tmp_path: Path
     assert report["left_out_documents"] == report["near_held_out_documents"]
 
 
+def test_a_language_without_rules_of_its_own_is_told(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    make(raw, tmp_path / "text", language="hu")
+    assert "--language=hu: sentencex has no rules for it, those of sk are used\n" in capsys.readouterr().err
+    assert json.loads((tmp_path / "text" / "text_report.json").read_text())["sentence_rules"] == "sk"
+
+
 def command(raw: Path, output: Path, processes: int) -> list[str]:
     flags = [f"--input_file={raw}", f"--output_dir={output}", f"--num_processes={processes}"]
     return [sys.executable, "-m", "bert_pretrain.make_data", "--make_text", *flags]
