@@ -29,9 +29,9 @@ def need(module: str, what: str) -> Any:
 
 @contextlib.contextmanager
 def decompressed(source: Source) -> Iterator[IO[bytes]]:
-    """The content of the file. ValueError where it cannot be read or decompressed."""
+    """The content of the file, or of the piece. ValueError where it cannot be read or decompressed."""
     try:
-        with open_regular(source.path, "rb") as raw, _stream(raw, source.compression) as stream:
+        with open_regular(source.path, "rb") as raw, _stream(raw, source) as stream:
             yield stream
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise ValueError(f"{source.path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
@@ -41,7 +41,12 @@ def decompressed(source: Source) -> Iterator[IO[bytes]]:
         raise
 
 
-def _stream(raw: IO[bytes], compression: str) -> Any:
+def _stream(raw: IO[bytes], source: Source) -> Any:
+    compression = source.compression
+    if source.is_piece:
+        assert not compression, source
+        raw.seek(source.start)
+        return io.BufferedReader(_Limited(raw, source.end - source.start), _CHUNK)
     if compression == ".gz":
         return gzip.open(raw)
     if compression == ".bz2":
@@ -51,6 +56,22 @@ def _stream(raw: IO[bytes], compression: str) -> Any:
     if compression == ".zst":
         return io.BufferedReader(_ZstdStream(raw), _CHUNK)
     return contextlib.nullcontext(raw)
+
+
+class _Limited(io.RawIOBase):
+    """The next num_bytes of a file."""
+
+    def __init__(self, raw: IO[bytes], num_bytes: int) -> None:
+        self._raw, self._left = raw, num_bytes
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._raw.read(min(len(buffer), self._left))
+        buffer[: len(content)] = content
+        self._left -= len(content)
+        return len(content)
 
 
 class _ZstdStream(io.RawIOBase):

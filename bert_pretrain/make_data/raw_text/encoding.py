@@ -42,12 +42,12 @@ class Encoding(NamedTuple):
 
 
 def find_encoding(source: Source, settings: TextConfig) -> Encoding:
-    """A text's encoding. NotTextError for binary content.
+    """A file's encoding, also for a piece of it. NotTextError for binary content.
 
     UTF-8, UTF-16 and UTF-32 are told by the bytes. Other text has --encoding; where that is auto, the encoding in which
     it has the letters of --language, else what chardet says.
     """
-    with decompressed(source) as stream:
+    with decompressed(source.whole()) as stream:
         head = stream.read(_HEAD)
     for bom, name in _BOMS:
         if head.startswith(bom):
@@ -128,3 +128,9 @@ def _detected(head: bytes) -> str:
     if found is None:
         raise NotTextError
     return codecs.lookup(found).name
+
+
+def is_cut_at_line_feeds(encoding: str) -> bool:
+    """Whether the byte 10 is a line feed, wherever it stands, and what follows it can be decoded alone."""
+    is_of_bytes = len("\n<".encode(encoding)) == len("\n".encode(encoding)) + 1
+    return is_of_bytes and not encoding.startswith(("iso2022", "hz", "utf_7", "utf-7"))

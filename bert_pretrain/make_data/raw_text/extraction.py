@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from bert_pretrain.config.make_data import TextConfig
 from bert_pretrain.make_data.corpus import group
-from bert_pretrain.make_data.raw_text import decoding, layout, markup, prose, sentences
+from bert_pretrain.make_data.raw_text import decoding, layout, markup, prose, records, sentences
 from bert_pretrain.make_data.raw_text.encoding import NotTextError, find_encoding
 from bert_pretrain.make_data.raw_text.sources import Source
 
 _MAX_DOCUMENT = 1_000_000  # characters; a longer document is cut between paragraphs
 _MAX_HEAD = 4_000_000  # characters that are looked at to tell the layout
 _MAX_MARKUP = 64 << 20  # characters of a file that is parsed as a whole
-_ROWS_AT_ONCE = 1_000  # of a Parquet file
 _MIN_SENTENCES = 2  # of a document: a pair of sentences needs them
 
 
@@ -32,7 +30,7 @@ class Account:
 def extract(source: Source, settings: TextConfig, account: Account) -> Iterator[list[str]]:
     """The documents of a file. ValueError where it is damaged; a binary one gives none and a note."""
     if source.form == "parquet":
-        texts = _parquet_texts(source, settings.text_column)
+        texts = records.parquet_texts(source, settings.text_column)
         yield from _documents((text.split("\n") for text in texts), "paragraph", settings, account)
         return
     try:
@@ -41,34 +39,72 @@ def extract(source: Source, settings: TextConfig, account: Account) -> Iterator[
         account.counts["binary files"] += 1
         account.notes.append(f"{source.path}: binary, left out")
         return
-    if encoding not in ("utf-8", "ascii"):
+    if encoding not in ("utf-8", "ascii") and source.is_beginning:
         account.counts[f"files in {encoding}"] += 1
         account.notes.append(f"{source.path}: in {encoding} by {chosen_by}, converted")
     num_replaced = [0]
-    yield from _from_lines(source, decoding.lines(source, encoding, num_replaced), settings, account)
+    lines = decoding.lines(source, encoding, num_replaced)
+    if source.is_piece:
+        head = _head(decoding.lines(source.whole(), encoding))
+    else:
+        head = _head(lines)
+        lines = itertools.chain(head, lines)
+    yield from _from_lines(source, look(source, head, settings), lines, settings, account)
     if num_replaced[0]:
         account.counts["damaged characters"] += num_replaced[0]
-        account.notes.append(f"{source.path}: {num_replaced[0]} characters are not {encoding}, replaced by U+FFFD")
+        place = f"{source.path}, bytes {source.start} to {source.end}" if source.is_piece else source.path
+        account.notes.append(f"{place}: {num_replaced[0]} characters are not {encoding}, replaced by U+FFFD")
 
 
-def _from_lines(source: Source, lines: Iterator[str], settings: TextConfig, account: Account) -> Iterator[list[str]]:
-    head = list(itertools.islice(_until_enough(lines), layout.MAX_LINES))
+class Content(NamedTuple):
+    """What a file holds."""
+
+    kind: str  # json, marked (by WikiExtractor), markup (as a whole), blank_line (between documents) or file
+    layout: Optional[layout.Layout] = None  # of plain text
+
+
+def look(source: Source, head: list[str], settings: TextConfig) -> Content:
+    """What a file holds that begins with these lines."""
     first = next((line.lstrip() for line in head if line.strip()), "")
-    lines = itertools.chain(head, lines)
     if source.form == "jsonl" or settings.documents == "jsonl" or (source.form == "text" and first.startswith("{")):
-        texts = _json_texts(source.path, lines, settings.text_column)
+        return Content("json")
+    if first.startswith("<doc "):
+        return Content("marked")
+    if source.form in ("markdown", "html"):
+        return Content("markup")
+    found = layout.look(head)
+    if settings.held_out == "mlperf":
+        found = layout.Layout("paragraph", "blank_line", "MLPerf's rule")
+    return Content(found.document if settings.documents == "auto" else settings.documents, found)
+
+
+def look_at(source: Source, settings: TextConfig) -> tuple[str, Content]:
+    """The encoding of a file, and what it holds. NotTextError for binary content."""
+    encoding = find_encoding(source, settings).name
+    return encoding, look(source, _head(decoding.lines(source.whole(), encoding)), settings)
+
+
+def _from_lines(
+    source: Source, content: Content, lines: Iterator[str], settings: TextConfig, account: Account
+) -> Iterator[list[str]]:
+    if content.kind == "json":
+        texts = records.json_texts(source, lines, settings.text_column)
         yield from _documents((text.split("\n") for text in texts), "paragraph", settings, account)
-    elif first.startswith("<doc "):
+    elif content.kind == "marked":
         yield from _documents(_marked_documents(lines), "paragraph", settings, account)
-    elif source.form in ("markdown", "html"):
+    elif content.kind == "markup":
         parse = markup.markdown_paragraphs if source.form == "markdown" else markup.html_paragraphs
         yield from _divided(parse(_whole(source, lines), account.counts), settings, account)
     else:
-        yield from _plain(source, head, lines, settings, account)
+        yield from _plain(source, content, lines, settings, account)
+
+
+def _head(lines: Iterator[str]) -> list[str]:
+    """The first lines, as many as tell what a file holds."""
+    return list(itertools.islice(_until_enough(lines), layout.MAX_LINES))
 
 
 def _until_enough(lines: Iterator[str]) -> Iterator[str]:
-    """The first lines, as many as tell the layout."""
     num_chars = 0
     while num_chars < _MAX_HEAD and (line := next(lines, None)) is not None:
         num_chars += len(line)
@@ -76,14 +112,13 @@ def _until_enough(lines: Iterator[str]) -> Iterator[str]:
 
 
 def _plain(
-    source: Source, head: list[str], lines: Iterator[str], settings: TextConfig, account: Account
+    source: Source, content: Content, lines: Iterator[str], settings: TextConfig, account: Account
 ) -> Iterator[list[str]]:
-    found = layout.look(head)
-    if settings.held_out == "mlperf":
-        found = layout.Layout("paragraph", "blank_line", "MLPerf's rule")
-    is_by_line = settings.documents == "blank_line" or (settings.documents == "auto" and found.document == "blank_line")
-    account.counts[f"files with {found.reason}"] += 1
-    if is_by_line:
+    found = content.layout
+    assert found, source
+    if source.is_beginning:
+        account.counts[f"files with {found.reason}"] += 1
+    if content.kind == "blank_line":
         yield from _documents(group(line.strip() for line in lines), found.line, settings, account)
     elif found.line == "sentence":
         yield from _checked([line.strip() for line in lines if line.strip()], settings, account)
@@ -141,21 +176,6 @@ def _whole(source: Source, lines: Iterator[str]) -> str:
     return "\n".join(parts)
 
 
-def _json_texts(path: str, lines: Iterator[str], column: str) -> Iterator[str]:
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        text: Optional[str] = None
-        try:
-            text = json.loads(line)[column]
-            text.encode()  # half of a surrogate pair cannot be written
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            text = None
-        if text is None:
-            raise ValueError(f'{path}: line {number} is not a JSON object with a "{column}"; each line must be one')
-        yield text
-
-
 def _marked_documents(lines: Iterator[str]) -> Iterator[list[str]]:
     """What WikiExtractor writes without --json: <doc id=...>, the title, the text, </doc>."""
     document: list[str] = []
@@ -169,24 +189,3 @@ def _marked_documents(lines: Iterator[str]) -> Iterator[list[str]]:
             document.append(line)
     if document:
         yield document
-
-
-def _parquet_texts(source: Source, column: str) -> Iterator[str]:
-    if source.compression:
-        raise ValueError(f"{source.path}: a compressed Parquet file; decompress it first")
-    parquet, arrow = (decoding.need(f"pyarrow{name}", "a Parquet file") for name in (".parquet", ""))
-    try:
-        file = parquet.ParquetFile(source.path)
-        if column not in file.schema_arrow.names:
-            raise ValueError(
-                f"{source.path}: no column {column}; --text_column names one of {', '.join(file.schema_arrow.names)}"
-            )
-        for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=[column]):
-            for value in batch.column(0).to_pylist():
-                if value is not None and not isinstance(value, str):
-                    raise ValueError(f"{source.path}: column {column} holds {type(value).__name__}, not text")
-                yield value or ""
-    except (OSError, arrow.ArrowException) as error:
-        if isinstance(error, ValueError) and str(error).startswith(source.path):
-            raise
-        raise ValueError(f"{source.path}: cannot be read ({str(error).splitlines()[0]})") from None

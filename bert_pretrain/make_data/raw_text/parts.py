@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from importlib import metadata
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from bert_pretrain.files import atomic_write
 from bert_pretrain.make_data import corpus, provenance
 from bert_pretrain.make_data.raw_text import extraction, sentences
 from bert_pretrain.make_data.raw_text.document_table import TableWriter, read_rows
+from bert_pretrain.make_data.raw_text.pieces import pieces
 from bert_pretrain.make_data.raw_text.sources import Source
 from bert_pretrain.worker_pool import Report
 
@@ -56,7 +58,8 @@ def describe(settings: TextConfig) -> dict[str, Any]:
 def plan(sources: Sequence[Source], output_dir: str, settings: TextConfig) -> list[Part]:
     """Divides the sources, in their order, into parts that do not depend on the number of processes.
 
-    By MLPerf's rule each file is a part, named by its path below the common directory of all files.
+    Large files are cut into pieces where they can be. By MLPerf's rule each file is a part, named by its path below the
+    common directory of all files.
     """
     sentences.check_splitter()
     content = json.dumps([describe(settings), _described(sources)], sort_keys=True)
@@ -64,16 +67,16 @@ def plan(sources: Sequence[Source], output_dir: str, settings: TextConfig) -> li
     if settings.held_out == "mlperf":
         groups = [(name, (source,)) for name, source in zip(_names(sources), sources)]
     else:
-        groups = [(f"part-{number:05d}", group) for number, group in enumerate(_grouped(sources))]
+        groups = [(f"part-{number:05d}", group) for number, group in enumerate(_grouped(sources, settings))]
     return [Part(name, tuple(group), output_dir, settings, everything) for name, group in groups]
 
 
-def _grouped(sources: Sequence[Source]) -> list[list[Source]]:
+def _grouped(sources: Sequence[Source], settings: TextConfig) -> list[list[Source]]:
     total = sum(source.num_bytes for source in sources)
     size = max(_MIN_BYTES, min(_MAX_BYTES, total // _NUM_PARTS))
     groups: list[list[Source]] = []
     filled = size
-    for source in sources:
+    for source in chain.from_iterable(pieces(source, settings, size) for source in sources):
         if filled >= size:
             groups.append([])
             filled = 0
@@ -93,7 +96,9 @@ def _names(sources: Sequence[Source]) -> list[str]:
 
 
 def _described(sources: Sequence[Source]) -> list[dict[str, Any]]:
-    return provenance.describe_text(tuple(corpus.Span(source.path, 0, source.num_bytes) for source in sources))
+    return provenance.describe_text(
+        tuple(corpus.Span(source.path, source.start, source.end or source.num_bytes) for source in sources)
+    )
 
 
 def find_documents(part: Part, report: Report) -> None:
@@ -135,4 +140,5 @@ def folders_of(part: Part, rows: np.ndarray) -> np.ndarray:
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     folders = np.array([numbers[name] for name in names], np.int64)
     is_single = np.bincount(rows["source"], minlength=len(names)) == 1
+    is_single &= np.array([not source.is_piece for source in part.sources])
     return np.where(is_single[rows["source"]], folders[rows["source"]], -1)

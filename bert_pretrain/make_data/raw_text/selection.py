@@ -98,12 +98,12 @@ def _write_duplicates(
     path = os.path.join(parts[0].output_dir, DUPLICATES)
     remove_partials(path)
     examples: list[str] = []
+    first_of = _first_documents(parts, found)
 
     def name(document: int) -> str:
         number = int(np.searchsorted(starts, document, side="right")) - 1
-        sources, place = found[number]["source"], document - starts[number]
-        first = int(np.searchsorted(sources, sources[place]))  # documents are in the order of their sources
-        return f"{printable(parts[number].sources[sources[place]].path)}:{place - first + 1}"
+        file = parts[number].sources[found[number]["source"][document - starts[number]]].path
+        return f"{printable(file)}:{document - first_of[file] + 1}"
 
     def lines() -> Iterator[str]:
         yield "document\trepeats\tsimilarity\n"
@@ -116,6 +116,18 @@ def _write_duplicates(
     with atomic_write(path) as file:
         file.writelines(lines())
     return examples
+
+
+def _first_documents(parts: Sequence[Part], found: Sequence[np.ndarray]) -> dict[str, int]:
+    """The number of the first document of each file, over all parts; a file's pieces follow each other."""
+    first: dict[str, int] = {}
+    num_before = 0
+    for part, rows in zip(parts, found):
+        counts = np.bincount(rows["source"], minlength=len(part.sources)).tolist()
+        for source, count in zip(part.sources, counts):
+            first.setdefault(source.path, num_before)
+            num_before += count
+    return first
 
 
 def printable(path: str) -> str:

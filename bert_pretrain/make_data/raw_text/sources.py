@@ -16,12 +16,28 @@ COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 
 
 class Source(NamedTuple):
-    """A file of raw text."""
+    """A file of raw text, or a piece of one."""
 
     path: str
     form: str  # one of _FORMS' values
     compression: str  # one of COMPRESSIONS, or nothing
     num_bytes: int
+    start: int = 0  # of a piece: its first byte; of a Parquet file its first row group
+    end: int = 0  # and the one after its last; 0 where this is the whole file
+
+    @property
+    def is_piece(self) -> bool:
+        """Whether this is a part of a file."""
+        return self.end > 0
+
+    @property
+    def is_beginning(self) -> bool:
+        """Whether this is a whole file or its first piece."""
+        return self.start == 0
+
+    def whole(self) -> Source:
+        """The file that this is a piece of; of num_bytes of the piece."""
+        return self._replace(start=0, end=0)
 
 
 def find_sources(patterns: str) -> tuple[list[Source], Counter]:

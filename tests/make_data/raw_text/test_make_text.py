@@ -104,20 +104,29 @@ def test_a_language_without_rules_of_its_own_is_told(raw: Path, tmp_path: Path, 
 
 
 def command(raw: Path, output: Path, processes: int) -> list[str]:
-    flags = [f"--input_file={raw}", f"--output_dir={output}", f"--num_processes={processes}"]
+    flags = [f"--input_file={raw}", f"--output_dir={output}", f"--num_processes={processes}", "--language=de"]
     return [sys.executable, "-m", "bert_pretrain.make_data", "--make_text", *flags]
 
 
 def test_the_files_do_not_depend_on_processes_or_interruptions(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for number in range(8):  # more than a megabyte, so that there are several parts
+    for number in range(3):  # more than a megabyte, so that there are several parts
         rng = random.Random(number)
         (raw / f"long{number}.txt").write_text("\n\n".join(" ".join(sentences(rng, 20)) for _ in range(400)))
+    # Cut into pieces: one with a document that is there twice, in different pieces, one in an encoding of its own.
+    texts = [" ".join(sentences(rng, 20)) for _ in range(1900)]
+    texts[1800] = texts[10]
+    (raw / "large.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    documents = ["\n".join([*sentences(rng, 20), "Größe."]) for _ in range(1900)]
+    (raw / "large.txt").write_bytes("\n\n".join(documents).encode("latin-1"))
     for processes in (1, 3):
         subprocess.run(command(raw, tmp_path / f"{processes}", processes), check=True, capture_output=True, cwd=ROOT)
     whole = contents(tmp_path / "1")
-    assert sum(name.startswith("train/") for name in whole) > 4 and whole == contents(tmp_path / "3")
+    assert sum(name.startswith("train/") for name in whole) > 5
+    assert whole == contents(tmp_path / "3")
+    assert f"{raw}/large.jsonl:1801\t{raw}/large.jsonl:11\t1.00\n" in whole["duplicates.tsv"].decode()
+    assert json.loads(whole["text_report.json"])["left_out"]["files in cp1252"] == 1
     rng = random.Random(1)
     for _ in range(4):
         started = subprocess.Popen(
