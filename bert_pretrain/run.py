@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 
-from bert_pretrain import cli, processes, stderr
-from bert_pretrain.config.fill_mask import FillMaskConfig
+from bert_pretrain import after_training, cli, processes, stderr
 from bert_pretrain.config.training import PARTS, Config
 from bert_pretrain.stop import Interrupted, StopRequest
 
@@ -31,29 +30,9 @@ def _run(stop: StopRequest) -> int:
     except Interrupted:
         stop.print_end()
         return 0
-    if is_root and config.run.filled_sentences and not is_replay:
-        _fill_sentences(config)
+    if is_root and not is_replay and config.run.do_train:
+        after_training.conclude(config)
     return code
-
-
-def _fill_sentences(config: Config) -> None:
-    """Prints held-out sentences with what the trained model fills in. Not an error where that cannot be done."""
-    from bert_pretrain.inference import answers
-    from bert_pretrain.train import results
-
-    done = results.read(config.run.output_dir)
-    if not config.run.do_train or done is None or done["end"] == results.INTERRUPTED:
-        return
-    question = FillMaskConfig(
-        held_out_shards=config.data.eval_files_dir,
-        num_sentences=config.run.filled_sentences,
-        vocab_file=config.masking.vocab_file,
-    )
-    try:
-        for line in answers.lines(question, config.run.output_dir, []):
-            print(line, flush=True)
-    except (ValueError, OSError) as error:
-        print(f"note: --filled_sentences: {error}", flush=True)
 
 
 def main() -> None:

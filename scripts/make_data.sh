@@ -9,6 +9,7 @@
 #   NUM_HELD_OUT=10000       documents for evaluation at most; of a dump so many, drawn by MLPerf's rule
 #   NUM_EVAL_EXAMPLES=10000  examples made of them at most
 #   TEXT_FLAGS               more flags for --make_text, such as "--language=de --documents=blank_line"
+#   TEXT_FLAGFILE            a flagfile with such flags
 #   NP=8                     processes; else one for each core
 # MLPerf's training data (512 tokens, ten passes, the records of Google's script):
 #   VOCAB_FILE=vocab.txt bash scripts/make_data.sh enwiki-pages-articles.xml.bz2 wiki --flagfile=configs/run/mlperf_data.flags
@@ -17,7 +18,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/_launch.sh"
 
 if [ $# -lt 2 ]; then
-  sed -n '2,16s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,17s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 source="$1" output="$2"
@@ -29,6 +30,7 @@ use_environment --data
 make_data() { launch "$python" -m bert_pretrain.make_data "--num_processes=$np" "$@"; }
 
 read -ra text_flags <<<"${TEXT_FLAGS:-}"
+if [ -n "${TEXT_FLAGFILE:-}" ]; then text_flags+=("--flagfile=$TEXT_FLAGFILE"); fi
 eval_mode=()
 launch mkdir -p "$output"
 case "$source" in

@@ -13,12 +13,15 @@ from typing import NamedTuple
 
 import pytest
 
+from bert_pretrain import cli
 from bert_pretrain.config import training
 from bert_pretrain.config.check_data import CheckDataConfig, EstimateConfig
 from bert_pretrain.config.export import ExportConfig
 from bert_pretrain.config.fill_mask import FillMaskConfig
 from bert_pretrain.config.make_data import ExampleConfig, MakeDataConfig, TextConfig
+from bert_pretrain.config.masking import MaskingConfig
 from bert_pretrain.config.option import groups
+from bert_pretrain.config.recipe import RecipeConfig
 from bert_pretrain.config.report import ReportConfig
 from tests.config.test_training import DEEPSPARKHUB_FLAGS
 
@@ -47,6 +50,7 @@ TABLES = (
     Table(FLAGS, "<!-- flags of check_data: made from the dataclasses -->", (CheckDataConfig, EstimateConfig), ()),
     Table(FLAGS, "<!-- flags of report: made from the dataclasses -->", (ReportConfig,), ()),
     Table(FLAGS, "<!-- flags of export: made from the dataclasses -->", (ExportConfig,), ()),
+    Table(FLAGS, "<!-- flags of pretrain_text: made from the dataclasses -->", (RecipeConfig,), ()),
     Table(FLAGS, "<!-- flags of fill_mask: made from the dataclasses -->", (FillMaskConfig,), ()),
 )
 
@@ -96,10 +100,24 @@ def test_every_recipe_names_known_flags_and_its_command() -> None:
     for recipe in (ROOT / "configs" / "run").glob("*.flags"):
         text = recipe.read_text(encoding="utf-8")
         assert re.search(r"^# command: ", text, re.MULTILINE | re.IGNORECASE), f"{recipe.name} has no command"
-        parts = MAKE_DATA_PARTS if "make_data" in text else PARTS
+        parts = MAKE_DATA_PARTS if recipe.name == "mlperf_data.flags" else PARTS
         known = {field.name for part in parts for field in dataclasses.fields(part)}
         plain = set(re.findall(r"^--(\w+)", text, re.MULTILINE))
         assert all(name in known or re.sub("^no", "", name) in known for name in plain), recipe.name
+
+
+RECIPES = sorted((ROOT / "configs" / "run").glob("*.flags"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
+def test_every_recipe_is_read_and_valid(recipe: Path) -> None:
+    is_data = recipe.name == "mlperf_data.flags"
+    for part in cli.read_flagfile(str(recipe), MAKE_DATA_PARTS if is_data else PARTS):
+        if not isinstance(part, (training.RunConfig, MakeDataConfig, MaskingConfig)):  # these lack the user's paths
+            part.check()
+    text = recipe.read_text(encoding="utf-8")
+    if not is_data:
+        assert re.search("^# hardware: ", text, re.MULTILINE) and re.search("measured", text), recipe.name
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Optional
 from bert_pretrain.config.option import option, require, require_numbers
 
 _MAX_THREADS = 1024
+_MAX_PROFILED = 1000  # updates: a profile is held in memory until it is written
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,11 @@ class DeviceConfig:
     peak_tflops: Optional[float] = option(
         None, "Peak TFLOP/s of the GPU, for the utilization in results.json; a CPU's matmul rate is measured."
     )
+    profile_updates: int = option(
+        0,
+        "Write a profile of this many updates, after the first three of a start, into output_dir for TensorBoard. 0: "
+        "none. Of several ranks, rank 0 alone.",
+    )
     enable_device_warmup: bool = option(
         False, "Before the first update, compute one that is neither timed nor applied, so that compiling is not timed."
     )
@@ -42,6 +48,10 @@ class DeviceConfig:
     def check(self) -> None:
         """ValueError for an invalid setting."""
         require_numbers(self)
+        require(
+            0 <= self.profile_updates <= _MAX_PROFILED,
+            f"--profile_updates must be 0 to {_MAX_PROFILED}, got {self.profile_updates}",
+        )
         for name, least in (("intra_op_threads", 0), ("inter_op_threads", 1)):
             value = getattr(self, name)
             require(least <= value <= _MAX_THREADS, f"--{name} must be {least} to {_MAX_THREADS}, got {value}")

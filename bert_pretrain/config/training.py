@@ -113,6 +113,11 @@ class RunConfig:
         "At the end of a training run, mask a word in this many sentences of the evaluation data and print the words "
         "that the model fills in; 0: none.",
     )
+    hf_dir: Optional[str] = option(
+        None,
+        "At the end of a training run, write the model here as a Hugging Face folder, unless it is there already.",
+        is_path=True,
+    )
     dllog_path: Optional[str] = option(
         None, "File for dllogger's lines; default: bert_dllog.json in output_dir.", is_path=True
     )

@@ -17,6 +17,14 @@ def vocabulary_hash(shard: str) -> Optional[str]:
     return found if isinstance(found, str) else None
 
 
+def lower_case(shards: Sequence[str]) -> Optional[bool]:
+    """Whether the text of the first shard was converted to lower case; None where no file of make_data says it."""
+    origin = _read(shards[0]).get("origin") if shards else None
+    settings = origin.get("settings") if isinstance(origin, dict) else None
+    found = settings.get("do_lower_case") if isinstance(settings, dict) else None
+    return found if isinstance(found, bool) else None
+
+
 def vocabulary_file(shards: Sequence[str]) -> Optional[str]:
     """The vocabulary with which the first shard was made, where it can still be found; else None.
 

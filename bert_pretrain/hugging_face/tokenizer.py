@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
@@ -49,3 +51,16 @@ def settings(lower_case: bool, max_tokens: int) -> dict[str, Any]:
         "model_max_length": max_tokens,
         **special_tokens(),
     }
+
+
+def read_settings(folder: str) -> dict[str, Any]:
+    """The content of tokenizer_config.json in a folder, {} without one. ValueError where it cannot be read."""
+    path = os.path.join(folder, "tokenizer_config.json")
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read: {error}; mend it, or give --do_lower_case") from None
+    return content if isinstance(content, dict) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any, NamedTuple, Optional
 
@@ -11,6 +10,7 @@ import numpy as np
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.data import side_file
 from bert_pretrain.data.vocab import Vocabulary, load_vocabulary
+from bert_pretrain.hugging_face import tokenizer
 from bert_pretrain.model import variables
 from bert_pretrain.train import checkpoints, run_file
 
@@ -42,7 +42,7 @@ def find(
     """The model that `path`, given by `flag`, names: a TF1 prefix, a run's output_dir or a Hugging Face folder.
 
     What is not given comes from the run.json, config.json, bert_config.json, vocab.txt and tokenizer_config.json of its
-    folder. ValueError where the model's shape is not found.
+    folder, and from the side files of the run's shards. ValueError where the model's shape is not found.
     """
     weights = checkpoints.resolve(path)
     folder = path if os.path.isdir(path) else os.path.dirname(path) or "."
@@ -50,7 +50,8 @@ def find(
     config = _config(folder, run, bert_config_file, flag)
     vocabulary = _vocabulary_file(folder, run, bert_config_file) if vocab_file is None else vocab_file
     if lower_case is None:
-        lower_case = bool(_tokenizer_settings(folder).get("do_lower_case", True))
+        of_data = side_file.lower_case(_training_shards(run))
+        lower_case = bool(tokenizer.read_settings(folder).get("do_lower_case", of_data is not False))
     return StoredModel(weights, flag, config, load_vocabulary(vocabulary) if vocabulary else None, lower_case)
 
 
@@ -87,17 +88,9 @@ def _vocabulary_file(folder: str, run: dict[str, Any], bert_config_file: Optiona
         os.path.join(folder, "vocab.txt"),
         os.path.join(os.path.dirname(config_file), "vocab.txt") if config_file else None,
     ]
-    shards = run.get("data", {}).get("train", {}).get("paths", [])
-    return next((path for path in candidates if path and os.path.isfile(path)), side_file.vocabulary_file(shards))
+    found = next((path for path in candidates if path and os.path.isfile(path)), None)
+    return found or side_file.vocabulary_file(_training_shards(run))
 
 
-def _tokenizer_settings(folder: str) -> dict[str, Any]:
-    path = os.path.join(folder, "tokenizer_config.json")
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read: {error}; mend it, or give --do_lower_case") from None
-    return content if isinstance(content, dict) else {}
+def _training_shards(run: dict[str, Any]) -> list[str]:
+    return run.get("data", {}).get("train", {}).get("paths", [])

@@ -18,6 +18,7 @@ from bert_pretrain.train.evaluation import Evaluation
 from bert_pretrain.train.forward import mean_loss
 from bert_pretrain.train.hooks import TrainingHook
 from bert_pretrain.train.job import Job
+from bert_pretrain.train.profile_hook import ProfileHook
 from bert_pretrain.train.results import Outcome
 from bert_pretrain.train.resume import PreviousRun
 from bert_pretrain.train.run_logger import RunLogger
@@ -48,15 +49,23 @@ def make_model_fn(
         scaffold = _start_values(job, previous, weights, logger) if job.world.is_root else None
         evaluation = Evaluation(job, weights, evaluation_input) if evaluation_input else None
         hook = TrainingHook(job, values, training_input, evaluation, writer, logger, throughput, outcome)
+        hooks = [hook, *_profile_hooks(job, throughput, logger)]
         # Estimator ends the run at a NaN loss; a skipped float16 update must not.
         loss = tf.where(values.is_finite, mean_loss(values.statistics), 0.0)
-        return estimator.EstimatorSpec(mode, loss=loss, train_op=train_op, training_hooks=[hook], scaffold=scaffold)
+        return estimator.EstimatorSpec(mode, loss=loss, train_op=train_op, training_hooks=hooks, scaffold=scaffold)
 
     def model_fn(features: dict[str, tf.Tensor], mode: str) -> estimator.EstimatorSpec:
         assert mode == estimator.ModeKeys.TRAIN, "evaluation runs inside training; see train/evaluation.py"
         return preflight.on_all_ranks(job.world, lambda: build(features, mode), root_only=True)
 
     return model_fn
+
+
+def _profile_hooks(job: Job, throughput: Throughput, logger: RunLogger) -> list[ProfileHook]:
+    num_updates = job.config.device.profile_updates
+    if not (num_updates and job.world.is_root):
+        return []
+    return [ProfileHook(job.config.run.output_dir, num_updates, throughput, logger.info)]
 
 
 def _stop_request(job: Job) -> tf.Tensor:

@@ -78,11 +78,14 @@ def next_commands(config: Config, results: dict[str, Any], shards: Sequence[str]
         f"  evaluate  python -m bert_pretrain.run --do_eval --bert_config_file={shlex.quote(run.bert_config_file)} "
         f"--eval_files_dir={data} --output_dir={output_dir}"
     )
-    yield (
-        f"  export    python -m bert_pretrain.export --checkpoint={output_dir}/model.ckpt-{results['updates']} "
-        f"--bert_config_file={shlex.quote(run.bert_config_file)} "
-        f"--vocab_file={vocabulary} --hf_dir={output_dir}/hugging_face"
-    )
+    if run.hf_dir:
+        yield f'  ask       python -m bert_pretrain.fill_mask {shlex.quote(run.hf_dir)} "... [MASK] ..."'
+    else:
+        yield (
+            f"  export    python -m bert_pretrain.export --checkpoint={output_dir}/model.ckpt-{results['updates']} "
+            f"--bert_config_file={shlex.quote(run.bert_config_file)} "
+            f"--vocab_file={vocabulary} --hf_dir={output_dir}/hugging_face"
+        )
     yield f"  report    python -m bert_pretrain.report {output_dir}"
 
 

@@ -126,6 +126,21 @@ def test_training_learns(data, tmp_path: Path) -> None:
     assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.5
 
 
+def test_a_profile_changes_nothing_but_is_there(data, undisturbed: Path, kernels, tmp_path: Path, capsys) -> None:
+    runs.train(**data, **runs.settings(output_dir=str(tmp_path), **kernels, profile_updates=2))
+    assert "profile of 2 updates written to" in capsys.readouterr().out
+    (profile,) = tmp_path.glob("plugins/profile/*/*.xplane.pb")
+    assert profile.stat().st_size > 1000
+    one, other = (runs.tensors(path / "model.ckpt-12") for path in (undisturbed, tmp_path))
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def test_a_start_too_short_for_a_profile_says_so(data, tmp_path: Path, capsys) -> None:
+    runs.train(**data, **runs.settings(output_dir=str(tmp_path), num_train_steps=3, profile_updates=2))
+    assert "note: --profile_updates: no profile: this start had only 3 updates" in capsys.readouterr().out
+
+
 def test_device_warm_up_leaves_no_trace(data, undisturbed: Path, kernels: dict[str, object], tmp_path: Path) -> None:
     runs.train(**data, **runs.settings(output_dir=str(tmp_path), **kernels, enable_device_warmup=True))
     one, other = (runs.tensors(path / "model.ckpt-12") for path in (undisturbed, tmp_path))

@@ -1,0 +1,29 @@
+"""The settings of scripts/pretrain_text.sh besides those of make_data and run."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Optional
+
+from bert_pretrain.config.option import option, require, require_numbers
+
+SIZE_NAMES = ("tiny", "mini", "small", "medium", "base", "large")
+
+
+@dataclasses.dataclass(frozen=True)
+class RecipeConfig:
+    """Recipe: what is chosen where no other flag says it."""
+
+    hours: Optional[float] = option(
+        None,
+        "Time for training and evaluation, at most; 40 epochs of a small text take less. Default: an hour for each 1.2 "
+        "million tokens of text, at least 3 minutes, at most 8 hours on CPUs and 24 on GPUs.",
+    )
+    model_size: Optional[str] = option(
+        None, "Size of a new model. Default: the largest that text and time suffice for.", SIZE_NAMES
+    )
+
+    def check(self) -> None:
+        """ValueError for an invalid setting."""
+        require_numbers(self)
+        require(self.hours is None or self.hours > 0, f"--hours must be above 0, got {self.hours}")

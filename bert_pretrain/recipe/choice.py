@@ -1,0 +1,182 @@
+"""The choice of a recipe: pure arithmetic from text, machine and time. docs/pretrain_text.md explains the rules.
+
+Sources of the rules:
+- Devlin et al. 2018 (BERT, arXiv:1810.04805): 40 epochs, 256 sequences an update, mostly 128 tokens, 10,000 updates of
+  warm-up at most.
+- Hoffmann et al. 2022 (arXiv:2203.15556): about 20 tokens of training for each weight.
+- Izsak et al. 2021 (arXiv:2104.07705), Geiping and Goldstein 2022 (arXiv:2212.14034): 128 tokens where time is short.
+- You et al. 2020 (LAMB, arXiv:1904.00962), table 4: a rate of 5e-3 at 32,768 examples, and the square-root rule.
+- Gururangan et al. 2020 (arXiv:2004.10964), appendix: a rate of 5e-4 at 2,048 examples to continue a model on a domain.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from bert_pretrain.config.model import ModelConfig
+from bert_pretrain.recipe.sizes import SIZES, flops_per_example, layer_parameters
+
+# Assumptions, not measurements: they only choose the size of the model. The number of updates follows from a measured
+# speed. The embedded demo reaches about twice the figure of a core (docs/performance.md).
+FLOPS_PER_CORE, FLOPS_PER_GPU = 5e10, 3e13
+
+SEQ_LENGTH = 128
+MAX_EPOCHS = 40
+_TOKENS_PER_WEIGHT = 20
+_NIGHT_HOURS, _DAY_HOURS = 8.0, 24.0
+_MIN_HOURS = 0.05
+_TOKENS_PER_HOUR = 1.2e6  # of text, for which an hour is given
+_SMALLEST_BATCH, _LARGEST_BATCH = 32, 256
+_LARGEST_MICRO_BATCH = 32
+_EXAMPLES_FOR_LARGER_BATCHES = 1000  # updates there are at least before the batch is doubled
+_MAX_WARMUP = 10_000
+_NUM_EVALUATIONS = 5
+_COST_OF_EVALUATION = 1 / 3  # of an example, relative to training
+_EVALUATION_SHARE = 0.05  # of the training examples in each evaluation: a tenth of the time for five
+_MIN_EVALUATION = 4 * 64
+_EVAL_BATCH = 64
+_TRAINING_SHARE = 0.85  # of the time; evaluations, start and export take the rest
+_CHECKPOINT_SECONDS = 300
+
+
+class Corpus(NamedTuple):
+    """The shards."""
+
+    num_records: int
+    num_tokens: int  # in these records, without padding
+    num_eval_records: int
+
+    @property
+    def tokens_per_record(self) -> float:
+        """Mean length."""
+        return self.num_tokens / max(1, self.num_records)
+
+
+class Machine(NamedTuple):
+    """What computes, over all hosts."""
+
+    num_ranks: int
+    num_cores: int
+    num_gpus: int
+
+    @property
+    def flops(self) -> float:
+        """Assumed FLOP/s of training."""
+        return self.num_gpus * FLOPS_PER_GPU if self.num_gpus else self.num_cores * FLOPS_PER_CORE
+
+
+def default_hours(corpus: Corpus, machine: Machine) -> float:
+    """Minutes for a small folder; at most a night on CPUs and a day on GPUs."""
+    most = _DAY_HOURS if machine.num_gpus else _NIGHT_HOURS
+    return min(most, max(_MIN_HOURS, corpus.num_tokens / _TOKENS_PER_HOUR))
+
+
+def choose_model(corpus: Corpus, machine: Machine, hours: float, vocab_size: int) -> ModelConfig:
+    """The largest size that sees about 20 tokens for each weight of its layers, within the time and 40 epochs."""
+    sizes = [size.config(vocab_size) for size in SIZES.values()]
+    for config in reversed(sizes):
+        cost = flops_per_example(config, corpus.tokens_per_record)
+        examples = min(MAX_EPOCHS * corpus.num_records, machine.flops * hours * 3600 / cost)
+        if examples * corpus.tokens_per_record >= _TOKENS_PER_WEIGHT * layer_parameters(config):
+            return config
+    return sizes[0]
+
+
+def assumed_speed(config: ModelConfig, corpus: Corpus, machine: Machine) -> float:
+    """Examples a second, where nothing was measured."""
+    return machine.flops / flops_per_example(config, max(1.0, corpus.tokens_per_record))
+
+
+def data_flags(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags of make_data, with the user's: one pass, because masks are drawn anew at each visit of a record."""
+    flags: dict[str, Any] = {"max_seq_length": SEQ_LENGTH, "dupe_factor": 1, "masked_lm_prob": 0.15, **given}
+    slots = math.ceil(flags["max_seq_length"] * flags["masked_lm_prob"])
+    return {**flags, "max_predictions_per_seq": given.get("max_predictions_per_seq", max(1, slots))}
+
+
+def training_flags(
+    corpus: Corpus, machine: Machine, hours: float, speed: float, is_continued: bool, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Flags of bert_pretrain.run that say how it is trained, with the user's.
+
+    speed: examples a second over all ranks, measured. What the user gives changes what follows from it: with
+    --num_train_steps, for example, the warm-up is a tenth of these updates.
+    """
+    budget = hours * 3600 * speed  # examples
+    evaluations = (_NUM_EVALUATIONS + 2) * _MIN_EVALUATION * _COST_OF_EVALUATION
+    examples = max(0.0, min(MAX_EPOCHS * corpus.num_records, _TRAINING_SHARE * budget, budget - evaluations))
+    if "num_train_steps" in given:  # the batch then does not depend on a measurement
+        examples = given["num_train_steps"] * _SMALLEST_BATCH
+    flags: dict[str, Any] = {**micro_batches(examples, machine, given)}
+    batch = machine.num_ranks * flags["train_batch_size"] * flags["num_accumulation_steps"]
+    flags["num_train_steps"] = updates = given.get("num_train_steps", _round_down(examples / batch))
+    flags["num_warmup_steps"] = min(_MAX_WARMUP, updates // 10)
+    flags["optimizer_type"] = given.get("optimizer_type", "adam" if is_continued else "lamb")
+    flags["learning_rate"] = learning_rate(batch, updates, flags["optimizer_type"], is_continued)
+    flags["lr_scaling"] = "none"
+    flags.update(_evaluation(corpus, batch, updates, given))
+    flags["save_checkpoints_steps"] = max(1, min(updates, round(_CHECKPOINT_SECONDS * speed / batch)))
+    flags["display_loss_steps"] = max(1, updates // 50)
+    flags["save_summary_steps"] = max(1, updates // 200)
+    flags["dynamic_masking"] = True
+    return {**flags, **given}
+
+
+def micro_batches(examples: float, machine: Machine, given: Mapping[str, Any]) -> dict[str, int]:
+    """train_batch_size and num_accumulation_steps for so many examples in all."""
+    doublings = math.log2(max(1.0, examples / (_EXAMPLES_FOR_LARGER_BATCHES * _SMALLEST_BATCH)))
+    batch = min(_LARGEST_BATCH, _SMALLEST_BATCH * 2 ** int(doublings))
+    per_rank = max(1, batch // machine.num_ranks)
+    if "train_batch_size" in given:
+        size = given["train_batch_size"]
+        return {"train_batch_size": size, "num_accumulation_steps": given.get("num_accumulation_steps", 1)}
+    steps = given.get("num_accumulation_steps", math.ceil(per_rank / _LARGEST_MICRO_BATCH))
+    return {"train_batch_size": max(1, per_rank // steps), "num_accumulation_steps": steps}
+
+
+def learning_rate(batch: int, updates: int, optimizer: str, is_continued: bool) -> float:
+    """The peak. Of LAMB 0.01 for at most 1,000 updates, then falling with their square root to the published value.
+
+    0.01 is what the embedded demo uses; docs/pretrain_text.md has a measurement at 600 updates. What lies between it
+    and the published values was not measured.
+    """
+    published = 5e-3 * math.sqrt(batch / 32_768)
+    if optimizer == "adam":
+        return _two_digits(5e-4 * math.sqrt(batch / 2048) if is_continued else 1e-4)
+    if is_continued:
+        return _two_digits(published)
+    return _two_digits(max(published, 1e-2 * math.sqrt(1000 / max(updates, 1000))))
+
+
+def expected_seconds(corpus: Corpus, flags: Mapping[str, Any], machine: Machine, speed: float) -> float:
+    """Of training and evaluations, at a measured speed of examples a second; an evaluation costs a third."""
+    batch = machine.num_ranks * flags["train_batch_size"] * flags["num_accumulation_steps"]
+    limit = flags["max_eval_steps"] * flags["eval_batch_size"] or corpus.num_eval_records
+    num_evaluations = 2 + flags["num_train_steps"] * batch // max(1, flags["samples_between_eval"])
+    return (
+        flags["num_train_steps"] * batch + num_evaluations * min(limit, corpus.num_eval_records) * _COST_OF_EVALUATION
+    ) / speed
+
+
+def _evaluation(corpus: Corpus, batch: int, updates: int, given: Mapping[str, Any]) -> dict[str, Any]:
+    wanted = max(_MIN_EVALUATION, int(_EVALUATION_SHARE * batch * updates))
+    eval_batch = given.get("eval_batch_size", _EVAL_BATCH)
+    return {
+        "eval_batch_size": eval_batch,
+        "max_eval_steps": 0 if wanted >= corpus.num_eval_records else math.ceil(wanted / eval_batch),
+        "samples_start_eval": 0,
+        "samples_between_eval": math.ceil(updates / _NUM_EVALUATIONS) * batch,
+        "stop_threshold": 0.0,
+    }
+
+
+def _round_down(number: float) -> int:
+    """Two significant digits, at least 10: two measurements of nearly the same speed give the same recipe."""
+    size = 10 ** max(0, int(math.log10(max(1.0, number))) - 1)
+    return max(10, int(number) // size * size)
+
+
+def _two_digits(number: float) -> float:
+    return float(f"{number:.2g}")

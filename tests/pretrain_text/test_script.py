@@ -1,0 +1,131 @@
+"""scripts/pretrain_text.sh on a small folder: through to a model, again, and with other flags."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau".split()
+FLAGS = ("--model_size=tiny", "--num_train_steps=4", "--train_batch_size=4", "--documents=blank_line")
+
+pytestmark = pytest.mark.skipif(not importlib.util.find_spec("sentencex"), reason="needs sentencex (--data)")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.CompletedProcess]:
+    """Runs the script in a folder with text/; a stand-in for init_tf.sh names this Python."""
+    folder = tmp_path_factory.mktemp("pretrain")
+    project = folder / "a project"
+    for name in ("scripts", "configs"):
+        shutil.copytree(ROOT / name, project / name)
+    (project / "init_tf.sh").write_text(f"echo {sys.executable}\n")
+    rng = random.Random(0)
+    (folder / "text").mkdir()
+    for number in range(3):
+        documents = [". ".join(" ".join(rng.choices(WORDS, k=9)).capitalize() for _ in range(9)) for _ in range(9)]
+        (folder / "text" / f"{number}.txt").write_text("\n\n".join(documents))
+
+    def run_script(*arguments: str, **environ: str) -> subprocess.CompletedProcess:
+        done = subprocess.run(
+            ["bash", str(project / "scripts" / "pretrain_text.sh"), *arguments],
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=folder,
+        )
+        done.folder = folder
+        return done
+
+    return run_script
+
+
+@pytest.fixture(scope="module")
+def made(run: Callable[..., subprocess.CompletedProcess]) -> subprocess.CompletedProcess:
+    """The first start of the command."""
+    return run("text", "out", *FLAGS)
+
+
+def test_a_folder_becomes_a_model(made) -> None:
+    assert made.returncode == 0, made.stdout + made.stderr
+    out = made.folder / "out"
+    assert json.loads((out / "run" / "results.json").read_text())["updates"] == 4
+    assert {"config.json", "model.safetensors", "vocab.txt"} <= {path.name for path in (out / "model").iterdir()}
+    told = made.stdout
+    for line in ("verdict: sound", "model: 2 layers x 128", "expected: ", "  --learning_rate=0.01", "| completed |"):
+        assert line in told, line
+    assert told.index("expected: ") < told.index("evaluation after update 0")
+    sentences = told.partition("the word that stood there, and the model's best words:\n")[2].splitlines()
+    assert sentences[0].count("[MASK]") == 1 and sentences[1].count(",") == 4
+    assert not (out / "recipe" / "speed").exists()
+
+
+def test_the_same_command_again_keeps_everything(made, run) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (made.folder / "out").rglob("*") if path.is_file()}
+    again = run("text", "out", *FLAGS)
+    assert again.returncode == 0, again.stderr
+    assert "out/run holds this run, finished at update 4" in again.stdout
+    changed = {path.name for path in before if path.stat().st_mtime_ns != before[path]}
+    assert changed <= {"data.flags", "text.flags", "ranks", "manifest.json", "metrics.jsonl", "bert_dllog.json"}
+
+
+def test_another_command_on_the_folder_is_refused(made, run) -> None:
+    other = run("text", "out", *FLAGS, "--learning_rate=1")
+    assert (other.returncode, other.stdout) == (2, "")
+    assert other.stderr == (
+        "error: out was begun with no --learning_rate, this command has --learning_rate=1.0; give the same flags "
+        "(out/command.json has them), or name another folder\n"
+    )
+    (made.folder / "text 2").mkdir()
+    assert f"was begun with text {made.folder}/text, this command has" in run("text 2", "out", *FLAGS).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere", "new"], "nowhere: no such folder"),
+        (["text", "text"], "text: the folder holds something else"),
+        (["text", "new", "--hours=0"], "--hours must be above 0"),
+        (["text", "new", "--input_files_dir=x"], "Unknown command line flag 'input_files_dir'"),
+        (["text", "new", "--from=nowhere"], "--from: nowhere: no such folder"),
+        (["text", "new", "--max_seq_length=1024"], "--max_seq_length must be 5 to 512 here"),
+        (["text", "new", "more"], "expected a folder of text and a folder for the model, got text new more"),
+    ],
+)
+def test_what_cannot_be_is_one_line(run, arguments: list[str], message: str) -> None:
+    refused = run(*arguments)
+    assert refused.returncode == 2 and refused.stdout == ""
+    assert message in refused.stderr and refused.stderr.count("\n") == 1
+
+
+def test_a_model_is_continued_with_its_own_vocabulary(made, run) -> None:
+    done = run("text", "continued", "--from=out/model", *FLAGS[1:])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "continues out/model" in done.stdout and "--optimizer_type=adam" in done.stdout
+    assert "variables matched" in done.stdout
+    vocabularies = [(made.folder / name / "vocab.txt").read_bytes() for name in ("out/model", "continued/model")]
+    assert vocabularies[0] == vocabularies[1]
+
+
+def test_ranks_are_started_by_the_launcher(run) -> None:
+    shown = run("text", "dry", "--hours=1", NP="2", DRY_RUN="1")
+    assert shown.returncode == 0, shown.stderr
+    commands = shown.stdout.splitlines()
+    assert "-m bert_pretrain.pretrain_text begin text dry --hours=1" in commands[0]
+    assert commands[-1].endswith("-m bert_pretrain.launch --flagfile=dry/recipe/train.flags")
+
+
+def test_help_lists_the_flags(run) -> None:
+    shown = run("--help")
+    assert shown.returncode == 0 and "--hours=FLOAT" in shown.stdout and "--language=STR" in shown.stdout
+    assert run("text").returncode == 2

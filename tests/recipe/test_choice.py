@@ -1,0 +1,125 @@
+"""The recipes that text and machine lead to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bert_pretrain.config.model import ModelConfig
+from bert_pretrain.recipe import choice
+from bert_pretrain.recipe.choice import Corpus, Machine
+from bert_pretrain.recipe.sizes import SIZES, flops_per_example, layer_parameters
+from bert_pretrain.train.forward import Statistics
+from bert_pretrain.train.utilization import training_flops
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "model"
+LAPTOP, SERVER, GPU, GPUS = Machine(1, 2, 0), Machine(1, 32, 0), Machine(1, 8, 1), Machine(8, 64, 8)
+
+
+def corpus(megabytes: float) -> Corpus:
+    """English text: 4.5 bytes a token, 100 tokens a record, a tenth held out."""
+    tokens = int(megabytes * 1e6 / 4.5)
+    return Corpus(tokens // 100, tokens, min(10_000, tokens // 1000))
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "machine", "name", "hours"),
+    [
+        (0.05, LAPTOP, "tiny", 0.05),
+        (1, LAPTOP, "tiny", 0.185),
+        (100, LAPTOP, "mini", 8),
+        (100, SERVER, "small", 8),
+        (100, GPU, "medium", 18.5),
+        (1000, LAPTOP, "mini", 8),
+        (1000, GPU, "base", 24),
+        (14_000, LAPTOP, "mini", 8),
+        (14_000, GPU, "base", 24),
+        (14_000, GPUS, "large", 24),
+    ],
+)
+def test_models_and_hours_grow_with_text_and_machine(
+    megabytes: float, machine: Machine, name: str, hours: float
+) -> None:
+    text = corpus(megabytes)
+    chosen = choice.default_hours(text, machine)
+    assert chosen == pytest.approx(hours, rel=0.01)
+    assert choice.choose_model(text, machine, chosen, 30_522) == SIZES[name].config(30_522)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    megabytes=st.floats(0.01, 20_000),
+    machine=st.builds(Machine, st.integers(1, 64), st.integers(1, 256), st.just(0)),
+    hours=st.floats(0.01, 1000),
+    speed=st.floats(0.1, 1e5),
+)
+def test_training_and_evaluation_fit_into_the_time(
+    megabytes: float, machine: Machine, hours: float, speed: float
+) -> None:
+    text = corpus(megabytes)
+    flags = choice.training_flags(text, machine, hours, speed, False, {})
+    batch = machine.num_ranks * flags["train_batch_size"] * flags["num_accumulation_steps"]
+    seconds = choice.expected_seconds(text, flags, machine, speed)
+    least = 10 * batch + 7 * text.num_eval_records / 3  # ten updates, and all evaluations
+    assert seconds <= max(hours * 3600, least / speed)
+    assert flags["num_train_steps"] * batch <= max(choice.MAX_EPOCHS * text.num_records, 10 * batch)
+    assert 1 <= flags["train_batch_size"] <= 32 and batch <= 512
+    assert 0 <= flags["num_warmup_steps"] < flags["num_train_steps"]
+    assert flags["samples_between_eval"] >= 1 and 0 < flags["learning_rate"] <= 0.01
+
+
+def test_what_the_user_gives_stays_and_changes_what_follows_from_it() -> None:
+    given_flags = {"num_train_steps": 5000, "train_batch_size": 8, "clip_norm": 0.5}
+    flags = choice.training_flags(corpus(1), LAPTOP, 1.0, 100.0, False, given_flags)
+    assert given_flags.items() <= flags.items()
+    assert (flags["num_warmup_steps"], flags["num_accumulation_steps"]) == (500, 1)
+    assert flags["samples_between_eval"] == 8000
+    assert choice.training_flags(corpus(1), LAPTOP, 1.0, 1.0, False, given_flags) == {
+        **flags,
+        "save_checkpoints_steps": choice.training_flags(corpus(1), LAPTOP, 1.0, 1.0, False, given_flags)[
+            "save_checkpoints_steps"
+        ],
+    }  # a measurement then changes nothing else
+
+
+def test_a_continued_model_has_a_small_rate() -> None:
+    """Gururangan et al.: 5e-4 at 2,048 examples an update."""
+    flags = choice.training_flags(corpus(100), GPU, 10.0, 1000.0, True, {})
+    assert (flags["optimizer_type"], flags["learning_rate"]) == ("adam", pytest.approx(1.8e-4))
+
+
+def test_rates_of_new_models() -> None:
+    assert choice.learning_rate(32, 450, "lamb", False) == 0.01  # the embedded demo's
+    assert choice.learning_rate(32_768, 10**6, "lamb", False) == 0.005  # You et al.
+    rates = [choice.learning_rate(256, updates, "lamb", False) for updates in (1000, 10_000, 100_000, 10**6)]
+    assert rates == sorted(rates, reverse=True)
+    assert choice.learning_rate(256, 10**6, "adam", False) == 1e-4  # Devlin et al.
+
+
+def test_records_are_those_of_the_published_recipes() -> None:
+    assert choice.data_flags({})["max_predictions_per_seq"] == 20
+    assert choice.data_flags({"max_seq_length": 512})["max_predictions_per_seq"] == 77
+    assert choice.data_flags({"max_predictions_per_seq": 3})["max_predictions_per_seq"] == 3
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_the_sizes_are_those_of_configs(name: str) -> None:
+    assert SIZES[name].config(30_522) == ModelConfig.from_json(str(CONFIGS / f"{name}.json"))
+
+
+def test_no_size_is_missing_here() -> None:
+    assert {path.stem for path in CONFIGS.glob("*.json")} == set(SIZES)
+    assert all(json.loads(path.read_text())["max_position_embeddings"] == 512 for path in CONFIGS.glob("*.json"))
+
+
+def test_the_cost_is_that_of_the_utilization() -> None:
+    config, tokens = SIZES["mini"].config(30_522), 100
+    sums = Statistics(*(0.0 for _ in Statistics._fields))._replace(
+        tokens=tokens, squared_lengths=tokens**2, masked_lm_count=15
+    )
+    assert flops_per_example(config, tokens) == pytest.approx(training_flops(sums, config), rel=1e-6)
+    assert layer_parameters(config) == 12 * 4 * 256**2
