@@ -76,11 +76,85 @@ def test_old_names_tied_copies_and_float16(tmp_path: Path) -> None:
         load(write(tmp_path, tensors))
 
 
+def write_bfloat16(path: Path, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Writes the upper halves of float32 values in the format's own words; returns what they stand for."""
+    halves = {name: (value.astype(np.float32).view(np.uint32) >> 16).astype("<u2") for name, value in tensors.items()}
+    header, begin = {}, 0
+    for name, value in halves.items():
+        end = begin + value.nbytes
+        header[name] = {"dtype": "BF16", "shape": list(value.shape), "data_offsets": [begin, end]}
+        begin = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(value.tobytes() for value in halves.values()))
+    return {name: (value.astype(np.uint32) << 16).view(np.float32) for name, value in halves.items()}
+
+
+def test_bfloat16(tmp_path: Path) -> None:
+    written = write_bfloat16(tmp_path / "model.safetensors", THEIRS)
+    report, loaded = load(str(tmp_path))
+    assert "46 of 46 variables matched" in report
+    expected = {name: names.convert(name, written[names.hugging_face_name(name)]) for name in VALUES}
+    assert equal(loaded, expected)
+    assert not equal(loaded, VALUES) and max(np.abs(loaded[name] - VALUES[name]).max() for name in VALUES) < 0.01
+
+
+@pytest.mark.interop
+def test_what_transformers_saves_as_bfloat16_in_several_files(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="the interop extra: bash init_tf.sh --interop")
+    transformers = pytest.importorskip("transformers", reason="the interop extra: bash init_tf.sh --interop")
+    settings = {**vars(TINY), "hidden_act": "gelu_new"}
+    network = transformers.BertForPreTraining(transformers.BertConfig(**settings)).to(torch.bfloat16)
+    network.save_pretrained(tmp_path, max_shard_size="20KB")
+    assert (tmp_path / "model.safetensors.index.json").is_file() and len(list(tmp_path.glob("*.safetensors"))) > 2
+    report, loaded = load(str(tmp_path))
+    assert "46 of 46 variables matched" in report
+    theirs = {name: value.float().numpy() for name, value in network.state_dict().items()}
+    assert equal(loaded, {name: names.convert(name, theirs[names.hugging_face_name(name)]) for name in VALUES})
+
+
+def write_shards(folder: Path, num_shards: int) -> dict[str, str]:
+    """Float32 tensors in several files and their index; returns its weight_map."""
+    weight_map = {name: f"model-{number % num_shards}.safetensors" for number, name in enumerate(THEIRS)}
+    for shard in set(weight_map.values()):
+        save_file({name: THEIRS[name] for name in THEIRS if weight_map[name] == shard}, str(folder / shard))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return weight_map
+
+
+@pytest.mark.parametrize("file", ["", "/model.safetensors.index.json"])
+def test_several_files(tmp_path: Path, file: str) -> None:
+    write_shards(tmp_path, 3)
+    report, loaded = load(f"{tmp_path}{file}")
+    assert "46 of 46 variables matched, 0 of its tensors not used" in report
+    assert equal(loaded, VALUES)
+
+
+def test_a_damaged_set_of_files_is_one_line(tmp_path: Path) -> None:
+    index = tmp_path / "model.safetensors.index.json"
+    weight_map = write_shards(tmp_path, 3)
+    name = next(iter(weight_map))
+    others = {
+        "lacks": {**weight_map, name: "model-1.safetensors"},
+        "must name a file of the same folder": {**weight_map, name: "../model-0.safetensors"},
+        "model-7.safetensors cannot be read": {**weight_map, name: "model-7.safetensors"},
+    }
+    contents = {problem: json.dumps({"weight_map": changed}) for problem, changed in others.items()}
+    for problem, content in {**contents, "is no index": "[]", "no object weight_map": "{"}.items():
+        index.write_text(content)
+        with pytest.raises(ValueError, match=problem) as error:
+            load(str(tmp_path))
+        assert str(error.value).startswith("--init_checkpoint: ") and "\n" not in str(error.value)
+
+
 def test_a_pickle_and_a_damaged_file_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"x")
     for path in (tmp_path, tmp_path / "pytorch_model.bin"):
         with pytest.raises(ValueError, match=r"--init_checkpoint: .*pickle.*save_pretrained"):
             load(str(path))
+    (tmp_path / "pytorch_model.bin").rename(tmp_path / "pytorch_model-00001-of-00002.bin")
+    with pytest.raises(ValueError, match=r"--init_checkpoint: .*00001-of-00002.bin is a pickle"):
+        load(str(tmp_path))
     path = write(tmp_path, THEIRS) + "/model.safetensors"
     whole = Path(path).read_bytes()
     for content in (whole[:-5], whole[:100], b""):
