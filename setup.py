@@ -38,8 +38,9 @@ EXTRAS = {
         "transformers; python_version >= '3.9'",
     ],
     "plot": ["jinja2", "matplotlib"],  # bert_pretrain.report, check_data --histogram, benchmarks/plot.py
-    # bert-tensorflow is Google's modeling.py, which the tests compare the model with.
-    "test": ["bert-tensorflow==1.0.4", "hypothesis", "pytest", "ruff"],
+    # bert-tensorflow is Google's modeling.py, which the tests compare the model with. A test starts tensorboard, which
+    # TensorFlow before 2.21 brings.
+    "test": ["bert-tensorflow==1.0.4", "hypothesis", "pytest", "ruff", "tensorboard"],
 }
 
 setup(

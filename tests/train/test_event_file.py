@@ -100,7 +100,7 @@ def test_points_of_tensorflow_s_own_writer_are_forgotten_too(tmp_path: Path) -> 
 
 
 def test_a_real_tensorboard_shows_curves_settings_and_hyperparameters(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard", reason="TensorBoard is not installed; TensorFlow before 2.21 brings it")
+    pytest.importorskip("tensorboard", reason="the test extra: bash init_tf.sh --test")
     for name, rate in (("a", 0.25), ("b", 0.5)):
         (tmp_path / name).mkdir()
         write(tmp_path / name, range(1, 4), {**SETTINGS, "optim": {**SETTINGS["optim"], "learning_rate": rate}})
