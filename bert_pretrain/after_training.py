@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from bert_pretrain import files
 from bert_pretrain.config.export import ExportConfig
 from bert_pretrain.config.fill_mask import FillMaskConfig
 from bert_pretrain.config.training import Config
@@ -36,6 +37,7 @@ def _export(config: Config) -> None:
     if os.path.isdir(hf_dir) and os.listdir(hf_dir):
         print(f"note: --hf_dir: {hf_dir} is there already and is kept", flush=True)
         return
+    files.remove_partials(os.path.abspath(hf_dir))
     writing.export(ExportConfig(checkpoint=config.run.output_dir, vocab_file=config.masking.vocab_file, hf_dir=hf_dir))
 
 

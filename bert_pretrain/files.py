@@ -91,12 +91,13 @@ def hash_file(path: str) -> str:
 
 
 def remove_partials(path: str) -> None:
-    """Removes what killed processes left of their attempts to write `path`."""
+    """Removes what killed processes left of their attempts to write `path`, a file or a directory."""
     directory, name = os.path.split(path)
     with contextlib.suppress(FileNotFoundError):
         for found in os.listdir(directory or "."):
             if found.startswith(f".{name}.") and found.endswith(_PARTIAL):
-                os.remove(os.path.join(directory, found))
+                left = os.path.join(directory, found)
+                shutil.rmtree(left) if os.path.isdir(left) else os.remove(left)
 
 
 @contextlib.contextmanager

@@ -46,7 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "inference": {"config", "data", "hugging_face", "make_data.tokenization", "model", "train"},
     "export": {"cli", "config", "data.vocab", "files", "stderr", "hugging_face", "inference", "model", "train"},
     "fill_mask": {"cli", "config", "stderr", "inference"},
-    "after_training": {"config", "train", "inference", "export"},
+    "after_training": {"config", "files", "train", "inference", "export"},
     "run": {"after_training", "cli", "config", "processes", "stderr", "stop", "connection", "train"},
     "recipe": {"config"},
     "pretrain_text": {"cli", "config", "data.vocab", "files", "hugging_face", "launch", "recipe"},

@@ -61,6 +61,7 @@ def test_json_is_written_with_a_final_line_end(tmp_path: Path) -> None:
 def test_what_killed_processes_left_is_removed_and_other_files_stay(tmp_path: Path) -> None:
     for name in (".shard.123.partial", ".shard.9.partial", ".shard2.9.partial", "shard", ".shard.txt"):
         (tmp_path / name).touch()
+    (tmp_path / ".shard.3.partial").mkdir()
     files.remove_partials(str(tmp_path / "shard"))
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [".shard.txt", ".shard2.9.partial", "shard"]
     files.remove_partials(str(tmp_path / "no" / "such" / "directory"))

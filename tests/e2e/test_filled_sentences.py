@@ -1,4 +1,4 @@
-"""--filled_sentences: what a run prints of held-out text when it has ended."""
+"""--filled_sentences and --hf_dir: what a run prints of held-out text and exports when it has ended."""
 
 from __future__ import annotations
 
@@ -44,19 +44,33 @@ def flags(data: dict[str, str], output_dir: Path, **changes: object) -> list[str
     return runs.flags(**data, **runs.settings(output_dir=str(output_dir), filled_sentences=2, **changes))
 
 
-def test_a_finished_run_fills_in_sentences_after_its_row(data, tmp_path: Path) -> None:
-    stopped = runs.start(flags(data, tmp_path), before=runs.signal_after(7, "SIGTERM"))
+def test_a_finished_run_exports_and_fills_in_sentences_after_its_row(data, tmp_path: Path) -> None:
+    run_dir, hf_dir = tmp_path / "run", tmp_path / "hf"
+    (tmp_path / ".hf.1.partial").mkdir()  # of an export that was killed
+    stopped = runs.start(flags(data, run_dir, hf_dir=hf_dir), before=runs.signal_after(7, "SIGTERM"))
     assert stopped.returncode == 0, stopped.stderr
-    assert HEAD not in stopped.stdout
-    done = runs.start(flags(data, tmp_path))
+    assert HEAD not in stopped.stdout and not hf_dir.exists()
+    done = runs.start(flags(data, run_dir, hf_dir=hf_dir))
     assert done.returncode == 0, done.stderr
     run, _, sentences = done.stdout.partition(HEAD + "\n")
-    assert "| completed |\nnext:\n" in run
+    assert "| completed |\nnext:\n" in run and run.endswith(f"{hf_dir} is written\n")
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "hf"}
+    assert (hf_dir / "model.safetensors").is_file()
     lines = sentences.splitlines()
     assert len(lines) == 4
     for sentence, answer in zip(lines[::2], lines[1::2]):
         assert set(sentence.split()) <= {*WORDS, "[MASK]", "."} and sentence.count("[MASK]") == 1
         assert answer.split(";")[0].strip() in WORDS and answer.count(",") == 4
+
+
+def test_a_folder_that_is_there_is_kept(data, tmp_path: Path) -> None:
+    kept = tmp_path / "hf" / "file"
+    kept.parent.mkdir()
+    kept.write_text("")
+    done = runs.start(flags(data, tmp_path / "run", hf_dir=kept.parent, num_train_steps=1))
+    assert done.returncode == 0, done.stderr
+    assert f"note: --hf_dir: {kept.parent} is there already and is kept" in done.stdout
+    assert [path.name for path in kept.parent.iterdir()] == ["file"]
 
 
 def test_a_vocabulary_that_is_gone_is_a_note(data, tmp_path: Path) -> None:
