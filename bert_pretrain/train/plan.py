@@ -78,7 +78,7 @@ def next_commands(config: Config, results: dict[str, Any], shards: Sequence[str]
         f"  evaluate  python -m bert_pretrain.run --do_eval --bert_config_file={shlex.quote(run.bert_config_file)} "
         f"--eval_files_dir={data} --output_dir={output_dir}"
     )
-    if run.hf_dir:
+    if run.hf_dir and results["end"] != "interrupted":
         yield f'  ask       python -m bert_pretrain.fill_mask {shlex.quote(run.hf_dir)} "... [MASK] ..."'
     else:
         yield (

@@ -111,3 +111,13 @@ def test_the_next_commands_name_the_vocabulary_of_the_data(tmp_path: Path) -> No
     of_data.write_text("[MASK]\n")  # another one now
     assert named([shard]) == str(beside_model)
     assert named([]) == str(beside_model)
+
+
+@pytest.mark.parametrize(("end", "command"), [("completed", "ask"), ("interrupted", "export")])
+def test_an_exported_model_can_be_asked(end: str, command: str) -> None:
+    config = make_config(do_train=True, output_dir="out", bert_config_file="c.json", hf_dir="my model")
+    lines = list(plan.next_commands(config, {"end": end, "updates": 7}))
+    assert {line.split()[0] for line in lines} & {"ask", "export"} == {command}
+    if command == "ask":
+        (line,) = (line for line in lines if " ask" in line)
+        assert shlex.split(line)[1:] == ["python", "-m", "bert_pretrain.fill_mask", "my model", "... [MASK] ..."]
