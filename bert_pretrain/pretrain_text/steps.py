@@ -13,7 +13,7 @@ from bert_pretrain import files, launch
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.option import require
 from bert_pretrain.data.vocab import load_vocabulary
-from bert_pretrain.hugging_face import tokenizer
+from bert_pretrain.pretrain_text import pretrained
 from bert_pretrain.pretrain_text.flags import Given, flag_file
 from bert_pretrain.pretrain_text.folder import Folder, claim
 from bert_pretrain.recipe import choice
@@ -27,25 +27,20 @@ _DATA_FLAGS, _TEXT_FLAGS, _SPEED_FLAGS, _TRAIN_FLAGS = "data.flags", "text.flags
 
 def begin(source: str, folder: Folder, given: Given) -> Iterator[str]:
     """Checks the command, and writes the flags of make_data."""
-    pretrained = given.training.get("init_checkpoint")
+    start = given.training.get("init_checkpoint")
     require(os.path.isdir(source), f"{source}: no such folder; give one that holds text")
-    require(
-        not (pretrained and given.recipe.model_size), "--from and --model_size exclude each other: the model has a size"
-    )
+    require(not (start and given.recipe.model_size), "--from and --model_size exclude each other: the model has a size")
     _check_flags(given)
     machine = _machine()
     data = choice.data_flags(given.data)
-    vocabulary = None
-    if pretrained:
-        vocabulary, lower_case = _vocabulary_of(pretrained)
-        require(
-            "vocab_size" not in given.data, "--from and --vocab_size exclude each other: the model has a vocabulary"
-        )
-        data.setdefault("do_lower_case", lower_case)
+    model = pretrained.find(start, given.training.get("allow_partial_init", False)) if start else None
+    if model:
+        require("vocab_size" not in given.data, "--from and --vocab_size exclude each other: the model has its own")
+        data.setdefault("do_lower_case", model.lower_case)
     ranks = {"NP": machine.num_ranks} if machine.num_ranks > 1 else {}
     claim(folder, {"text": os.path.realpath(source), "flags": given.all(), **ranks})
-    if vocabulary and not os.path.exists(folder.vocab_file):
-        with files.atomic_write(folder.vocab_file, "wb") as file, open(vocabulary, "rb") as original:
+    if model and not os.path.exists(folder.vocab_file):
+        with files.atomic_write(folder.vocab_file, "wb") as file, open(model.vocab_file, "rb") as original:
             shutil.copyfileobj(original, file)
     _write(folder, _TEXT_FLAGS, flag_file(["flags of make_data --make_text"], given.text))
     _write(folder, _DATA_FLAGS, flag_file(["flags of make_data, for vocabulary and shards"], data))
@@ -121,16 +116,6 @@ def _machine() -> choice.Machine:
     wants_ranks = bool(os.environ.get("NP") or slots or here.num_gpus)
     num_ranks = launch.num_ranks(os.environ, here, slots) if wants_ranks else 1
     return choice.Machine(num_ranks, here.num_cores * max(1, len(slots)), num_ranks if here.num_gpus else 0)
-
-
-def _vocabulary_of(pretrained: str) -> tuple[str, bool]:
-    """vocab.txt of a Hugging Face folder, and whether it is uncased."""
-    require(os.path.isdir(pretrained), f"--from: {pretrained}: no such folder; give a Hugging Face folder")
-    ModelConfig.from_json(os.path.join(pretrained, "config.json"))
-    path = os.path.join(pretrained, "vocab.txt")
-    require(os.path.isfile(path), f"--from: {pretrained} has no vocab.txt; BERT's WordPiece vocabulary is needed")
-    load_vocabulary(path)
-    return path, bool(tokenizer.read_settings(pretrained).get("do_lower_case", True))
 
 
 def _corpus(folder: Folder) -> choice.Corpus:

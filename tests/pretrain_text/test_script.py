@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 ROOT = Path(__file__).parents[2]
 WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau".split()
@@ -115,6 +116,19 @@ def test_a_model_is_continued_with_its_own_vocabulary(made, run) -> None:
     assert "variables matched" in done.stdout
     vocabularies = [(made.folder / name / "vocab.txt").read_bytes() for name in ("out/model", "continued/model")]
     assert vocabularies[0] == vocabularies[1]
+
+
+def test_a_model_without_heads_is_told_before_the_work(made, run) -> None:
+    shutil.copytree(made.folder / "out" / "model", made.folder / "headless")
+    weights = str(made.folder / "headless" / "model.safetensors")
+    save_file({name: value for name, value in load_file(weights).items() if name.startswith("bert.")}, weights)
+    refused = run("text", "headless out", "--from=headless")
+    assert refused.returncode == 2 and not (made.folder / "headless out").exists()
+    assert refused.stderr.startswith(
+        "error: --from: headless/model.safetensors lacks heads of BertForPreTraining (cls/"
+    )
+    Path(weights).unlink()
+    assert "save the model with safe_serialization=True" in run("text", "headless out", "--from=headless").stderr
 
 
 def test_ranks_are_started_by_the_launcher(run) -> None:
