@@ -168,7 +168,7 @@ def _make_exact(task: Task, tokenizer: LineTokenizer, report: Report) -> Counts:
         masking_rule(config, vocabulary),
     )
     spool_directory = os.path.dirname(task.outputs[0]) or "."
-    examples = ExactExamples(text, rule, spool_directory, lambda done: report(Done(0.6 * done.share, done.examples)))
+    examples = ExactExamples(text, rule, spool_directory, lambda done: report(Done(0.6 * done.share, done.results)))
     if config.num_picked_examples:
         examples.pick(min(config.num_picked_examples, len(examples)))
     for number, output in enumerate(task.outputs):

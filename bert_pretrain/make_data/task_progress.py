@@ -16,10 +16,10 @@ _LOG_SECONDS = 10  # between lines of progress where there is no terminal
 
 
 class Done(NamedTuple):
-    """What a task that makes examples reports: the share of its text and the examples since its previous report."""
+    """What a task reports: the share of its text and the examples, or documents, since its previous report."""
 
     share: float
-    examples: int
+    results: int
 
 
 def run_tasks(
@@ -29,16 +29,17 @@ def run_tasks(
     sizes: Sequence[int],
     num_all: int,
     on_result: Optional[Callable[[Any], None]] = None,
+    unit: str = "examples",
 ) -> list[Any]:
     """Runs the tasks, the largest first, and returns their results as they are finished.
 
-    With on_result, it gets the results instead, in the order of the pieces.
+    With on_result, it gets the results instead, in the order of the pieces. `unit` names what Done counts.
     """
     order = sorted(range(len(pieces)), key=lambda piece: -sizes[piece]) if on_result is None else [*range(len(pieces))]
     if num_all > len(pieces):
         print(f"{num_all - len(pieces)} of {num_all} were finished before and are kept", file=sys.stderr)
     results: list[Any] = []
-    with _Bar([sizes[piece] for piece in order]) as bar:
+    with _Bar([sizes[piece] for piece in order], unit) as bar:
         in_order = _InOrder(on_result or results.append, is_ordered=on_result is not None)
 
         def finish(number: int, result: Any) -> None:
@@ -70,9 +71,9 @@ class _InOrder:
 class _Bar:
     """A bar on a terminal, else its line from time to time."""
 
-    def __init__(self, sizes: list[int]) -> None:
-        self._left, self._sizes = list(sizes), sizes
-        self._num_finished = self._num_examples = 0
+    def __init__(self, sizes: list[int], unit: str) -> None:
+        self._left, self._sizes, self._unit = list(sizes), sizes, unit
+        self._num_finished = self._num_results = 0
         self._on_terminal = sys.stderr.isatty()
         # Without a terminal, the line that tqdm formats is printed from time to time.
         file = sys.stderr if self._on_terminal else io.StringIO()
@@ -89,8 +90,8 @@ class _Bar:
         """A task has done this share more."""
         share = done
         if isinstance(done, Done):
-            share, examples = done
-            self._num_examples += examples
+            share, results = done
+            self._num_results += results
         self._advance(number, min(self._left[number], int(share * self._sizes[number])))
 
     def finish(self, number: int) -> None:
@@ -100,8 +101,8 @@ class _Bar:
 
     def _advance(self, number: int, num_bytes: int) -> None:
         self._left[number] -= num_bytes
-        examples = f", {self._num_examples:,} examples" if self._num_examples else ""
-        state = f"{self._num_finished} of {len(self._sizes)} done{examples}"
+        results = f", {self._num_results:,} {self._unit}" if self._num_results else ""
+        state = f"{self._num_finished} of {len(self._sizes)} done{results}"
         self._tqdm.set_postfix_str(state, refresh=False)
         self._tqdm.update(num_bytes)
         if not self._on_terminal and time.monotonic() - self._last_line > _LOG_SECONDS:

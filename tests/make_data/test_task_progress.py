@@ -28,12 +28,12 @@ def test_results_come_in_the_order_of_the_pieces_where_they_are_wanted(num_proce
     assert found == [2 * number for number in range(9)]
 
 
-def test_the_largest_tasks_are_first_and_lines_count_bytes_tasks_and_examples(capsys, monkeypatch):
+def test_the_largest_tasks_are_first_and_lines_count_bytes_tasks_and_results(capsys, monkeypatch):
     monkeypatch.setattr(task_progress, "_LOG_SECONDS", -1)
     with worker_pool.workers(1) as workers:
-        assert run_tasks(workers, work, [1, 2, 3], [2_000_000, 4_000_000, 6_000_000], 5) == [3, 2, 1]
+        assert run_tasks(workers, work, [1, 2, 3], [2_000_000, 4_000_000, 6_000_000], 5, unit="documents") == [3, 2, 1]
     first, *lines = capsys.readouterr().err.splitlines()
     assert first == "2 of 5 were finished before and are kept"
-    assert re.search(r"25%.* 3\.00M/12\.0M .*B/s, 0 of 3 done, 3,000 examples\]", lines[0])
-    assert re.search(r"50%.* 6\.00M/12\.0M .*B/s, 1 of 3 done, 3,000 examples\]", lines[2])
-    assert re.search(r"100%.* 12\.0M/12\.0M .*B/s, 3 of 3 done, 6,000 examples\]", lines[-1])
+    assert re.search(r"25%.* 3\.00M/12\.0M .*B/s, 0 of 3 done, 3,000 documents\]", lines[0])
+    assert re.search(r"50%.* 6\.00M/12\.0M .*B/s, 1 of 3 done, 3,000 documents\]", lines[2])
+    assert re.search(r"100%.* 12\.0M/12\.0M .*B/s, 3 of 3 done, 6,000 documents\]", lines[-1])

@@ -13,6 +13,7 @@ from bert_pretrain.make_data import corpus, provenance
 from bert_pretrain.make_data.raw_text.held_out import end_of_training
 from bert_pretrain.make_data.raw_text.parts import Part, folders_of, rows_of
 from bert_pretrain.make_data.raw_text.selection import DIVIDED, HELD_OUT, TRAIN
+from bert_pretrain.make_data.task_progress import Done
 from bert_pretrain.worker_pool import Report
 
 FOLDERS = {"eval": HELD_OUT, "train": TRAIN}
@@ -43,7 +44,7 @@ def divide(task: Division, report: Report) -> None:
                 num_documents += 1
                 num_sentences += len(document)
             provenance.write(output, file, origin, {"documents": num_documents, "sentences": num_sentences})
-        report(0.5)
+        report(Done(0.5, num_documents))
 
 
 def _joined(task: Division, fate: int) -> Iterator[list[str]]:

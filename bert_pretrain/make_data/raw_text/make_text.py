@@ -46,7 +46,7 @@ def make_text(patterns: str, output_dir: str, settings: TextConfig, workers: Wor
             _remove_documents(output_dir, parts)
             return [f"{output_dir}: the text is there"]
         todo = [part for part in parts if not are_found(part)]
-        run_tasks(workers, find_documents, todo, [part.num_bytes for part in todo], len(parts))
+        run_tasks(workers, find_documents, todo, [part.num_bytes for part in todo], len(parts), unit="documents found")
         content = {
             "files": len(found),
             "sentence_rules": rules,
@@ -55,7 +55,7 @@ def make_text(patterns: str, output_dir: str, settings: TextConfig, workers: Wor
         }
         selection = select(parts)
         tasks = [Division(part, fates) for part, fates in zip(parts, selection.fates)]
-        run_tasks(workers, divide, tasks, [part.num_bytes for part in parts], len(parts))
+        run_tasks(workers, divide, tasks, [part.num_bytes for part in parts], len(parts), unit="documents written")
         content = {**selection.counts, **_written(parts), **content}
         _write_report(output_dir, content, parts)
         _remove_documents(output_dir, parts)

@@ -20,6 +20,7 @@ from bert_pretrain.make_data.raw_text import extraction, sentences
 from bert_pretrain.make_data.raw_text.document_table import TableWriter, read_rows
 from bert_pretrain.make_data.raw_text.pieces import pieces
 from bert_pretrain.make_data.raw_text.sources import Source
+from bert_pretrain.make_data.task_progress import Done
 from bert_pretrain.worker_pool import Report
 
 TABLE, SIGNATURES = ".table", ".signatures"  # beside the text in documents/
@@ -111,14 +112,15 @@ def find_documents(part: Part, report: Report) -> None:
         part.path("documents", SIGNATURES), "wb"
     ) as signatures:
         writer = TableWriter(rows, signatures, part.settings.held_out != "mlperf")
-        unreported = 0
+        unreported = num_reported = 0
         for number, source in enumerate(part.sources):
             for document in extraction.extract(source, part.settings, account):
                 corpus.write_documents(file, [document])
                 unreported += writer.add(document, number)
                 if unreported > _BYTES_BETWEEN_REPORTS:
-                    report(unreported / part.num_bytes)
-                    unreported = 0
+                    report(Done(unreported / part.num_bytes, writer.num_documents - num_reported))
+                    unreported, num_reported = 0, writer.num_documents
+        report(Done(0, writer.num_documents - num_reported))
         # The text gets its name last: where it is, the table is complete, too.
         counts = {"documents": writer.num_documents, "counts": dict(account.counts), "notes": account.notes}
         provenance.write(output, file, part.origin(), counts)

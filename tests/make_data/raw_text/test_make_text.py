@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from bert_pretrain.config.make_data import TextConfig
-from bert_pretrain.make_data import corpus
+from bert_pretrain.make_data import corpus, task_progress
 from bert_pretrain.make_data.raw_text import held_out, make_text, parts, sources
 from bert_pretrain.worker_pool import workers
 from tests.make_data import killed
@@ -101,6 +101,15 @@ def test_a_language_without_rules_of_its_own_is_told(raw: Path, tmp_path: Path, 
     make(raw, tmp_path / "text", language="hu")
     assert "--language=hu: sentencex has no rules for it, those of sk are used\n" in capsys.readouterr().err
     assert json.loads((tmp_path / "text" / "text_report.json").read_text())["sentence_rules"] == "sk"
+
+
+def test_the_bar_counts_documents(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch) -> None:
+    monkeypatch.setattr(task_progress, "_LOG_SECONDS", -1)
+    make(raw, tmp_path / "text")
+    report = json.loads((tmp_path / "text" / "text_report.json").read_text())
+    lines = capsys.readouterr().err
+    assert "<00:00, " in lines and f"1 of 1 done, {report['found_documents']} documents found]" in lines
+    assert f"1 of 1 done, {report['train_documents'] + report['eval_documents']} documents written]" in lines
 
 
 def command(raw: Path, output: Path, processes: int) -> list[str]:
