@@ -6,7 +6,7 @@
 # OUTPUT_DIR  gets extracted/ (a dump's articles), text/, vocab.txt, train/ and eval/
 #   VOCAB_FILE=vocab.txt     a vocabulary that is there; else one of VOCAB_SIZE entries is trained
 #   VOCAB_SIZE, NUM_SHARDS   else 30522 entries and 500 shards, or what a smaller text gives
-#   NUM_HELD_OUT=10000       documents for evaluation at most; of a dump so many, drawn by MLPerf's rule
+#   NUM_HELD_OUT=10000       documents for evaluation at most; of a dump so many, drawn by MLPerf's rule; 0: no eval/
 #   NUM_EVAL_EXAMPLES=10000  examples made of them at most
 #   TEXT_FLAGS               more flags for --make_text, such as "--language=de --documents=blank_line"
 #   TEXT_FLAGFILE            a flagfile with such flags
@@ -18,7 +18,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/_launch.sh"
 
 if [ $# -lt 2 ]; then
-  sed -n '2,17s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,15s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 source="$1" output="$2"
@@ -60,12 +60,19 @@ print(max(1, min(500, num_bytes // 1_000_000, documents // 20)), min(30522, 1000
 fi
 shards="${NUM_SHARDS:-$shards}" entries="${VOCAB_SIZE:-$entries}"
 if [ "$shards" != 500 ]; then echo "$output: $shards shards, a vocabulary of $entries entries" >&2; fi
+eval_text=("--eval_input_file=$output/text/eval/*.txt") folders="$output/train,$output/eval"
+if [ "${NUM_HELD_OUT:-10000}" = 0 ]; then
+  echo "NUM_HELD_OUT=0: no text is held out, so $output gets no eval folder" >&2
+  eval_text=() folders="$output/train"
+fi
 if [ ! -f "$vocabulary" ]; then
-  make_data --train_vocab "--input_file=$output/text/train/*.txt" "--eval_input_file=$output/text/eval/*.txt" \
+  make_data --train_vocab "--input_file=$output/text/train/*.txt" ${eval_text[@]+"${eval_text[@]}"} \
     "--vocab_file=$vocabulary" "--vocab_size=$entries" "$@"
 fi
 make_data "--vocab_file=$vocabulary" "$@" "--input_file=$output/text/train/*.txt" "--output_dir=$output/train" \
   "--num_shards=$shards"
-make_data "--vocab_file=$vocabulary" "$@" "--input_file=$output/text/eval/*.txt" "--output_dir=$output/eval" \
-  --num_shards=1 ${eval_mode[@]+"${eval_mode[@]}"} "--num_picked_examples=${NUM_EVAL_EXAMPLES:-10000}"
-launch_last "$python" -m bert_pretrain.check_data "--input_files_dir=$output/train,$output/eval" "--vocab_file=$vocabulary"
+if [ "${NUM_HELD_OUT:-10000}" != 0 ]; then
+  make_data "--vocab_file=$vocabulary" "$@" "--input_file=$output/text/eval/*.txt" "--output_dir=$output/eval" \
+    --num_shards=1 ${eval_mode[@]+"${eval_mode[@]}"} "--num_picked_examples=${NUM_EVAL_EXAMPLES:-10000}"
+fi
+launch_last "$python" -m bert_pretrain.check_data "--input_files_dir=$folders" "--vocab_file=$vocabulary"

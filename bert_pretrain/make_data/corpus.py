@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import os
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple, TextIO
@@ -126,12 +128,49 @@ def divide(spans: list[Span], num_parts: int) -> list[list[Span]]:
     cuts = [(0, spans[0].start), *cuts[1:], (len(spans), 0)]
     parts = [_between(spans, begin, end) for begin, end in zip(cuts, cuts[1:])]
     if not all(parts):
-        num_found = sum(map(bool, parts))
         raise ValueError(
-            f"{spans[0].path}: too few documents for {num_parts} outputs of about {total // num_parts} bytes, "
-            f"cuts were found for {num_found}; name fewer outputs, or put blank lines between documents"
+            f"{spans[0].path}: too few documents for {num_parts} outputs; {_largest_division(spans, num_parts)} is the "
+            "largest number that works (--num_shards, which scripts/make_data.sh calls NUM_SHARDS)"
         )
     return parts
+
+
+def _largest_division(spans: Sequence[Span], too_many: int) -> int:
+    """The largest number of parts below too_many for which divide finds as many."""
+    keys, cuts = _places_to_cut(spans)
+    total = cuts[-1]
+
+    def works(num_parts: int) -> bool:
+        before = 0
+        for part in range(1, num_parts):
+            cut = cuts[bisect.bisect_right(keys, total * part // num_parts)]
+            if not before < cut < total:
+                return False
+            before = cut
+        return True
+
+    return next(number for number in range(too_many - 1, 0, -1) if number == 1 or works(number))
+
+
+def _places_to_cut(spans: Sequence[Span]) -> tuple[array, array]:
+    """Beginnings and ends of all blank lines, and the ends of all files, as bytes of all spans together."""
+    keys, cuts = array("q"), array("q")
+    first = 0
+    for span in spans:
+        with open(span.path, "rb") as file:
+            file.seek(span.start)
+            position = first
+            for line in file:
+                if position + len(line) >= first + span.end - span.start:
+                    break
+                if not line.strip():
+                    keys.append(position)
+                    cuts.append(position + len(line))
+                position += len(line)
+        first += span.end - span.start
+        keys.append(first)
+        cuts.append(first)
+    return keys, cuts
 
 
 def _next_beginning(spans: list[Span], offset: int) -> tuple[int, int]:

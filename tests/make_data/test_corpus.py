@@ -1,3 +1,5 @@
+import random
+
 import pytest
 
 from bert_pretrain.make_data import corpus
@@ -61,6 +63,27 @@ def test_parts_hold_each_document_once_and_whole(write, num_parts):
 def test_too_few_documents_for_the_parts_are_refused(write):
     with pytest.raises(ValueError, match="too few documents for 3 outputs"):
         divide([write("a.txt", "one\ntwo\n\nthree")], 3)
+
+
+@pytest.mark.parametrize("random_seed", range(8))
+def test_the_largest_number_of_parts_that_works_is_named(write, random_seed):
+    rng = random.Random(random_seed)
+    spans = [
+        write(
+            f"{name}.txt", "".join(rng.choice(["a\n", "a\n", "long line " * 5 + "\n", " \n"]) for _ in range(25)) + "b"
+        )
+        for name in "abc"
+    ]
+
+    def works(num_parts):
+        try:
+            return bool(divide(spans, num_parts))
+        except ValueError:
+            return False
+
+    largest = max(number for number in range(1, 80) if works(number))
+    with pytest.raises(ValueError, match=f"for 80 outputs; {largest} is the largest number that works"):
+        divide(spans, 80)
 
 
 def test_a_long_document_leaves_the_rest_to_one_part(write):

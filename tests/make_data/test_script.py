@@ -34,10 +34,10 @@ def run(tmp_path):
     sizes = {"NUM_SHARDS": "2", "NUM_HELD_OUT": "2", "NUM_EVAL_EXAMPLES": "5", "VOCAB_SIZE": "100", "NP": "2"}
     sizes["TEXT_FLAGS"] = "--documents=blank_line"
 
-    def run_script(*arguments):
+    def run_script(*arguments, **variables):
         return subprocess.run(
             ["bash", str(project / "scripts" / "make_data.sh"), *map(str, arguments)],
-            env={**os.environ, "PYTHONPATH": str(ROOT), **sizes},
+            env={**os.environ, "PYTHONPATH": str(ROOT), **sizes, **variables},
             capture_output=True,
             text=True,
             check=False,
@@ -73,12 +73,30 @@ def test_a_dump_becomes_shards_and_each_step_goes_on(run, tmp_path):
     assert changed == {"part-00001-of-00002.tfrecord", "part-00001-of-00002.tfrecord.json", "manifest.json"}
 
 
-def test_a_folder_of_text_works_as_well(run, tmp_path):
+@pytest.fixture
+def folder(tmp_path):
     (tmp_path / "text").mkdir()
     rng = random.Random(0)
     for number in range(3):
         documents = [". ".join(" ".join(rng.choices(WORDS, k=9)).capitalize() for _ in range(9)) for _ in range(9)]
         (tmp_path / "text" / f"{number}.txt").write_text("\n\n".join(documents))
+    return tmp_path / "text"
+
+
+def test_too_many_shards_are_refused_with_the_largest_number_and_nothing_need_be_held_out(run, folder, tmp_path):
+    flags = ("text", "out", "--max_seq_length=32", "--max_predictions_per_seq=3")
+    refused = run(*flags, NUM_HELD_OUT="0", NUM_SHARDS="90")
+    *_, message = refused.stderr.splitlines()
+    assert refused.returncode == 2 and "too few documents for 90 outputs" in message and "NUM_SHARDS" in message
+    largest = message.partition("outputs; ")[2].partition(" is the largest")[0]
+    made = run(*flags, NUM_HELD_OUT="0", NUM_SHARDS=largest)
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert "NUM_HELD_OUT=0: no text is held out, so out gets no eval folder\n" in made.stderr
+    assert len(list((tmp_path / "out" / "train").glob("*.tfrecord"))) == int(largest) > 9
+    assert not (tmp_path / "out" / "eval").exists() and not (tmp_path / "out" / "text" / "eval").exists()
+
+
+def test_a_folder_of_text_works_as_well(run, folder, tmp_path):
     made = run("text", "out", "--max_seq_length=32", "--max_predictions_per_seq=3")
     assert made.returncode == 0, made.stdout + made.stderr
     assert made.stderr.startswith("init_tf.sh --print-python --data\n")
@@ -89,6 +107,7 @@ def test_a_folder_of_text_works_as_well(run, tmp_path):
 def test_without_arguments_it_says_how(run):
     told = run()
     assert told.returncode == 2 and "make_data.sh SOURCE OUTPUT_DIR" in told.stderr
+    assert "shellcheck" not in told.stderr
 
 
 def test_a_failing_step_stops_the_script(run, tmp_path):
