@@ -6,7 +6,8 @@ Sources of the rules:
 - Hoffmann et al. 2022 (arXiv:2203.15556): about 20 tokens of training for each weight.
 - Izsak et al. 2021 (arXiv:2104.07705), Geiping and Goldstein 2022 (arXiv:2212.14034): 128 tokens where time is short.
 - You et al. 2020 (LAMB, arXiv:1904.00962), table 4: a rate of 5e-3 at 32,768 examples, and the square-root rule.
-- Gururangan et al. 2020 (arXiv:2004.10964), appendix: a rate of 5e-4 at 2,048 examples to continue a model on a domain.
+- README.md of google-research/bert: a smaller rate than 1e-4 to continue a model on a domain, such as 2e-5, in its
+  example with 32 examples an update. The square-root rule for larger batches is our choice.
 """
 
 from __future__ import annotations
@@ -144,7 +145,7 @@ def learning_rate(batch: int, updates: int, optimizer: str, is_continued: bool) 
     """
     published = 5e-3 * math.sqrt(batch / 32_768)
     if optimizer == "adam":
-        return _two_digits(5e-4 * math.sqrt(batch / 2048) if is_continued else 1e-4)
+        return _two_digits(2e-5 * math.sqrt(batch / 32) if is_continued else 1e-4)
     if is_continued:
         return _two_digits(published)
     return _two_digits(max(published, 1e-2 * math.sqrt(1000 / max(updates, 1000))))
