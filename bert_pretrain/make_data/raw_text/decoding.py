@@ -112,3 +112,13 @@ def lines(source: Source, encoding: str, num_replaced: Optional[list[int]] = Non
                 num_replaced[0] += line.count("\ufffd")
             yield line.rstrip("\n")
         text.detach()
+
+
+def count(source: Source, pattern: bytes) -> int:
+    """How often some bytes, none of which begins them again, are in the content of the file or piece."""
+    found, before = 0, b""
+    with decompressed(source) as stream:
+        while chunk := stream.read(_CHUNK):
+            found += (before + chunk).count(pattern)
+            before = (before + chunk)[1 - len(pattern) :]
+    return found

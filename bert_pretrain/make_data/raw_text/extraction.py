@@ -50,6 +50,8 @@ def extract(source: Source, settings: TextConfig, account: Account) -> Iterator[
         head = _head(lines)
         lines = itertools.chain(head, lines)
     yield from _from_lines(source, look(source, head, settings), lines, settings, account)
+    if num_replaced[0] and encoding.startswith("utf-8"):  # the text may hold U+FFFD itself
+        num_replaced[0] -= decoding.count(source, "\ufffd".encode())
     if num_replaced[0]:
         account.counts["damaged characters"] += num_replaced[0]
         place = f"{source.path}, bytes {source.start} to {source.end}" if source.is_piece else source.path

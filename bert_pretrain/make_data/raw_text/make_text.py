@@ -53,6 +53,7 @@ def make_text(patterns: str, output_dir: str, settings: TextConfig, workers: Wor
             "other_files_left_out": dict(left_out),
             **_account(parts),
         }
+        print("finding duplicates and drawing held-out documents", file=sys.stderr)
         selection = select(parts)
         tasks = [Division(part, fates) for part, fates in zip(parts, selection.fates)]
         run_tasks(workers, divide, tasks, [part.num_bytes for part in parts], len(parts), unit="documents written")

@@ -118,3 +118,11 @@ def test_what_is_no_text_is_left_out_and_named(tmp_path: Path) -> None:
         "a.txt: binary, left out",
         "b.txt: in cp1252 by --language=de, converted",
     ]
+
+
+def test_a_replacement_character_of_the_text_is_no_damage(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(f"{STORY} A \ufffd stands for what cannot be decoded.\n")
+    account = extraction.Account()
+    for source in find_sources(str(tmp_path))[0]:
+        list(extraction.extract(source, TextConfig(), account))
+    assert not account.notes and not account.counts["damaged characters"]

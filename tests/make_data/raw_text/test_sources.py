@@ -52,6 +52,13 @@ def test_damaged_places_in_utf8_are_replaced_and_counted(tmp_path: Path) -> None
     assert text.count("\ufffd") == count[0] == 2 and text.count("Bär") == 31 * 20
 
 
+def test_bytes_are_counted_across_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_bytes(("a\ufffdbc\ufffd\ufffd" * 9).encode())
+    for chunk in (1, 2, 3, 4, 100):
+        monkeypatch.setattr(decoding, "_CHUNK", chunk)
+        assert decoding.count(source(tmp_path / "a"), "\ufffd".encode()) == 27
+
+
 def compress(suffix: str, content: bytes) -> bytes:
     if suffix == ".zst":
         zstandard = pytest.importorskip("zstandard")
