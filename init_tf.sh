@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Sets the Python environment up. Takes a second when nothing is left to do.
 #
-#   bash init_tf.sh [--data] [--horovod] [--interop] [--mlperf] [--plot] [--test] [--tensorflow=2.15.1] [--python=python3.11]
+#   bash init_tf.sh [--data] [--horovod] [--interop] [--mlperf] [--plot] [--storage] [--test]
+#                    [--tensorflow=2.15.1] [--python=python3.11]
 #
 # A TensorFlow of the active environment that drives GPUs or comes from a vendor (CUDA, IXUCA) is kept, in any version
 # from 2.6 to 2.21, and the rest is installed beside it. Otherwise everything goes into .venv in the project, with the
@@ -29,11 +30,11 @@ fits() { environment "$1" fits 2>/dev/null; }
 extras="" tensorflow="" maker="" print_python=0
 while [ $# -gt 0 ]; do
   case "$1" in
-    --data | --horovod | --interop | --mlperf | --plot | --test) extras+=",${1#--}" ;;
+    --data | --horovod | --interop | --mlperf | --plot | --storage | --test) extras+=",${1#--}" ;;
     --tensorflow=*) tensorflow="${1#*=}" ;;
     --python=*) maker="${1#*=}" ;;
     --print-python) print_python=1 ;;
-    -h | --help) sed -n '2,14s/^# \{0,1\}//p' "$0" && exit 0 ;;
+    -h | --help) sed -n '2,15s/^# \{0,1\}//p' "$0" && exit 0 ;;
     *) say "error: init_tf.sh does not know $1; bash init_tf.sh --help" && exit 2 ;;
   esac
   shift

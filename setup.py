@@ -37,10 +37,22 @@ EXTRAS = {
         "torch==2.8.0; python_version == '3.9'",
         "transformers; python_version >= '3.9'",
     ],
+    # Data directories as URLs; the libraries of other storages than S3 are installed by hand (docs/storage.md). An
+    # s3fs before 2023.10 leaves the version of fsspec open.
+    "storage": ["fsspec", "s3fs>=2023.10"],
     "plot": ["jinja2", "matplotlib"],  # bert_pretrain.report, check_data --histogram, benchmarks/plot.py
     # bert-tensorflow is Google's modeling.py, which the tests compare the model with. A test starts tensorboard, which
-    # TensorFlow before 2.21 brings.
-    "test": ["bert-tensorflow==1.0.4", "hypothesis", "pytest", "ruff", "tensorboard"],
+    # TensorFlow before 2.21 brings. moto with flask is an S3 server for tests/storage.
+    "test": [
+        "bert-tensorflow==1.0.4",
+        "flask",
+        "flask-cors",
+        "hypothesis",
+        "moto[s3]",
+        "pytest",
+        "ruff",
+        "tensorboard",
+    ],
 }
 
 setup(

@@ -14,7 +14,7 @@ from typing import Any, Callable, Optional, TypeVar
 
 from absl import app, flags
 
-from bert_pretrain.config.option import expand_home, groups, require_one_line
+from bert_pretrain.config.option import groups, local_paths, require_one_line
 
 T = TypeVar("T")
 
@@ -55,7 +55,8 @@ def _plain_type(annotation: Any) -> Any:
 def read(config_class: type[T]) -> T:
     """An instance of the dataclass, filled from the parsed flags, with ~ expanded in paths.
 
-    ValueError for ~nobody and for a value that holds a line break or another control character.
+    ValueError for ~nobody, for a URL where none is taken, and for a value that holds a line break or another control
+    character.
     """
     return _filled(config_class, flags.FLAGS)
 
@@ -86,7 +87,9 @@ def _value(field: dataclasses.Field, values: flags.FlagValues) -> Any:
     value = getattr(values, field.name)
     if isinstance(value, str):
         require_one_line(field.name, value)
-    return expand_home(field.name, value) if value and field.metadata["is_path"] else value
+    if not value or not field.metadata["is_path"]:
+        return value
+    return local_paths(field.name, value, field.metadata["takes_url"])
 
 
 def given(config_class: type) -> set[str]:

@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator
@@ -121,6 +122,11 @@ def cache_directory(name: str) -> Path:
     own = os.environ.get("BERT_PRETRAIN_CACHE")
     shared = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return Path(own or os.path.join(shared, "bert_pretrain"), name).expanduser()
+
+
+def is_url(path: str) -> bool:
+    """True for scheme://..., which names a file or directory of a remote storage: s3, gs, hdfs and others."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path) is not None
 
 
 def num_cores() -> int:

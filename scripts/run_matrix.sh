@@ -44,8 +44,8 @@ run_combination() {
   python="$(find_python "$version")" || { echo "| $combination | not run: no Python $version here | | | |" && return; }
   mkdir -p "$run"
   export BERT_PRETRAIN_VENV="$matrix/$combination"
-  if ! bash "$project/init_tf.sh" "--python=$python" "--tensorflow=$tensorflow" --data --horovod --mlperf --plot --test \
-    >"$run/init.log" 2>&1; then
+  if ! bash "$project/init_tf.sh" "--python=$python" "--tensorflow=$tensorflow" --data --horovod --mlperf --plot \
+    --storage --test >"$run/init.log" 2>&1; then
     echo "| $combination | the installation failed: $run/init.log | | | |" && return 1
   fi
   if [ "${NO_DEMO:-}" != 1 ]; then demo="$(run_demo "$run")" || code=1; fi

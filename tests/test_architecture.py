@@ -30,7 +30,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "world": {"processes", "stop"},
     "mpi_world": {"processes", "world"},
     "connection": {"processes", "stop", "world", "mpi_world"},
-    "data": {"config", "files", "compat"},
+    "storage": {"files"},
+    "data": {"config", "files", "compat", "storage"},
     "make_data": {"config", "data.masking", "data.tfrecord", "data.vocab", "worker_pool", "files", "cli"},
     "check_data": {"config", "data", "worker_pool", "files", "cli", "stderr"},
     "hugging_face": {"data.vocab"},
@@ -40,7 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mlperf_reference": {"config"},
     "train": {
         *"config files compat estimator processes stop world data kernels model optim".split(),
-        *("hugging_face", "mlperf_reference"),
+        *("hugging_face", "mlperf_reference", "storage"),
     },
     "report": {"cli", "config", "files", "mlperf_reference"},
     "inference": {"config", "data", "hugging_face", "make_data.tokenization", "model", "train"},
@@ -62,6 +63,7 @@ OWNERS = {
     "mlperf_logging": ("train/mlperf_log.py",),
     "matplotlib": ("check_data/histogram.py", "report/drawing.py"),
     "jinja2": ("report/page.py",),
+    "fsspec": ("storage/remote.py",),
 }
 MAX_MODULE_LINES, MIN_MODULE_LINES = 250, 25
 # Smaller modules, each with the reason.

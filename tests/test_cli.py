@@ -10,6 +10,7 @@ import pytest
 
 from bert_pretrain.config.check_data import CheckDataConfig, EstimateConfig
 from bert_pretrain.config.make_data import ExampleConfig, MakeDataConfig, TextConfig
+from bert_pretrain.config.option import local_paths
 from bert_pretrain.config.training import PARTS
 
 SCRIPT = '''
@@ -67,6 +68,8 @@ def test_defaults_types_and_given() -> None:
         ("--kind=sgd", "value should be one of <lamb|adam>"),
         ("--size=-1", "--size must be positive"),
         ("--files=a,~nobody-here/b", "--files: ~nobody-here/b: no such user; for a file of that name write ./~nobody"),
+        ("--files=a,s3://b/c", "--files: s3://b/c is a URL; it must be a local path"),
+        ("--files=file://b/c", "--files: file://b/c: not a local file; write file:///PATH with three slashes"),
         ("stray", "unexpected argument 'stray'"),
     ],
 )
@@ -80,6 +83,11 @@ def test_the_home_directory_is_expanded_in_paths_alone(monkeypatch: pytest.Monke
     monkeypatch.setenv("HOME", "/home/me")
     assert "files='/home/me/a, b~c,/home/me'" in start("--files=~/a, b~c, ~").stdout
     assert "name='~/x'" in start("--name=~/x").stdout
+
+
+def test_a_url_is_taken_where_an_option_says_so() -> None:
+    assert local_paths("files", "file:///a/b, FILE:///c") == "/a/b,/c"
+    assert local_paths("files", "s3://b/c,~", takes_url=True).startswith("s3://b/c,/")
 
 
 def test_every_flag_that_names_a_file_is_a_path() -> None:

@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 
+from bert_pretrain.files import is_url
+
 NO_EFFECT = "Accepted for compatibility, without effect here"
 MAX_SEQ_LENGTH = 65_535  # tokens in a record
 MAX_PROCESSES = 1024
@@ -23,14 +25,15 @@ def option(
     required: bool = False,
     no_effect: bool = False,
     is_path: bool = False,
+    takes_url: bool = False,
 ) -> Any:
     """A dataclass field that is also a flag: default, help text, and the allowed words of an enumeration.
 
     required says that a run cannot start without the flag; no_effect that it exists for other programs' commands only;
-    is_path that it is a path, or several separated by commas.
+    is_path that it is a path, or several separated by commas; takes_url that such a path may be a URL.
     """
     metadata = {"help": help, "choices": choices, "required": required, "no_effect": no_effect, "is_path": is_path}
-    return dataclasses.field(default=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata={**metadata, "takes_url": takes_url})
 
 
 class Group(NamedTuple):
@@ -77,14 +80,25 @@ def require_one_line(name: str, value: str) -> None:
     require(found is None, f"--{name} holds the control character {found!r}; give it without line breaks")
 
 
-def expand_home(name: str, paths: str) -> str:
-    """'~/a,~b/c' -> '/home/me/a,/home/b/c'. ValueError, naming the flag `name`, where there is no such user."""
-    parts = paths.split(",")
-    for number, part in enumerate(parts):
-        if part.lstrip().startswith("~"):
-            parts[number] = path = os.path.expanduser(part.lstrip())
-            require(path[0] != "~", f"--{name}: {path}: no such user; for a file of that name write ./{path}")
-    return ",".join(parts)
+def local_paths(name: str, paths: str, takes_url: bool = False) -> str:
+    """'~/a,~b/c,file:///d' -> '/home/me/a,/home/b/c,/d', paths that open() takes.
+
+    ValueError, naming the flag `name`, where there is no such user, and for another URL unless takes_url.
+    """
+    return ",".join(_local_path(name, path, takes_url) for path in paths.split(","))
+
+
+def _local_path(name: str, path: str, takes_url: bool) -> str:
+    bare = path.lstrip()
+    if bare.startswith("~"):
+        path = os.path.expanduser(bare)
+        require(path[0] != "~", f"--{name}: {path}: no such user; for a file of that name write ./{path}")
+    elif bare.lower().startswith("file://"):
+        path = bare[len("file://") :]
+        require(path.startswith("/"), f"--{name}: {bare}: not a local file; write file:///PATH with three slashes")
+    elif is_url(bare):
+        require(takes_url, f"--{name}: {bare} is a URL; it must be a local path")
+    return path
 
 
 def directories(comma_separated: str) -> list[str]:

@@ -18,10 +18,26 @@ class DataConfig:
     """Data: which records are read, and how many make a batch."""
 
     input_files_dir: Optional[str] = option(
-        None, "Directory with training shards, or several separated by commas; required by --do_train.", is_path=True
+        None,
+        "Directory with training shards, or several separated by commas; required by --do_train. A directory may be a "
+        "URL: s3://bucket/directory, gs://..., hdfs://...; docs/storage.md.",
+        is_path=True,
+        takes_url=True,
     )
     eval_files_dir: Optional[str] = option(
-        None, "Directory with evaluation shards, or several separated by commas; required by --do_eval.", is_path=True
+        None,
+        "Directory with evaluation shards, or several separated by commas; required by --do_eval. URLs as above.",
+        is_path=True,
+        takes_url=True,
+    )
+    cache_dir: Optional[str] = option(
+        None,
+        "Local directory for copies of the shards that are given as URLs; all processes of a host share it. Default: "
+        "none, and records are read by ranges.",
+        is_path=True,
+    )
+    cache_gb: float = option(
+        100.0, "Most gigabytes (10^9 bytes) in --cache_dir; shards beyond them are read by ranges."
     )
     max_seq_length: Optional[int] = option(
         None, "Tokens in a record. Read from the data if not given; an error if it differs from the data."
@@ -52,6 +68,7 @@ class DataConfig:
         for name in ("max_seq_length", "max_predictions_per_seq"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"--{name} must be at least 1, got {value}")
+        require(self.cache_gb > 0, f"--cache_gb must be above 0, got {self.cache_gb}")
 
 
 @dataclasses.dataclass(frozen=True)

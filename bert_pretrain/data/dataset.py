@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from bert_pretrain.data.indexing import ALONE, Share
 from bert_pretrain.data.shard_files import find_shards, in_directory
 from bert_pretrain.data.shards import ShardIndex
 from bert_pretrain.data.validation import Limits
+from bert_pretrain.storage.file_cache import FileCache
 
 
 class Lengths(NamedTuple):
@@ -33,13 +34,20 @@ class Source:
 
     @classmethod
     def open(
-        cls, directories: Sequence[str], flags: DataConfig, limits: Limits, share: Share = ALONE, is_root: bool = True
+        cls,
+        directories: Sequence[str],
+        flags: DataConfig,
+        limits: Limits,
+        share: Share = ALONE,
+        is_root: bool = True,
+        cache: Optional[FileCache] = None,
     ) -> Source:
         """Finds and indexes the shards in `directories`. ValueError, one line, for whatever is wrong with them.
 
-        The shards of a directory with a manifest.json must be those that it describes.
+        The shards of a directory with a manifest.json must be those that it describes. Directories may be URLs, whose
+        shards are copied into `cache`, if one is given.
         """
-        index = ShardIndex(find_shards(directories, flags.skip_unreadable, is_root), share)
+        index = ShardIndex(find_shards(directories, flags.skip_unreadable, is_root), share, cache)
         lengths = read_lengths(index, flags)
         for directory in directories:
             manifest.enforce(directory, in_directory(index.files, directory), *lengths)

@@ -8,6 +8,7 @@ update is divided among ranks, micro-batches and rows, nor on where a run was re
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from bert_pretrain.data.schema import Examples
 from bert_pretrain.data.validation import Rule
 from bert_pretrain.data.vocab import load_vocabulary
 from bert_pretrain.files import hash_file
+from bert_pretrain.storage.read_ahead import NUM_THREADS
 
 _PURPOSE = 0x6D61736B  # first word of the hashes, which separates them from those of order.py
 
@@ -147,8 +149,9 @@ class HashDraws:
 
 def _check_side_files(shards: Sequence[str], vocab_file: str, fingerprint: str) -> None:
     """ValueError where the JSON file that make_data writes beside a shard names another vocabulary."""
-    for shard in shards:
-        found = side_file.vocabulary_hash(shard)
+    with ThreadPoolExecutor(NUM_THREADS) as executor:  # a storage answers many requests at a time
+        hashes = list(executor.map(side_file.vocabulary_hash, shards))
+    for shard, found in zip(shards, hashes):
         if found not in (None, fingerprint):
             raise ValueError(
                 f"--vocab_file: {shard} was made with another vocabulary than {vocab_file} (SHA-256 {found[:12]} in "

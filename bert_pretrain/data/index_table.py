@@ -2,8 +2,9 @@
 
 A table is a file: CRC-32C of the offsets (uint64), then the offset of each record and, last, the end of the shard, as
 uint32 where the shard is below 4 GiB and as int64 elsewhere; all little-endian. Its name is a hash of what the shard
-is: size, modification time and contents of both ends. So hosts that share a cache folder but have other data under the
-same path have tables of their own, and a shard that was replaced is scanned again.
+is: size, modification time and contents of both ends, and of a remote one URL, size and version (an ETag, for
+example). So hosts that share a cache folder but have other data under the same path have tables of their own, and a
+shard that was replaced is scanned again.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from crc32c import crc32c
 
 from bert_pretrain.data import offsets
 from bert_pretrain.files import atomic_write, cache_directory, open_regular
+from bert_pretrain.storage.remote import RemoteFile
 
 _VERSION = 2
 _END_BYTES = 4096  # of the shard, at each end, that its identity covers
@@ -57,6 +59,12 @@ def identify(path: str) -> Identity:
         ends = [os.pread(file.fileno(), _END_BYTES, at) for at in (0, max(0, state.st_size - _END_BYTES))]
     facts = f"{_VERSION} {state.st_size} {state.st_mtime_ns} ".encode()
     return Identity(hashlib.sha256(facts + b"".join(ends)).hexdigest()[:40], state.st_size)
+
+
+def identify_remote(file: RemoteFile) -> Identity:
+    """The identity of a shard in a remote storage."""
+    facts = f"{_VERSION} {file.url} {file.num_bytes} {file.version}".encode()
+    return Identity(hashlib.sha256(facts).hexdigest()[:40], file.num_bytes)
 
 
 def scan(path: str, report: Callable[[int], None] = lambda done: None) -> tuple[Identity, np.ndarray]:

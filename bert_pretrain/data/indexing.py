@@ -12,8 +12,12 @@ from typing import Callable, NamedTuple, Optional
 
 import numpy as np
 
-from bert_pretrain.data import index_table
+from bert_pretrain.data import index_table, remote_scan
 from bert_pretrain.data.index_table import Identity
+from bert_pretrain.files import is_url
+from bert_pretrain.storage import remote
+from bert_pretrain.storage.file_cache import FileCache
+from bert_pretrain.storage.remote import RemoteFile
 
 _WAIT_SECONDS = 0.2  # for shards that other ranks scan
 _LOOK_SECONDS = 1.0  # between two looks for tables that other ranks made
@@ -34,17 +38,25 @@ class Share(NamedTuple):
 ALONE = Share()
 
 
-def load(paths: Sequence[str], share: Share) -> tuple[list[Identity], list[np.ndarray]]:
-    """Identity and table [N+1] of each shard.
+class Tables(NamedTuple):
+    """What is known of the shards [shards]."""
+
+    shards: list[Identity]
+    offsets: list[np.ndarray]  # [N+1] each
+    remote: list[Optional[RemoteFile]]  # None for a local shard
+
+
+def load(paths: Sequence[str], share: Share, cache: Optional[FileCache] = None) -> Tables:
+    """Identity and table [N+1] of each shard; remote shards are copied into `cache` where it has room.
 
     ValueError for a shard that is damaged, cut short or unreadable.
     """
-    indexing = _Indexing(paths, share)
+    indexing = _Indexing(paths, share, cache)
     indexing.read_kept()
     if indexing.missing:
         with contextlib.closing(_Claims()) as claims:
             indexing.make(claims)
-    return indexing.shards, [indexing.tables[number] for number in range(len(paths))]
+    return Tables(indexing.shards, [indexing.tables[number] for number in range(len(paths))], indexing.remote)
 
 
 class _Claims:
@@ -87,13 +99,19 @@ class _Claims:
 class _Indexing:
     """The tables of a data set, as far as this process has them."""
 
-    def __init__(self, paths: Sequence[str], share: Share) -> None:
-        self._paths, self._share = paths, share
+    def __init__(self, paths: Sequence[str], share: Share, cache: Optional[FileCache]) -> None:
+        self._paths, self._share, self._cache = paths, share, cache
         self.shards: list[Identity] = []
+        self.remote: list[Optional[RemoteFile]] = []
         for path in paths:
             with _reading(path):
-                self.shards.append(index_table.identify(path))
+                file = remote.describe(path) if is_url(path) else None
+                self.remote.append(file)
+                self.shards.append(index_table.identify_remote(file) if file else index_table.identify(path))
+        if cache:
+            cache.need(file for file in self.remote if file)
         self.tables: dict[int, np.ndarray] = {}
+        self._without_room: set[int] = set()  # remote shards that the cache cannot hold
         # The ranks of a host start at different shards.
         first = len(paths) * share.local_rank // share.local_size
         self.missing = [*range(first, len(paths)), *range(first)]
@@ -105,7 +123,7 @@ class _Indexing:
         for number in self.missing:
             with _reading(self._paths[number]):
                 table = index_table.read(self.shards[number])
-            if table is not None:
+            if table is not None and not self._lacks_copy(number):
                 self._add(number, table)
         self.missing = [number for number in self.missing if number not in self.tables]
 
@@ -129,9 +147,11 @@ class _Indexing:
         shard, path = self.shards[number], self._paths[number]
         with _reading(path):
             kept = index_table.read(shard)  # another rank may have made it since this one looked
-            if kept is not None:
+            if kept is not None and not self._lacks_copy(number):
                 return kept
-            shard, scanned = index_table.scan(path, self._report)
+            shard, scanned = self._scan(number, kept)
+        if scanned is kept:
+            return kept
         self.shards[number] = shard
         try:
             index_table.keep(shard, scanned)
@@ -140,6 +160,21 @@ class _Indexing:
         with _reading(path):
             kept = index_table.read(shard)
         return scanned if kept is None else kept  # the ranks of a host share the memory of a kept one
+
+    def _lacks_copy(self, number: int) -> bool:
+        file = self.remote[number]
+        return bool(self._cache and file and number not in self._without_room and not self._cache.find(file))
+
+    def _scan(self, number: int, kept: Optional[np.ndarray]) -> tuple[Identity, np.ndarray]:
+        """Identity and table of a shard; of a remote one, its copy too, or the table that is kept if it has no room."""
+        file = self.remote[number]
+        if file is None:
+            return index_table.scan(self._paths[number], self._report)
+        with self._cache.writing(file) if self._cache else contextlib.nullcontext() as copy:
+            if copy is None:
+                self._without_room.add(number)
+            is_needed = kept is None or copy is not None
+            return self.shards[number], remote_scan.scan(file, self._report, copy) if is_needed else kept
 
     def _report(self, scanned: int) -> None:
         self._share.report(self._done + scanned, self._total)

@@ -20,13 +20,14 @@ from bert_pretrain.data import schema
 from bert_pretrain.data.dataset import Source
 from bert_pretrain.data.dynamic_masking import DynamicMasking
 from bert_pretrain.data.fixed_micro_batches import build_micro_batches, examples_for_rank
-from bert_pretrain.data.order import Order, Visits, evaluation_slice, update_slice
+from bert_pretrain.data.order import Blocks, Order, Visits, evaluation_slice, update_slice
 from bert_pretrain.data.packing import build_batch
 from bert_pretrain.data.rank_balance import records_for_rank
 from bert_pretrain.data.schema import Batch, Examples
 from bert_pretrain.data.validation import check_examples
 
 _BATCHES_AHEAD = 4  # enough to cover a slow read; a few megabytes
+_EVALUATED_AHEAD = 1024  # records
 _THREADS = 2  # of the pipeline alone: the training step keeps all of TensorFlow's
 
 
@@ -67,12 +68,7 @@ class TrainingInput:
         """In the default graph: a Batch's fields, and input_wait_seconds, how long the step waited for them."""
         updates = tf.data.Dataset.range(self._first_update, sys.maxsize)
         batches = _pipeline(
-            updates,
-            self._source,
-            self._read_update,
-            self.arrange,
-            self._examples_per_rank,
-            self._masking,
+            updates, self._source, self._read_update, self.arrange, self._examples_per_rank, self._masking
         )
         iterator = tf.compat.v1.data.make_initializable_iterator(batches)
         self.initializer = iterator.initializer
@@ -166,6 +162,9 @@ class EvaluationInput:
     def _read_batch(self, number: int) -> Visits:
         start = self._start + number * self._batch_size
         records = np.arange(start, min(start + self._batch_size, self._stop))
+        if self._source.index.is_remote and number % max(1, _EVALUATED_AHEAD // self._batch_size) == 0:
+            ahead = np.arange(start, min(start + 2 * _EVALUATED_AHEAD, self._stop))  # a disk does so by itself
+            self._source.index.will_need(Blocks(ahead, np.ones_like(ahead)))
         return Visits(records, np.zeros_like(records))
 
 

@@ -7,8 +7,9 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple, Optional
 
+from bert_pretrain.data import side_file
 from bert_pretrain.data.shard_files import ShardFile, fingerprint
-from bert_pretrain.files import open_regular, write_json
+from bert_pretrain.files import is_url, write_json
 
 _NAME = "manifest.json"
 
@@ -37,12 +38,19 @@ def read(directory: str) -> Optional[Manifest]:
     """The manifest of a directory, None where there is none. ValueError for a file that is not a manifest."""
     path = os.path.join(directory, _NAME)
     try:
-        with open_regular(path) as file:
-            return _checked(Manifest(**json.load(file)))
+        return _checked(Manifest(**json.loads(side_file.contents(path))))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
-        raise ValueError(f"{path}: not a manifest of bert_pretrain.check_data; remove it or check again") from None
+    except OSError as error:
+        if is_url(path):
+            raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
+        raise ValueError(_not_a_manifest(path)) from None
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise ValueError(_not_a_manifest(path)) from None
+
+
+def _not_a_manifest(path: str) -> str:
+    return f"{path}: not a manifest of bert_pretrain.check_data; remove it or check again"
 
 
 def enforce(directory: str, shards: Sequence[ShardFile], seq_length: int, max_predictions: int) -> None:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import functools
-import os
-import resource
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import numpy as np
 from crc32c import crc32c
 
 from bert_pretrain.data import index_table, indexing, offsets, tfrecord
 from bert_pretrain.data.indexing import ALONE, Share
+from bert_pretrain.data.open_files import OpenFile, OpenFiles
 from bert_pretrain.data.order import Blocks
+from bert_pretrain.data.remote_shards import RemoteShards, Run
 from bert_pretrain.data.shard_files import ShardFile, fingerprint
+from bert_pretrain.storage.file_cache import FileCache
 
-_MAX_OPEN_FILES = 128
 _HEAD, _FOOT = tfrecord.HEADER.size, tfrecord.FOOTER.size
 
 
@@ -32,18 +31,25 @@ class Location(NamedTuple):
 class ShardIndex:
     """The records of a data set, numbered over its shards from 0; safe to read from several threads."""
 
-    def __init__(self, paths: Sequence[str], share: Share = ALONE) -> None:
+    def __init__(self, paths: Sequence[str], share: Share = ALONE, cache: Optional[FileCache] = None) -> None:
         """Finds where each record begins; the ranks of a host share the first scan.
 
-        ValueError for a shard that is damaged, cut short or unreadable.
+        Remote shards are copied into `cache`, as many as have room there, and read by ranges otherwise. ValueError for
+        a shard that is damaged, cut short or unreadable.
         """
         self.paths = list(paths)
-        self._shards, self._offsets = indexing.load(self.paths, share)
+        self._shards, self._offsets, self._remote_files = indexing.load(self.paths, share, cache)
         self.records_per_shard = [len(table) - 1 for table in self._offsets]
         self._ends = np.cumsum(self.records_per_shard)  # [shards] record numbers
         self._starts = self._ends - self.records_per_shard
         self.num_records = int(self._ends[-1])
-        self._open = functools.lru_cache(_max_open_files())(_OpenFile)
+        self._files = OpenFiles()
+        self.is_remote = any(self._remote_files)
+        self._remote = RemoteShards(self._remote_files, self._offsets) if self.is_remote else None
+        self._cache = cache
+        copies = [cache.find(file) if cache and file else None for file in self._remote_files]
+        # [shards] Paths of local files; None for a shard that is read by ranges.
+        self._local = [copy if file else path for path, file, copy in zip(self.paths, self._remote_files, copies)]
 
     @functools.cached_property
     def files(self) -> list[ShardFile]:
@@ -85,18 +91,28 @@ class ShardIndex:
 
         ValueError, naming file and byte, where a CRC is wrong or the file has changed.
         """
+        while True:
+            try:
+                return self._read(records)
+            except _LostCopyError:  # the next attempt reads the storage
+                pass
+
+    def _read(self, records: np.ndarray) -> list[bytes]:
         on_disk = np.argsort(records, kind="stable")
         records = records[on_disk]
         shards, numbers = self._places(records)
         is_last = np.ones([len(records)], bool)  # of a run of neighbours
         is_last[:-1] = (records[1:] - records[:-1] != 1) | (numbers[1:] == 0)
-        read = _Read([], [], [])
-        first = None
+        runs, first = [], None
         for shard, number, ends_run in zip(shards.tolist(), numbers.tolist(), is_last.tolist()):
             first = number if first is None else first
             if ends_run:
-                self._read_run(shard, first, number + 1, read)
+                runs.append(Run(shard, first, number + 1))
                 first = None
+        read = _Read([], [], [])
+        fetched = self._fetch(runs)
+        for run in runs:
+            self._split(run, fetched[run] if run in fetched else self._read_run(run), read)
         self._check(records, read)
         ordered = [b""] * len(records)
         for place, content in zip(on_disk.tolist(), read.contents):
@@ -104,52 +120,59 @@ class ShardIndex:
         return ordered
 
     def will_need(self, blocks: Blocks) -> None:
-        """Requests that the operating system read these runs of records ahead, in the order on disk."""
-        if not hasattr(os, "posix_fadvise"):
-            return
+        """Requests that these runs of records, each within a block, be read ahead, in the order on disk."""
         on_disk = np.argsort(blocks.first)
         shards, numbers = self._places(blocks.first[on_disk])
-        for shard, first, length in zip(shards.tolist(), numbers.tolist(), blocks.lengths[on_disk].tolist()):
-            begin, end = self._offsets[shard].item(first), self._offsets[shard].item(first + length)
-            os.posix_fadvise(self._file(shard).number, begin, end - begin, os.POSIX_FADV_WILLNEED)
+        ends = numbers + blocks.lengths[on_disk]
+        runs = [Run(*facts) for facts in zip(shards.tolist(), numbers.tolist(), ends.tolist())]
+        if self._remote:
+            self._remote.will_need([run for run in runs if self._local[run.shard] is None])
+        for shard, first, last in runs:
+            if self._local[shard] is not None:
+                self._file(shard).will_need(self._offsets[shard].item(first), self._offsets[shard].item(last))
 
     def _places(self, records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Shard of each record, and the record's number in that shard."""
         shards = np.searchsorted(self._ends, records, side="right")
         return shards, records - self._starts[shards]
 
-    def _file(self, shard: int) -> _OpenFile:
-        path = self.paths[shard]
+    def _file(self, shard: int) -> OpenFile:
         try:
-            try:
-                return self._open(path)
-            except OSError as error:
-                if error.errno not in (errno.EMFILE, errno.ENFILE):
-                    raise
-            self._open.cache_clear()  # something else in this process took the descriptors
-            return self._open(path)
+            return self._files.get(self._local[shard])
         except OSError as error:
-            raise _unreadable(path, error) from None
+            self._give_up_copy(shard)
+            raise _unreadable(self.paths[shard], error) from None
 
-    def _read_run(self, shard: int, first: int, last: int, read: _Read) -> None:
-        """Reads records first:last of a shard and appends them to `read`."""
-        table = self._offsets[shard]
-        begin, end = table.item(first), table.item(last)
-        file = self._file(shard)  # this reference keeps the file open while others are opened
+    def _fetch(self, runs: Sequence[Run]) -> dict[Run, bytes]:
+        """The bytes of those runs that are read from a remote storage."""
+        remote = [run for run in runs if self._local[run.shard] is None] if self._remote else []
+        return self._remote.read(remote) if remote else {}
+
+    def _read_run(self, run: Run) -> bytes:
+        table = self._offsets[run.shard]
+        begin, end = table.item(run.first), table.item(run.last)
+        file = self._file(run.shard)  # this reference keeps the file open while others are opened
         try:
-            run = file.read(begin, end)
+            content = file.read(begin, end)
         except OSError as error:
-            raise _unreadable(f"{self.paths[shard]}:{begin}", error) from None
-        if len(run) < end - begin:
-            raise self._fault(shard, begin, offsets.cut_short(begin + len(run)))
+            self._give_up_copy(run.shard)
+            raise _unreadable(f"{self.paths[run.shard]}:{begin}", error) from None
+        if len(content) < end - begin:
+            raise self._fault(run.shard, begin, offsets.cut_short(begin + len(content)))
+        return content
+
+    def _split(self, run: Run, content: bytes, read: _Read) -> None:
+        """Appends the records of a run to `read`."""
+        table = self._offsets[run.shard]
+        begin = table.item(run.first)
         contents, crcs, stated_crcs = read
         start = 0
-        for number in range(first + 1, last + 1):
+        for number in range(run.first + 1, run.last + 1):
             stop = table.item(number) - begin
-            content = run[start + _HEAD : stop - _FOOT]
-            contents.append(content)
-            crcs.append(crc32c(content))
-            stated_crcs.append(run[stop - _FOOT : stop])
+            record = content[start + _HEAD : stop - _FOOT]
+            contents.append(record)
+            crcs.append(crc32c(record))
+            stated_crcs.append(content[stop - _FOOT : stop])
             start = stop
 
     def _check(self, records: np.ndarray, read: _Read) -> None:
@@ -161,9 +184,17 @@ class ShardIndex:
             begin = self._offsets[shard].item(number)
             raise self._fault(int(shard), begin, f"the record at this byte is damaged; {offsets.COPY_AGAIN}")
 
+    def _give_up_copy(self, shard: int) -> None:
+        """Raises _LostCopyError where the shard is read from its copy in the cache, which another job may remove."""
+        if self._remote_files[shard]:
+            self._cache.forget(self._remote_files[shard])
+            self._local[shard] = None
+            raise _LostCopyError
+
     def _fault(self, shard: int, begin: int, reason: str) -> ValueError:
         """The error for a record that cannot be read where the index says. A replaced shard is not damaged."""
         path = self.paths[shard]
+        self._give_up_copy(shard)
         try:
             found = offsets.scan(path)
         except ValueError as error:
@@ -174,12 +205,6 @@ class ShardIndex:
             return ValueError(f"{path}:{begin}: {reason}")
         index_table.forget(self._shards[shard])
         return ValueError(f"{path}: other records than when it was indexed: the file was replaced; start again")
-
-
-def _max_open_files() -> int:
-    """Shards that stay open, of one data set: a quarter of this process's descriptors at most."""
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return _MAX_OPEN_FILES if limit == resource.RLIM_INFINITY else max(1, min(_MAX_OPEN_FILES, limit // 4))
 
 
 def _unreadable(place: str, error: OSError) -> ValueError:
@@ -194,19 +219,5 @@ class _Read(NamedTuple):
     stated_crcs: list[bytes]  # masked, little-endian
 
 
-class _OpenFile:
-    """A file descriptor that is closed with the last reference to it."""
-
-    def __init__(self, path: str) -> None:
-        self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not block
-
-    def read(self, begin: int, end: int) -> bytes:
-        """Bytes begin:end, fewer where the file ends before. One call of the system returns 2 GiB at most."""
-        read = os.pread(self.number, end - begin, begin)
-        while len(read) < end - begin and (more := os.pread(self.number, end - begin - len(read), begin + len(read))):
-            read += more
-        return read
-
-    def __del__(self) -> None:
-        if hasattr(self, "number"):
-            os.close(self.number)
+class _LostCopyError(Exception):
+    """A copy in the cache is gone or damaged."""

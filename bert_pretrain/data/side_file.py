@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
-from bert_pretrain.files import hash_file, open_regular
+from bert_pretrain.files import hash_file, is_url, open_regular
+from bert_pretrain.storage import remote
 
 
 def vocabulary_hash(shard: str) -> Optional[str]:
@@ -47,15 +48,24 @@ def _candidates(shard: str) -> Iterator[str]:
     named = _read(shard).get("vocab_file")
     if isinstance(named, str):
         yield named
+    if is_url(shard):
+        return
     folder = os.path.dirname(os.path.abspath(shard))
     yield os.path.join(folder, "vocab.txt")
     yield os.path.join(os.path.dirname(folder), "vocab.txt")
 
 
+def contents(path: str) -> Union[str, bytes]:
+    """The content of a small file beside shards, which may be a URL. OSError where it cannot be read."""
+    if is_url(path):
+        return remote.read_small(path)
+    with open_regular(path) as file:
+        return file.read()
+
+
 def _read(shard: str) -> dict[str, Any]:
     try:
-        with open_regular(f"{shard}.json") as file:
-            content = json.load(file)
+        content = json.loads(contents(f"{shard}.json"))
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -11,7 +11,7 @@ from typing import NamedTuple, Optional
 from bert_pretrain.environment.facts import Facts
 from bert_pretrain.environment.versions import PROJECT
 
-EXTRAS = ("data", "horovod", "interop", "mlperf", "plot", "test")
+EXTRAS = ("data", "horovod", "interop", "mlperf", "plot", "storage", "test")
 
 _START_TENSORFLOW = "import tensorflow as tf; tf.compat.v1.train.MonitoredTrainingSession"
 _START_HOROVOD = "import horovod.tensorflow as hvd; assert hvd.gloo_built() and hvd.mpi_built()"
@@ -43,7 +43,7 @@ def plan(extras: Sequence[str], facts: Facts) -> list[Step]:
     pip = [facts.python, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
     pip += ["--constraint", facts.constraints]
     package = [*pip, "--no-build-isolation", "--editable"]
-    small = [extra for extra in ("data", "mlperf", "plot", "test") if extra in extras]
+    small = [extra for extra in ("data", "mlperf", "plot", "storage", "test") if extra in extras]
     base = f"TensorFlow {facts.version} and the package" if facts.device else "what the package needs"
     steps = [
         Step("Installing the build tools", [*pip, "setuptools", "wheel"]),

@@ -12,6 +12,7 @@ from bert_pretrain.data.dynamic_masking import DynamicMasking
 from bert_pretrain.data.indexing import Share
 from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput
 from bert_pretrain.data.validation import Limits
+from bert_pretrain.storage.file_cache import FileCache
 from bert_pretrain.train import device, run_file
 from bert_pretrain.train.device import Device
 from bert_pretrain.train.long_task import Report
@@ -48,8 +49,10 @@ def open_job(config: Config, given: set[str], world: World, report: Report) -> J
     if config.run.do_train:
         config.check_division(world.size)
     model = ModelConfig.from_json(config.run.bert_config_file)
-    training = _open_source(config, "input_files_dir", model, world, report) if config.run.do_train else None
-    evaluation = _open_source(config, "eval_files_dir", model, world, report) if config.run.do_eval else None
+    data = config.data
+    cache = FileCache(data.cache_dir, int(data.cache_gb * 1e9)) if data.cache_dir else None
+    training = _open_source(config, "input_files_dir", model, world, report, cache) if config.run.do_train else None
+    evaluation = _open_source(config, "eval_files_dir", model, world, report, cache) if config.run.do_eval else None
     is_masking = training is not None and config.masking.dynamic_masking
     masking = DynamicMasking.open(config.masking, config.data.data_seed, training) if is_masking else None
     report("loading kernels", 0, 0)  # the first start on a machine compiles them
@@ -100,11 +103,13 @@ def evaluation_input(job: Job) -> Optional[EvaluationInput]:
     return EvaluationInput(job.evaluation, data.eval_batch_size, data.pack_sequences, max_examples, *rank_and_size)
 
 
-def _open_source(config: Config, flag: str, model: ModelConfig, world: World, report: Report) -> Source:
+def _open_source(
+    config: Config, flag: str, model: ModelConfig, world: World, report: Report, cache: Optional[FileCache]
+) -> Source:
     limits = Limits(model.vocab_size, model.type_vocab_size)
     share = Share(world.local_rank, world.local_size, lambda *progress: report(f"indexing --{flag}", *progress))
     try:
-        source = Source.open(directories(getattr(config.data, flag)), config.data, limits, share, world.is_root)
+        source = Source.open(directories(getattr(config.data, flag)), config.data, limits, share, world.is_root, cache)
     except ValueError as error:
         raise ValueError(f"--{flag}: {error}") from None
     if source.lengths.seq_length > model.max_position_embeddings:

@@ -44,6 +44,7 @@ HARMLESS = {
     **dict.fromkeys(("train_batch_size", "num_accumulation_steps", "horovod"), _BATCH),
     **dict.fromkeys(("init_checkpoint", "init_optimizer_state", "allow_partial_init", "init_loss_scale"), _UNUSED),
     **dict.fromkeys(("input_files_dir", "bert_config_file", "skip_unreadable"), _CHECKED),
+    **dict.fromkeys(("cache_dir", "cache_gb"), _NONE),
     **dict.fromkeys(("max_seq_length", "max_predictions_per_seq"), _CHECKED),
     **dict.fromkeys(("amp", "manual_fp16", "use_xla", "native_kernels", "recompute", "pack_sequences"), _ROUNDING),
     **dict.fromkeys(("intra_op_threads", "inter_op_threads", "exchange"), _ROUNDING),

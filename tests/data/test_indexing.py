@@ -142,7 +142,7 @@ def test_a_shard_that_cannot_be_read_is_named(paths):
 
 
 def test_a_stale_table_is_forgotten(paths):
-    ((shard, *_), _) = indexing.load(paths, ALONE)
+    shard, *_ = indexing.load(paths, ALONE).shards
     index_table.forget(shard)
     assert index_table.read(shard) is None
     index_table.forget(shard)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_pretrain.data import shards
+from bert_pretrain.data import open_files
 from bert_pretrain.data.indexing import Share
 from bert_pretrain.data.order import Blocks
 from bert_pretrain.data.shards import Location, ShardIndex
@@ -120,7 +120,7 @@ def test_a_shard_that_disappears_is_named(directory):
 
 
 def test_files_beyond_the_limit_are_closed(directory, monkeypatch):
-    monkeypatch.setattr(shards, "_MAX_OPEN_FILES", 2)
+    monkeypatch.setattr(open_files, "_MAX_OPEN_FILES", 2)
     index = ShardIndex(write(directory, [1] * 6))
     before = len(os.listdir("/proc/self/fd"))
     assert index.read(np.arange(6)) == [content(shard, 0) for shard in range(6)]
@@ -186,7 +186,7 @@ def test_a_replaced_shard_whose_ends_are_the_same_is_not_called_damaged(director
 
 
 def test_threads_read_the_same(directory, monkeypatch):
-    monkeypatch.setattr(shards, "_MAX_OPEN_FILES", 2)
+    monkeypatch.setattr(open_files, "_MAX_OPEN_FILES", 2)
     sizes = [5, 6, 7, 8, 9]
     index = ShardIndex(write(directory, sizes))
     expected = [content(shard, number) for shard, size in enumerate(sizes) for number in range(size)]
