@@ -63,11 +63,7 @@ def read(config_class: type[T]) -> T:
 
 def read_flagfile(path: str, config_classes: Sequence[type]) -> list[Any]:
     """An instance of each dataclass, filled from a flagfile alone. ValueError, one line, if it has other flags."""
-    values = flags.FlagValues()
-    for config_class in config_classes:
-        types = typing.get_type_hints(config_class)
-        for field in dataclasses.fields(config_class):
-            _define_flag(field, types[field.name], values)
+    values = _defined_apart(config_classes)
     if not os.path.isfile(path):
         raise ValueError(f"{path}: no such file")
     try:
@@ -77,6 +73,29 @@ def read_flagfile(path: str, config_classes: Sequence[type]) -> list[Any]:
     if len(rest) > 1:
         raise ValueError(f"{path}: unexpected argument {rest[1]!r}; settings are given as --name=value")
     return [_filled(config_class, values) for config_class in config_classes]
+
+
+def read_arguments(arguments: Sequence[str], config_classes: Sequence[type]) -> list[Any]:
+    """An instance of each dataclass, filled from a command line for another process; other flags are left out.
+
+    ValueError, one line, for a value that is none.
+    """
+    values = _defined_apart(config_classes)
+    try:
+        values(["", *values.read_flags_from_files(list(arguments))], known_only=True)
+    except (flags.Error, UnicodeDecodeError, OSError) as error:
+        raise ValueError(" ".join(str(error).split())) from None
+    return [_filled(config_class, values) for config_class in config_classes]
+
+
+def _defined_apart(config_classes: Sequence[type]) -> flags.FlagValues:
+    """The flags of dataclasses, apart from this program's own."""
+    values = flags.FlagValues()
+    for config_class in config_classes:
+        types = typing.get_type_hints(config_class)
+        for field in dataclasses.fields(config_class):
+            _define_flag(field, types[field.name], values)
+    return values
 
 
 def _filled(config_class: type[T], values: flags.FlagValues) -> T:

@@ -12,7 +12,7 @@ from typing import Optional
 
 import tensorflow as tf
 
-from bert_pretrain import processes
+from bert_pretrain import heartbeat, processes
 from bert_pretrain.mpi_world import MpiWorld
 from bert_pretrain.stop import StopRequest
 from bert_pretrain.world import HorovodWorld, World
@@ -21,22 +21,25 @@ _SECONDS_FOR_OTHER_RANKS_TO_EXIT = 5.0
 
 
 @contextlib.contextmanager
-def connected(use_horovod: bool, exchange: Optional[str] = None, stop: Optional[StopRequest] = None) -> Iterator[World]:
+def connected(
+    use_horovod: bool, exchange: Optional[str] = None, stop: Optional[StopRequest] = None, heartbeat_seconds: int = 0
+) -> Iterator[World]:
     """The world that --horovod and --exchange ask for, closed at the end. stop: where signals to this process arrive.
 
     ValueError if the launcher and the flag contradict each other. If a collective fails because another rank exited,
-    the process ends here with exit code 1.
+    the process ends here with exit code 1; if another host is silent for heartbeat_seconds, with heartbeat.EXIT_CODE.
     """
     world = _connect(use_horovod, exchange)
     world.stop = stop or StopRequest()
     world.stop.is_awaited = False
-    try:
-        yield world
-    except tf.errors.OpError as error:
-        if "Horovod" not in str(error):
-            raise
-        _exit_after_failed_collective(world.rank, error)
-    world.close()
+    with heartbeat.watching(world.allgather, world.processes, world.rank, heartbeat_seconds):
+        try:
+            yield world
+        except tf.errors.OpError as error:
+            if "Horovod" not in str(error):
+                raise
+            _exit_after_failed_collective(world.rank, error)
+        world.close()
 
 
 def _connect(use_horovod: bool, exchange: Optional[str]) -> World:

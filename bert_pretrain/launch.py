@@ -5,6 +5,7 @@ scripts/run_multi_card_FPS.sh calls it. Standard library only, so that it starts
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import re
@@ -12,17 +13,22 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional
 
-from bert_pretrain import files, processes, supervisor
+from bert_pretrain import files, hosts, processes, supervisor
+from bert_pretrain.supervisor import Command
 
 TRAINER = "bert_pretrain.run"
+_REJOIN_SECONDS = 15  # that a restart waits for a lost host
 _SHOWN = 40  # characters of an invalid value in a message
 
 # Environment variables that ranks on other machines need; ranks of this machine inherit all.
-_FORWARDED = re.compile(r"PATH|LD_LIBRARY_PATH|OMP_NUM_THREADS|CUDA_VISIBLE_DEVICES|(HOROVOD|NCCL|TF)_(?!CONFIG$)\w+")
+_FORWARDED = re.compile(
+    r"(PYTHON)?PATH|LD_LIBRARY_PATH|OMP_NUM_THREADS|CUDA_VISIBLE_DEVICES|BERT_PRETRAIN_CACHE|(HOROVOD|NCCL|TF)_(?!CONFIG$)\w+"
+)
 
 
 class Machine(NamedTuple):
@@ -31,13 +37,6 @@ class Machine(NamedTuple):
     num_cores: int
     num_gpus: int
     is_root: bool  # the user is root, whom mpirun refuses unless told otherwise
-
-
-class Command(NamedTuple):
-    """A command that starts all ranks, and the environment variables that it adds."""
-
-    arguments: list[str]
-    environ: Mapping[str, str]
 
 
 def this_machine() -> Machine:
@@ -56,11 +55,11 @@ def _num_gpus() -> int:
 def num_ranks(environ: Mapping[str, str], machine: Machine, host_slots: Optional[Mapping[str, int]] = None) -> int:
     """NP, else the hostfile's slots, IX_NUM_CUDA_VISIBLE_DEVICES, CUDA_VISIBLE_DEVICES, the GPUs, or 2 on CPUs."""
     if environ.get("NP"):
-        return _positive("NP", environ["NP"])
+        return hosts.positive("NP", environ["NP"])
     if host_slots:
         return sum(host_slots.values())
     if environ.get("IX_NUM_CUDA_VISIBLE_DEVICES"):
-        return _positive("IX_NUM_CUDA_VISIBLE_DEVICES", environ["IX_NUM_CUDA_VISIBLE_DEVICES"])
+        return hosts.positive("IX_NUM_CUDA_VISIBLE_DEVICES", environ["IX_NUM_CUDA_VISIBLE_DEVICES"])
     num_gpus = machine.num_gpus
     if "CUDA_VISIBLE_DEVICES" in environ:
         # CUDA stops reading at the first entry that is not a device; -1 and an empty list hide all GPUs.
@@ -69,45 +68,20 @@ def num_ranks(environ: Mapping[str, str], machine: Machine, host_slots: Optional
     return num_gpus or 2
 
 
-def _positive(name: str, text: str) -> int:
-    if not processes.is_number(text) or int(text) < 1:
-        raise ValueError(f"{name}={text[:_SHOWN]} is not a number of processes; give a whole number of at least 1")
-    return int(text)
-
-
-def read_hostfile(path: str, default_slots: int) -> dict[str, int]:
-    """Host -> processes, from lines 'name slots=N' as Open MPI and Horovod read them; '#' starts a comment.
-
-    Slots of repeated lines add up. ValueError, one line, where it cannot be read or names no host.
-    """
-    try:
-        with files.open_regular(path) as file:
-            lines = file.read().splitlines()
-    except OSError as error:
-        raise ValueError(f"HOSTFILE={path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"HOSTFILE={path} is no text: {error.reason} at byte {error.start}") from None
-    slots: dict[str, int] = {}
-    for line in lines:
-        words = line.partition("#")[0].split()
-        if words:
-            given = [word.partition("=")[2] for word in words[1:] if word.startswith("slots=")]
-            number = _positive(f"HOSTFILE={path}: slots", given[0]) if given else default_slots
-            slots[words[0]] = slots.get(words[0], 0) + number
-    if not slots:
-        raise ValueError(f"HOSTFILE={path} names no host; write one line 'name slots=8' for each")
-    return slots
-
-
 def _hostfile(environ: Mapping[str, str]) -> str:
     """The path in HOSTFILE, empty without one; a shell leaves ~ as it is within quotes."""
     return os.path.expanduser(environ.get("HOSTFILE", ""))
 
 
+def _host_slots(environ: Mapping[str, str], machine: Machine) -> dict[str, int]:
+    """Host -> processes as HOSTFILE says; empty without one."""
+    path = _hostfile(environ)
+    return hosts.read_hostfile(path, machine.num_gpus or machine.num_cores) if path else {}
+
+
 def launch_command(flags: Sequence[str], environ: Mapping[str, str], machine: Machine) -> Command:
     """The command for the trainer's flags. ValueError for an invalid environment variable."""
-    hostfile = _hostfile(environ)
-    host_slots = read_hostfile(hostfile, machine.num_gpus or machine.num_cores) if hostfile else {}
+    hostfile, host_slots = _hostfile(environ), _host_slots(environ, machine)
     ranks = num_ranks(environ, machine, host_slots)
     ranks_here = math.ceil(ranks / max(1, len(host_slots)))
     threads = max(1, machine.num_cores // ranks_here)
@@ -115,8 +89,8 @@ def launch_command(flags: Sequence[str], environ: Mapping[str, str], machine: Ma
     trainer = [sys.executable, "-m", TRAINER, "--horovod", f"--intra_op_threads={threads}", *flags]
     launcher = environ.get("HOROVOD_LAUNCHER") or "mpi"
     if launcher == "gloo":
-        hosts = ["--hostfile", hostfile] if hostfile else ["--hosts", f"localhost:{ranks}"]
-        return Command([_program("horovodrun"), "--gloo", "-np", str(ranks), *hosts, *trainer], added)
+        where = ["--hostfile", hostfile] if hostfile else ["--hosts", f"localhost:{ranks}"]
+        return Command([_program("horovodrun"), "--gloo", "-np", str(ranks), *where, *trainer], added)
     if launcher != "mpi":
         raise ValueError(f"HOROVOD_LAUNCHER={launcher} is not known; use mpi or gloo")
     options = _mpirun_options({**environ, **added}, machine, ranks_here)
@@ -145,27 +119,58 @@ def _program(name: str) -> str:
     return str(beside_python) if beside_python.exists() else name
 
 
-def take_max_restarts(arguments: Sequence[str]) -> tuple[int, list[str]]:
-    """(N of --max_restarts=N or 0, the other arguments). ValueError unless N is a whole number."""
-    restarts, others = 0, []
+def take_number(wanted: str, default: int, arguments: Sequence[str]) -> tuple[int, list[str]]:
+    """(N of --wanted=N or the default, the other arguments). ValueError unless N is a whole number."""
+    number, others = default, []
     rest = iter(arguments)
     for argument in rest:
         name, equals, value = argument.partition("=")
-        if name.lstrip("-") != "max_restarts" or not name.startswith("-"):
+        if name.lstrip("-") != wanted or not name.startswith("-"):
             others.append(argument)
             continue
         value = value if equals else next(rest, "")
         if not processes.is_number(value):
-            raise ValueError(f"--max_restarts={value[:_SHOWN]} is not a whole number")
-        restarts = int(value)
-    return restarts, others
+            raise ValueError(f"--{wanted}={value[:_SHOWN]} is not a whole number")
+        number = int(value)
+    return number, others
+
+
+class Restarts:
+    """Makes the commands with which a crashed job starts again, on the hosts that answer."""
+
+    def __init__(self, flags: Sequence[str], environ: Mapping[str, str], machine: Machine, folder: str) -> None:
+        """What launch_command takes; folder: where a hostfile can be written."""
+        self._flags, self._environ, self._machine, self._folder = flags, environ, machine, folder
+        self._slots = _host_slots(environ, machine)
+        self._reachable = hosts.Reachable(self._slots if len(self._slots) > 1 else (), environ)
+
+    def command(self, rejoin_seconds: int, is_stopped: Callable[[], bool]) -> Command:
+        """Waits up to rejoin_seconds for lost hosts, then leaves them out; an update keeps its examples."""
+        if len(self._slots) < 2:
+            return launch_command(self._flags, self._environ, self._machine)
+        from bert_pretrain import division  # imports absl, for which only a restart has to wait
+
+        missing = self._reachable.missing(rejoin_seconds, is_stopped)
+        slots = {name: number for name, number in self._slots.items() if name not in missing} or self._slots
+        ranks = num_ranks(self._environ, self._machine, self._slots)
+        found = division.divide(self._flags, ranks, ranks if slots == self._slots else min(ranks, sum(slots.values())))
+        lost = f"; without {', '.join(missing)}" if missing else ""
+        print(f"It goes on with {', '.join(slots)}{lost}; {found}.", file=sys.stderr, flush=True)
+        if slots == self._slots:
+            return launch_command(self._flags, self._environ, self._machine)
+        hostfile = os.path.join(self._folder, "hostfile")
+        hosts.write_hostfile(hostfile, slots)
+        environ = {**self._environ, "HOSTFILE": hostfile, "NP": str(found.num_ranks)}
+        return launch_command([*self._flags, *found.flags], environ, self._machine)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Starts the job with the trainer's flags; DRY_RUN=1 prints the command. Returns the job's exit code."""
     try:
-        max_restarts, flags = take_max_restarts(arguments)
-        command = launch_command(flags, os.environ, this_machine())
+        max_restarts, flags = take_number("max_restarts", 0, arguments)
+        rejoin_seconds, flags = take_number("rejoin_seconds", _REJOIN_SECONDS, flags)
+        machine = this_machine()
+        command = launch_command(flags, os.environ, machine)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return supervisor.INVALID_INPUT
@@ -173,7 +178,11 @@ def main(arguments: Sequence[str]) -> int:
         print(shlex.join([*(f"{name}={value}" for name, value in command.environ.items()), *command.arguments]))
         return 0
     try:
-        return supervisor.run(command.arguments, command.environ, TRAINER, max_restarts)
+        with tempfile.TemporaryDirectory() as folder:
+            restarts = Restarts(flags, os.environ, machine, folder) if max_restarts else None
+            return supervisor.run(
+                command, TRAINER, max_restarts, restarts and functools.partial(restarts.command, rejoin_seconds)
+            )
     except FileNotFoundError as error:
         print(f"error: {error.filename} was not found; bash init_tf.sh --horovod installs it", file=sys.stderr)
         return supervisor.INVALID_INPUT

@@ -47,9 +47,8 @@ class MpiWorld(World):
         self.local_rank, self.local_size = local.Get_rank(), local.Get_size()
         self._previous: Optional[tf.Tensor] = None
         atexit.register(self.close)
-        processes.StoppedRankWatch(
-            self.allgather(processes.this_process()), self.rank, *processes.stall_seconds()
-        ).start()
+        self.processes = tuple(self.allgather(processes.this_process()))
+        processes.StoppedRankWatch(self.processes, self.rank, *processes.stall_seconds()).start()
 
     def allreduce(self, tensors: list[tf.Tensor], half: bool = False) -> list[tf.Tensor]:
         if half:

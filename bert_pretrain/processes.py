@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -92,7 +92,7 @@ class StoppedRankWatch:
     Horovod's stall check cannot detect this case: its background threads wait for the stopped rank's thread.
     """
 
-    def __init__(self, ranks: list[Process], rank: int, warning_seconds: float, end_seconds: float) -> None:
+    def __init__(self, ranks: Sequence[Process], rank: int, warning_seconds: float, end_seconds: float) -> None:
         """`ranks` holds every rank's process, `rank` is this one; end_seconds=0 means that the job is never ended."""
         self._pids = {r: process.pid for r, process in enumerate(ranks) if process.machine == ranks[rank].machine}
         self._rank = rank

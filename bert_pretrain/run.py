@@ -24,7 +24,8 @@ def _run(stop: StopRequest) -> int:
 
     is_replay = bool(config.run.replay_update)  # in one process, whatever the number of ranks was
     try:
-        with connected(config.run.horovod and not is_replay, config.run.exchange, stop) as world:
+        run = config.run
+        with connected(run.horovod and not is_replay, run.exchange, stop, run.heartbeat_seconds) as world:
             code = (replay.replay if is_replay else loop.run)(config, given, world)
             is_root = world.is_root
     except Interrupted:

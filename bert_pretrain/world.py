@@ -28,6 +28,7 @@ class World:
 
     rank, size = 0, 1
     local_rank, local_size = 0, 1  # among the ranks of this machine
+    processes: tuple[processes.Process, ...] = ()  # of all ranks, where there are several
     stop = StopRequest()  # whether this process was asked to stop; connection.py sets the one that listens
 
     @property
@@ -83,9 +84,8 @@ class HorovodWorld(World):
         self.rank, self.size = hvd.rank(), hvd.size()
         self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
         self._host = _HostCollectives(hvd)
-        processes.StoppedRankWatch(
-            self.allgather(processes.this_process()), self.rank, *processes.stall_seconds()
-        ).start()
+        self.processes = tuple(self.allgather(processes.this_process()))
+        processes.StoppedRankWatch(self.processes, self.rank, *processes.stall_seconds()).start()
 
     def allreduce(self, tensors: list[tf.Tensor], half: bool = False) -> list[tf.Tensor]:
         if not half:

@@ -2,8 +2,9 @@ import sys
 
 import pytest
 
-from bert_pretrain import launch
-from bert_pretrain.launch import Command, Machine
+from bert_pretrain import hosts, launch
+from bert_pretrain.launch import Machine
+from bert_pretrain.supervisor import Command
 
 TWO_CORES = Machine(num_cores=2, num_gpus=0, is_root=False)
 EIGHT_GPUS = Machine(num_cores=64, num_gpus=8, is_root=True)
@@ -60,11 +61,11 @@ def test_several_machines_from_a_hostfile_in_the_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     hostfile = tmp_path / "hosts"
     hostfile.write_text("# two\nnode1 slots=8\nnode2   slots=8 max_slots=8 # spare\n\n")
-    environ = {"HOSTFILE": "~/hosts", "NCCL_DEBUG": "INFO", "PATH": "/bin", "EDITOR": "ed"}
+    environ = {"HOSTFILE": "~/hosts", "NCCL_DEBUG": "INFO", "PATH": "/bin", "EDITOR": "ed", "PYTHONPATH": "/src"}
     command = launch.launch_command([], environ, EIGHT_GPUS)
     assert command.arguments[1:-5] == [
         *["-np", "16", "--allow-run-as-root", "--bind-to", "none", "--hostfile", str(hostfile)],
-        *["-x", "NCCL_DEBUG", "-x", "OMP_NUM_THREADS", "-x", "PATH"],
+        *["-x", "NCCL_DEBUG", "-x", "OMP_NUM_THREADS", "-x", "PATH", "-x", "PYTHONPATH"],
     ]
     assert command.environ == {"OMP_NUM_THREADS": "8"}
 
@@ -72,7 +73,7 @@ def test_several_machines_from_a_hostfile_in_the_home(tmp_path, monkeypatch):
 def test_hosts_without_slots_get_one_rank_per_gpu(tmp_path):
     hostfile = tmp_path / "hosts"
     hostfile.write_text("node1\nnode2 slots=2\n")
-    assert launch.read_hostfile(str(hostfile), default_slots=8) == {"node1": 8, "node2": 2}
+    assert hosts.read_hostfile(str(hostfile), default_slots=8) == {"node1": 8, "node2": 2}
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "node1 slots=many\n"])
@@ -80,21 +81,21 @@ def test_a_hostfile_without_valid_hosts_is_refused(tmp_path, text):
     hostfile = tmp_path / "hosts"
     hostfile.write_text(text)
     with pytest.raises(ValueError, match="HOSTFILE="):
-        launch.read_hostfile(str(hostfile), default_slots=8)
+        hosts.read_hostfile(str(hostfile), default_slots=8)
 
 
 def test_slots_of_repeated_hosts_add_up_and_bytes_that_are_no_text_are_refused(tmp_path):
     hostfile = tmp_path / "hosts"
     hostfile.write_text("node1 slots=8\nnode2\nnode1 slots=2\n")
-    assert launch.read_hostfile(str(hostfile), default_slots=1) == {"node1": 10, "node2": 1}
+    assert hosts.read_hostfile(str(hostfile), default_slots=1) == {"node1": 10, "node2": 1}
     hostfile.write_bytes(b"node1 \xff\n")
     with pytest.raises(ValueError, match=r"HOSTFILE=\S+ is no text: invalid start byte at byte 6"):
-        launch.read_hostfile(str(hostfile), default_slots=1)
+        hosts.read_hostfile(str(hostfile), default_slots=1)
 
 
 def test_a_missing_hostfile_is_refused():
     with pytest.raises(ValueError, match="HOSTFILE=/nowhere/hosts cannot be read"):
-        launch.read_hostfile("/nowhere/hosts", default_slots=8)
+        hosts.read_hostfile("/nowhere/hosts", default_slots=8)
 
 
 def test_gloo_is_started_by_horovodrun():
@@ -114,11 +115,11 @@ def test_an_unknown_launcher_is_refused():
 
 
 def test_max_restarts_is_taken_out_of_the_flags():
-    assert launch.take_max_restarts(["--a=b", "--max_restarts=3", "c"]) == (3, ["--a=b", "c"])
-    assert launch.take_max_restarts(["--max_restarts", "3", "--a"]) == (3, ["--a"])
-    assert launch.take_max_restarts(["--a", "max_restarts"]) == (0, ["--a", "max_restarts"])
+    assert launch.take_number("max_restarts", 0, ["--a=b", "--max_restarts=3", "c"]) == (3, ["--a=b", "c"])
+    assert launch.take_number("max_restarts", 0, ["--max_restarts", "3", "--a"]) == (3, ["--a"])
+    assert launch.take_number("max_restarts", 0, ["--a", "max_restarts"]) == (0, ["--a", "max_restarts"])
     with pytest.raises(ValueError, match="--max_restarts=x"):
-        launch.take_max_restarts(["--max_restarts=x"])
+        launch.take_number("max_restarts", 0, ["--max_restarts=x"])
 
 
 def test_a_missing_launcher_is_named_with_the_remedy(monkeypatch, capsys):

@@ -41,7 +41,7 @@ def trainer(tmp_path):
         driver = f"""if True:
             import sys
             from bert_pretrain import supervisor
-            sys.exit(supervisor.run({command}, {{}}, "stand_in", {max_restarts}))
+            sys.exit(supervisor.run(supervisor.Command({command}, {{}}), "stand_in", {max_restarts}))
         """
         return subprocess.Popen(
             [sys.executable, "-c", driver],

@@ -12,6 +12,8 @@ from bert_pretrain.config.mlperf import MlperfConfig
 from bert_pretrain.config.optim import MAX_MICRO_BATCHES, OptimConfig
 from bert_pretrain.config.option import option, require, require_numbers
 
+_DAY = 86_400  # seconds
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
@@ -146,6 +148,9 @@ class RunConfig:
         "What sums gradients over ranks with --horovod: horovod, or mpi (mpi4py alone). Default: horovod if installed.",
         ("horovod", "mpi"),
     )
+    heartbeat_seconds: int = option(
+        20, "Seconds for which a host may be silent before the job ends with exit code 75, with --horovod; 0: for ever."
+    )
     seed: int = option(0, "Seed of initial weights and dropout masks.")
 
     def check(self) -> None:
@@ -162,11 +167,14 @@ class RunConfig:
             "samples_between_eval",
         ):
             require(getattr(self, name) >= 1, f"--{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("keep_checkpoint_max", "samples_start_eval"):
+        for name in ("keep_checkpoint_max", "samples_start_eval", "heartbeat_seconds"):
             require(getattr(self, name) >= 0, f"--{name} must be at least 0, got {getattr(self, name)}")
         require(
             0 <= self.filled_sentences <= MAX_SENTENCES,
             f"--filled_sentences must be 0 to {MAX_SENTENCES}, got {self.filled_sentences}",
+        )
+        require(
+            self.heartbeat_seconds <= _DAY, f"--heartbeat_seconds must be at most {_DAY}, got {self.heartbeat_seconds}"
         )
         require(0.0 <= self.stop_threshold <= 1.0, f"--stop_threshold must be in [0, 1], got {self.stop_threshold}")
         require(not self.replay_update or self.do_train, "--replay_update needs the run's flags, --do_train among them")

@@ -31,6 +31,7 @@ _ROUNDING = "the same update, up to rounding"
 _EVALUATION = "applies to the evaluations that follow"
 _REPORTS = "changes what is written, not what is trained"
 _MLPERF = "without effect: MLPerf's log of a run ends with its first start"
+_HOSTS = "decides when a silent host ends the job, not what is trained"
 _NONE = "without effect on a run"
 
 # A change is allowed, and a line says what it does.
@@ -57,6 +58,7 @@ HARMLESS = {
     **dict.fromkeys(("peak_tflops", "enable_device_warmup", "profile_updates"), _REPORTS),
     **dict.fromkeys(("mlperf", "mlperf_division", "mlperf_submitter", "mlperf_platform", "mlperf_status"), _MLPERF),
     **dict.fromkeys(("verify_init", "init_accuracy"), _UNUSED),
+    "heartbeat_seconds": _HOSTS,
     **dict.fromkeys(("allreduce_post_accumulation", "iterations_per_loop", "replay_update"), _NONE),
 }
 # Of bert_config.json, what is not part of a checkpoint's variables.

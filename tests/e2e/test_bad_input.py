@@ -12,7 +12,7 @@ from typing import Callable, Dict
 import numpy as np
 import pytest
 
-from bert_pretrain import launch
+from bert_pretrain import hosts
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.data import manifest, vocab
 from bert_pretrain.data.schema import encode
@@ -222,7 +222,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(data: Settings, tmp_path: Path) -
         ("vocab.txt", vocab.load_vocabulary),
         ("bert_config.json", ModelConfig.from_json),
         ("text.txt", corpus.whole),
-        ("hosts", lambda path: launch.read_hostfile(path, 1)),
+        ("hosts", lambda path: hosts.read_hostfile(path, 1)),
         ("part-00000", lambda path: find_shards([os.path.dirname(path)])),
         ("manifest.json", lambda path: manifest.read(os.path.dirname(path))),
     ],

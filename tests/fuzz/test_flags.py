@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_pretrain import launch, processes
+from bert_pretrain import hosts, launch, processes
 from tests.fuzz.examples import assert_is_one_line, fuzz
 from tests.fuzz.flag_reader import ENTRY_POINTS
 
@@ -72,7 +72,7 @@ def test_any_hostfile(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "hosts"
     path.write_bytes(content)
     try:
-        slots = launch.read_hostfile(str(path), default_slots=2)
+        slots = hosts.read_hostfile(str(path), default_slots=2)
     except ValueError as error:
         assert_is_one_line(error)
         assert "HOSTFILE=" in str(error)
@@ -87,7 +87,7 @@ def test_any_environment_of_a_launcher(value: str) -> None:
     calls = [
         lambda: launch.num_ranks({"NP": value}, machine) >= 1,
         lambda: launch.num_ranks({"CUDA_VISIBLE_DEVICES": value}, machine) >= 1,
-        lambda: launch.take_max_restarts([f"--max_restarts={value}"])[0] >= 0,
+        lambda: launch.take_number("max_restarts", 0, [f"--max_restarts={value}"])[0] >= 0,
         lambda: processes.launched_size({"PMI_SIZE": value}) >= 0,
         lambda: processes.launched_rank({"PMI_RANK": value}) >= 0,
         lambda: min(processes.stall_seconds({"HOROVOD_STALL_CHECK_TIME_SECONDS": value})) >= 0,
