@@ -22,7 +22,14 @@ from bert_pretrain import files, hosts, processes, supervisor
 from bert_pretrain.supervisor import Command
 
 TRAINER = "bert_pretrain.run"
-_REJOIN_SECONDS = 15  # that a restart waits for a lost host
+_REJOIN_SECONDS = 10  # that a restart waits for a lost host
+# mpirun gives up a host after 20 + 8 x 5 seconds without an answer, also before the ranks have joined; its own default
+# is eight minutes. For Open MPI 5 and 4.
+_KEEPALIVE = {
+    f"{project}_MCA_oob_tcp_keepalive_{name}": value
+    for project in ("PRTE", "OMPI")
+    for name, value in (("time", "20"), ("intvl", "5"), ("probes", "8"))
+}
 _SHOWN = 40  # characters of an invalid value in a message
 
 # Environment variables that ranks on other machines need; ranks of this machine inherit all.
@@ -94,6 +101,8 @@ def launch_command(flags: Sequence[str], environ: Mapping[str, str], machine: Ma
     if launcher != "mpi":
         raise ValueError(f"HOROVOD_LAUNCHER={launcher} is not known; use mpi or gloo")
     options = _mpirun_options({**environ, **added}, machine, ranks_here)
+    if hostfile:
+        added.update((name, value) for name, value in _KEEPALIVE.items() if name not in environ)
     return Command([_program("mpirun"), "-np", str(ranks), *options, *trainer], added)
 
 

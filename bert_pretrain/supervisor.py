@@ -17,7 +17,8 @@ from typing import IO, Callable, NamedTuple, Optional
 
 from bert_pretrain import heartbeat
 
-_END_SECONDS = 5.0  # in which mpirun may end a job by itself whose ranks have lost a host
+_LOST_HOST = re.compile(re.escape(heartbeat.LAST_WORDS).encode() + b"|has lost communication with a remote daemon")
+_END_SECONDS = 3.0  # in which mpirun may end a job by itself whose ranks have lost a host
 INVALID_INPUT = 2  # the trainer's exit code for flags or data that another attempt would reject again
 
 
@@ -104,14 +105,14 @@ class Supervisor:
 def _copy_stderr(stream: IO[bytes], on_lost_host: threading.Timer) -> Optional[int]:
     """Copies a job's stderr to ours until it ends. Returns the rank's exit code that horovodrun prints at the end.
 
-    Starts the timer at the line of a rank that has lost a host.
+    Starts the timer at the line of a rank, or of mpirun, that has lost a host; mpirun then exits with 0.
     """
     tail = b""
     for piece in iter(lambda: stream.read1(65536), b""):
         sys.stderr.buffer.write(piece)
         sys.stderr.buffer.flush()
         tail += piece
-        if heartbeat.LAST_WORDS.encode() in tail and not on_lost_host.ident:
+        if _LOST_HOST.search(tail) and not on_lost_host.ident:
             on_lost_host.start()
         tail = tail[-1000:]
     printed = re.search(rb"^Exit code: (\d+)\s*$", tail, re.MULTILINE)

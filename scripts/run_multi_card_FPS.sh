@@ -4,7 +4,8 @@
 #   bash scripts/run_multi_card_FPS.sh --input_files_dir=DIR --bert_config_file=FILE [flags of bert_pretrain.run]
 #                                                    trains on your data; configs/run/seed_multi_card.flags has the
 #                                                    defaults
-#   --max_restarts=N         after a crash, starts again from the last checkpoint, at most N times
+#   --max_restarts=N         after a crash, starts again from the last checkpoint, at most N times, on the hosts that answer
+#   --rejoin_seconds=10      how long a restart waits for a host that does not
 #   NP=8                     number of processes; default: IX_NUM_CUDA_VISIBLE_DEVICES, CUDA_VISIBLE_DEVICES, all GPUs
 #   HOSTFILE=hosts           several machines; a file of lines "name slots=8"
 #   HOROVOD_LAUNCHER=gloo    horovodrun --gloo instead of mpirun

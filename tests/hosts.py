@@ -41,7 +41,9 @@ def why_not() -> Optional[str]:
     missing = [name for name in _PROGRAMS if not shutil.which(name)]
     if missing or not Path(SSHD).exists():
         return f"needs {', '.join(missing) or 'sshd'}: apt-get install iproute2 openssh-server"
-    tried = subprocess.run(["unshare", "--net", "--uts", "true"], capture_output=True, text=True, check=False)
+    tried = subprocess.run(
+        ["unshare", "--net", "--uts", "--mount", "true"], capture_output=True, text=True, check=False
+    )
     return f"no network namespaces here: {tried.stderr.strip()}" if tried.returncode else None
 
 
@@ -71,11 +73,18 @@ class Host:
 
     def inside(self, *command: str) -> list[str]:
         """The command, run on this host."""
-        return ["nsenter", f"--target={self.pid}", "--net", "--uts", *command]
+        return [*_enter(self.pid), *command]
 
-    def boot(self) -> None:
-        """Starts its sshd."""
-        _in(self.pid, SSHD, "-f", str(self._folder / "sshd_config"), "-o", f"ListenAddress={self.address}")
+    def boot(self, **environ: str) -> None:
+        """Starts its sshd; environ: variables of all that ssh starts there."""
+        added = ["-o", "SetEnv " + " ".join(f"{name}={value}" for name, value in environ.items())] if environ else []
+        _in(self.pid, SSHD, "-f", str(self._folder / "sshd_config"), "-o", f"ListenAddress={self.address}", *added)
+
+    def replace(self, path: Path, content: str) -> None:
+        """Only this host finds `content` in a file that exists."""
+        other = self._folder / f"{self.name}-{path.name}"
+        other.write_text(content)
+        _in(self.pid, "mount", "--bind", str(other), str(path))
 
     def kill(self) -> None:
         """SIGKILL to all of its processes, sshd among them."""
@@ -97,16 +106,19 @@ class Host:
         """Its link goes "down" or "up", at the switch: the host itself sees a cable without carrier."""
         _in(self._switch, "ip", "link", "set", self._port, state)
 
-    def lose_packets(self, percent: int) -> None:
-        """Drops that share of the packets that it receives."""
+    def lose_packets(self, percent: int) -> bool:
+        """Drops that share of the packets that it receives; False where the kernel or nft cannot."""
         hook = "type filter hook ingress device eth0 priority 0"
         rules = f"table netdev loss {{ chain received {{ {hook}; numgen random mod 100 < {percent} drop; }}; }}"
-        _in(self.pid, "nft", rules)
+        return self._try("nft", rules)
 
-    def limit_rate(self, rate: str) -> None:
-        """Limits what it sends, for example to "8mbit"; packets wait up to a second."""
-        _in(self.pid, "tc", "qdisc", "replace", "dev", "eth0", "root", "tbf", "rate", rate, "burst", "16kb",
-            "latency", "1s")  # fmt: skip
+    def limit_rate(self, rate: str) -> bool:
+        """Limits what it sends, for example to "8mbit"; False where the kernel cannot. Packets wait up to a second."""
+        queue = ["root", "tbf", "rate", rate, "burst", "16kb", "latency", "1s"]
+        return self._try("tc", "qdisc", "replace", "dev", "eth0", *queue)
+
+    def _try(self, *command: str) -> bool:
+        return subprocess.run(self.inside(*command), capture_output=True, check=False).returncode == 0
 
     def remove(self) -> None:
         """Ends all of its processes; the namespaces go with them."""
@@ -170,7 +182,7 @@ def _make_keys(folder: Path) -> None:
 def _namespace(setup: str) -> subprocess.Popen:
     """A process in network and UTS namespaces of its own."""
     process = subprocess.Popen(
-        ["unshare", "--net", "--uts", "sh", "-c", f"{setup}echo ready; exec sleep infinity"],
+        ["unshare", "--net", "--uts", "--mount", "sh", "-c", f"{setup}echo ready; exec sleep infinity"],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     assert process.stdout.readline() == b"ready\n", setup
@@ -178,7 +190,11 @@ def _namespace(setup: str) -> subprocess.Popen:
 
 
 def _in(pid: int, *command: str) -> None:
-    _run("nsenter", f"--target={pid}", "--net", "--uts", *command)
+    _run(*_enter(pid), *command)
+
+
+def _enter(pid: int) -> list[str]:
+    return ["nsenter", f"--target={pid}", "--net", "--uts", "--mount", f"--wd={os.getcwd()}"]
 
 
 def _run(*command: str) -> None:

@@ -67,7 +67,8 @@ def test_several_machines_from_a_hostfile_in_the_home(tmp_path, monkeypatch):
         *["-np", "16", "--allow-run-as-root", "--bind-to", "none", "--hostfile", str(hostfile)],
         *["-x", "NCCL_DEBUG", "-x", "OMP_NUM_THREADS", "-x", "PATH", "-x", "PYTHONPATH"],
     ]
-    assert command.environ == {"OMP_NUM_THREADS": "8"}
+    assert command.environ["OMP_NUM_THREADS"] == "8"
+    assert command.environ["PRTE_MCA_oob_tcp_keepalive_time"] == "20"
 
 
 def test_hosts_without_slots_get_one_rank_per_gpu(tmp_path):

@@ -3,11 +3,13 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
 
 from bert_pretrain import launch
+from tests.e2e import ranks
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -85,6 +87,23 @@ def test_a_signal_reaches_the_ranks_below_and_no_restart_follows(trainer, tmp_pa
 def test_the_exit_code_that_horovodrun_hides_is_found(trainer):
     hiding = 'echo "Process name: 1\nExit code: 2\n" >&2; exit 1'
     assert trainer("0", 3, launcher=("sh", "-c", hiding)).wait() == 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "error: host node2 (rank 1) has been silent for 20 s; the job ends with exit code 75",
+        "PRTE has lost communication with a remote daemon.",
+    ],
+)
+def test_a_launcher_that_has_lost_a_host_is_ended(trainer, tmp_path, line):
+    begin = time.monotonic()
+    process = trainer("wait", 0, launcher=("sh", "-c", f'echo "{line}" >&2; "$@"; exit 0', "sh"))
+    pid = int(process.stdout.readline().split()[1])
+    process.communicate()
+    assert process.returncode == 75
+    assert time.monotonic() - begin < 30
+    assert pid not in ranks.running()
 
 
 @pytest.mark.horovod
