@@ -51,7 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "after_training": {"config", "files", "train", "inference", "export"},
     "run": {"after_training", "cli", "config", "processes", "stderr", "stop", "connection", "train"},
     "recipe": {"config"},
-    "pretrain_text": {"cli", "config", "data.vocab", "files", "hugging_face", "launch", "recipe"},
+    "pretrain_text": {"cli", "config", "data.vocab", "files", "hosts", "hugging_face", "launch", "recipe"},
     "launch": {"files", "processes", "supervisor", "hosts", "division"},
     "hosts": {"files", "processes"},
     "division": {"cli", "config"},

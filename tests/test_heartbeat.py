@@ -56,9 +56,8 @@ def say(rank: subprocess.Popen, line: str) -> None:
 
 def test_a_rank_that_finds_a_host_silent_ends_all_and_speaks_alone(ranks: list) -> None:
     say(ranks[0], "lost")
-    errors = [rank.communicate(timeout=20)[1] for rank in ranks]
-    assert errors == ["error: host node2 is silent\n", "", ""]
-    assert [rank.returncode for rank in ranks] == [heartbeat.EXIT_CODE] * 3
+    assert [rank.wait(timeout=20) for rank in ranks] == [heartbeat.EXIT_CODE] * 3
+    assert [rank.stderr.read() for rank in ranks] == ["error: host node2 is silent\n", "", ""]
 
 
 def test_goodbye_is_no_alarm(ranks: list) -> None:

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
-from bert_pretrain import files, launch
+from bert_pretrain import files, hosts, launch
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.option import require
 from bert_pretrain.data.vocab import load_vocabulary
@@ -112,7 +112,7 @@ def _machine() -> choice.Machine:
     """The ranks that NP, HOSTFILE or the GPUs ask for; one on a CPU."""
     here = launch.this_machine()
     hostfile = os.path.expanduser(os.environ.get("HOSTFILE", ""))
-    slots = launch.read_hostfile(hostfile, here.num_gpus or here.num_cores) if hostfile else {}
+    slots = hosts.read_hostfile(hostfile, here.num_gpus or here.num_cores) if hostfile else {}
     wants_ranks = bool(os.environ.get("NP") or slots or here.num_gpus)
     num_ranks = launch.num_ranks(os.environ, here, slots) if wants_ranks else 1
     return choice.Machine(num_ranks, here.num_cores * max(1, len(slots)), num_ranks if here.num_gpus else 0)
