@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from bert_pretrain.config.training import DataConfig
+from bert_pretrain.config.data import DataConfig
 from bert_pretrain.data import index_table, tfrecord
 from bert_pretrain.data.dataset import Source
 from bert_pretrain.data.indexing import Share

@@ -8,7 +8,7 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
-from bert_pretrain.config.training import DataConfig
+from bert_pretrain.config.data import DataConfig
 from bert_pretrain.data import manifest, schema
 from bert_pretrain.data.indexing import ALONE, Share
 from bert_pretrain.data.shard_files import find_shards, in_directory
