@@ -25,7 +25,7 @@ def test_mlperf_s_recipe_of_8_ranks(tmp_path):
 @pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.flags")), ids=lambda path: path.name)
 def test_every_recipe_of_run_is_read(recipe):
     config = EstimateConfig(recipe=str(recipe), ranks=2)
-    if "make_data" in recipe.read_text(encoding="utf-8"):
+    if recipe.stem.endswith("_data"):  # flags of make_data
         with pytest.raises(ValueError, match=r"--recipe: .*Unknown command line flag"):
             estimate.read_plan(config)
     else:

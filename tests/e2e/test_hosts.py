@@ -126,7 +126,8 @@ def test_a_lost_link_is_named_and_the_job_goes_on_with_one_host(two, data, undis
 def test_a_slow_link_that_loses_packets_ends_no_job(two, data, undisturbed, tmp_path) -> None:
     if not (two.all[1].lose_packets(10) and two.all[0].limit_rate("20mbit")):
         pytest.skip("the kernel or nft and tc lack what drops packets and limits rates")
-    job = Job(two, tmp_path, settings(data, tmp_path / "out", 2, num_train_steps=20, heartbeat_seconds=4))
+    # A message that is lost three times in a row needs seconds; the default is 20.
+    job = Job(two, tmp_path, settings(data, tmp_path / "out", 2, num_train_steps=20, heartbeat_seconds=10))
     ended = job.started.end(150)
     assert ended.code == 0, ended.err[-3000:]
     assert "silent" not in ended.err and "heartbeat" not in ended.err
