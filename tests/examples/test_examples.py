@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -12,8 +13,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import save_file
 
 from bert_pretrain import files
+from bert_pretrain.hugging_face import names
+from bert_pretrain.model import variables
+from tests.references import random_examples
+from tests.references.random_examples import TINY
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,3 +62,30 @@ def test_own_text(run, tmp_path: Path) -> None:
     assert not [example for example in labelled if example["text"] in " ".join(text.split())]
     assert re.search(r"^\| pretrained on the text \| \d+\.\d ± \d+\.\d \|$", printed, re.MULTILINE), printed
     assert "largest difference of a logit" in printed
+
+
+def model_folder(folder: Path) -> str:
+    """A Hugging Face folder of a small BERT without heads, whose vocabulary is letters."""
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789.,"
+    entries = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
+    config = dataclasses.replace(TINY, vocab_size=len(entries), max_position_embeddings=64)
+    weights = random_examples.weights(variables.shapes(config))
+    bare = {
+        names.hugging_face_name(name)[len("bert.") :]: names.convert(name, value)
+        for name, value in weights.items()
+        if name.startswith("bert/")
+    }
+    folder.mkdir()
+    save_file(bare, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    (folder / "vocab.txt").write_text("\n".join(entries) + "\n")
+    (folder / "config.json").write_text(json.dumps({**vars(config), "model_type": "bert"}))
+    return str(folder)
+
+
+def test_continue_pretrained(run, tmp_path: Path) -> None:
+    needs("sentencex", "bs4")
+    printed = run("continue_pretrained", PACKAGE="bs4", UPDATES="2", MODEL=model_folder(tmp_path / "model"))
+    assert "| weights at the start | 0 | 2 |" in printed
+    assert re.search(
+        r"^\| continued \| \d+\.\d \| \d+\.\d \|\n\| random \| \d+\.\d \| \d+\.\d \|$", printed, re.MULTILINE
+    )
