@@ -85,7 +85,8 @@ runpy.run_module("bert_pretrain.run", run_name="__main__", alter_sys=True)
     supervised = f"""
 import sys
 from bert_pretrain import supervisor
-sys.exit(supervisor.run([sys.executable, "-c", {dying!r}, *sys.argv[1:]], {{}}, "nothing", 1))
+command = supervisor.Command([sys.executable, "-c", {dying!r}, *sys.argv[1:]], {{}})
+sys.exit(supervisor.run(command, "nothing", 1))
 """
     ended = subprocess.run(
         [sys.executable, "-c", supervised, *arguments], capture_output=True, text=True, check=False, timeout=120
