@@ -32,7 +32,7 @@ def load(prefix: str, weights: Mapping[str, tf.Variable], slots: Mapping[str, tf
         held = _some(sorted(reader.get_variable_to_shape_map()))
         raise ValueError(
             f"--{report}, {', '.join(problems)}; the checkpoint holds {held}. "
-            f"Give the checkpoint's own bert_config.json or config.json, or --allow_partial_init to start those at random"
+            "Give the checkpoint's own bert_config.json (config.json), or --allow_partial_init to start those at random"
         )
     checkpoints.open_whole(prefix, "init_checkpoint", found.matched)
     if isinstance(reader, SafetensorsReader):
