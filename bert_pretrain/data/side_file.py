@@ -13,9 +13,7 @@ from bert_pretrain.storage import remote
 
 def vocabulary_hash(shard: str) -> Optional[str]:
     """SHA-256 of the vocabulary with which a shard was made; None where no file of make_data says it."""
-    origin = _read(shard).get("origin")
-    found = origin.get("vocabulary") if isinstance(origin, dict) else None
-    return found if isinstance(found, str) else None
+    return _vocabulary_hash(_read(shard))
 
 
 def lower_case(shards: Sequence[str]) -> Optional[bool]:
@@ -32,10 +30,11 @@ def vocabulary_file(shards: Sequence[str]) -> Optional[str]:
     It is the file that make_data read, or the vocab.txt in the shard's folder or in the one above. Its hash must be the
     one that the side file names.
     """
-    expected = vocabulary_hash(shards[0]) if shards else None
+    content = _read(shards[0]) if shards else {}
+    expected = _vocabulary_hash(content)
     if expected is None:
         return None
-    for path in _candidates(shards[0]):
+    for path in _candidates(shards[0], content):
         try:
             if hash_file(path) == expected:
                 return path
@@ -44,8 +43,14 @@ def vocabulary_file(shards: Sequence[str]) -> Optional[str]:
     return None
 
 
-def _candidates(shard: str) -> Iterator[str]:
-    named = _read(shard).get("vocab_file")
+def _vocabulary_hash(content: dict[str, Any]) -> Optional[str]:
+    origin = content.get("origin")
+    found = origin.get("vocabulary") if isinstance(origin, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def _candidates(shard: str, content: dict[str, Any]) -> Iterator[str]:
+    named = content.get("vocab_file")
     if isinstance(named, str):
         yield named
     if is_url(shard):

@@ -14,7 +14,7 @@ from bert_pretrain.config import hugging_face
 from bert_pretrain.config.model import LAYER_NORM_EPSILON, ModelConfig
 from bert_pretrain.data.vocab import Vocabulary, write_vocabulary
 from bert_pretrain.hugging_face import names, tokenizer
-from bert_pretrain.hugging_face.safetensors_reader import WEIGHTS
+from bert_pretrain.hugging_face.safetensors_files import WEIGHTS
 
 _FORMAT = {"format": "pt"}  # transformers refuses files that do not say so
 

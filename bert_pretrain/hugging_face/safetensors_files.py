@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"  # of weights in several files
+
 
 class Tensor:
     """A tensor of an open file; it is read when it is asked for."""

@@ -10,10 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from bert_pretrain.hugging_face import names
-from bert_pretrain.hugging_face.safetensors_files import Tensor, open_tensors
+from bert_pretrain.hugging_face.safetensors_files import INDEX, WEIGHTS, Tensor, open_tensors
 
-WEIGHTS = "model.safetensors"
-_INDEX = "model.safetensors.index.json"  # of weights in several files
 _PICKLES = "pytorch_model*.bin"  # also pytorch_model-00001-of-00002.bin
 _CONVERSION = (
     'convert it where torch and transformers are installed: python -c "from transformers import '
@@ -33,7 +31,7 @@ def find_weights(path: str, flag: str) -> Optional[str]:
     """
     if path.endswith((".safetensors", ".safetensors.index.json")):
         return path
-    for name in (WEIGHTS, _INDEX):
+    for name in (WEIGHTS, INDEX):
         if os.path.isfile(os.path.join(path, name)):
             return os.path.join(path, name)
     pickles = [path] if path.endswith(".bin") else sorted(glob.glob(os.path.join(glob.escape(path), _PICKLES)))

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models
 from bert_pretrain.data.vocab import Vocabulary
 
 _MAX_WORD_CHARS = 200  # longer words are [UNK], as in google-research/bert
-_MAX_CACHED_PIECES = 250_000  # about 75 MB
+_MAX_CACHED_PIECES = 250_000  # before all but those of the latest lines are forgotten
 
 # Code points that are words by themselves: the CJK ideograph blocks of google-research/bert's tokenization.py.
 _IDEOGRAPHS = (

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from safetensors import SafetensorError, safe_open
-
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.option import require
 from bert_pretrain.data.vocab import load_vocabulary
 from bert_pretrain.hugging_face import names, tokenizer
+from bert_pretrain.hugging_face.safetensors_files import INDEX, WEIGHTS, open_tensors
 
 _HEADS = (
     "cls/predictions/output_bias",
@@ -40,17 +39,15 @@ def find(folder: str, allows_partial: bool) -> Pretrained:
         num_entries <= config.vocab_size,
         f"--from: {path} has {num_entries} entries, the model {config.vocab_size}; give the model's own",
     )
-    _check_weights(os.path.join(folder, "model.safetensors"), allows_partial)
+    _check_weights(folder, allows_partial)
     return Pretrained(path, bool(tokenizer.read_settings(folder).get("do_lower_case", True)))
 
 
-def _check_weights(path: str, allows_partial: bool) -> None:
-    require(os.path.isfile(path), f"--from: {path} is not there; save the model with safe_serialization=True")
-    try:
-        with safe_open(path, "numpy") as file:
-            found = {names.variable_name(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"--from: {path} cannot be read: {' '.join(str(error).split())}") from None
+def _check_weights(folder: str, allows_partial: bool) -> None:
+    paths = [os.path.join(folder, name) for name in (WEIGHTS, INDEX)]
+    path = next(filter(os.path.isfile, paths), None)
+    require(path is not None, f"--from: {paths[0]} is not there; save the model with safe_serialization=True")
+    found = {names.variable_name(tensor.name) for tensor in open_tensors(path, "from")}
     missing = [name for name in _HEADS if name not in found]
     require(
         allows_partial or not missing,

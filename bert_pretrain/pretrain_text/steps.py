@@ -84,7 +84,7 @@ def plan(source: str, folder: Folder, given: Given) -> Iterator[str]:
     if not os.path.exists(path):
         speed = _measured_speed(folder)
         flags = choice.training_flags(
-            corpus, machine, _hours(given, corpus, machine), speed, "init_checkpoint" in given.training, given.training
+            corpus, machine, _hours(given, corpus, machine), speed, _is_continued(given), given.training
         )
         seconds = choice.expected_seconds(corpus, flags, machine, speed)
         flags = {"do_train": True, "do_eval": True, **_paths(folder), **flags}
@@ -137,7 +137,7 @@ def _hours(given: Given, corpus: choice.Corpus, machine: choice.Machine) -> floa
 
 
 def _model(folder: Folder, given: Given, corpus: choice.Corpus, machine: choice.Machine) -> ModelConfig:
-    if "init_checkpoint" in given.training:
+    if _is_continued(given):
         return ModelConfig.from_json(os.path.join(given.training["init_checkpoint"], "config.json"))
     num_entries = len(load_vocabulary(folder.vocab_file).entries)
     if given.recipe.model_size:
