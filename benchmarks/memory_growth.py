@@ -47,10 +47,20 @@ def main() -> None:
         num_bytes = write_names(root / "names", texts, int(arguments.gigabytes * 1e9))
         flags = [f"--input_file={root}/names/*", *STEPS[arguments.step], f"--num_processes={arguments.num_processes}"]
         if arguments.step == "shards":
-            flags += [f"--vocab_file={arguments.folder}/vocab", f"--output_dir={root}/shards"]
+            flags += [f"--vocab_file={make_vocabulary(arguments.folder)}", f"--output_dir={root}/shards"]
         else:
             flags += [f"--vocab_file={root}/vocab"]
         print_table(arguments.step, num_bytes, watch(flags, root / "shards"))
+
+
+def make_vocabulary(folder: pathlib.Path) -> pathlib.Path:
+    """The vocabulary of the texts in folder, trained where it is missing."""
+    path = folder / "vocab"  # the texts alone end with .txt
+    if not path.exists():
+        subprocess.run(
+            [*MAKE_DATA, f"--input_file={folder}/*.txt", f"--vocab_file={path}", "--train_vocab"], check=True
+        )
+    return path
 
 
 def write_names(folder: pathlib.Path, texts: list[pathlib.Path], num_bytes: int) -> int:
