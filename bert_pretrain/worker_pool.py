@@ -100,6 +100,8 @@ class Workers:
                 for future in finished:
                     on_result(futures.pop(future), future.result())  # a result is not kept here
         except BrokenProcessPool:
+            if _is_stopping:
+                sys.exit(128 + signal.SIGTERM)
             raise ValueError(
                 "a worker process was killed, perhaps because memory ran out; finished outputs are kept: "
                 "run the same command again with a smaller --num_processes"
@@ -134,5 +136,7 @@ def _begin_worker(reports: Any) -> None:
 
 def _exit_on_signal(number: int, frame: Any) -> None:
     global _is_stopping
+    if _is_stopping:  # by a signal to the whole process group; this one, the parent's, must not end the cleaning up
+        return
     _is_stopping = True
     sys.exit(128 + number)

@@ -1,11 +1,23 @@
 # shellcheck shell=bash
-# Sourced by the scripts beside it. Defines $project, use_environment, launch, launch_last and prepare_demo.
+# Sourced by the scripts beside it. Defines $project, use_environment, run_steps, doing, launch, launch_last and
+# prepare_demo.
 # DRY_RUN=1 prints the commands instead of running them.
 project="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 export BERT_PRETRAIN_CACHE="${BERT_PRETRAIN_CACHE:-$project/.cache}" # the same default as in init_tf.sh
 
 # Sets $python to the Python of an environment with the given extras (--test, --horovod, ...). Installs what is missing.
 use_environment() { python="$(bash "$project/init_tf.sh" --print-python "$@")"; }
+
+# For a script of several steps, after use_environment: run_steps DIRECTORY "$@". Starts the script again below
+# bert_pretrain.script, which keeps other commands out of DIRECTORY (empty: it needs no lock) and ends the whole step at
+# a signal.
+run_steps() {
+  if [ "${DRY_RUN:-}" = 1 ] || [ "${BERT_PRETRAIN_SCRIPT:-}" = "$PPID" ]; then return; fi
+  exec "$python" -m bert_pretrain.script "$1" bash "$0" "${@:2}"
+}
+
+# Notes what the script does now, for the line that a signal ends it with.
+doing() { if [ -n "${BERT_PRETRAIN_STAGE:-}" ]; then echo "$1" >&"$BERT_PRETRAIN_STAGE" || true; fi; }
 
 launch() {
   if [ "${DRY_RUN:-}" = 1 ]; then
@@ -23,6 +35,7 @@ launch_last() {
 # Makes the embedded demo's shards unless they exist, and sets $demo_flags.
 prepare_demo() {
   local demo="$BERT_PRETRAIN_CACHE/demo"
+  doing "making the demo's shards"
   launch "$python" -m bert_pretrain.make_data --demo
   # shellcheck disable=SC2034  # read by the scripts
   demo_flags=(

@@ -21,12 +21,13 @@ if [ $# -lt 2 ]; then
   sed -n '2,15s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
+use_environment --data
+run_steps "$2" "$@"
 source="$1" output="$2"
 shift 2
 np="${NP:-$(nproc)}"
 vocabulary="${VOCAB_FILE:-$output/vocab.txt}"
 
-use_environment --data
 make_data() { launch "$python" -m bert_pretrain.make_data "--num_processes=$np" "$@"; }
 
 read -ra text_flags <<<"${TEXT_FLAGS:-}"
@@ -36,6 +37,7 @@ launch mkdir -p "$output"
 case "$source" in
   *.xml | *.xml.bz2)
     if [ ! -d "$output/extracted" ]; then
+      doing "extracting the articles"
       launch rm -rf "$output/extracted.partial"
       launch "$python" -m wikiextractor.WikiExtractor "$source" --output "$output/extracted.partial" \
         --json --bytes 30M --processes "$np"
@@ -46,6 +48,7 @@ case "$source" in
     eval_mode=(--mode=exact)
     ;;
 esac
+doing "making the text"
 make_data --make_text "--input_file=$source" "--output_dir=$output/text" "--num_held_out=${NUM_HELD_OUT:-10000}" \
   ${text_flags[@]+"${text_flags[@]}"}
 # A shard needs documents enough to draw random second sentences from, and an entry text enough to occur in.
@@ -66,13 +69,17 @@ if [ "${NUM_HELD_OUT:-10000}" = 0 ]; then
   eval_text=() folders="$output/train"
 fi
 if [ ! -f "$vocabulary" ]; then
+  doing "making the vocabulary"
   make_data --train_vocab "--input_file=$output/text/train/*.txt" ${eval_text[@]+"${eval_text[@]}"} \
     "--vocab_file=$vocabulary" "--vocab_size=$entries" "$@"
 fi
+doing "making the shards for training"
 make_data "--vocab_file=$vocabulary" "$@" "--input_file=$output/text/train/*.txt" "--output_dir=$output/train" \
   "--num_shards=$shards"
 if [ "${NUM_HELD_OUT:-10000}" != 0 ]; then
+  doing "making the shards for evaluation"
   make_data "--vocab_file=$vocabulary" "$@" "--input_file=$output/text/eval/*.txt" "--output_dir=$output/eval" \
     --num_shards=1 ${eval_mode[@]+"${eval_mode[@]}"} "--num_picked_examples=${NUM_EVAL_EXAMPLES:-10000}"
 fi
+doing "checking the shards"
 launch_last "$python" -m bert_pretrain.check_data "--input_files_dir=$folders" "--vocab_file=$vocabulary"

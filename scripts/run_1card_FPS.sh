@@ -10,6 +10,7 @@ set -euo pipefail
 # shellcheck disable=SC2119
 use_environment
 if [ $# -eq 0 ]; then
+  run_steps ""
   prepare_demo
   set -- "${demo_flags[@]}" "--output_dir=$PWD/results/demo_1card"
 else

@@ -9,6 +9,8 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=_launch.sh
 . "$(dirname "${BASH_SOURCE[0]}")/_launch.sh"
 
+python=python3
+PYTHONPATH="$project${PYTHONPATH:+:$PYTHONPATH}" run_steps "" "$@"
 chosen=()
 while [ $# -gt 0 ] && [ "$1" != -- ]; do chosen+=("$1") && shift; done
 if [ $# -gt 0 ]; then shift; fi
@@ -41,6 +43,7 @@ run_combination() {
   local combination="$1" tensorflow="$2" version="$3" python demo="| | |" code=0
   local run="$matrix/$combination-$(date +%Y%m%d-%H%M%S)"
   shift 3
+  doing "testing $combination"
   python="$(find_python "$version")" || { echo "| $combination | not run: no Python $version here | | | |" && return; }
   mkdir -p "$run"
   export BERT_PRETRAIN_VENV="$matrix/$combination"

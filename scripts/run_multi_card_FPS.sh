@@ -16,6 +16,7 @@ set -euo pipefail
 
 use_environment --horovod
 if [ $# -eq 0 ]; then
+  if [ -x "$python" ]; then run_steps ""; fi
   prepare_demo
   # The demo's batch of 32, divided among the processes. The launcher reports an invalid NP.
   ranks="${NP:-2}"

@@ -24,6 +24,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "processes": {"files"},
     "stderr": set(),
     "stop": set(),
+    "directory_lock": set(),
+    "script": {"directory_lock"},
     "worker_pool": {"files", "processes"},
     "estimator": {"compat"},
     "cli": {"config"},
@@ -41,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "optim": {"config", "kernels"},
     "mlperf_reference": {"config"},
     "train": {
-        *"config files compat estimator processes stop world data kernels model optim".split(),
+        *"config directory_lock files compat estimator processes stop world data kernels model optim".split(),
         *("hugging_face", "mlperf_reference", "storage"),
     },
     "report": {"cli", "config", "files", "mlperf_reference"},
@@ -51,7 +53,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "after_training": {"config", "files", "train", "inference", "export"},
     "run": {"after_training", "cli", "config", "processes", "stderr", "stop", "connection", "train"},
     "recipe": {"config"},
-    "pretrain_text": {"cli", "config", "data.vocab", "files", "hosts", "hugging_face", "launch", "recipe"},
+    "pretrain_text": {
+        *("cli", "config", "data.vocab", "directory_lock", "files", "hosts", "hugging_face", "launch", "recipe")
+    },
     "launch": {"files", "processes", "supervisor", "hosts", "division"},
     "hosts": {"files", "processes"},
     "division": {"cli", "config"},

@@ -21,7 +21,7 @@ from bert_pretrain.config.fill_mask import FillMaskConfig
 from bert_pretrain.config.make_data import ExampleConfig, MakeDataConfig, TextConfig
 from bert_pretrain.config.masking import MaskingConfig
 from bert_pretrain.config.option import groups
-from bert_pretrain.config.recipe import RecipeConfig
+from bert_pretrain.config.recipe import LauncherConfig, RecipeConfig
 from bert_pretrain.config.report import ReportConfig
 from tests.config.test_training import DEEPSPARKHUB_FLAGS
 
@@ -50,7 +50,7 @@ TABLES = (
     Table(FLAGS, "<!-- flags of check_data: made from the dataclasses -->", (CheckDataConfig, EstimateConfig), ()),
     Table(FLAGS, "<!-- flags of report: made from the dataclasses -->", (ReportConfig,), ()),
     Table(FLAGS, "<!-- flags of export: made from the dataclasses -->", (ExportConfig,), ()),
-    Table(FLAGS, "<!-- flags of pretrain_text: made from the dataclasses -->", (RecipeConfig,), ()),
+    Table(FLAGS, "<!-- flags of pretrain_text: made from the dataclasses -->", (RecipeConfig, LauncherConfig), ()),
     Table(FLAGS, "<!-- flags of fill_mask: made from the dataclasses -->", (FillMaskConfig,), ()),
 )
 

@@ -153,7 +153,7 @@ def test_the_exit_code_is_the_programs(project, tmp_path):
 
 def test_the_matrix_prints_a_row_for_each_combination(project, tmp_path):
     shutil.copytree(ROOT / "bert_pretrain/environment", project / "bert_pretrain/environment")
-    for name in ("__init__.py", "files.py"):
+    for name in ("__init__.py", "directory_lock.py", "files.py", "script.py"):
         shutil.copy(ROOT / "bert_pretrain" / name, project / "bert_pretrain" / name)
     (project / "init_tf.sh").write_text('mkdir -p "$BERT_PRETRAIN_VENV"; echo "$*" >>"$BERT_PRETRAIN_VENV/asked"\n')
     (project / "scripts/run_tests.sh").write_text('echo "$*"; echo "3 passed, 1 skipped in 2.00s"\n')

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Optional
 from bert_pretrain import cli
 from bert_pretrain.config import training
 from bert_pretrain.config.make_data import ExampleConfig, MakeDataConfig, TextConfig
-from bert_pretrain.config.recipe import RecipeConfig
+from bert_pretrain.config.recipe import LauncherConfig, RecipeConfig
 
 # What the script sets itself, and what makes no sense in it.
 _SET_BY_SCRIPT = frozenset(
@@ -27,12 +27,13 @@ class Given(NamedTuple):
     """The flags that the user gave, by the program that reads them."""
 
     recipe: RecipeConfig
+    launcher: LauncherConfig
     text: dict[str, Any]  # of make_data --make_text
     data: dict[str, Any]  # of make_data, for vocabulary and shards
     training: dict[str, Any]  # of bert_pretrain.run
 
     def all(self) -> dict[str, Any]:
-        """Every flag, as the command line had it."""
+        """Every flag that all starts must have in common, as the command line had it."""
         recipe = {name: value for name, value in dataclasses.asdict(self.recipe).items() if value is not None}
         return {**recipe, **self.text, **self.data, **self.training}
 
@@ -61,7 +62,7 @@ _VOCABULARY = _reduced(MakeDataConfig, _names(MakeDataConfig) - set(_OF_VOCABULA
 _TRAINING = [
     _reduced(part, _SET_BY_SCRIPT | (_names(ExampleConfig) - {"verbose_logging"})) for part in training.PARTS.values()
 ]
-PARTS = (RecipeConfig, _TEXT, _VOCABULARY, _EXAMPLES, *_TRAINING)
+PARTS = (RecipeConfig, LauncherConfig, _TEXT, _VOCABULARY, _EXAMPLES, *_TRAINING)
 
 
 def read() -> Given:
@@ -72,7 +73,7 @@ def read() -> Given:
     examples = _given(_EXAMPLES)
     trained = {name: value for part in _TRAINING for name, value in _given(part).items()}
     trained.update({name: examples[name] for name in shared if name in examples})
-    return Given(recipe, _given(_TEXT), {**_given(_VOCABULARY), **examples}, trained)
+    return Given(recipe, cli.read(LauncherConfig), _given(_TEXT), {**_given(_VOCABULARY), **examples}, trained)
 
 
 def _given(config_class: type) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import os
 from typing import Any, NamedTuple
 
+from bert_pretrain.directory_lock import SCRIPT
 from bert_pretrain.files import open_regular, write_json
 
 _COMMAND = "command.json"
@@ -53,7 +54,8 @@ def claim(folder: Folder, command: dict[str, Any]) -> None:
         _require_same(folder, path, _read(path), command)
         return
     found = os.listdir(folder.path) if os.path.isdir(folder.path) else []
-    if any(not name.endswith(".partial") for name in found):  # what a start that was killed here left does not count
+    # Neither the script's lock counts, nor what a start left that was killed here.
+    if any(name != SCRIPT.file_name and not name.endswith(".partial") for name in found):
         raise ValueError(f"{folder.path}: the folder holds something else; name another one for the model")
     try:
         write_json(path, command)

@@ -32,6 +32,7 @@ def begin(source: str, folder: Folder, given: Given) -> Iterator[str]:
     require(not (start and given.recipe.model_size), "--from and --model_size exclude each other: the model has a size")
     _check_flags(given)
     machine = _machine()
+    given.launcher.check(machine.num_ranks)
     data = choice.data_flags(given.data)
     model = pretrained.find(start, given.training.get("allow_partial_init", False)) if start else None
     if model:
@@ -45,6 +46,8 @@ def begin(source: str, folder: Folder, given: Given) -> Iterator[str]:
     _write(folder, _TEXT_FLAGS, flag_file(["flags of make_data --make_text"], given.text))
     _write(folder, _DATA_FLAGS, flag_file(["flags of make_data, for vocabulary and shards"], data))
     _write(folder, "ranks", f"{machine.num_ranks}\n")
+    launcher = vars(given.launcher) if machine.num_ranks > 1 else {}
+    _write(folder, "launcher.flags", " ".join(f"--{name}={value}" for name, value in launcher.items()) + "\n")
     yield "text, vocabulary and shards come first; the time that training takes is told before it begins"
 
 

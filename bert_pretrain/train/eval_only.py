@@ -7,6 +7,7 @@ from typing import Any, Optional
 
 import tensorflow as tf
 
+from bert_pretrain.directory_lock import TRAINING, DirectoryLock, HeldError
 from bert_pretrain.model import variables
 from bert_pretrain.stop import Interrupted
 from bert_pretrain.train import checkpoints, device, preflight, results, run_file, warm_start
@@ -14,7 +15,6 @@ from bert_pretrain.train.evaluation import Evaluated, Evaluation
 from bert_pretrain.train.job import Job, evaluation_input
 from bert_pretrain.train.results import Outcome
 from bert_pretrain.train.resume import PreviousRun
-from bert_pretrain.train.run_lock import HeldError, RunLock
 from bert_pretrain.train.run_logger import RunLogger
 from bert_pretrain.train.throughput import Throughput
 
@@ -64,12 +64,12 @@ def evaluate_alone(job: Job, previous: PreviousRun, logger: RunLogger) -> None:
     logger.info(results.row(content))
 
 
-def _lock_unless_training(job: Job, logger: RunLogger) -> Optional[RunLock]:
+def _lock_unless_training(job: Job, logger: RunLogger) -> Optional[DirectoryLock]:
     """The lock on rank 0, for as long as it writes; None on other ranks and where a job trains in output_dir."""
     if not job.world.is_root:
         return None
     try:
-        return RunLock(job.config.run.output_dir, logger.info)
+        return DirectoryLock(job.config.run.output_dir, TRAINING, logger.info)
     except HeldError as error:
         logger.info(f"note: the results are printed but not written: {error}")
         return None

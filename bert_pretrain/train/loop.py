@@ -17,6 +17,7 @@ import tensorflow as tf
 from bert_pretrain import estimator
 from bert_pretrain.config.training import Config
 from bert_pretrain.data import input_errors
+from bert_pretrain.directory_lock import TRAINING, DirectoryLock
 from bert_pretrain.model import variables
 from bert_pretrain.train import (
     device,
@@ -37,7 +38,6 @@ from bert_pretrain.train.job import Job, describe, evaluation_input, open_job, t
 from bert_pretrain.train.model_fn import make_model_fn
 from bert_pretrain.train.results import Outcome
 from bert_pretrain.train.resume import PreviousRun, load_previous_run, make_output_dir
-from bert_pretrain.train.run_lock import RunLock
 from bert_pretrain.train.run_logger import RunLogger
 from bert_pretrain.train.throughput import Throughput
 from bert_pretrain.world import World
@@ -69,12 +69,12 @@ def run(config: Config, given: set[str], world: World) -> int:
     return 0
 
 
-def _lock(config: Config, world: World) -> Optional[RunLock]:
+def _lock(config: Config, world: World) -> Optional[DirectoryLock]:
     """Rank 0 holds output_dir for the job while it trains; an evaluation alone waits for nobody."""
     if not (config.run.do_train and world.is_root):
         return None
     make_output_dir(config.run.output_dir)
-    return RunLock(config.run.output_dir, lambda line: print(line, flush=True))
+    return DirectoryLock(config.run.output_dir, TRAINING, lambda line: print(line, flush=True))
 
 
 def _open_logger(job: Job, previous: PreviousRun, begin: float) -> RunLogger:

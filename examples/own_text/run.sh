@@ -10,9 +10,11 @@ set -euo pipefail
 example="$project/examples/own_text"
 out="${1:-$PWD/results/own_text}"
 use_environment --data --interop
+run_steps "$out" "$@"
 
 # 1. Text: a folder of .txt files. Any folder of text serves; this one needs no download. Beside it, the labelled set.
 if [ ! -d "$out/labelled" ]; then
+  doing "collecting text"
   launch "$python" "$example/collect.py" "$out" ${PACKAGES:+"--packages=$PACKAGES"}
 fi
 
@@ -20,16 +22,19 @@ fi
 VOCAB_SIZE=8000 NUM_SHARDS=4 launch bash "$project/scripts/make_data.sh" "$out/text" "$out/data" --dupe_factor=1
 
 # 3. Pretraining.
+doing "pretraining"
 launch "$python" -m bert_pretrain.run "--flagfile=$example/pretrain.flags" "--output_dir=$out/run" \
   "--input_files_dir=$out/data/train" "--eval_files_dir=$out/data/eval" "--vocab_file=$out/data/vocab.txt" \
   "--bert_config_file=$example/bert_config.json" ${UPDATES:+"--num_train_steps=$UPDATES"}
 
 # 4. A folder that transformers loads.
 if [ ! -d "$out/hf" ]; then
+  doing "exporting the model"
   launch "$python" -m bert_pretrain.export "--checkpoint=$out/run" "--vocab_file=$out/data/vocab.txt" \
     "--hf_dir=$out/hf" --verify
 fi
 
 # 5. The classifier, from these weights and from random ones.
+doing "training the classifiers"
 launch_last "$python" "$example/classify.py" "$out/hf" "$out/labelled" ${LABELS:+"--labels=$LABELS"} \
   ${SEEDS:+"--seeds=$SEEDS"} ${EPOCHS:+"--epochs=$EPOCHS"}

@@ -80,7 +80,8 @@ def test_the_same_command_again_keeps_everything(made, run) -> None:
     assert again.returncode == 0, again.stderr
     assert "out/run holds this run, finished at update 4" in again.stdout
     changed = {path.name for path in before if path.stat().st_mtime_ns != before[path]}
-    assert changed <= {"data.flags", "text.flags", "ranks", "manifest.json", "metrics.jsonl", "bert_dllog.json"}
+    recipe = {"data.flags", "text.flags", "ranks", "launcher.flags"}
+    assert changed <= {*recipe, "manifest.json", "metrics.jsonl", "bert_dllog.json"}
 
 
 def test_another_command_on_the_folder_is_refused(made, run) -> None:
@@ -103,6 +104,8 @@ def test_another_command_on_the_folder_is_refused(made, run) -> None:
         (["text", "new", "--input_files_dir=x"], "Unknown command line flag 'input_files_dir'"),
         (["text", "new", "--from=nowhere"], "--from: nowhere: no such folder"),
         (["text", "new", "--max_seq_length=1024"], "--max_seq_length must be 5 to 512 here"),
+        (["text", "new", "--max_restarts=1"], "--max_restarts belongs to the launcher of several processes"),
+        (["text", "new", "--rejoin_seconds=-1"], "--rejoin_seconds must be at least 0, got -1"),
         (["text", "new", "more"], "expected a folder of text and a folder for the model, got text new more"),
     ],
 )
@@ -110,6 +113,7 @@ def test_what_cannot_be_is_one_line(run, arguments: list[str], message: str) -> 
     refused = run(*arguments)
     assert refused.returncode == 2 and refused.stdout == ""
     assert message in refused.stderr and refused.stderr.count("\n") == 1
+    assert not (refused.folder / "new").exists()
 
 
 def test_a_model_is_continued_with_its_own_vocabulary(made, run) -> None:
@@ -143,6 +147,16 @@ def test_ranks_are_started_by_the_launcher(run) -> None:
     commands = shown.stdout.splitlines()
     assert "-m bert_pretrain.pretrain_text begin text dry --hours=1" in commands[0]
     assert commands[-1].endswith("-m bert_pretrain.launch --flagfile=dry/recipe/train.flags")
+
+
+def test_the_launchers_flags_may_differ_from_start_to_start(made) -> None:
+    command = [sys.executable, "-m", "bert_pretrain.pretrain_text", "begin", "text", "ranks out"]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "NP": "2"}
+    for restarts in (3, 4):
+        started = [*command, f"--max_restarts={restarts}"]
+        subprocess.run(started, cwd=made.folder, env=environ, check=True, stdout=subprocess.DEVNULL)
+        flags = (made.folder / "ranks out" / "recipe" / "launcher.flags").read_text()
+        assert flags == f"--max_restarts={restarts} --rejoin_seconds=10\n"
 
 
 def test_help_lists_the_flags(run) -> None:

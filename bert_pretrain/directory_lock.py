@@ -1,4 +1,4 @@
-"""One training job in an output_dir: a lock file that names its holder.
+"""One job in a directory: a lock file that names its holder. Standard library only.
 
 The kernel's lock on the file (fcntl.lockf, on NFS also between hosts) ends with the process that holds it, however that
 dies. It decides alone where it exists and the file names a process of this kernel. A file system without locks, or NFS
@@ -17,9 +17,8 @@ import socket
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, NamedTuple, Optional
 
-NAME = ".training.lock"
 _BEAT_SECONDS = 5.0
 _WATCH_SECONDS = 4 * _BEAT_SECONDS
 _PATIENCE_SECONDS = 2.0  # for a job that is just ending, and for a server that releases its lock
@@ -30,16 +29,28 @@ _HELD = (errno.EACCES, errno.EAGAIN)
 Holder = Dict[str, Any]
 
 
+class Work(NamedTuple):
+    """What one job at a time does in a directory."""
+
+    file_name: str
+    option: str  # before the directory in a message
+    verb: str  # what the holder does
+
+
+TRAINING = Work(".training.lock", "--output_dir: ", "trains")
+SCRIPT = Work(".script.lock", "", "works")
+
+
 class HeldError(ValueError):
-    """Another job trains in the directory."""
+    """Another job works in the directory."""
 
 
-class RunLock:
-    """The lock of an output_dir, from construction until release() or the end of the process."""
+class DirectoryLock:
+    """The lock of a directory, from construction until release() or the end of the process."""
 
-    def __init__(self, output_dir: str, tell: Callable[[str], None]) -> None:
+    def __init__(self, directory: str, work: Work, tell: Callable[[str], None]) -> None:
         """tell(line) says why it waits. HeldError names the holder; ValueError where the file cannot be made."""
-        self._path = os.path.join(output_dir, NAME)
+        self._path, self._work = os.path.join(directory, work.file_name), work
         self._own = _this_process()
         self._dead: Optional[Holder] = None  # a holder without a heartbeat
         self._is_held = False  # by the word of the kernel
@@ -52,12 +63,12 @@ class RunLock:
                 end = time.monotonic() + (_PATIENCE_SECONDS if self._dead else 0.0)
             if time.monotonic() > end:
                 raise HeldError(
-                    f"--output_dir: {output_dir} is in use: {_name(holder)} trains there; wait for its end, stop it, "
-                    f"or choose another directory{self._remedy(holder)}"
+                    f"{work.option}{directory} is in use: {_name(holder)} {work.verb} there; wait for its end, stop "
+                    f"it, or choose another directory{self._remedy(holder)}"
                 )
             time.sleep(0.1)
         self._is_released = threading.Event()
-        self._heart = threading.Thread(target=self._beat, name="run_lock", daemon=True)
+        self._heart = threading.Thread(target=self._beat, name="directory_lock", daemon=True)
         self._heart.start()
 
     def release(self) -> None:
@@ -73,12 +84,15 @@ class RunLock:
         is_elsewhere = holder and holder["kernel"] != self._own["kernel"]
         return f"; if that host is down, remove {self._path}" if is_elsewhere else ""
 
+    def _unwritable(self, error: OSError) -> ValueError:
+        return ValueError(f"{self._work.option}{self._path} cannot be written: {error.strerror}")
+
     def _try(self) -> bool:
         """Takes the file if it is free."""
         try:
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
-            raise ValueError(f"--output_dir: {self._path} cannot be written: {error.strerror}") from None
+            raise self._unwritable(error) from None
         is_taken = self._take()
         if not is_taken:
             os.close(self._descriptor)
@@ -98,7 +112,7 @@ class RunLock:
             os.pwrite(self._descriptor, content, 0)
         except OSError as error:  # a full disk: the kernel's lock does not need the name
             if not has_lock:
-                raise ValueError(f"--output_dir: {self._path} cannot be written: {error.strerror}") from None
+                raise self._unwritable(error) from None
         if not has_lock:
             time.sleep(_SETTLE_SECONDS)
         return has_lock or (self._is_in_place() and _read(self._path) == self._own)

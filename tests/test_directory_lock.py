@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from bert_pretrain.train import run_lock
-from bert_pretrain.train.run_lock import HeldError, RunLock
+from bert_pretrain import directory_lock
+from bert_pretrain.directory_lock import TRAINING, DirectoryLock, HeldError
 from tests import small_disk
 
 # A file system without locks, as some Lustre and NFS have it, by the answer that its kernel gives.
@@ -25,8 +25,8 @@ fcntl.lockf = lockf
 """
 HOLD = """
 import sys, time
-from bert_pretrain.train.run_lock import RunLock
-lock = RunLock(sys.argv[1], print)
+from bert_pretrain.directory_lock import TRAINING, DirectoryLock
+lock = DirectoryLock(sys.argv[1], TRAINING, print)
 print("held", flush=True)
 sys.stdin.readline()
 lock.release()
@@ -53,10 +53,10 @@ class Job:
 @pytest.fixture(params=[False, True], ids=["locks", "no_locks"])
 def before(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Python that each process executes first."""
-    monkeypatch.setattr(run_lock, "_PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(directory_lock, "_PATIENCE_SECONDS", 0.5)
     if not request.param:
         return ""
-    monkeypatch.setattr(run_lock.fcntl, "lockf", run_lock.fcntl.lockf)
+    monkeypatch.setattr(directory_lock.fcntl, "lockf", directory_lock.fcntl.lockf)
     exec(NO_LOCKS, {})
     return NO_LOCKS
 
@@ -64,11 +64,11 @@ def before(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 def test_a_second_job_is_refused_and_the_first_is_named(before: str, tmp_path: Path) -> None:
     first = Job(tmp_path, before)
     with pytest.raises(HeldError) as error:
-        RunLock(str(tmp_path), pytest.fail)
+        DirectoryLock(str(tmp_path), TRAINING, pytest.fail)
     assert f"--output_dir: {tmp_path} is in use: process {first.process.pid} on " in str(error.value)
     first.end()
     assert list(tmp_path.iterdir()) == []
-    lock = RunLock(str(tmp_path), pytest.fail)
+    lock = DirectoryLock(str(tmp_path), TRAINING, pytest.fail)
     lock.release()
     assert list(tmp_path.iterdir()) == []
 
@@ -78,9 +78,9 @@ def test_death_releases_the_lock(stop: int, before: str, tmp_path: Path) -> None
     first = Job(tmp_path, before)
     first.process.send_signal(stop)
     first.process.wait()
-    assert (tmp_path / run_lock.NAME).exists()
+    assert (tmp_path / TRAINING.file_name).exists()
     began = time.monotonic()
-    RunLock(str(tmp_path), pytest.fail).release()
+    DirectoryLock(str(tmp_path), TRAINING, pytest.fail).release()
     assert time.monotonic() - began < 2.0
 
 
@@ -88,37 +88,37 @@ def test_a_stopped_job_holds_its_lock(before: str, tmp_path: Path) -> None:
     first = Job(tmp_path, before)
     first.process.send_signal(signal.SIGSTOP)
     with pytest.raises(HeldError):
-        RunLock(str(tmp_path), pytest.fail)
+        DirectoryLock(str(tmp_path), TRAINING, pytest.fail)
     first.kill()
 
 
 def test_a_number_that_another_process_has_now_does_not_hold(tmp_path: Path, monkeypatch) -> None:
     first = Job(tmp_path, NO_LOCKS)
     first.kill()
-    path = tmp_path / run_lock.NAME
+    path = tmp_path / TRAINING.file_name
     holder = json.loads(path.read_text())
     path.write_text(json.dumps({**holder, "pid": os.getppid()}))
-    monkeypatch.setattr(run_lock.fcntl, "lockf", run_lock.fcntl.lockf)
+    monkeypatch.setattr(directory_lock.fcntl, "lockf", directory_lock.fcntl.lockf)
     exec(NO_LOCKS, {})
-    RunLock(str(tmp_path), pytest.fail).release()
+    DirectoryLock(str(tmp_path), TRAINING, pytest.fail).release()
 
 
 @pytest.mark.parametrize("is_alive", [True, False])
 def test_a_job_of_another_host_is_judged_by_its_heartbeat(is_alive: bool, before: str, tmp_path, monkeypatch) -> None:
     """NFS with local locks: the lock of the other host does not exist here, but its file is there and changes."""
-    monkeypatch.setattr(run_lock, "_BEAT_SECONDS", 0.2)
-    monkeypatch.setattr(run_lock, "_WATCH_SECONDS", 1.0)
-    path, said = tmp_path / run_lock.NAME, []
-    elsewhere = {**run_lock._this_process(), "host": "other", "pid": 77, "kernel": "another"}
+    monkeypatch.setattr(directory_lock, "_BEAT_SECONDS", 0.2)
+    monkeypatch.setattr(directory_lock, "_WATCH_SECONDS", 1.0)
+    path, said = tmp_path / TRAINING.file_name, []
+    elsewhere = {**directory_lock._this_process(), "host": "other", "pid": 77, "kernel": "another"}
     path.write_text(json.dumps(elsewhere))
     code = "import os, sys, time\nwhile True:\n    os.utime(sys.argv[1]); time.sleep(0.1)"
     beating = subprocess.Popen([sys.executable, "-c", code, str(path)]) if is_alive else None
     try:
         if is_alive:
             with pytest.raises(HeldError, match=r"in use: process 77 on other .*; if that host is down, remove "):
-                RunLock(str(tmp_path), said.append)
+                DirectoryLock(str(tmp_path), TRAINING, said.append)
         else:
-            RunLock(str(tmp_path), said.append).release()
+            DirectoryLock(str(tmp_path), TRAINING, said.append).release()
     finally:
         if beating:
             beating.kill()
@@ -127,16 +127,16 @@ def test_a_job_of_another_host_is_judged_by_its_heartbeat(is_alive: bool, before
 
 
 def test_the_holder_s_heart_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_lock, "_BEAT_SECONDS", 0.05)
-    lock = RunLock(str(tmp_path), pytest.fail)
-    before = (tmp_path / run_lock.NAME).stat().st_mtime_ns
+    monkeypatch.setattr(directory_lock, "_BEAT_SECONDS", 0.05)
+    lock = DirectoryLock(str(tmp_path), TRAINING, pytest.fail)
+    before = (tmp_path / TRAINING.file_name).stat().st_mtime_ns
     time.sleep(0.3)
-    assert (tmp_path / run_lock.NAME).stat().st_mtime_ns > before
+    assert (tmp_path / TRAINING.file_name).stat().st_mtime_ns > before
     lock.release()
 
 
 def test_a_full_disk_is_no_obstacle(tmp_path: Path) -> None:
     with small_disk.mounted(tmp_path / "disk") as disk:
         small_disk.fill(disk)
-        RunLock(str(disk), pytest.fail).release()
+        DirectoryLock(str(disk), TRAINING, pytest.fail).release()
         assert [path.name for path in disk.iterdir()] == ["filler"]
