@@ -1,7 +1,7 @@
 """Asks a model for masked words: python -m bert_pretrain.fill_mask MODEL "Paris is the [MASK] of France."
 
-MODEL is a Hugging Face folder, the output_dir of a run, or the prefix of a TF1 checkpoint. With --next_sentence, two
-texts follow MODEL.
+MODEL is a Hugging Face folder, the output_dir of a run, or the prefix of a TF1 checkpoint; a path or a URL. With
+--next_sentence, two texts follow MODEL.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 
 from bert_pretrain import cli, stderr
 from bert_pretrain.config.fill_mask import FillMaskConfig
+from bert_pretrain.storage import local_copies
 
 
 def _run(arguments: list[str]) -> int:
@@ -25,7 +26,8 @@ def _run(arguments: list[str]) -> int:
     with stderr.without_import_lines():
         from bert_pretrain.inference import answers
 
-    for line in answers.lines(config, os.path.expanduser(arguments[0]), arguments[1:]):
+    config, model = local_copies.localized(config), local_copies.local_path("MODEL", os.path.expanduser(arguments[0]))
+    for line in answers.lines(config, model, arguments[1:]):
         print(line, flush=True)
     return 0
 

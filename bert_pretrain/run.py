@@ -20,12 +20,13 @@ def _run(stop: StopRequest) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with stderr.without_import_lines():
         from bert_pretrain.connection import connected
-        from bert_pretrain.train import loop, replay
+        from bert_pretrain.train import job, loop, replay
 
     is_replay = bool(config.run.replay_update)  # in one process, whatever the number of ranks was
     try:
         run = config.run
         with connected(run.horovod and not is_replay, run.exchange, stop, run.heartbeat_seconds) as world:
+            config = job.with_local_paths(config, world)
             code = (replay.replay if is_replay else loop.run)(config, given, world)
             is_root = world.is_root
     except Interrupted:

@@ -7,6 +7,7 @@ import sys
 from bert_pretrain import cli
 from bert_pretrain.check_data import worker
 from bert_pretrain.config.check_data import CheckDataConfig, EstimateConfig
+from bert_pretrain.storage import local_copies
 
 
 def _run() -> int:
@@ -18,7 +19,7 @@ def _run() -> int:
 
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # examples may have characters that stdout has not
-    return checking.check(config, estimate_config)
+    return checking.check(local_copies.localized(config), estimate_config)
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ class CheckDataConfig:
         None,
         "Vocabulary of the shards; ids and special tokens are checked with it, and examples are shown as text.",
         is_path=True,
+        is_fetched=True,
     )
     vocab_size: Optional[int] = option(None, "Instead of --vocab_file: ids must be smaller than this.")
     max_seq_length: Optional[int] = option(

@@ -17,12 +17,19 @@ class ExportConfig:
         "Model: the prefix of a TF1 checkpoint, the output_dir of a run, or a Hugging Face folder.",
         required=True,
         is_path=True,
+        is_fetched=True,
     )
     bert_config_file: Optional[str] = option(
-        None, "bert_config.json; default: what run.json, config.json or bert_config.json says there.", is_path=True
+        None,
+        "bert_config.json; default: what run.json, config.json or bert_config.json says there.",
+        is_path=True,
+        is_fetched=True,
     )
     vocab_file: Optional[str] = option(
-        None, "vocab.txt; default: the one beside the checkpoint or beside bert_config.json.", is_path=True
+        None,
+        "vocab.txt; default: the one beside the checkpoint or beside bert_config.json.",
+        is_path=True,
+        is_fetched=True,
     )
     do_lower_case: Optional[bool] = option(
         None, "The vocabulary is uncased; default: what tokenizer_config.json beside the checkpoint says, else true."

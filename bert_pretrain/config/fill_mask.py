@@ -18,10 +18,16 @@ class FillMaskConfig:
     next_sentence: bool = option(False, "Two texts are given: print the probability that the second follows the first.")
     top: int = option(5, "Words for each [MASK].")
     bert_config_file: Optional[str] = option(
-        None, "bert_config.json; default: what run.json, config.json or bert_config.json says there.", is_path=True
+        None,
+        "bert_config.json; default: what run.json, config.json or bert_config.json says there.",
+        is_path=True,
+        is_fetched=True,
     )
     vocab_file: Optional[str] = option(
-        None, "vocab.txt; default: the one beside the model or beside bert_config.json.", is_path=True
+        None,
+        "vocab.txt; default: the one beside the model or beside bert_config.json.",
+        is_path=True,
+        is_fetched=True,
     )
     do_lower_case: Optional[bool] = option(
         None, "The vocabulary is uncased; default: what tokenizer_config.json beside the model says, else true."
@@ -30,6 +36,7 @@ class FillMaskConfig:
         None,
         "Instead of a text: mask a word in sentences of the shards in this directory, or several separated by commas.",
         is_path=True,
+        takes_url=True,
     )
     num_sentences: int = option(3, "With --held_out_shards: number of sentences.")
     verbose_logging: bool = option(False, "Show tracebacks of errors.")

@@ -16,7 +16,10 @@ class MaskingConfig:
         False, "Draw the masks of a training record anew at each visit; evaluation keeps the masks of its records."
     )
     vocab_file: Optional[str] = option(
-        None, "With --dynamic_masking, which requires it: the vocabulary with which the shards were made.", is_path=True
+        None,
+        "With --dynamic_masking, which requires it: the vocabulary with which the shards were made.",
+        is_path=True,
+        is_fetched=True,
     )
     masked_lm_prob: float = option(0.15, "With --dynamic_masking: share of the tokens that are masked.")
     do_whole_word_mask: bool = option(False, "With --dynamic_masking: mask all pieces of a word, or none.")

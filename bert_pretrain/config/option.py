@@ -26,14 +26,17 @@ def option(
     no_effect: bool = False,
     is_path: bool = False,
     takes_url: bool = False,
+    is_fetched: bool = False,
 ) -> Any:
     """A dataclass field that is also a flag: default, help text, and the allowed words of an enumeration.
 
     required says that a run cannot start without the flag; no_effect that it exists for other programs' commands only;
-    is_path that it is a path, or several separated by commas; takes_url that such a path may be a URL.
+    is_path that it is a path, or several separated by commas; takes_url that such a path may be a URL; is_fetched that
+    what a URL names is copied to a local disk before it is used.
     """
     metadata = {"help": help, "choices": choices, "required": required, "no_effect": no_effect, "is_path": is_path}
-    return dataclasses.field(default=default, metadata={**metadata, "takes_url": takes_url})
+    metadata.update(takes_url=takes_url or is_fetched, is_fetched=is_fetched)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 class Group(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Optional
+from typing import Any, Optional
 
 from bert_pretrain.config.data import DataConfig
 from bert_pretrain.config.device import DeviceConfig
@@ -21,7 +21,7 @@ class RunConfig:
     """Run: what it does, where it starts, what it writes."""
 
     bert_config_file: Optional[str] = option(
-        None, "bert_config.json, the shape of the network.", required=True, is_path=True
+        None, "bert_config.json, the shape of the network.", required=True, is_path=True, is_fetched=True
     )
     output_dir: Optional[str] = option(
         None,
@@ -36,6 +36,7 @@ class RunConfig:
         "Initial weights: a TF1 checkpoint (a prefix, or a directory with a file `checkpoint`), a Hugging Face folder, "
         "or a safetensors file; ignored if output_dir holds a checkpoint to continue.",
         is_path=True,
+        is_fetched=True,
     )
     init_optimizer_state: bool = option(
         False, "Load the optimizer's slots and beta powers from --init_checkpoint, too."
@@ -48,6 +49,7 @@ class RunConfig:
         "Checkpoint that --do_eval alone evaluates: a prefix, or a directory with a file `checkpoint`; default: the "
         "newest in output_dir.",
         is_path=True,
+        is_fetched=True,
     )
     is_dist_eval_enabled: bool = option(
         True, "Every rank evaluates a slice of the data; false: rank 0 evaluates all of it. The results are the same."
@@ -133,6 +135,16 @@ class Config:
     device: DeviceConfig
     mlperf: MlperfConfig = dataclasses.field(default_factory=MlperfConfig)
     masking: MaskingConfig = dataclasses.field(default_factory=MaskingConfig)
+    given: Optional[Config] = None  # the user's, where local paths have taken the place of URLs here
+
+    @property
+    def as_given(self) -> Config:
+        """The settings as the user gave them, with URLs."""
+        return self.given or self
+
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """The settings as the user gave them, by part and flag."""
+        return {name: dataclasses.asdict(getattr(self.as_given, name)) for name in PARTS}
 
     def examples_per_rank(self) -> int:
         """Examples that one rank contributes to an update: E = A x B."""

@@ -6,6 +6,7 @@ import os
 
 from bert_pretrain import cli, stderr
 from bert_pretrain.config.export import ExportConfig
+from bert_pretrain.storage import local_copies
 
 
 def _run() -> int:
@@ -16,7 +17,7 @@ def _run() -> int:
     with stderr.without_import_lines():
         from bert_pretrain.export import writing
 
-    return writing.export(config)
+    return writing.export(local_copies.localized(config))
 
 
 def main() -> None:

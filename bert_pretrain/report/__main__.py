@@ -1,6 +1,6 @@
 """Runs -> one self-contained HTML page: python -m bert_pretrain.report RUN_DIR [RUN_DIR ...] [--output=report.html].
 
-A RUN_DIR is the --output_dir of a training run, finished or not.
+A RUN_DIR is the --output_dir of a training run, finished or not; a path or a URL.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from bert_pretrain import cli, files
 from bert_pretrain.config.report import ReportConfig
 from bert_pretrain.report import page, run_folder
+from bert_pretrain.storage import local_copies
 
 
 def _run(folders: Sequence[str]) -> int:
     config = cli.read(ReportConfig)
     config.check(len(folders))
-    runs = run_folder.read_all(folders)
+    names = (run_folder.RUN, run_folder.METRICS, run_folder.RESULTS)
+    runs = run_folder.read_all([local_copies.local_folder("RUN_DIR", folder, names) for folder in folders])
     content = page.render(runs, config.title).encode()
     try:
         with files.atomic_write(config.output, "wb") as file:

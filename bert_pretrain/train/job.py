@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple, Optional
 
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.option import directories
-from bert_pretrain.config.training import Config
+from bert_pretrain.config.training import PARTS, Config
 from bert_pretrain.data.dataset import Source
 from bert_pretrain.data.dynamic_masking import DynamicMasking
 from bert_pretrain.data.indexing import Share
 from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput
 from bert_pretrain.data.validation import Limits
+from bert_pretrain.storage import local_copies
 from bert_pretrain.storage.file_cache import FileCache
-from bert_pretrain.train import device, run_file
+from bert_pretrain.train import device, long_task, run_file
 from bert_pretrain.train.device import Device
 from bert_pretrain.train.long_task import Report
 from bert_pretrain.world import World
@@ -39,6 +41,19 @@ class Job(NamedTuple):
     def fixed_micro_batches(self) -> int:
         """Micro-batches of an update over all ranks with --rank_invariant; 0 without."""
         return self.config.fixed_micro_batches(self.world.size)
+
+
+def with_local_paths(config: Config, world: World) -> Config:
+    """The settings with local copies of what is given as URLs, fetched here. A collective: every rank must call it.
+
+    ValueError, one line, for what cannot be fetched.
+    """
+
+    def fetch(report: Report) -> Config:
+        parts = {name: local_copies.localized(getattr(config, name), report) for name in PARTS}
+        return dataclasses.replace(config, **parts, given=config)
+
+    return long_task.on_all_ranks(world, fetch)
 
 
 def open_job(config: Config, given: set[str], world: World, report: Report) -> Job:

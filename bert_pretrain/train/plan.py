@@ -66,7 +66,7 @@ def duration(seconds: float) -> str:
 
 def next_commands(config: Config, results: dict[str, Any], shards: Sequence[str] = ()) -> Iterator[str]:
     """The commands that follow a run which ended with `results`; shards: its training data."""
-    run, output_dir = config.run, shlex.quote(config.run.output_dir)
+    run, output_dir = config.as_given.run, shlex.quote(config.as_given.run.output_dir)
     if not run.do_train:
         return
     yield "next:"
@@ -84,7 +84,7 @@ def next_commands(config: Config, results: dict[str, Any], shards: Sequence[str]
         yield (
             f"  export    python -m bert_pretrain.export --checkpoint={output_dir}/model.ckpt-{results['updates']} "
             f"--bert_config_file={shlex.quote(run.bert_config_file)} "
-            f"--vocab_file={vocabulary} --hf_dir={output_dir}/hugging_face"
+            f"--vocab_file={vocabulary} --hf_dir={shlex.quote(config.run.output_dir)}/hugging_face"
         )
     yield f"  report    python -m bert_pretrain.report {output_dir}"
 
@@ -92,5 +92,5 @@ def next_commands(config: Config, results: dict[str, Any], shards: Sequence[str]
 def _vocabulary_file(config: Config, shards: Sequence[str]) -> Optional[str]:
     """The vocabulary that the user, the data or the model's folder name; None where none of them does."""
     beside_model = os.path.join(os.path.dirname(config.run.bert_config_file), "vocab.txt")
-    found = config.masking.vocab_file or side_file.vocabulary_file(shards)
+    found = config.as_given.masking.vocab_file or side_file.vocabulary_file(shards)
     return found or (beside_model if os.path.isfile(beside_model) else None)

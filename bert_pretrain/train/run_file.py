@@ -32,7 +32,7 @@ _TOLD_TOGETHER = ("--train_batch_size", "--num_accumulation_steps")
 def describe(config: Config, model: ModelConfig, device: Device, ranks: int, data: dict[str, Any]) -> dict[str, Any]:
     """The content of run.json: resolved settings, versions, device and the data's fingerprint."""
     return {
-        "settings": dataclasses.asdict(config),
+        "settings": config.settings(),
         "model": dataclasses.asdict(model),
         "data": data,
         "ranks": ranks,

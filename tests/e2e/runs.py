@@ -16,7 +16,7 @@ from bert_pretrain import connection
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.training import PARTS, Config
 from bert_pretrain.model import variables
-from bert_pretrain.train import loop
+from bert_pretrain.train import job, loop
 from tests.golden import checkpoint as golden
 from tests.train.small import MODEL, write_shards
 
@@ -83,6 +83,7 @@ def train(**values: object) -> dict[str, object]:
     config = make_config(**values)
     config.check()
     with connection.connected(config.run.horovod) as ranks:
+        config = job.with_local_paths(config, ranks)
         assert loop.run(config, set(values), ranks) == 0
     return json.loads((Path(config.run.output_dir) / "results.json").read_text())
 
