@@ -14,17 +14,12 @@ import pathlib
 import shutil
 import statistics
 import sys
-import time
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
-from benchmarks import inputs, predict
+from benchmarks import exchange, inputs, predict
 from benchmarks.predict import Network, Rank, Share
-from bert_pretrain import connection
-from bert_pretrain.config.model import ModelConfig
-from bert_pretrain.model import variables
 from tests.e2e import ranks
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -81,34 +76,8 @@ def measure(case: Case, model: str, lengths: str, folder: pathlib.Path, argument
     return Measured(seconds, case.num_ranks * case.examples_per_rank / seconds, tokens / _SEQ_LENGTH)
 
 
-def exchange(model: str) -> None:
-    """Under mpirun: prints the median seconds of one exchange of the model's gradient."""
-    config = ModelConfig.from_json(f"{_ROOT}/configs/model/{model}.json")
-    seconds = []
-    with connection.connected(use_horovod=True) as job, tf.Graph().as_default():
-        # Variables and a result, because Grappler exchanges constants but once, and leaves out what nobody reads.
-        weights = variables.create(config, seed=0)
-        sums = job.sum([weight.read_value() for weight in weights.values()])
-        sums = tf.add_n([tf.reshape(total, [-1])[0] for total in sums])
-        options = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=1, inter_op_parallelism_threads=1)
-        with tf.compat.v1.Session(config=options) as session:
-            session.run(tf.compat.v1.global_variables_initializer())
-            for _ in range(12):
-                begin = time.perf_counter()
-                session.run(sums)
-                seconds.append(time.perf_counter() - begin)
-        if job.is_root:
-            print(json.dumps(statistics.median(seconds[2:])))
-
-
-def _exchange_seconds(num_ranks: int, model: str, folder: pathlib.Path) -> float:
-    if num_ranks == 1:
-        return 0.0
-    command = [*ranks.mpirun(num_ranks), sys.executable, "-m", "benchmarks.scaling", "--exchange", f"--model={model}"]
-    ended = ranks.run(command, folder / "exchange", 600)
-    if ended.code != 0:
-        raise RuntimeError(f"the exchange of {num_ranks} ranks ended with {ended.code}:\n{ended.err[-2000:]}")
-    return float(ended.out)
+def _exchange_seconds(num_ranks: int, folder: pathlib.Path, arguments: argparse.Namespace) -> float:
+    return exchange.Bench(arguments, folder, None).alone_seconds(exchange.Way(num_ranks))
 
 
 def _calibrate(whole: list[Measured], quarter: list[Measured]) -> Rank:
@@ -145,7 +114,7 @@ def compare(lengths: str, folder: pathlib.Path, arguments: argparse.Namespace) -
     first = statistics.median(m.examples_per_second for m in measured[CASES[0]])
     for case in CASES:
         rates = [m.examples_per_second for m in measured[case]]
-        seconds = _exchange_seconds(case.num_ranks, arguments.model, folder)
+        seconds = _exchange_seconds(case.num_ranks, folder, arguments)
         expected = _predicted(case, alone, seconds, lengths).examples_per_second
         lines.append(
             f"| {case.name} | {case.num_ranks} x {case.num_micro_batches} x {case.batch_size} "
@@ -168,11 +137,7 @@ def main(values: list[str] | None = None) -> None:
     parser.add_argument(
         "--output_dir", type=os.path.expanduser, default="results/scaling", help="For inputs, runs and logs."
     )
-    parser.add_argument("--exchange", action="store_true", help="Under mpirun: only time the exchange.")
     arguments = parser.parse_args(values)
-    if arguments.exchange:
-        exchange(arguments.model)
-        return
     if os.cpu_count() != 2:
         print(f"note: this machine has {os.cpu_count()} cores, the cases are made for two", file=sys.stderr)
     folder = pathlib.Path(arguments.output_dir).resolve()
