@@ -1,5 +1,7 @@
 """This project's training updates as a worker: `python -m benchmarks.ours SETTINGS.json`.
 
+The worker ours_bfloat16 has `--amp_dtype=bfloat16`.
+
 The graph is that of bert_pretrain.run: the same input, update and session settings; only Estimator and the hook, which
 cost microseconds, are left out.
 """
@@ -42,7 +44,7 @@ class Ours:
             Limits(model.vocab_size, model.type_vocab_size),
         )
         config = _config(settings)
-        job = Job(config, model, World(), device.choose(config.device, set()))
+        job = Job(config, model, World(), device.choose(config.device, set(), width=model.hidden_size))
         with tf.Graph().as_default():
             weights = variables.create(model, settings.seed)
             first, rewind = EvaluationInput(source, settings.batch_size, pack=False).tensors()
@@ -56,7 +58,8 @@ class Ours:
                 job, weights, _batch(features), features["input_wait_seconds"], tf.constant(0.0), step
             )
             self._watched = [forward.mean_loss(values.statistics), values.statistics]
-            self._model, self._session_config = model, device.session_config(config.device, 0)
+            self._model, self._dtype = model, job.device.compute_dtype
+            self._session_config = device.session_config(config.device, 0)
             self._session = tf.compat.v1.Session(config=self._session_config)
             with np.load(settings.weights) as stored:
                 starts = {weight.initializer.inputs[1]: stored[name] for name, weight in weights.items()}
@@ -73,7 +76,7 @@ class Ours:
         self._session.run(self._back_to_the_start)
 
     def matmul_flops(self) -> float:
-        return utilization.matmul_rate(self._session_config)
+        return utilization.matmul_rate(self._session_config, self._dtype)
 
     def step(self) -> Step:
         done = timed(self._update, self._settings)
@@ -96,7 +99,10 @@ def _config(settings: Settings) -> Config:
             num_train_steps=10**9,
             num_accumulation_steps=settings.num_accumulation_steps,
         ),
-        DeviceConfig(intra_op_threads=settings.num_threads),
+        DeviceConfig(
+            intra_op_threads=settings.num_threads,
+            amp_dtype="bfloat16" if settings.worker == "ours_bfloat16" else "auto",
+        ),
     )
 
 

@@ -28,13 +28,15 @@ _ROOT = pathlib.Path(__file__).parents[1]
 _PEER = "benchmarks.peers"
 WORKERS = {
     "ours": "benchmarks.ours",
+    "ours_bfloat16": "benchmarks.ours",
     "google": f"{_PEER}.google",
     "hugging_face": f"{_PEER}.hugging_face",
     "hugging_face_masked": f"{_PEER}.hugging_face",
     "hugging_face_compiled": f"{_PEER}.hugging_face",
 }
+OURS = "ours", "ours_bfloat16"
 # Worker -> packages that it needs besides ours. The picture needs matplotlib.
-PACKAGES = {name: ("bert",) if name == "google" else ("torch", "transformers") for name in WORKERS if name != "ours"}
+PACKAGES = {name: ("bert",) if name == "google" else ("torch", "transformers") for name in WORKERS if name not in OURS}
 # Name -> model JSON, tokens of a record, predictions of a record.
 MODELS = {
     "tiny-128": ("tiny", 128, 20),
@@ -140,7 +142,7 @@ def compare(settings: Settings, names: list[str], directory: pathlib.Path, argum
 
 def _num_steps(name: str, arguments: argparse.Namespace) -> int:
     """Updates of a turn. Ours differ in length, so it takes more: each time those that its warm-up compiled."""
-    return arguments.own_steps_per_round if name == "ours" else arguments.steps_per_round
+    return arguments.own_steps_per_round if name in OURS else arguments.steps_per_round
 
 
 def _require_memory(running: list[Worker]) -> None:
@@ -183,7 +185,7 @@ def _result(worker: Worker) -> dict:
         "peak_memory_bytes": worker.peak_memory_bytes,
         "startup_seconds": worker.started["startup_seconds"],
         "warm_up_seconds": worker.warm_up_seconds,
-        "utilization": statistics.median(turn.utilization for turn in worker.rounds) if worker.name == "ours" else None,
+        "utilization": statistics.median(turn.utilization for turn in worker.rounds) if worker.name in OURS else None,
         "stolen_share": statistics.fmean(turn.stolen_share for turn in worker.rounds),
         "versions": worker.started["versions"],
         "rounds": [turn._asdict() for turn in worker.rounds],

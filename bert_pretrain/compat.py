@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import Optional, Union
 
 import tensorflow as tf
+from tensorflow.python.framework import kernels
 
 
 def tf_estimator() -> Optional[ModuleType]:
@@ -30,6 +31,16 @@ def dense(gradient: Union[tf.Tensor, tf.IndexedSlices]) -> tf.Tensor:
     if not isinstance(gradient, tf.IndexedSlices):
         return gradient
     return tf.math.unsorted_segment_sum(gradient.values, gradient.indices, gradient.dense_shape[0])
+
+
+def has_kernel(operation: str, dtype: tf.DType, device_type: str = "GPU") -> bool:
+    """True where this build of TensorFlow has a kernel of the operation for tensors of this dtype."""
+    names, number = ("T", "Tparams"), dtype.as_datatype_enum
+    return any(
+        kernel.device_type == device_type
+        and all(number in one.allowed_values.list.type for one in kernel.constraint if one.name in names)
+        for kernel in kernels.get_registered_kernels_for_op(operation).kernel
+    )
 
 
 def compile_flags() -> list[str]:

@@ -16,7 +16,14 @@ class DeviceConfig:
     """Device: precision, kernels, threads, memory."""
 
     amp: bool = option(
-        True, "Mixed precision on GPUs: float16 products, float32 weights, a dynamic loss scale. Ignored on CPUs."
+        True, "Mixed precision: products of --amp_dtype, float32 weights. On CPUs for --amp_dtype=bfloat16 alone."
+    )
+    amp_dtype: str = option(
+        "auto",
+        "Dtype of products under --amp. float16: with a dynamic loss scale, on GPUs. bfloat16: without; on CPUs in the "
+        "encoder's linear layers, if it is faster than float32 there. auto: on GPUs bfloat16 from compute capability "
+        "8.0 on, else float16; on CPUs float32.",
+        choices=["auto", "float16", "bfloat16"],
     )
     manual_fp16: bool = option(False, "Same as --amp.")
     use_xla: bool = option(

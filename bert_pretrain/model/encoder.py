@@ -15,7 +15,7 @@ from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.kernels.dropout import Dropout
 from bert_pretrain.kernels.protocol import Kernels
 from bert_pretrain.kernels.unpadding import Tokens, find_tokens
-from bert_pretrain.model.layers import Weights, dense, fused_dense, layer_norm
+from bert_pretrain.model.layers import FLOAT32, Precision, Weights, dense, fused_dense, layer_norm
 from bert_pretrain.model.recompute import run_with_recompute
 
 
@@ -33,6 +33,7 @@ class Encoder(NamedTuple):
 
     config: ModelConfig
     kernels: Kernels
+    products: tf.DType  # of the linear layers
     tokens: Tokens
     attend: Callable[[tf.Tensor, Optional[tf.Tensor]], tf.Tensor]  # (qkv [T, 3H], bits) -> context [T, H]
 
@@ -62,10 +63,10 @@ def encode(
     config: ModelConfig,
     kernels: Kernels,
     dropout: Optional[Dropout] = None,
-    compute_dtype: tf.DType = tf.float32,
+    precision: Precision = FLOAT32,
     recompute: bool = False,
 ) -> Sequence:
-    """Returns the hidden states of the last layer, in compute_dtype.
+    """Returns the hidden states of the last layer, in precision.activations.
 
     dropout None means no dropout, as in evaluation. With recompute, each layer keeps only its input, and the backward
     pass runs it again (recompute.py).
@@ -74,8 +75,8 @@ def encode(
     attend = kernels.attention(
         rows.example_ids, tokens, config.num_attention_heads, config.attention_probs_dropout_prob
     )
-    encoder = Encoder(config, kernels, tokens, attend)
-    hidden = tf.cast(_embed(encoder, weights, rows, dropout), compute_dtype)  # [T, H]
+    encoder = Encoder(config, kernels, precision.products, tokens, attend)
+    hidden = tf.cast(_embed(encoder, weights, rows, dropout), precision.activations)  # [T, H]
     for number in range(config.num_hidden_layers):
         prefix = f"bert/encoder/layer_{number}/"
         own = {name: weight for name, weight in weights.items() if name.startswith(prefix)}
@@ -117,17 +118,18 @@ def _embed(encoder: Encoder, weights: Weights, rows: Rows, dropout: Optional[Dro
 def _layer(encoder: Encoder, prefix: str, weights: Weights, hidden: tf.Tensor, bits: LayerBits) -> tf.Tensor:
     """hidden [T, H] -> [T, H]: attention and feed-forward, each followed by dropout, residual and layer norm."""
     context = _attend(encoder, f"{prefix}attention/self", weights, hidden, bits.attention)
-    output = dense(weights, f"{prefix}attention/output/dense", context)
+    output = dense(weights, f"{prefix}attention/output/dense", context, encoder.products)
     name = f"{prefix}attention/output/LayerNorm"
     hidden = _add_and_norm(encoder, name, weights, output, hidden, bits.attention_output)
-    intermediate = encoder.kernels.gelu(dense(weights, f"{prefix}intermediate/dense", hidden))  # [T, I]
-    output = dense(weights, f"{prefix}output/dense", intermediate)
+    intermediate = dense(weights, f"{prefix}intermediate/dense", hidden, encoder.products)  # [T, I]
+    output = dense(weights, f"{prefix}output/dense", encoder.kernels.gelu(intermediate), encoder.products)
     return _add_and_norm(encoder, f"{prefix}output/LayerNorm", weights, output, hidden, bits.output)
 
 
 def _attend(encoder: Encoder, name: str, weights: Weights, hidden: tf.Tensor, bits: Optional[tf.Tensor]) -> tf.Tensor:
     """Multi-head attention within each example: hidden [T, H] -> [T, H]."""
-    qkv = fused_dense(weights, [f"{name}/{part}" for part in ("query", "key", "value")], hidden)  # [T, 3H]
+    names = [f"{name}/{part}" for part in ("query", "key", "value")]
+    qkv = fused_dense(weights, names, hidden, encoder.products)  # [T, 3H]
     return encoder.attend(qkv, bits)
 
 

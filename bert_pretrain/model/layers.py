@@ -1,6 +1,6 @@
 """Layers with weights. Activations are matrices, [T, H], so that each layer is a single matrix product.
 
-weights maps variable names to float32 tensors, which are cast to the dtype of the activations where they are used.
+weights maps variable names to float32 tensors, which are cast where they are used.
 
 Letters: T tokens, I inputs, O outputs, H hidden.
 """
@@ -8,7 +8,7 @@ Letters: T tokens, I inputs, O outputs, H hidden.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Mapping
+from typing import Mapping, NamedTuple, Optional
 
 import tensorflow as tf
 
@@ -17,16 +17,33 @@ from bert_pretrain.kernels.protocol import Kernels
 Weights = Mapping[str, tf.Tensor]
 
 
-def dense(weights: Weights, name: str, inputs: tf.Tensor) -> tf.Tensor:
-    """inputs [T, I] -> [T, O], with the variables name/kernel [I, O] and name/bias [O]."""
-    return fused_dense(weights, [name], inputs)
+class Precision(NamedTuple):
+    """The dtypes of a forward pass. Products accumulate in float32."""
+
+    products: tf.DType = tf.float32  # operands and results of the encoder's linear layers
+    activations: tf.DType = tf.float32  # what is between them, and all of the heads
 
 
-def fused_dense(weights: Weights, names: Sequence[str], inputs: tf.Tensor) -> tf.Tensor:
+FLOAT32 = Precision()
+
+
+def dense(weights: Weights, name: str, inputs: tf.Tensor, products: Optional[tf.DType] = None) -> tf.Tensor:
+    """inputs [T, I] -> [T, O], with the variables name/kernel [I, O] and name/bias [O].
+
+    products: the dtype of the product and its operands; None: that of inputs.
+    """
+    return fused_dense(weights, [name], inputs, products)
+
+
+def fused_dense(
+    weights: Weights, names: Sequence[str], inputs: tf.Tensor, products: Optional[tf.DType] = None
+) -> tf.Tensor:
     """inputs [T, I] -> [T, O1 + O2 + ...]: the outputs of dense for all names side by side, as one product."""
-    kernel = tf.concat([weights[f"{name}/kernel"] for name in names], axis=1)
+    dtype = products or inputs.dtype
+    kernel = tf.concat([tf.cast(weights[f"{name}/kernel"], dtype) for name in names], axis=1)
     bias = tf.concat([weights[f"{name}/bias"] for name in names], axis=0)
-    return tf.nn.bias_add(tf.matmul(inputs, tf.cast(kernel, inputs.dtype)), tf.cast(bias, inputs.dtype))
+    outputs = tf.cast(tf.matmul(tf.cast(inputs, dtype), kernel), inputs.dtype)
+    return tf.nn.bias_add(outputs, tf.cast(bias, inputs.dtype))
 
 
 def layer_norm(weights: Weights, name: str, inputs: tf.Tensor, kernels: Kernels) -> tf.Tensor:

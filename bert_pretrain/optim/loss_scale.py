@@ -17,14 +17,18 @@ _FACTOR = 2.0
 
 
 class LossScale:
-    """`value` multiplies the loss; `skipped_updates` counts updates that read their data but changed no weight."""
+    """The factor of the loss; `skipped_updates` counts updates that read their data but changed no weight."""
 
     def __init__(self, initial: float, dynamic: bool) -> None:
-        """Creates the variables in the default graph. If not dynamic, the scale stays 1, for float32."""
+        """Creates the variables in the default graph. If not dynamic, the scale is 1, whatever a checkpoint holds."""
         self._dynamic = dynamic
         self.value = create_variable("loss_scale", initial=initial if dynamic else 1.0)
         self._good_updates = create_variable("loss_scale/good_updates", dtype=tf.int64)
         self.skipped_updates = create_variable("loss_scale/skipped_updates", dtype=tf.int64)
+
+    def read(self) -> tf.Tensor:
+        """The scale, a float32 scalar."""
+        return self.value.read_value() if self._dynamic else tf.constant(1.0)
 
     def after_good_update(self) -> tf.Operation:
         """Counts an update with a finite gradient; doubles the scale after enough of them in a row."""
@@ -39,8 +43,11 @@ class LossScale:
 
     def after_bad_update(self) -> tf.Operation:
         """Counts a skipped update and halves the scale, down to 1; below that, training has to stop."""
+        skipped = self.skipped_updates.assign_add(1)
+        if not self._dynamic:
+            return tf.group(skipped)
         return tf.group(
-            self.skipped_updates.assign_add(1),
+            skipped,
             self._good_updates.assign(tf.zeros_like(self._good_updates)),
             self.value.assign(tf.maximum(self.value / _FACTOR, 1.0)),
         )

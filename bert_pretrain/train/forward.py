@@ -12,7 +12,7 @@ from bert_pretrain.data.schema import Batch
 from bert_pretrain.kernels.dropout import Dropout
 from bert_pretrain.kernels.protocol import Kernels
 from bert_pretrain.model import encoder, heads, losses
-from bert_pretrain.model.layers import Weights
+from bert_pretrain.model.layers import FLOAT32, Precision, Weights
 
 
 class Statistics(NamedTuple):
@@ -35,12 +35,12 @@ def statistics(
     model: ModelConfig,
     kernels: Kernels,
     dropout: Optional[Dropout] = None,
-    compute_dtype: tf.DType = tf.float32,
+    precision: Precision = FLOAT32,
     recompute: bool = False,
 ) -> Statistics:
     """Runs encoder, heads and losses over all rows of the batch."""
     rows = encoder.Rows(batch.token_ids, batch.segment_ids, batch.position_ids, batch.example_ids)
-    sequence = encoder.encode(weights, rows, model, kernels, dropout, compute_dtype, recompute)
+    sequence = encoder.encode(weights, rows, model, kernels, dropout, precision, recompute)
     masked_lm = losses.cross_entropy(
         heads.masked_lm_logits(weights, sequence, batch.masked_positions),
         batch.masked_ids,

@@ -15,7 +15,7 @@ from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput
 from bert_pretrain.data.validation import Limits
 from bert_pretrain.storage import local_copies
 from bert_pretrain.storage.file_cache import FileCache
-from bert_pretrain.train import device, long_task, run_file
+from bert_pretrain.train import device, long_task, preflight, run_file
 from bert_pretrain.train.device import Device
 from bert_pretrain.train.long_task import Report
 from bert_pretrain.world import World
@@ -56,6 +56,13 @@ def with_local_paths(config: Config, world: World) -> Config:
     return long_task.on_all_ranks(world, fetch)
 
 
+def open_on_all_ranks(config: Config, given: set[str], world: World) -> Job:
+    """open_job on every rank, with products of the dtype that all ranks take. A collective."""
+    job = long_task.on_all_ranks(world, lambda report: open_job(config, given, world, report))
+    previous = preflight.from_root(world, lambda: run_file.previous_dtype(config))
+    return job._replace(device=device.agree(job.device, world, previous))
+
+
 def open_job(config: Config, given: set[str], world: World, report: Report) -> Job:
     """Opens everything that the run reads. `given` names the flags that the user set.
 
@@ -71,7 +78,7 @@ def open_job(config: Config, given: set[str], world: World, report: Report) -> J
     is_masking = training is not None and config.masking.dynamic_masking
     masking = DynamicMasking.open(config.masking, config.data.data_seed, training) if is_masking else None
     report("loading kernels", 0, 0)  # the first start on a machine compiles them
-    chosen = device.choose(config.device, given, world.local_rank)
+    chosen = device.choose(config.device, given, world.local_rank, world.local_size, model.hidden_size)
     return Job(config, model, world, chosen, training, evaluation, masking)
 
 

@@ -21,7 +21,6 @@ from bert_pretrain.directory_lock import TRAINING, DirectoryLock
 from bert_pretrain.model import variables
 from bert_pretrain.train import (
     device,
-    long_task,
     mlperf_log,
     plan,
     preflight,
@@ -34,7 +33,7 @@ from bert_pretrain.train.checkpoint_writer import CheckpointWriter
 from bert_pretrain.train.eval_only import conclude, evaluate_alone, is_evaluation_done
 from bert_pretrain.train.evaluation import is_due
 from bert_pretrain.train.forward import ratio
-from bert_pretrain.train.job import Job, describe, evaluation_input, open_job, training_input
+from bert_pretrain.train.job import Job, describe, evaluation_input, open_on_all_ranks, training_input
 from bert_pretrain.train.model_fn import make_model_fn
 from bert_pretrain.train.results import Outcome
 from bert_pretrain.train.resume import PreviousRun, load_previous_run, make_output_dir
@@ -50,7 +49,7 @@ def run(config: Config, given: set[str], world: World) -> int:
     """
     begin = time.time()
     tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
-    job = long_task.on_all_ranks(world, lambda report: open_job(config, given, world, report))
+    job = open_on_all_ranks(config, given, world)
     description = describe(job)
     facts = preflight.comparable(description, variables.shapes(job.model))
     preflight.on_all_ranks(world, lambda: preflight.check_same(world, facts))
@@ -166,7 +165,8 @@ def _utilization(job: Job, throughput: Throughput) -> Optional[float]:
     """Useful FLOP/s of all ranks / peak FLOP/s of all ranks, measured at the same time; None where none was timed."""
     settings = job.config.device
     session_config = device.session_config(settings, job.device.gpu, job.world.local_size)
-    peak = utilization.peak_flops(job.device.name, job.device.is_gpu, settings.peak_tflops, session_config)
+    name, is_gpu, dtype = job.device.name, job.device.is_gpu, job.device.compute_dtype
+    peak = utilization.peak_flops(name, is_gpu, settings.peak_tflops, session_config, dtype)
     (peaks,) = job.world.host_allreduce(np.array([peak]))
     sums, seconds = throughput.work()
     return ratio(utilization.training_flops(sums, job.model), peaks * seconds)

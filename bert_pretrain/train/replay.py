@@ -21,9 +21,9 @@ from bert_pretrain.data.packing import build_batch
 from bert_pretrain.data.schema import Batch, Examples
 from bert_pretrain.data.validation import check_examples
 from bert_pretrain.model import variables
-from bert_pretrain.train import checkpoints, device, long_task, train_step, warm_start
+from bert_pretrain.train import checkpoints, device, train_step, warm_start
 from bert_pretrain.train.forward import Statistics, loss_of
-from bert_pretrain.train.job import Job, open_job, training_input
+from bert_pretrain.train.job import Job, open_on_all_ranks, training_input
 from bert_pretrain.train.refusal import FLAG, RefusedUpdate, read, settings_of
 from bert_pretrain.world import World
 
@@ -34,7 +34,7 @@ def replay(config: Config, given: set[str], world: World) -> int:
     path = config.run.replay_update
     refused = read(path)
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, do_eval=False))
-    job = long_task.on_all_ranks(world, lambda report: open_job(config, given, world, report))
+    job = open_on_all_ranks(config, given, world)
     _check_same(refused, job)
     prefix = os.path.join(os.path.dirname(path), refused.checkpoint) if refused.checkpoint else None
     if prefix:

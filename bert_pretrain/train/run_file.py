@@ -65,6 +65,16 @@ def read(output_dir: str) -> Optional[dict[str, Any]]:
         raise ValueError(f"--output_dir: {path} cannot be read: {error}; move it away to go on without it") from None
 
 
+def previous_dtype(config: Config) -> Optional[str]:
+    """The dtype of products of the previous start of this training, None where there is none or its flags differed."""
+    previous = read(config.run.output_dir) if config.run.do_train else None
+    if previous is None:
+        return None
+    flags = {"amp_dtype": "auto", **previous["settings"].get("device", {})}
+    is_same = all(flags.get(name) == getattr(config.device, name) for name in ("amp", "manual_fp16", "amp_dtype"))
+    return previous.get("compute_dtype") if is_same else None
+
+
 def check_same_model(output_dir: str, previous: dict[str, Any], present: dict[str, Any]) -> None:
     """ValueError where the run in output_dir has another model than this start."""
     for change in resume_rules.model_changes(previous, present):

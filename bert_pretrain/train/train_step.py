@@ -79,7 +79,7 @@ def build_train_step(
     optim = job.config.optim
     optimizer = make_optimizer(optim, weights, job.device.backend)
     loss_scale = LossScale(optim.init_loss_scale, dynamic=job.device.compute_dtype == tf.float16)
-    step, scale = global_step.read_value(), loss_scale.value.read_value()
+    step, scale = global_step.read_value(), loss_scale.read()
     position = step + loss_scale.skipped_updates.read_value()
 
     counts = count_over_ranks(job.world, batch, stop_request, exact=optim.rank_invariant)
@@ -194,7 +194,7 @@ def _forward(job: Job, weights: Mapping[str, tf.Tensor], batch: Batch, k: tf.Ten
         part = forward.narrow(part)
     dropout = Dropout(job.config.run.seed, rank, position, k, hashed=backend is not Backend.PLAIN)
     return forward.statistics(
-        weights, part, job.model, make_kernels(backend), dropout, job.device.compute_dtype, job.config.device.recompute
+        weights, part, job.model, make_kernels(backend), dropout, job.device.precision, job.config.device.recompute
     )
 
 
@@ -234,7 +234,7 @@ def apply_gradient(
     clip = tf.minimum(1.0, clip_norm / gradient.norm) if clip_norm else tf.constant(1.0)
 
     def update() -> tf.Tensor:
-        with tf.control_dependencies([optimizer.apply(gradient.values, learning_rate, clip / loss_scale.value)]):
+        with tf.control_dependencies([optimizer.apply(gradient.values, learning_rate, clip / loss_scale.read())]):
             return _done(loss_scale.after_good_update(), global_step.assign_add(1))
 
     def skip() -> tf.Tensor:

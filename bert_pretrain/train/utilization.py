@@ -30,23 +30,29 @@ def training_flops(sums: Statistics, model: ModelConfig) -> float:
     return 3.0 * (model.num_hidden_layers * layer + masked_lm + next_sentence)
 
 
-def peak_flops(device_name: str, is_gpu: bool, peak_tflops: Optional[float], config: tf.compat.v1.ConfigProto) -> float:
+def peak_flops(
+    device_name: str,
+    is_gpu: bool,
+    peak_tflops: Optional[float],
+    config: tf.compat.v1.ConfigProto,
+    dtype: tf.DType = tf.float32,
+) -> float:
     """Peak FLOP/s of the device: --peak_tflops, else the table's value for a GPU, else measured; 0 if unknown."""
     if peak_tflops:
         return peak_tflops * 1e12
     if is_gpu:
         known = [name for name in _PEAK_TFLOPS if name in device_name]
         return _PEAK_TFLOPS[max(known, key=len)] * 1e12 if known else 0.0
-    return matmul_rate(config)
+    return matmul_rate(config, dtype)
 
 
-def matmul_rate(config: tf.compat.v1.ConfigProto) -> float:
-    """FLOP/s of float32 products of two square matrices, with the session's threads.
+def matmul_rate(config: tf.compat.v1.ConfigProto, dtype: tf.DType = tf.float32) -> float:
+    """FLOP/s of products of two square matrices, with the session's threads.
 
     The fastest of a dozen, so that another program on the machine does not make the run look better than it is.
     """
     with tf.Graph().as_default(), tf.compat.v1.Session(config=config) as session:
-        values = tf.random.stateless_uniform([_SIZE, _SIZE], [1, 2])
+        values = tf.cast(tf.random.stateless_uniform([_SIZE, _SIZE], [1, 2]), dtype)
         matrix = tf.compat.v1.get_variable("matrix", initializer=values, use_resource=True)
         product = tf.matmul(matrix, matrix).op
         session.run(matrix.initializer)

@@ -19,7 +19,7 @@ class Training:
         self.step = tf.compat.v1.train.get_or_create_global_step()
         self.weights = {"w": tf.compat.v1.get_variable("w", [3], initializer=tf.compat.v1.ones_initializer())}
         self.scale = LossScale(initial, dynamic)
-        scale = self.scale.value.read_value()
+        scale = self.scale.read()
         loss = tf.reduce_sum(self.weights["w"]) * self.factor
         values = dict(zip(self.weights, tf.gradients(loss * scale, list(self.weights.values()))))
         gradient = train_step.measure_gradient(values, tf.zeros([1]), scale)
@@ -68,6 +68,14 @@ def test_the_scale_of_float32_stays_one() -> None:
         training = Training(2.0**15, dynamic=False)
         assert training.run(1.0) == (1, 1.0, 0)
         assert training.run(np.inf) == (1, 1.0, 1)
+
+
+def test_bfloat16_does_not_take_over_the_scale_of_a_run_that_began_in_float16() -> None:
+    with tf.Graph().as_default():
+        training = Training(2.0**15, dynamic=False)
+        training.session.run(training.scale.value.assign(2.0**15))  # as a checkpoint holds it
+        assert training.session.run(training.scale.read()) == 1.0
+        assert training.run(np.inf)[1] == 2.0**15
 
 
 def test_norms_are_those_of_the_unscaled_gradient() -> None:

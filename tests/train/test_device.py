@@ -44,6 +44,10 @@ def test_a_cpu_says_once_that_it_computes_in_float32(gpus) -> None:
     assert device.choose(DeviceConfig(), set()).notices == []
     (notice,) = device.choose(DeviceConfig(), {"amp"}).notices
     assert notice.startswith("--amp ignored: no GPU")
+    (notice,) = device.choose(DeviceConfig(amp_dtype="float16"), {"amp_dtype"}).notices
+    assert notice.startswith("--amp_dtype=float16 ignored: no GPU")
+    (notice,) = device.choose(DeviceConfig(amp=False, amp_dtype="bfloat16"), {"amp_dtype"}).notices
+    assert notice == "--amp_dtype has no effect with --noamp: products are in float32"
 
 
 def test_the_ranks_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,14 +26,14 @@ EXAMPLES = 12
 
 
 def gradient(
-    examples: Examples, rows_per_micro_batch: int, pack: bool, model=MODEL, backend=None, **device
+    examples: Examples, rows_per_micro_batch: int, pack: bool, model=MODEL, backend=None, dtype=tf.float32, **device
 ) -> tuple[dict, Statistics]:
     """Gradient by variable and statistics of one update."""
     config = Config(RunConfig(), DataConfig(), OptimConfig(), DeviceConfig(**device))
-    job = Job(config, model, World(), Device("cpu", False, 0, tf.float32, backend or backends.best(), []))
+    job = Job(config, model, World(), Device("cpu", False, 0, dtype, backend or backends.best(), []))
     with tf.Graph().as_default():
         weights = variables.create(model, seed=1)
-        batch = Batch(*map(tf.constant, build_batch(examples, rows_per_micro_batch, pack)))
+        batch = row_batch(examples, rows_per_micro_batch, pack)
         zero = tf.constant(0, tf.int64)
         counts = train_step.count_over_ranks(job.world, batch, tf.constant(0.0))
         found = train_step.compute_gradient(job, weights, batch, counts, tf.constant(1.0), zero)
@@ -41,6 +41,11 @@ def gradient(
             session.run(tf.compat.v1.global_variables_initializer())
             values, statistics = session.run([found.values, found.statistics])
     return values, Statistics(*statistics)
+
+
+def row_batch(examples: Examples, rows_per_micro_batch: int, pack: bool) -> Batch:
+    """The rows and micro-batches of the examples, in the default graph."""
+    return Batch(*map(tf.constant, build_batch(examples, rows_per_micro_batch, pack)))
 
 
 def relative_difference(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:

@@ -3,6 +3,6 @@
 sources/ holds the code, build.py compiles it for this machine, and library() returns the operations.
 """
 
-from bert_pretrain.kernels.native.build import UnavailableError, library
+from bert_pretrain.kernels.native.build import UnavailableError, cpu_instructions, library
 
-__all__ = ["UnavailableError", "library"]
+__all__ = ["UnavailableError", "cpu_instructions", "library"]

@@ -49,7 +49,7 @@ def library() -> ModuleType:
 
 def _path() -> Path:
     """This compiler's library for this machine, which may not exist yet; without a compiler, the newest of any."""
-    parts = [*(path.read_bytes() for path in sorted(_SOURCES.iterdir())), _cpu()]
+    parts = [*(path.read_bytes() for path in sorted(_SOURCES.iterdir())), cpu_instructions()]
     parts += [option.encode() for option in (tf.__version__, *compat.compile_flags(), *_options())]
     folder, name = files.cache_directory("kernels"), f"operations-{_digest(b'|'.join(parts))}"
     compiler = _compiler()
@@ -70,7 +70,7 @@ def _compiler() -> str:
     return os.environ.get("CXX") or "g++"
 
 
-def _cpu() -> bytes:
+def cpu_instructions() -> bytes:
     """The instruction sets that the CPU has."""
     try:
         return _instructions(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace"))
@@ -87,7 +87,7 @@ def _options() -> list[str]:
     """Options for exactly this CPU. 512-bit vectors are used where it has them: the loops here are long."""
     if platform.machine() not in ("x86_64", "AMD64"):
         return [*_OPTIONS, "-mcpu=native"]
-    wide = ["-mprefer-vector-width=512"] if b"avx512f" in _cpu() else []
+    wide = ["-mprefer-vector-width=512"] if b"avx512f" in cpu_instructions() else []
     return [*_OPTIONS, "-march=native", *wide]
 
 

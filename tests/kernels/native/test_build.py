@@ -66,7 +66,7 @@ def test_another_cpu_has_a_library_of_its_own(empty_cache: Path, monkeypatch: py
     monkeypatch.setenv("CXX", "true")
     here = build._path()
     assert build._path() == here
-    monkeypatch.setattr(build, "_cpu", lambda: b"flags: sse2")
+    monkeypatch.setattr(build, "cpu_instructions", lambda: b"flags: sse2")
     assert build._path() != here
 
 
@@ -80,7 +80,7 @@ def test_a_machine_without_a_compiler_finds_what_another_one_compiled(
     assert build._path() == compiled
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert build._path() == compiled
-    monkeypatch.setattr(build, "_cpu", lambda: b"flags: sse2")
+    monkeypatch.setattr(build, "cpu_instructions", lambda: b"flags: sse2")
     with pytest.raises(native.UnavailableError, match=r"^there is no no-such-compiler$"):
         build._path()
 
