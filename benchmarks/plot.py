@@ -15,6 +15,7 @@ from matplotlib import pyplot
 _OURS, _OTHERS, _INK = "#1b6ca8", "#b9c4cd", "#30363b"
 _LABELS = {
     "ours": "bert_pretrain",
+    "ours_bfloat16": "bert_pretrain, bfloat16",
     "google": "Google",
     "hugging_face": "Hugging Face, eager",
     "hugging_face_masked": "Hugging Face, masked head",

@@ -35,6 +35,7 @@ WORKERS = {
     "hugging_face_compiled": f"{_PEER}.hugging_face",
 }
 OURS = "ours", "ours_bfloat16"
+_DEFAULT_WORKERS = ",".join(name for name in WORKERS if name != "ours_bfloat16")  # which not every CPU has
 # Worker -> packages that it needs besides ours. The picture needs matplotlib.
 PACKAGES = {name: ("bert",) if name == "google" else ("torch", "transformers") for name in WORKERS if name not in OURS}
 # Name -> model JSON, tokens of a record, predictions of a record.
@@ -252,7 +253,9 @@ def _processor_name() -> str:
 
 def _arguments(values: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Training updates of several implementations, side by side.")
-    parser.add_argument("--workers", default=",".join(WORKERS), help="Commas; ratios are to the first.")
+    parser.add_argument(
+        "--workers", default=_DEFAULT_WORKERS, help=f"Commas, of {', '.join(WORKERS)}; ratios are to the first."
+    )
     parser.add_argument(
         "--at_once", type=int, default=2, help="Workers that take turns, the first always among them; memory limits it."
     )
