@@ -50,7 +50,12 @@ class Ours:
             first, rewind = EvaluationInput(source, settings.batch_size, pack=False).tensors()
             sums = forward.statistics(weights, _batch(first), model, make_kernels(Backend.PLAIN))
             training_input = TrainingInput(
-                source, config.examples_per_rank(), settings.batch_size, config.data.pack_sequences, settings.seed
+                source,
+                config.examples_per_rank(),
+                settings.batch_size,
+                config.data.pack_sequences,
+                settings.seed,
+                few_shapes=job.device.backend is Backend.XLA,
             )
             features = training_input()
             step = tf.compat.v1.train.get_or_create_global_step()

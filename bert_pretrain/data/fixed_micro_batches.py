@@ -22,14 +22,17 @@ def examples_for_rank(sizes: np.ndarray, num_micro_batches: int, rank: int, num_
     return divide(sizes, num_micro_batches)[rank * per_rank : (rank + 1) * per_rank].reshape(-1)
 
 
-def build_micro_batches(examples: Examples, num_micro_batches: int, pack: bool) -> Batch:
+def build_micro_batches(examples: Examples, num_micro_batches: int, pack: bool, few_shapes: bool = False) -> Batch:
     """Lays E examples into num_micro_batches of E / num_micro_batches examples, in the given order.
 
-    Rows are as wide as the widest micro-batch needs; forward.narrow gives each micro-batch its own width back.
+    Rows are as wide as the widest micro-batch needs; forward.narrow gives each micro-batch its own width back. With
+    few_shapes (row_shapes.py) all are as wide as the records.
     """
     size = len(examples.input_ids) // num_micro_batches
     starts = range(0, len(examples.input_ids), size)
-    parts = [build_batch(Examples(*(column[i : i + size] for column in examples)), size, pack) for i in starts]
+    parts = [
+        build_batch(Examples(*(column[i : i + size] for column in examples)), size, pack, few_shapes) for i in starts
+    ]
     width = max(part.token_ids.shape[1] for part in parts)
     rows_before = np.cumsum([0, *(len(part.token_ids) for part in parts)])
     moved = [_move(part, int(before), width) for part, before in zip(parts, rows_before)]

@@ -46,10 +46,12 @@ class TrainingInput:
         num_ranks: int = 1,
         masking: Optional[DynamicMasking] = None,
         fixed_micro_batches: int = 0,
+        few_shapes: bool = False,
     ) -> None:
         """masking draws the masks of each visit; None: the masks of the records.
 
         fixed_micro_batches: micro-batches of an update over all ranks (--rank_invariant); 0: by rows_per_micro_batch.
+        few_shapes: rows for a backend that compiles a program for each shape (row_shapes.py).
         """
         self._source = source
         self._masking = masking
@@ -57,6 +59,7 @@ class TrainingInput:
         self._rows_per_micro_batch = rows_per_micro_batch
         self._pack = pack
         self._fixed_micro_batches = fixed_micro_batches
+        self._few_shapes = few_shapes
         self._first_update = first_update
         self._rank = rank
         self._num_ranks = num_ranks
@@ -83,8 +86,9 @@ class TrainingInput:
     def arrange(self, examples: Examples) -> Batch:
         """This rank's examples of an update, in the order of `visits`, as rows and micro-batches."""
         if self._fixed_micro_batches:
-            return build_micro_batches(examples, self._fixed_micro_batches // self._num_ranks, self._pack)
-        return build_batch(examples, self._rows_per_micro_batch, self._pack)
+            num_micro_batches = self._fixed_micro_batches // self._num_ranks
+            return build_micro_batches(examples, num_micro_batches, self._pack, self._few_shapes)
+        return build_batch(examples, self._rows_per_micro_batch, self._pack, self._few_shapes)
 
     def records(self, update: int) -> np.ndarray:
         """Numbers of this rank's records in an update."""

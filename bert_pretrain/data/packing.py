@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bert_pretrain.data.row_shapes import add_empty_rows
 from bert_pretrain.data.schema import Batch, Examples
 
 WIDTH_MULTIPLE = 64  # of the row width, so that few different shapes occur and matrix kernels have full blocks
@@ -24,16 +25,22 @@ class _Layout(NamedTuple):
     width: int
 
 
-def build_batch(examples: Examples, rows_per_micro_batch: int, pack: bool) -> Batch:
+def build_batch(examples: Examples, rows_per_micro_batch: int, pack: bool, few_shapes: bool = False) -> Batch:
     """Lays E examples into rows, and the rows into ceil(R / rows_per_micro_batch) micro-batches of even size.
 
     Rows are as wide as the fullest, rounded up to WIDTH_MULTIPLE, at most S. Without `pack` each example has a row of
-    its own, in the given order. Deterministic. The examples must be valid (validation.py).
+    its own, in the given order. Deterministic. The examples must be valid (validation.py). few_shapes: see
+    row_shapes.py.
     """
     lengths = np.count_nonzero(examples.input_mask, axis=1)
     capacity = examples.input_ids.shape[1]
-    layout = pack_rows(lengths.tolist(), capacity) if pack else one_a_row(lengths.tolist(), capacity)
-    return _fill(examples, lengths, layout, rows_per_micro_batch)
+    arrange = (_pack_at if few_shapes else pack_rows) if pack else one_a_row
+    layout = arrange(lengths.tolist(), capacity)
+    row_splits = _even_splits(len(layout.rows), rows_per_micro_batch)
+    if few_shapes:
+        rows, row_splits = add_empty_rows(layout.rows, row_splits, rows_per_micro_batch)
+        layout = _Layout(rows, capacity)
+    return _fill(examples, lengths, layout, row_splits)
 
 
 def one_a_row(lengths: list[int], capacity: int) -> _Layout:
@@ -121,13 +128,12 @@ def _fullest_rows(lengths: list[int], capacity: int) -> list[list[int]]:
     return rows
 
 
-def _fill(examples: Examples, lengths: np.ndarray, layout: _Layout, rows_per_micro_batch: int) -> Batch:
-    order = np.concatenate(layout.rows)  # [E] example numbers, row by row
+def _fill(examples: Examples, lengths: np.ndarray, layout: _Layout, row_splits: np.ndarray) -> Batch:
+    order = np.concatenate(layout.rows).astype(np.int64)  # [E] example numbers, row by row
     examples_per_row = np.array([len(row) for row in layout.rows])  # [R]
     starts = _starts(lengths[order], examples_per_row, layout.width)  # [E]
     weights = examples.masked_lm_weights[order]
     is_used = weights > 0  # [E, P]
-    row_splits = _even_splits(len(layout.rows), rows_per_micro_batch)
     example_splits = np.append(0, np.cumsum(examples_per_row))[row_splits]
     masked_splits = np.append(0, np.cumsum(np.count_nonzero(is_used, axis=1)))[example_splits]
     return Batch(
@@ -147,6 +153,8 @@ def _starts(lengths: np.ndarray, examples_per_row: np.ndarray, width: int) -> np
     """[E] flat position of each example's [CLS]: the start of its row plus the tokens before it in the row."""
     tokens_before = np.cumsum(lengths) - lengths  # [E] if all examples were put end to end
     first_of_row = np.cumsum(examples_per_row) - examples_per_row  # [R] example numbers
+    # An empty row's offset is not used; behind the last example it would be that of none.
+    first_of_row = np.minimum(first_of_row, len(lengths) - 1)
     row_offsets = np.arange(len(examples_per_row)) * width - tokens_before[first_of_row]
     return np.repeat(row_offsets, examples_per_row) + tokens_before
 

@@ -10,7 +10,7 @@ from bert_pretrain import compat
 from bert_pretrain.config.model import LAYER_NORM_EPSILON
 from bert_pretrain.kernels import native
 from bert_pretrain.kernels.dropout import NUM_HASHES, num_dropped
-from bert_pretrain.kernels.unpadding import Tokens
+from bert_pretrain.kernels.unpadding import Tokens, find_tokens
 
 
 class NativeKernels:
@@ -18,6 +18,9 @@ class NativeKernels:
 
     def __init__(self) -> None:
         self._library = native.library()
+
+    def find_tokens(self, example_ids: tf.Tensor) -> Tokens:
+        return find_tokens(example_ids)
 
     def gelu(self, inputs: tf.Tensor) -> tf.Tensor:
         @tf.custom_gradient

@@ -15,6 +15,9 @@ from bert_pretrain.kernels.unpadding import Tokens
 class Kernels(Protocol):
     """Letters: T tokens, H hidden, N heads, R rows, S slots per row. bits: from Dropout.bits; None: no dropout."""
 
+    def find_tokens(self, example_ids: tf.Tensor) -> Tokens:
+        """The slots that the layers compute, of rows with these example_ids [R, S] int32, where 0 is padding."""
+
     def gelu(self, inputs: tf.Tensor) -> tf.Tensor:
         """The tanh form of GELU, elementwise (Hendrycks & Gimpel 2016, arXiv:1606.08415, section 2)."""
 

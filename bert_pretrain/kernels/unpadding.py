@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-# T is a multiple of 64, or of 64 for each 2048 tokens: shapes repeat, so that XLA compiles few programs, and the matrix
-# products have no remainder.
+# T is a multiple of 64, or of 64 for each 2048 tokens, so that the matrix products have no remainder.
 _MULTIPLE, _TOKENS_PER_MULTIPLE = 64, 2048
 
 
@@ -30,6 +29,24 @@ class Tokens(NamedTuple):
         All slots that were left out receive that of the last padding.
         """
         return _gather(values, self.slots, self.indices)
+
+
+class EverySlot(Tokens):
+    """All slots of the rows, padding included, in place: for programs that are compiled for each number of tokens."""
+
+    def pad(self, values: tf.Tensor) -> tf.Tensor:
+        """[T, X], where T = R * S, as it is."""
+        return values
+
+    def unpad(self, values: tf.Tensor) -> tf.Tensor:
+        """[R * S, X], where T = R * S, as it is."""
+        return values
+
+
+def every_slot(example_ids: tf.Tensor) -> Tokens:
+    """All slots of rows with these example_ids [R, S] int32."""
+    numbers = tf.range(tf.size(example_ids))
+    return EverySlot(numbers, numbers)
 
 
 def find_tokens(example_ids: tf.Tensor) -> Tokens:

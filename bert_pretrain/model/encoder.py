@@ -14,7 +14,7 @@ import tensorflow as tf
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.kernels.dropout import Dropout
 from bert_pretrain.kernels.protocol import Kernels
-from bert_pretrain.kernels.unpadding import Tokens, find_tokens
+from bert_pretrain.kernels.unpadding import Tokens
 from bert_pretrain.model.layers import FLOAT32, Precision, Weights, dense, fused_dense, layer_norm
 from bert_pretrain.model.recompute import run_with_recompute
 
@@ -71,7 +71,7 @@ def encode(
     dropout None means no dropout, as in evaluation. With recompute, each layer keeps only its input, and the backward
     pass runs it again (recompute.py).
     """
-    tokens = find_tokens(rows.example_ids)
+    tokens = kernels.find_tokens(rows.example_ids)
     attend = kernels.attention(
         rows.example_ids, tokens, config.num_attention_heads, config.attention_probs_dropout_prob
     )

@@ -13,6 +13,7 @@ from bert_pretrain.data.dynamic_masking import DynamicMasking
 from bert_pretrain.data.indexing import Share
 from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput
 from bert_pretrain.data.validation import Limits
+from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.storage import local_copies
 from bert_pretrain.storage.file_cache import FileCache
 from bert_pretrain.train import device, long_task, preflight, run_file
@@ -112,6 +113,7 @@ def training_input(job: Job, first_update: int) -> TrainingInput:
         num_ranks=world.size,
         masking=job.masking,
         fixed_micro_batches=job.fixed_micro_batches,
+        few_shapes=job.device.backend is Backend.XLA,
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bert_pretrain.data import packing
+from bert_pretrain.data import packing, row_shapes
 from bert_pretrain.data.packing import build_batch
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
@@ -110,6 +110,29 @@ def test_micro_batches_own_their_rows_examples_and_masked_tokens(make_examples, 
     ]:
         own = positions[splits[0] : splits[1]] // width
         assert ((own >= first) & (own < last)).all()
+
+
+@with_fixture
+@given(lengths=length_lists, rows_per_micro_batch=st.integers(1, 40), pack=st.booleans())
+def test_few_shapes_have_the_same_content(make_examples, lengths, rows_per_micro_batch, pack):
+    examples = make_examples(lengths, seq_length=200)
+    batch = build_batch(examples, rows_per_micro_batch, pack, few_shapes=True)
+    assert contents(batch) == contents(build_batch(examples, rows_per_micro_batch, pack=False))
+    assert batch.token_ids.shape == (batch.row_splits[-1], 200)
+    assert set(np.diff(batch.row_splits)) <= set(row_shapes.row_counts(rows_per_micro_batch))
+    assert batch.masked_splits[-1] == len(batch.masked_positions)
+    assert batch.example_splits[-1] == len(lengths)
+    owners = np.searchsorted(batch.row_splits, batch.cls_positions // 200, side="right") - 1
+    np.testing.assert_array_equal(
+        owners, np.repeat(np.arange(len(batch.row_splits) - 1), np.diff(batch.example_splits))
+    )
+
+
+@pytest.mark.parametrize("rows_per_micro_batch", [1, 6, 8, 9, 24, 512])
+def test_a_micro_batch_has_one_of_at_most_eight_numbers_of_rows(rows_per_micro_batch: int) -> None:
+    counts = row_shapes.row_counts(rows_per_micro_batch)
+    assert len(counts) == min(8, rows_per_micro_batch) and counts[-1] == rows_per_micro_batch
+    assert counts == sorted(set(counts)) and counts[0] >= 1
 
 
 @with_fixture
