@@ -9,7 +9,7 @@ from bert_pretrain.config.make_data import ExampleConfig, MakeDataConfig, TextCo
 from bert_pretrain.config.option import require
 from bert_pretrain.data import vocab
 from bert_pretrain.files import num_cores
-from bert_pretrain.make_data import build_shards
+from bert_pretrain.make_data import build_shards, python_random
 from bert_pretrain.make_data.build_vocab import build_vocabulary
 from bert_pretrain.make_data.demo import make_demo
 from bert_pretrain.make_data.raw_text.make_text import make_text
@@ -72,6 +72,9 @@ def _make_shards(config: MakeDataConfig, example_config: ExampleConfig, workers:
         tasks = build_shards.tasks_for_files(spans, outputs, config.vocab_file, example_config)
     todo = build_shards.unfinished(tasks)
     build_shards.require_memory(todo, config.max_memory_gb)
+    note = python_random.describe_speed() if todo and example_config.mode == "exact" else ""
+    if note:
+        print(note, file=sys.stderr)
     results = run_tasks(workers, build_shards.make, todo, [task.num_bytes for task in todo], len(tasks))
     num_examples = sum(counts.examples for counts in results)
     num_alone = sum(counts.documents == 1 for counts in results)

@@ -3,6 +3,7 @@
 sources/ holds the code, build.py compiles it for this machine, and library() returns the operations.
 """
 
-from bert_pretrain.kernels.native.build import UnavailableError, cpu_instructions, library
+from bert_pretrain.kernels.native.build import library
+from bert_pretrain.native_library import UnavailableError, cpu_instructions
 
 __all__ = ["UnavailableError", "cpu_instructions", "library"]

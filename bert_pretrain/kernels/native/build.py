@@ -1,34 +1,17 @@
-"""Compiles the C++ operations for this machine, once, and loads them.
-
-The library's file name has digests of what it depends on: sources, TensorFlow and the CPU's instructions, then the
-compiler. So machines with different CPUs can share a cache folder, an upgrade compiles a new library, and a machine
-without a compiler finds what another one with the same CPU has compiled.
-"""
+"""Compiles the C++ operations for this machine and this TensorFlow, once, and loads them."""
 
 from __future__ import annotations
 
-import concurrent.futures
 import functools
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from types import ModuleType
 
 import tensorflow as tf
 
 from bert_pretrain import compat, files
+from bert_pretrain.native_library import Library, UnavailableError
 
 _SOURCES = Path(__file__).parent / "sources"
-_OPTIONS = ["-O3", "-fPIC", "-fno-math-errno", "-DNDEBUG"]
-
-
-class UnavailableError(RuntimeError):
-    """This machine cannot compile or load the operations; the message says why, in a few words."""
 
 
 @functools.lru_cache(maxsize=None)
@@ -38,87 +21,16 @@ def library() -> ModuleType:
     UnavailableError without a compiler (unless a library for this machine is in the cache), when the compiler fails, or
     when the cache folder cannot be written to.
     """
-    path = _path()
-    if not path.exists():
-        _compile_once(path)
+    operations = Library(
+        "operations",
+        sorted(_SOURCES.iterdir()),
+        [tf.__version__],
+        compat.compile_flags(),
+        tf.sysconfig.get_link_flags(),
+        "Compiling kernels for this CPU, once (about half a minute)",
+    )
+    path = operations.compiled(files.cache_directory("kernels"))
     try:
         return tf.load_op_library(str(path))
     except (tf.errors.OpError, OSError) as error:
         raise UnavailableError(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from None
-
-
-def _path() -> Path:
-    """This compiler's library for this machine, which may not exist yet; without a compiler, the newest of any."""
-    parts = [*(path.read_bytes() for path in sorted(_SOURCES.iterdir())), cpu_instructions()]
-    parts += [option.encode() for option in (tf.__version__, *compat.compile_flags(), *_options())]
-    folder, name = files.cache_directory("kernels"), f"operations-{_digest(b'|'.join(parts))}"
-    compiler = _compiler()
-    if shutil.which(compiler):
-        answer = subprocess.run([compiler, "--version"], capture_output=True, check=False)
-        return folder / f"{name}-{_digest(answer.stdout)}.so"
-    compiled = sorted(folder.glob(f"{name}-*.so"), key=os.path.getmtime)
-    if not compiled:
-        raise UnavailableError(f"there is no {compiler}")
-    return compiled[-1]
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
-def _compiler() -> str:
-    return os.environ.get("CXX") or "g++"
-
-
-def cpu_instructions() -> bytes:
-    """The instruction sets that the CPU has."""
-    try:
-        return _instructions(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace"))
-    except OSError:
-        return platform.machine().encode()
-
-
-def _instructions(cpuinfo: str) -> bytes:
-    """The lines on instruction sets, which may differ between cores, in one order."""
-    return "\n".join(sorted({line for line in cpuinfo.splitlines() if line.startswith(("flags", "Features"))})).encode()
-
-
-def _options() -> list[str]:
-    """Options for exactly this CPU. 512-bit vectors are used where it has them: the loops here are long."""
-    if platform.machine() not in ("x86_64", "AMD64"):
-        return [*_OPTIONS, "-mcpu=native"]
-    wide = ["-mprefer-vector-width=512"] if b"avx512f" in cpu_instructions() else []
-    return [*_OPTIONS, "-march=native", *wide]
-
-
-def _compile_once(path: Path) -> None:
-    """Compiles the library unless another process does so first: the ranks of a machine arrive together."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with files.lock(str(path.with_suffix(".lock"))):
-            if not path.exists():
-                print("Compiling kernels for this CPU, once (about half a minute)", file=sys.stderr, flush=True)
-                _compile(path)
-    except OSError as error:
-        raise UnavailableError(f"cannot compile into {path.parent}: {error.strerror}") from None
-
-
-def _compile(path: Path) -> None:
-    command = [_compiler(), *compat.compile_flags(), *_options()]
-    with tempfile.TemporaryDirectory() as directory:
-        objects = {source: Path(directory, source.stem).with_suffix(".o") for source in sorted(_SOURCES.glob("*.cc"))}
-        commands = [[*command, "-c", str(source), "-o", str(made)] for source, made in objects.items()]
-        with concurrent.futures.ThreadPoolExecutor(files.num_cores()) as pool:
-            list(pool.map(_run, commands))
-        linked = Path(directory, path.name)
-        _run([*command, "-shared", *map(str, objects.values()), "-o", str(linked), *tf.sysconfig.get_link_flags()])
-        with files.atomic_write(str(path), "wb") as file:
-            file.write(linked.read_bytes())
-
-
-def _run(command: list[str]) -> None:
-    """Runs the compiler. UnavailableError with its first error message when it fails."""
-    answer = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    if answer.returncode:
-        first = next((line for line in answer.stderr.splitlines() if "error" in line), f"exit code {answer.returncode}")
-        raise UnavailableError(f"{Path(command[0]).name} failed: {first.strip()}")
