@@ -34,7 +34,8 @@ _SHOWN = 40  # characters of an invalid value in a message
 
 # Environment variables that ranks on other machines need; ranks of this machine inherit all.
 _FORWARDED = re.compile(
-    r"(PYTHON)?PATH|LD_LIBRARY_PATH|OMP_NUM_THREADS|CUDA_VISIBLE_DEVICES|BERT_PRETRAIN_CACHE|(HOROVOD|NCCL|TF)_(?!CONFIG$)\w+"
+    r"(PYTHON)?PATH|LD_LIBRARY_PATH|OMP_NUM_THREADS|CUDA_VISIBLE_DEVICES|BERT_PRETRAIN_CACHE"
+    r"|GOOGLE_APPLICATION_CREDENTIALS|(AWS|HOROVOD|NCCL|TF)_(?!CONFIG$)\w+"
 )
 
 

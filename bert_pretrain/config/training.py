@@ -12,6 +12,7 @@ from bert_pretrain.config.masking import MaskingConfig
 from bert_pretrain.config.mlperf import MlperfConfig
 from bert_pretrain.config.optim import MAX_MICRO_BATCHES, OptimConfig
 from bert_pretrain.config.option import option, require, require_numbers
+from bert_pretrain.files import is_url
 
 _DAY = 86_400  # seconds
 
@@ -25,8 +26,15 @@ class RunConfig:
     )
     output_dir: Optional[str] = option(
         None,
-        "Directory of checkpoints, metrics and results; a run found there is continued.",
+        "Directory of checkpoints, metrics and results; a run found there is continued. With a URL, the run works in "
+        "--local_output_dir, and what it writes is uploaded; docs/storage.md.",
         required=True,
+        is_path=True,
+        takes_url=True,
+    )
+    local_output_dir: Optional[str] = option(
+        None,
+        "Where a run works whose --output_dir is a URL; default: a folder for that URL in the cache folder.",
         is_path=True,
     )
     do_train: bool = option(False, "Train.")
@@ -103,6 +111,10 @@ class RunConfig:
         require_numbers(self)
         for name in ("bert_config_file", "output_dir"):
             require(bool(getattr(self, name)), f"--{name} is required")
+        require(
+            not self.local_output_dir or is_url(self.output_dir),
+            "--local_output_dir belongs to an --output_dir that is a URL",
+        )
         require(self.do_train or self.do_eval, "nothing to do: give --do_train, --do_eval, or both")
         for name in (
             "save_checkpoints_steps",
@@ -145,6 +157,12 @@ class Config:
     def settings(self) -> dict[str, dict[str, Any]]:
         """The settings as the user gave them, by part and flag."""
         return {name: dataclasses.asdict(getattr(self.as_given, name)) for name in PARTS}
+
+    @property
+    def output_url(self) -> Optional[str]:
+        """--output_dir where that is a URL."""
+        path = self.as_given.run.output_dir.strip()
+        return path.rstrip("/") if is_url(path) else None
 
     def examples_per_rank(self) -> int:
         """Examples that one rank contributes to an update: E = A x B."""

@@ -11,7 +11,7 @@ import glob
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from bert_pretrain import files
 
@@ -87,10 +87,15 @@ def remove(prefix: str) -> None:
 
 def write_state(directory: str, held: Iterable[str]) -> None:
     """Writes the file `checkpoint` in TensorFlow's format; `held` are prefixes in the directory, the newest last."""
-    names = [os.path.basename(prefix) for prefix in held]
     with files.atomic_write(os.path.join(directory, STATE_FILE)) as file:
-        file.write(f'model_checkpoint_path: "{names[-1]}"\n')
-        file.writelines(f'all_model_checkpoint_paths: "{name}"\n' for name in names)
+        file.write(state_text([os.path.basename(prefix) for prefix in held]))
+
+
+def state_text(names: Sequence[str]) -> str:
+    """The content of the file `checkpoint` that lists checkpoints, the newest last."""
+    return "".join(
+        [f'model_checkpoint_path: "{names[-1]}"\n', *(f'all_model_checkpoint_paths: "{name}"\n' for name in names)]
+    )
 
 
 def remove_leftovers(directory: str) -> None:

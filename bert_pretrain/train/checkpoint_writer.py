@@ -26,9 +26,18 @@ _BEST_FILE = "evaluation.json"
 class CheckpointWriter:
     """Writes the checkpoints of one run; a context whose end waits for the last write. Only root has one."""
 
-    def __init__(self, run: RunConfig, kept: Sequence[str], warn: Callable[[str], None]) -> None:
-        """kept: this run's earlier checkpoints, oldest first; warn prints a line."""
-        self._run, self._kept, self._warn = run, list(kept), warn
+    def __init__(
+        self,
+        run: RunConfig,
+        kept: Sequence[str],
+        warn: Callable[[str], None],
+        on_written: Callable[[str], None] = lambda prefix: None,
+    ) -> None:
+        """kept: this run's earlier checkpoints, oldest first; warn prints a line.
+
+        on_written(prefix) is called, on the thread, for each checkpoint that is whole, those in best/ included.
+        """
+        self._run, self._kept, self._warn, self._on_written = run, list(kept), warn, on_written
         self._best_directory = os.path.join(run.output_dir, BEST)
         self._best = _read_best(self._best_directory)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
@@ -112,9 +121,11 @@ class CheckpointWriter:
                     checkpoints.open_whole(unpublished, "output_dir")
                 self._keep(prefix)
                 self.saved_step = step
+                self._on_written(prefix)
             if best is not None:
                 target = checkpoint_files.prefix_of(self._best_directory, step)
                 self._link_best(prefix, best)
+                self._on_written(target)
         except (tf.errors.OpError, OSError, ValueError) as error:
             return f"checkpoint {target} cannot be written: {checkpoints.reason(error).rpartition('; ')[2]}"
         return None

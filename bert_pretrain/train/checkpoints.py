@@ -131,7 +131,7 @@ def newest(output_dir: str) -> Found:
         if problem is None:
             history = state if prefix in state else present
             kept = tuple(one for one in history[: history.index(prefix) + 1] if _is_own(one, output_dir))
-            return Found(prefix, _holds_run(prefix), kept, tuple(_notices(output_dir, prefix, problems, bool(state))))
+            return Found(prefix, holds_run(prefix), kept, tuple(_notices(output_dir, prefix, problems, bool(state))))
         problems.append(problem)
     if problems:
         raise ValueError(
@@ -201,7 +201,7 @@ def _notices(output_dir: str, prefix: str, problems: Iterable[str], has_state: b
         yield f"{output_dir} has no readable file `checkpoint`; taking {prefix}, the newest there"
 
 
-def _holds_run(prefix: str) -> bool:
+def holds_run(prefix: str) -> bool:
     """False for a checkpoint that can be read and is not of this program: Google's or MLPerf's."""
     try:
         return open_reader(prefix, "output_dir").has_tensor(_OWN_VARIABLE)
@@ -211,7 +211,7 @@ def _holds_run(prefix: str) -> bool:
 
 def keep_published(prefix: str) -> None:
     """Keeps a published checkpoint at `prefix` as published-NAME, too: a run is about to save one of that name."""
-    if checkpoint_files.has_index(prefix) and not _holds_run(prefix):
+    if checkpoint_files.has_index(prefix) and not holds_run(prefix):
         directory, name = os.path.split(prefix)
         checkpoint_files.link(prefix, os.path.join(directory, f"published-{name}"))
 
@@ -219,12 +219,12 @@ def keep_published(prefix: str) -> None:
 def _is_own(prefix: str, output_dir: str) -> bool:
     """True for checkpoints that this program wrote into output_dir: only those may be removed."""
     is_named_so = prefix == checkpoint_files.prefix_of(output_dir, checkpoint_files.step_in_name(prefix))
-    return is_named_so and checkpoint_files.has_index(prefix) and _holds_run(prefix)
+    return is_named_so and checkpoint_files.has_index(prefix) and holds_run(prefix)
 
 
 def _age(prefix: str) -> tuple[bool, int]:
     """Sorts checkpoints of a directory: those of runs after published ones, then by update."""
-    return _holds_run(prefix), checkpoint_files.step_in_name(prefix)
+    return holds_run(prefix), checkpoint_files.step_in_name(prefix)
 
 
 def _other_checkpoints(prefix: str) -> str:

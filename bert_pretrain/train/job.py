@@ -16,7 +16,7 @@ from bert_pretrain.data.validation import Limits
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.storage import local_copies
 from bert_pretrain.storage.file_cache import FileCache
-from bert_pretrain.train import device, long_task, preflight, run_file
+from bert_pretrain.train import device, long_task, preflight, remote_output, run_file
 from bert_pretrain.train.device import Device
 from bert_pretrain.train.long_task import Report
 from bert_pretrain.world import World
@@ -52,6 +52,9 @@ def with_local_paths(config: Config, world: World) -> Config:
 
     def fetch(report: Report) -> Config:
         parts = {name: local_copies.localized(getattr(config, name), report) for name in PARTS}
+        if config.output_url:
+            directory = config.run.local_output_dir or remote_output.default_directory(config.output_url)
+            parts["run"] = dataclasses.replace(parts["run"], output_dir=directory)
         return dataclasses.replace(config, **parts, given=config)
 
     return long_task.on_all_ranks(world, fetch)

@@ -24,6 +24,7 @@ from bert_pretrain.train import (
     mlperf_log,
     plan,
     preflight,
+    remote_output,
     results,
     run_file,
     startup_summary,
@@ -35,6 +36,7 @@ from bert_pretrain.train.evaluation import is_due
 from bert_pretrain.train.forward import ratio
 from bert_pretrain.train.job import Job, describe, evaluation_input, open_on_all_ranks, training_input
 from bert_pretrain.train.model_fn import make_model_fn
+from bert_pretrain.train.remote_output import RemoteOutput
 from bert_pretrain.train.results import Outcome
 from bert_pretrain.train.resume import PreviousRun, load_previous_run, make_output_dir
 from bert_pretrain.train.run_logger import RunLogger
@@ -54,18 +56,26 @@ def run(config: Config, given: set[str], world: World) -> int:
     facts = preflight.comparable(description, variables.shapes(job.model))
     preflight.on_all_ranks(world, lambda: preflight.check_same(world, facts))
     lock = preflight.on_all_ranks(world, lambda: _lock(config, world), root_only=True)
+    output = None
     try:
+        output = remote_output.open_output(config, world)
         previous = preflight.from_root(world, lambda: load_previous_run(config.run, job.model, description))
         logger = preflight.on_all_ranks(world, lambda: _open_logger(job, previous, begin))
         try:
             with _explained_input_errors():
-                _train_or_evaluate(job, previous, logger, description, given)
+                _train_or_evaluate(job, previous, logger, description, given, output)
         finally:
             logger.close()
+        return remote_output.finish(output, config, world)
+    except ValueError:  # of an update that is refused, for example, after a checkpoint
+        if output:
+            output.finish()
+        raise
     finally:
+        if output:
+            output.release()
         if lock:
             lock.release()
-    return 0
 
 
 def _lock(config: Config, world: World) -> Optional[DirectoryLock]:
@@ -83,7 +93,12 @@ def _open_logger(job: Job, previous: PreviousRun, begin: float) -> RunLogger:
 
 
 def _train_or_evaluate(
-    job: Job, previous: PreviousRun, logger: RunLogger, description: dict[str, Any], given: set[str]
+    job: Job,
+    previous: PreviousRun,
+    logger: RunLogger,
+    description: dict[str, Any],
+    given: set[str],
+    output: Optional[RemoteOutput],
 ) -> None:
     """Does what the settings ask for, writes results.json and prints the results row."""
     run, num_updates = job.config.run, job.config.optim.num_train_steps
@@ -107,14 +122,14 @@ def _train_or_evaluate(
     logger.write_json(run_file.NAME, history)
     logger.describe(description["settings"])
     is_trained = is_finished or previous.step >= num_updates
-    content = conclude(job, previous, logger) if is_trained else _train(job, previous, logger)
+    content = conclude(job, previous, logger) if is_trained else _train(job, previous, logger, output)
     logger.write_json(results.NAME, content)
     logger.info(results.row(content))
     for line in plan.next_commands(job.config, content, job.training.index.paths):
         logger.info(line)
 
 
-def _train(job: Job, previous: PreviousRun, logger: RunLogger) -> dict[str, Any]:
+def _train(job: Job, previous: PreviousRun, logger: RunLogger, output: Optional[RemoteOutput]) -> dict[str, Any]:
     """Trains from the newest checkpoint, or from the start; returns the content of results.json."""
     config, world = job.config, job.world
     examples = training_input(job, first_update=previous.position)
@@ -125,7 +140,10 @@ def _train(job: Job, previous: PreviousRun, logger: RunLogger) -> dict[str, Any]
         must_evaluate_first=_must_evaluate_first(job, previous),
     )
     throughput = Throughput()
-    writer = CheckpointWriter(config.run, previous.kept_checkpoints, logger.info) if world.is_root else None
+    writer = None
+    if world.is_root:
+        announced = {"on_written": output.on_written} if output else {}
+        writer = CheckpointWriter(config.run, previous.kept_checkpoints, logger.info, **announced)
     model_fn = make_model_fn(job, examples, evaluation_input(job), previous, writer, logger, throughput, outcome)
     trainer = estimator.Estimator(model_fn, _model_dir(config, world), _estimator_config(job))
     with writer or contextlib.nullcontext():

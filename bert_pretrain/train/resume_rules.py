@@ -52,7 +52,7 @@ HARMLESS = {
     **dict.fromkeys(("do_train", "do_eval", "eval_files_dir", "eval_batch_size", "max_eval_steps"), _EVALUATION),
     **dict.fromkeys(("is_dist_eval_enabled", "samples_between_eval", "samples_start_eval"), _EVALUATION),
     **dict.fromkeys(("stop_threshold", "eval_checkpoint_path"), _EVALUATION),
-    **dict.fromkeys(("output_dir", "save_checkpoints_steps", "keep_checkpoint_max"), _REPORTS),
+    **dict.fromkeys(("output_dir", "local_output_dir", "save_checkpoints_steps", "keep_checkpoint_max"), _REPORTS),
     **dict.fromkeys(("max_failed_checkpoints", "save_summary_steps", "filled_sentences", "hf_dir"), _REPORTS),
     **dict.fromkeys(("display_loss_steps", "dllog_path", "report_loss", "verbose_logging"), _REPORTS),
     **dict.fromkeys(("peak_tflops", "enable_device_warmup", "profile_updates"), _REPORTS),

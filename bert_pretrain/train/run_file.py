@@ -21,6 +21,7 @@ import tensorflow as tf
 from bert_pretrain import __version__
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.training import Config
+from bert_pretrain.data import side_file
 from bert_pretrain.train import resume_rules
 from bert_pretrain.train.device import Device
 
@@ -51,15 +52,17 @@ def describe(config: Config, model: ModelConfig, device: Device, ranks: int, dat
 
 
 def read(output_dir: str) -> Optional[dict[str, Any]]:
-    """The run.json of a previous start, None where there is none. ValueError where it cannot be read."""
+    """The run.json of a previous start in a directory, which may be a URL; None where there is none.
+
+    ValueError where it cannot be read.
+    """
     path = os.path.join(output_dir, NAME)
     try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
+        content = json.loads(side_file.contents(path))
         if not isinstance(content, dict) or not all(isinstance(content.get(key), kind) for key, kind in _KEYS.items()):
             raise ValueError("it does not describe a run")
         return content
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # an output_dir that is a file is refused where it is made
         return None
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"--output_dir: {path} cannot be read: {error}; move it away to go on without it") from None
@@ -68,6 +71,8 @@ def read(output_dir: str) -> Optional[dict[str, Any]]:
 def previous_dtype(config: Config) -> Optional[str]:
     """The dtype of products of the previous start of this training, None where there is none or its flags differed."""
     previous = read(config.run.output_dir) if config.run.do_train else None
+    if previous is None and config.run.do_train and config.output_url:  # of a run that another machine began
+        previous = read(config.output_url)
     if previous is None:
         return None
     flags = {"amp_dtype": "auto", **previous["settings"].get("device", {})}

@@ -59,7 +59,11 @@ def _wait_for(port: int, server: subprocess.Popen) -> None:
 
 
 class FaultyProxy:
-    """Passes requests on to a server. Of the GETs of objects, those that `choose` names a fault for have it."""
+    """Passes requests on to a server.
+
+    Of the GETs of objects, those that `choose` names a fault for have it, and of the PUTs those of `choose_put`: a body
+    that is truncated on its way is stored so.
+    """
 
     def __init__(self, server: str, choose: Choose = lambda number, path: None) -> None:
         self.reset(choose)
@@ -79,6 +83,14 @@ class FaultyProxy:
                         fault = proxy.choose(proxy.num_gets, self.path)
                         proxy.num_gets += 1
                         proxy.faults.update([fault] if fault else [])
+                if self.command == "PUT" and self.path.count("/") > 1:
+                    with lock:
+                        number = proxy.num_puts
+                        proxy.num_puts += 1
+                    fault = proxy.choose_put(number, self.path)
+                    proxy.faults.update([fault] if fault else [])
+                    if fault == "truncated":
+                        body, fault = body[: len(body) // 2], None
                 if fault == "slow":
                     time.sleep(_SLOW_SECONDS)
                 if fault in ("500", "503"):
@@ -90,7 +102,8 @@ class FaultyProxy:
                     self.break_connection()
                     return
                 connection = http.client.HTTPConnection(upstream, timeout=60)
-                connection.request(self.command, self.path, body, dict(self.headers.items()))
+                headers = {name: value for name, value in self.headers.items() if name.lower() != "content-length"}
+                connection.request(self.command, self.path, body, headers)
                 response = connection.getresponse()
                 content = response.read()
                 connection.close()
@@ -132,6 +145,8 @@ class FaultyProxy:
         self.choose = choose
         self.faults: Counter = Counter()  # that have happened
         self.num_gets = 0  # of objects
+        self.choose_put: Choose = lambda number, path: None
+        self.num_puts = 0
         return self
 
     def close(self) -> None:
