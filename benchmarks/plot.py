@@ -20,6 +20,7 @@ _LABELS = {
     "hugging_face": "Hugging Face, eager",
     "hugging_face_masked": "Hugging Face, masked head",
     "hugging_face_compiled": "Hugging Face, torch.compile",
+    "intel_extension": "Intel's extension, fast_bert",
 }
 
 

@@ -21,6 +21,7 @@ import sys
 from typing import NamedTuple, Optional
 
 from benchmarks import inputs
+from benchmarks.peers import environment
 from benchmarks.settings import Settings
 from bert_pretrain.config.model import ModelConfig
 
@@ -33,11 +34,16 @@ WORKERS = {
     "hugging_face": f"{_PEER}.hugging_face",
     "hugging_face_masked": f"{_PEER}.hugging_face",
     "hugging_face_compiled": f"{_PEER}.hugging_face",
+    "intel_extension": f"{_PEER}.intel_extension",
+}
+# Worker -> packages that it needs in our environment besides ours. The picture needs matplotlib.
+PACKAGES = {
+    "google": ("bert",),
+    **{name: ("torch", "transformers") for name in WORKERS if name.startswith("hugging_face")},
 }
 OURS = "ours", "ours_bfloat16"
-_DEFAULT_WORKERS = ",".join(name for name in WORKERS if name != "ours_bfloat16")  # which not every CPU has
-# Worker -> packages that it needs besides ours. The picture needs matplotlib.
-PACKAGES = {name: ("bert",) if name == "google" else ("torch", "transformers") for name in WORKERS if name not in OURS}
+# Neither what not every CPU has, nor what needs gigabytes of an environment of its own.
+_DEFAULT_WORKERS = ",".join(name for name in WORKERS if name not in ("ours_bfloat16", *environment.OWN))
 # Name -> model JSON, tokens of a record, predictions of a record.
 MODELS = {
     "tiny-128": ("tiny", 128, 20),
@@ -68,9 +74,10 @@ class Worker:
         path = directory / f"{name}.settings.json"
         dataclasses.replace(settings, worker=name).write(str(path))
         self._log = directory / f"{name}.log"
+        python = environment.python_of(name) if name in environment.OWN else sys.executable
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", WORKERS[name], str(path)],
+                [python, "-m", WORKERS[name], str(path)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -254,7 +261,10 @@ def _processor_name() -> str:
 def _arguments(values: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Training updates of several implementations, side by side.")
     parser.add_argument(
-        "--workers", default=_DEFAULT_WORKERS, help=f"Commas, of {', '.join(WORKERS)}; ratios are to the first."
+        "--workers",
+        default=_DEFAULT_WORKERS,
+        help=f"Commas, of {', '.join(WORKERS)}; ratios are to the first. {', '.join(environment.OWN)} gets an "
+        "environment of its own at first use.",
     )
     parser.add_argument(
         "--at_once", type=int, default=2, help="Workers that take turns, the first always among them; memory limits it."
@@ -293,6 +303,8 @@ def _arguments(values: list[str] | None) -> argparse.Namespace:
 def main(values: list[str] | None = None) -> None:
     """Measures every model on every kind of lengths; prints the tables, leaves training.json, .md and .svg."""
     arguments = _arguments(values)
+    for name in set(arguments.workers.split(",")) & set(environment.OWN):
+        environment.python_of(name)  # before anything is measured
     directory = pathlib.Path(arguments.output_dir).resolve()
     directory.mkdir(parents=True, exist_ok=True)
     report = {

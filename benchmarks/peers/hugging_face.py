@@ -11,7 +11,7 @@ The records are parsed before the first step and lie in memory: reading costs th
 from __future__ import annotations
 
 import random
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 import numpy as np
 import torch
@@ -36,25 +36,37 @@ class _MicroBatch(NamedTuple):
     next_sentence_labels: torch.Tensor  # [B]
 
 
-class HuggingFaceTraining:
-    """Hugging Face's training steps."""
+class Parts(NamedTuple):
+    """What is trained, and how."""
 
-    def __init__(self, settings: Settings) -> None:
+    network: transformers.BertForPreTraining
+    optimizer: torch.optim.Optimizer
+    loss: Callable  # loss(network, batch)
+    clip: Callable  # clip(parameters, norm)
+    versions: dict[str, str]
+
+
+class TorchTraining:
+    """Training steps of a network on torch."""
+
+    def __init__(self, settings: Settings, make: Callable[[transformers.BertForPreTraining, Settings], Parts]) -> None:
+        """make returns the parts, from Hugging Face's network with the first weights."""
         torch.set_num_threads(settings.num_threads)
         torch.manual_seed(settings.seed)
-        self.versions = {"torch": torch.__version__, "transformers": transformers.__version__}
         self._settings = settings
         self._examples = records.read(settings.shards)
         self._order: list[int] = []
         self._shuffle = random.Random(settings.seed)
         with np.load(settings.weights) as weights:
-            self._network = reference.model(ModelConfig.from_json(settings.model_config), weights)
-        loss = _LOSSES[settings.worker]
-        self._loss = torch.compile(loss) if settings.worker == "hugging_face_compiled" else loss
+            network = reference.model(ModelConfig.from_json(settings.model_config), weights)
+        self._parts = make(network, settings)
+        versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+        self.versions = {**versions, **self._parts.versions}
+        loss = _LOSSES.get(settings.worker, loss_of_masked)  # not compiled for one evaluation
+        network = self._parts.network
         with torch.no_grad():
-            self._first_loss = loss(self._network.eval(), self._micro_batch(range(settings.batch_size))).item()
-        self._network.train()
-        self._optimizer = _optimizer(settings, self._network)
+            self._first_loss = loss(network.eval(), self._micro_batch(range(settings.batch_size))).item()
+        network.train()
 
     def first_loss(self) -> float:
         return self._first_loss
@@ -69,15 +81,16 @@ class HuggingFaceTraining:
         return timed(self._update, self._settings)
 
     def _update(self) -> float:
+        network, optimizer, loss_of, clip, _ = self._parts
         num_micro_batches = self._settings.num_accumulation_steps
         losses = []
         for _ in range(num_micro_batches):
-            loss = self._loss(self._network, self._micro_batch(self._next_examples()))
+            loss = loss_of(network, self._micro_batch(self._next_examples()))
             (loss / num_micro_batches).backward()
             losses.append(loss.item())
-        torch.nn.utils.clip_grad_norm_(self._network.parameters(), 1.0)
-        self._optimizer.step()
-        self._optimizer.zero_grad()
+        clip(network.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
         return float(np.mean(losses))
 
     def _next_examples(self) -> list[int]:
@@ -118,7 +131,8 @@ def _loss_as_shipped(network: transformers.BertForPreTraining, batch: _MicroBatc
     ).loss
 
 
-def _loss_of_masked(network: transformers.BertForPreTraining, batch: _MicroBatch) -> torch.Tensor:
+def loss_of_masked(network: transformers.BertForPreTraining, batch: _MicroBatch) -> torch.Tensor:
+    """The loss of a micro-batch, with logits of the masked tokens alone."""
     encoded = network.bert(batch.input_ids, batch.attention_mask, batch.token_type_ids)
     masked = encoded.last_hidden_state.flatten(0, 1)[batch.masked_positions]  # [M, H]
     masked_lm = cross_entropy(network.cls.predictions(masked), batch.masked_ids)
@@ -128,16 +142,21 @@ def _loss_of_masked(network: transformers.BertForPreTraining, batch: _MicroBatch
 
 _LOSSES = {
     "hugging_face": _loss_as_shipped,
-    "hugging_face_masked": _loss_of_masked,
-    "hugging_face_compiled": _loss_of_masked,
+    "hugging_face_masked": loss_of_masked,
+    "hugging_face_compiled": loss_of_masked,
 }
 
 
-def _optimizer(settings: Settings, network: transformers.BertForPreTraining) -> torch.optim.Optimizer:
+def _parts(network: transformers.BertForPreTraining, settings: Settings) -> Parts:
+    loss = _LOSSES[settings.worker]
+    if settings.worker == "hugging_face_compiled":
+        loss = torch.compile(loss)
     if settings.optimizer == "lamb":
-        return Lamb(network.named_parameters(), settings.learning_rate)
-    return torch.optim.AdamW(network.parameters(), settings.learning_rate, fused=True)
+        optimizer = Lamb(network.named_parameters(), settings.learning_rate)
+    else:
+        optimizer = torch.optim.AdamW(network.parameters(), settings.learning_rate, fused=True)
+    return Parts(network, optimizer, loss, torch.nn.utils.clip_grad_norm_, {})
 
 
 if __name__ == "__main__":
-    serve(HuggingFaceTraining)
+    serve(lambda settings: TorchTraining(settings, _parts))

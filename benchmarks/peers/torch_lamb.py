@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import torch
 
-_EXEMPT = re.compile("LayerNorm|bias")
+EXEMPT = re.compile("LayerNorm|bias")
 
 
 class Lamb(torch.optim.Optimizer):
@@ -23,7 +23,7 @@ class Lamb(torch.optim.Optimizer):
     ) -> None:
         named = list(named_parameters)
         groups = [
-            {"params": [value for name, value in named if bool(_EXEMPT.search(name)) == exempt], "exempt": exempt}
+            {"params": [value for name, value in named if bool(EXEMPT.search(name)) == exempt], "exempt": exempt}
             for exempt in (False, True)
         ]
         super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})

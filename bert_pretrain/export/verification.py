@@ -83,7 +83,9 @@ def _of_saved_model(folder: str, examples: Examples) -> Logits:
 def _of_hugging_face(folder: str, examples: Examples) -> Logits:
     import torch
     from transformers import BertForPreTraining
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     network = BertForPreTraining.from_pretrained(folder).eval()
     inputs = [torch.tensor(array, dtype=torch.long) for array in examples]
     with torch.no_grad():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import pathlib
 import re
+import subprocess
 import sys
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from benchmarks import inputs, training
-from benchmarks.peers import google_optimizers, records
+from benchmarks.peers import environment, google_optimizers, records
 from bert_pretrain.data import schema
 from tests.optim import five_updates
 from tests.references.google_modeling import google_code
@@ -130,3 +132,27 @@ def test_what_is_not_installed_is_named_before_anything_is_measured(workers, mis
         training.main([f"--workers={workers}", f"--output_dir={tmp_path}/new"])
     assert ended.value.code == 2 and not (tmp_path / "new").exists()
     assert re.search(rf"error: .*{missing}.* not installed; pip install -e", capsys.readouterr().err)
+
+
+def test_an_environment_is_made_once_from_its_pins(tmp_path, monkeypatch):
+    """With an empty list of pins, because the real one downloads gigabytes."""
+    module = tmp_path / "module" / "environment.py"
+    module.parent.mkdir()
+    monkeypatch.setattr(environment, "__file__", str(module))
+    monkeypatch.setenv("BERT_PRETRAIN_CACHE", str(tmp_path / "cache"))
+    pins = module.with_name("worker.txt")
+    pins.write_text("--no-index\nno-such-package==1\n")
+    with pytest.raises(RuntimeError, match=r"worker\.txt cannot be installed: ERROR: No matching distribution found"):
+        environment.python_of("worker")
+    pins.write_text("# nothing\n")
+    python = environment.python_of("worker")
+    assert subprocess.run([python, "-c", "import pip"], check=True).returncode == 0
+    monkeypatch.setattr(environment, "_make", pytest.fail)
+    assert environment.python_of("worker") == python
+
+
+def test_intels_environment_has_exact_versions():
+    lines = pathlib.Path(environment.__file__).with_name("intel_extension.txt").read_text().splitlines()
+    pins = [line for line in lines if not line.startswith(("#", "--"))]
+    assert {"torch==2.8.0", "intel-extension-for-pytorch==2.8.0", "transformers==4.51.3"} <= set(pins)
+    assert all(re.match(r"[a-z-]+==[\d.]+(; .*)?$", pin) for pin in pins)
