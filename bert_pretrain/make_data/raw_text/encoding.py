@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import itertools
 import re
-from typing import NamedTuple, Optional
+from typing import IO, NamedTuple, Optional
 
 from bert_pretrain.config.languages import find_language
 from bert_pretrain.config.make_data import TextConfig
@@ -13,6 +13,7 @@ from bert_pretrain.make_data.raw_text.decoding import decompressed, need
 from bert_pretrain.make_data.raw_text.sources import Source
 
 _HEAD = 1 << 20  # bytes that are looked at
+_MAX_ASCII = 64  # such parts that are searched for the first byte beyond ASCII
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
@@ -49,6 +50,7 @@ def find_encoding(source: Source, settings: TextConfig) -> Encoding:
     """
     with decompressed(source.whole()) as stream:
         head = stream.read(_HEAD)
+        telling = _first_beyond_ascii(head, stream)
     for bom, name in _BOMS:
         if head.startswith(bom):
             return Encoding(name)
@@ -56,17 +58,23 @@ def find_encoding(source: Source, settings: TextConfig) -> Encoding:
         return Encoding(_utf16_without_mark(head))
     if len(head.translate(None, _CONTROLS)) < (1 - _MAX_CONTROL_SHARE) * len(head):
         raise NotTextError
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    text = decoder.decode(head)
-    num_damaged = text.count("\ufffd") - head.count("\ufffd".encode())
-    if b"\x1b$" in head and text.isascii():  # Japanese, Chinese or Korean in seven bits
+    if b"\x1b$" in head and head.isascii():  # Japanese, Chinese or Korean in seven bits
         return Encoding(_detected(head), "chardet")
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    text = decoder.decode(telling)
+    num_damaged = text.count("\ufffd") - telling.count("\ufffd".encode())
     if num_damaged <= 0 or (num_damaged < _MAX_DAMAGED_SHARE * len(text) and _is_mostly_utf8(text)):
         return Encoding("utf-8")
     if settings.encoding != "auto":
         return Encoding(settings.encoding, "--encoding")
-    name = _by_language(head, settings.language)
-    return Encoding(name, f"--language={settings.language}") if name else Encoding(_detected(head), "chardet")
+    name = _by_language(telling, settings.language)
+    return Encoding(name, f"--language={settings.language}") if name else Encoding(_detected(telling), "chardet")
+
+
+def _first_beyond_ascii(head: bytes, stream: IO[bytes]) -> bytes:
+    """The first part of a text that has a byte beyond ASCII; head, which comes before the stream, where none has."""
+    parts = itertools.chain([head], iter(lambda: stream.read(_HEAD), b""))
+    return next((part for part in itertools.islice(parts, _MAX_ASCII) if not part.isascii()), head)
 
 
 def _is_mostly_utf8(text: str) -> bool:
@@ -123,8 +131,10 @@ def _plausibility(before: str, char: str, known: frozenset[str]) -> int:
 
 def _detected(head: bytes) -> str:
     chardet = need("chardet", "text that is not UTF-8")
+    first = re.search(rb"[\x80-\xff]", head)
+    start = max(0, first.start() - _HEAD // 16) if first else 0
     # Renamed: the encoding that contains the found one and is used for it, as Windows-1252 for ISO 8859-1.
-    found = chardet.detect(head[: _HEAD // 8], should_rename_legacy=True)["encoding"]
+    found = chardet.detect(head[start : start + _HEAD // 8], should_rename_legacy=True)["encoding"]
     if found is None:
         raise NotTextError
     return codecs.lookup(found).name

@@ -87,6 +87,15 @@ def test_a_named_encoding_is_that_of_text_that_is_not_utf8(tmp_path: Path) -> No
     assert find_encoding(write(tmp_path / "b.txt", TEXTS["pl"].encode()), settings) == Encoding("utf-8", "its bytes")
 
 
+@pytest.mark.parametrize("num_ascii", [600_000, 1_100_000, 5_000_000])
+def test_bytes_beyond_ascii_tell_the_encoding_wherever_they_are(tmp_path: Path, num_ascii: int) -> None:
+    text = "plain\n" * (num_ascii // 6) + WESTERN * 20
+    assert find_encoding(write(tmp_path / "a.txt", text.encode()), TextConfig()).name == "utf-8"
+    needs_chardet()
+    source = write(tmp_path / "b.txt", text.encode("cp1252"))
+    assert read(source, find_encoding(source, TextConfig()).name) == text
+
+
 def test_damaged_places_do_not_change_the_encoding(tmp_path: Path) -> None:
     source = write(tmp_path / "a.txt", (TEXTS["zh"] * 50).encode("cp950") + b"\xff\xff")
     assert find_encoding(source, TextConfig(language="zh-TW")).name == "cp950"
