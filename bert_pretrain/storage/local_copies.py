@@ -11,8 +11,8 @@ import fnmatch
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping
-from typing import Callable, TypeVar
+from collections.abc import Iterable
+from typing import Callable, Mapping, TypeVar
 
 from bert_pretrain import files
 from bert_pretrain.storage import remote, transfer

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
-from typing import Callable
+from collections.abc import Sequence
+from typing import Callable, Mapping
 
 from bert_pretrain.storage import remote, transfer
 from bert_pretrain.storage.remote import RemoteFile
