@@ -73,13 +73,8 @@ class Bench:
         shutil.rmtree(output_dir, ignore_errors=True)
         arguments = self._arguments
         num_micro_batches = arguments.micro_batches // way.num_ranks
-        flags = [
-            "--do_train", f"--input_files_dir={self._folder}/shards", f"--bert_config_file={_model(arguments.model)}",
-            f"--output_dir={output_dir}", f"--train_batch_size={arguments.batch_size}", "--num_warmup_steps=10",
-            f"--num_accumulation_steps={num_micro_batches}", f"--num_train_steps={arguments.updates}",
-            "--save_checkpoints_steps=1000000", "--lr_scaling=none", *way.flags,
-        ]  # fmt: skip
-        self._run(way, launch.TRAINER, flags)
+        flags = training_flags(arguments, self._folder / "shards", output_dir, arguments.batch_size, num_micro_batches)
+        self._run(way, launch.TRAINER, [*flags, "--lr_scaling=none", *way.flags])
         return json.loads((output_dir / "results.json").read_text())["step_seconds"]["median"]
 
     def alone_seconds(self, way: Way) -> float:
@@ -106,6 +101,22 @@ class Bench:
         ended = ranks.run(command, self._folder / "log", 3600, **environ, **added)
         if ended.code != 0:
             raise RuntimeError(f"{way.name} ended with {ended.code}:\n{ended.err[-2000:]}")
+
+
+def training_flags(
+    arguments: argparse.Namespace,
+    shards: pathlib.Path,
+    output_dir: pathlib.Path,
+    batch_size: int,
+    num_micro_batches: int,
+) -> list[str]:
+    """The trainer's flags of a job that is timed: arguments.updates updates of arguments.model without a checkpoint."""
+    return [
+        "--do_train", f"--input_files_dir={shards}", f"--bert_config_file={_model(arguments.model)}",
+        f"--output_dir={output_dir}", f"--train_batch_size={batch_size}", "--num_warmup_steps=10",
+        f"--num_accumulation_steps={num_micro_batches}", f"--num_train_steps={arguments.updates}",
+        "--save_checkpoints_steps=1000000",
+    ]  # fmt: skip
 
 
 def time_alone(model: str, dtype: str, answer: str) -> None:
@@ -164,7 +175,7 @@ def table(bench: Bench, ways: list[Way], arguments: argparse.Namespace) -> str:
         for way in ways if number % 2 == 0 else ways[::-1]:
             seconds[way].append(bench.update_seconds(way))
             print(f"round {number + 1}, {way.name}: {seconds[way][-1]:.3f} s", file=sys.stderr, flush=True)
-    one_rank = statistics.median(seconds[ways[0]])
+    first, one_rank = statistics.median(seconds[ways[0]]), statistics.median(seconds.get(Way(1), [0.0]))
     lines = [
         f"{arguments.model}-512, {arguments.lengths} lengths, updates of {arguments.micro_batches} micro-batches of "
         f"{arguments.batch_size} examples, {arguments.rounds} rounds of {arguments.updates} updates\n",
@@ -174,10 +185,10 @@ def table(bench: Bench, ways: list[Way], arguments: argparse.Namespace) -> str:
     for way in ways:
         median, alone = statistics.median(seconds[way]), bench.alone_seconds(way)
         float32 = statistics.median(seconds.get(way._replace(dtype="float32"), [median]))
-        predicted = f"{one_rank + alone:.3f}" if way.num_ranks > 1 else ""
+        predicted = f"{one_rank + alone:.3f}" if way.num_ranks > 1 and one_rank else ""
         lines.append(
             f"| {way.name} | {median:.3f} | {min(seconds[way]):.3f} - {max(seconds[way]):.3f} "
-            f"| {median / one_rank:.3f} | {median / float32:.3f} | {predicted} | {alone:.3f} |"
+            f"| {median / first:.3f} | {median / float32:.3f} | {predicted} | {alone:.3f} |"
         )
     return "\n".join(lines)
 

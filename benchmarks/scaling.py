@@ -22,7 +22,6 @@ from benchmarks import exchange, inputs, predict
 from benchmarks.predict import Network, Rank, Share
 from tests.e2e import ranks
 
-_ROOT = pathlib.Path(__file__).parents[1]
 _SEQ_LENGTH = 512
 
 
@@ -55,16 +54,12 @@ class Measured(NamedTuple):
     rows: float  # of 512 tokens, padding included, of all ranks and an update on average
 
 
-def measure(case: Case, model: str, lengths: str, folder: pathlib.Path, arguments: argparse.Namespace) -> Measured:
+def measure(case: Case, lengths: str, folder: pathlib.Path, arguments: argparse.Namespace) -> Measured:
     """Runs one job to its end."""
     output_dir = folder / "run"
     shutil.rmtree(output_dir, ignore_errors=True)
-    flags = [
-        "--do_train", f"--input_files_dir={folder}/{lengths}", f"--bert_config_file={_ROOT}/configs/model/{model}.json",
-        f"--output_dir={output_dir}", f"--train_batch_size={case.batch_size}", "--num_warmup_steps=10",
-        f"--num_accumulation_steps={case.num_micro_batches}", f"--num_train_steps={arguments.updates}",
-        "--save_checkpoints_steps=1000000", f"--intra_op_threads={case.num_threads}", *arguments.flags.split(),
-    ]  # fmt: skip
+    flags = exchange.training_flags(arguments, folder / lengths, output_dir, case.batch_size, case.num_micro_batches)
+    flags += [f"--intra_op_threads={case.num_threads}", *arguments.flags.split()]
     module = "bert_pretrain.launch" if case.num_ranks > 1 else "bert_pretrain.run"
     environ = {"NP": str(case.num_ranks), "OMP_NUM_THREADS": str(case.num_threads)}
     ended = ranks.run([sys.executable, "-m", module, *flags], folder / "log", 3600, **environ)
@@ -104,7 +99,7 @@ def compare(lengths: str, folder: pathlib.Path, arguments: argparse.Namespace) -
     measured: dict[Case, list[Measured]] = {case: [] for case in CASES}
     for number in range(arguments.rounds):
         for case in CASES:
-            measured[case].append(measure(case, arguments.model, lengths, folder, arguments))
+            measured[case].append(measure(case, lengths, folder, arguments))
             print(f"round {number + 1}, {lengths}, {case.name}: {measured[case][-1]}", file=sys.stderr, flush=True)
     alone = _calibrate(measured[CASES[0]], measured[CASES[-1]])
     lines = [
