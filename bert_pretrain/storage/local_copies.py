@@ -11,16 +11,15 @@ import fnmatch
 import hashlib
 import os
 import re
-from collections.abc import Iterable
-from typing import Callable, Mapping, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from bert_pretrain import files
 from bert_pretrain.storage import remote, transfer
-from bert_pretrain.storage.remote import RemoteFile
+from bert_pretrain.storage.remote import Folder, RemoteFile
+from bert_pretrain.storage.transfer import Report
 
 T = TypeVar("T")
-Report = Callable[[str, int, int], None]  # what is done, bytes done, bytes in all
-Folder = Mapping[str, RemoteFile]  # by name
 
 _STATE, _WEIGHTS, _INDEX = "checkpoint", "model.safetensors", "model.safetensors.index.json"
 # Small files that say what weights beside them are; they are fetched with what a URL names.
@@ -61,7 +60,7 @@ def local_folder(flag: str, path: str, names: Iterable[str]) -> str:
     if not files.is_url(url):
         return path
     try:
-        held = _folder(url)
+        held = remote.open_folder(url)
         folder = _folder_name(url)
         chosen = {f"{folder}/{name}": held[name] for name in names if name in held}
         return os.path.join(_fetch(flag, url, chosen, lambda what, done, total: None), folder)
@@ -79,7 +78,7 @@ def _cannot_be_fetched(flag: str, url: str, error: OSError) -> ValueError:
 def _named_by(url: str) -> tuple[str, dict[str, RemoteFile]]:
     """The local name of what a URL names, and the files to fetch by their local names. FileNotFoundError."""
     parent, _, name = url.rpartition("/")
-    beside = {} if parent.endswith("/") else _folder_or_nothing(parent)
+    beside = {} if parent.endswith("/") else remote.list_folder(parent)
     if name in beside:
         chosen = {name} | set(fnmatch.filter(beside, "*.safetensors") if name == _INDEX else ())
     else:
@@ -87,7 +86,7 @@ def _named_by(url: str) -> tuple[str, dict[str, RemoteFile]]:
     if chosen:
         folder = _folder_name(parent)
         return f"{folder}/{name}", _with_companions(parent, beside, chosen)
-    held = _folder(url)
+    held = remote.open_folder(url)
     return _folder_name(url), _with_companions(url, held, _model(url, held))
 
 
@@ -116,20 +115,9 @@ def _with_companions(url: str, held: Folder, chosen: Iterable[str]) -> dict[str,
     names = dict.fromkeys([*sorted(chosen), *(name for name in _COMPANIONS if name in held)])
     found = {f"{folder}/{name}": held[name] for name in names}
     if folder == _BEST:
-        above = _folder_or_nothing(url.rpartition("/")[0])
+        above = remote.list_folder(url.rpartition("/")[0])
         found.update({name: above[name] for name in _COMPANIONS[:1] if name in above})
     return found
-
-
-def _folder(url: str) -> Folder:
-    return {os.path.basename(file.url): file for file in remote.list_files(url)}
-
-
-def _folder_or_nothing(url: str) -> Folder:
-    try:
-        return _folder(url)
-    except FileNotFoundError:
-        return {}
 
 
 def _folder_name(url: str) -> str:
@@ -156,13 +144,7 @@ def _fetch(flag: str, url: str, chosen: Mapping[str, RemoteFile], report: Report
 
 
 def _write(what: str, folder: str, chosen: Mapping[str, RemoteFile], report: Report) -> None:
-    total, done = sum(file.num_bytes for file in chosen.values()), 0
-
-    def count(num_bytes: int) -> None:
-        nonlocal done
-        done += num_bytes
-        report(what, done, total)
-
+    count = transfer.counter(what, sum(file.num_bytes for file in chosen.values()), report)
     try:
         with files.atomic_directory(folder) as partial:
             for name, file in chosen.items():

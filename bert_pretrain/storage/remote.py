@@ -11,8 +11,8 @@ import contextlib
 import functools
 import os
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Optional
+from collections.abc import Callable
+from typing import Any, Mapping, NamedTuple, Optional
 
 from bert_pretrain.storage import retry
 
@@ -34,6 +34,9 @@ class RemoteFile(NamedTuple):
     url: str
     num_bytes: int
     version: str
+
+
+Folder = Mapping[str, RemoteFile]  # by name
 
 
 def list_files(directory: str) -> list[RemoteFile]:
@@ -80,6 +83,19 @@ def read_range(
 def read_small(url: str) -> bytes:
     """The whole content of a small file, which must not come from an older listing."""
     return _call(url, lambda system: system.cat_file(_split(url)[1]), at_start=True)
+
+
+def open_folder(url: str) -> Folder:
+    """The files of a directory by name. FileNotFoundError where there is none, OSError where it cannot be listed."""
+    return {os.path.basename(file.url): file for file in list_files(url)}
+
+
+def list_folder(url: str) -> Folder:
+    """The same, but none where the directory does not exist."""
+    try:
+        return open_folder(url)
+    except FileNotFoundError:
+        return {}
 
 
 def write_file(url: str, path: str) -> None:

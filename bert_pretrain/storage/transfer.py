@@ -14,6 +14,20 @@ _NUM_THREADS = 8
 
 Count = Callable[[int], None]
 
+Report = Callable[[str, int, int], None]  # what is done, bytes done, bytes in all
+
+
+def counter(what: str, total: int, report: Report) -> Count:
+    """A Count that reports the sum of what it is told, of `total` bytes."""
+    done = 0
+
+    def count(num_bytes: int) -> None:
+        nonlocal done
+        done += num_bytes
+        report(what, done, total)
+
+    return count
+
 
 def download(file: RemoteFile, path: str, count: Count = lambda num_bytes: None) -> None:
     """Writes a remote file to a local path; count(bytes) is told of each part.

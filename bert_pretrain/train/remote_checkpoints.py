@@ -8,22 +8,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from typing import Callable, Mapping
+from typing import Callable
 
 from bert_pretrain.storage import remote, transfer
-from bert_pretrain.storage.remote import RemoteFile
+from bert_pretrain.storage.remote import Folder, RemoteFile
 from bert_pretrain.train import checkpoint_files, checkpoints
 
-Folder = Mapping[str, RemoteFile]  # by name
 _OF_CHECKPOINT = re.compile(r"(.+)\.(index|data-\d+-of-(\d+))")
-
-
-def list_folder(url: str) -> Folder:
-    """The files of a remote directory, none where it does not exist. OSError where it cannot be listed."""
-    try:
-        return {os.path.basename(file.url): file for file in remote.list_files(url)}
-    except FileNotFoundError:
-        return {}
 
 
 def is_of_checkpoint(name: str) -> bool:
@@ -81,7 +72,7 @@ def upload(prefix: str, url: str, held: Sequence[str], most: int, check: Callabl
 
 def remove(url: str, old: Sequence[str]) -> None:
     """Removes checkpoints, the index first, and what a killed job left of one that it was uploading."""
-    folder = list_folder(url)
+    folder = remote.list_folder(url)
     for name in old:
         for file in _files(folder, name):
             remote.remove(file.url)

@@ -7,13 +7,12 @@ from collections.abc import Iterable
 from typing import NamedTuple, Optional
 
 from bert_pretrain import files
-from bert_pretrain.storage import remote_lock, transfer
-from bert_pretrain.storage.remote import RemoteFile
+from bert_pretrain.storage import remote, remote_lock, transfer
+from bert_pretrain.storage.remote import Folder, RemoteFile
 from bert_pretrain.train import checkpoint_files, checkpoints, remote_checkpoints
 from bert_pretrain.train.checkpoint_files import step_in_name
 from bert_pretrain.train.checkpoint_writer import BEST
 from bert_pretrain.train.long_task import Report
-from bert_pretrain.train.remote_checkpoints import Folder
 
 
 class Start(NamedTuple):
@@ -29,7 +28,7 @@ def synchronize(url: str, directory: str, report: Report) -> Start:
 
     OSError where the remote one cannot be read; ValueError where it holds checkpoints and none is whole.
     """
-    folder, best, here = _list(url), _list(f"{url}/{BEST}"), _newest(directory)
+    folder, best, here = remote.list_folder(url), remote.list_folder(f"{url}/{BEST}"), _newest(directory)
     whole = remote_checkpoints.names(folder)
     there = [name for name in remote_checkpoints.listed(folder) if name in whole]
     step = step_in_name(here) if here else -1
@@ -43,10 +42,6 @@ def synchronize(url: str, directory: str, report: Report) -> Start:
     is_own = prefix is not None and checkpoints.holds_run(prefix)  # else a published checkpoint, which stays
     only_here = here if here and not fetched and os.path.basename(here) not in there else None
     return Start(there if is_own else [], remote_checkpoints.names(best), only_here)
-
-
-def _list(url: str) -> Folder:
-    return remote_checkpoints.list_folder(url)
 
 
 def _description(url: str, directory: str, here: Optional[str], fetched: str, there: list[str]) -> str:
@@ -71,7 +66,7 @@ def _fetch_first(url: str, folder: Folder, wanted: Iterable[str], directory: str
     for name in wanted:
         total = remote_checkpoints.num_bytes(folder, name)
         try:
-            remote_checkpoints.fetch(folder, name, directory, _counter(f"fetching {name}", total, report))
+            remote_checkpoints.fetch(folder, name, directory, transfer.counter(f"fetching {name}", total, report))
         except ValueError as error:
             problems.append(str(error).partition(": ")[2])
             continue
@@ -105,14 +100,3 @@ def _fetch_side_files(folder: Folder, best: Folder, directory: str) -> None:
 def _fetch_file(file: RemoteFile, path: str) -> None:
     with files.atomic_write(path, "wb") as output:
         transfer.download(file, output.name)
-
-
-def _counter(what: str, total: int, report: Report) -> transfer.Count:
-    done = 0
-
-    def count(num_bytes: int) -> None:
-        nonlocal done
-        done += num_bytes
-        report(what, done, total)
-
-    return count

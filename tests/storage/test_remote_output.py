@@ -65,7 +65,7 @@ def started(bucket: str, tmp_path: Path) -> Any:
 
 
 def listed(bucket: str) -> list[str]:
-    return remote_checkpoints.listed(remote_checkpoints.list_folder(f"{bucket}/run"))
+    return remote_checkpoints.listed(remote.list_folder(f"{bucket}/run"))
 
 
 def names(url: str) -> set[str]:
