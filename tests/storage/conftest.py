@@ -19,6 +19,7 @@ def proxied_server() -> Iterator[servers.FaultyProxy]:
         proxy = servers.FaultyProxy(address)
         for name, value in {**servers.KEYS, "AWS_ENDPOINT_URL": proxy.address}.items():
             patch.setenv(name, value)
+        patch.setattr(remote, "_TIMEOUT_SECONDS", servers.TIMEOUT_SECONDS)
         _forget_connections()
         yield proxy
         _forget_connections()

@@ -19,6 +19,7 @@ from typing import Callable, Optional
 import pytest
 
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+TIMEOUT_SECONDS = 5.0  # without a byte: aiohttp 3.10, the last for Python 3.8, waits so long after a PUT's reset
 # What can happen to an answer.
 FAULTS = ("503", "500", "reset", "truncated", "wrong bytes", "slow")
 _SLOW_SECONDS = 0.3

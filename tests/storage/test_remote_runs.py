@@ -32,7 +32,11 @@ def reporting(self, update):
 TrainingHook._report = reporting
 """
 # A job on another machine would watch the lock of a killed one for half a minute.
-SHORT_WATCH = "from bert_pretrain.storage import remote_lock\nremote_lock._WATCH_SECONDS = 1.0\n"
+SHORT_WATCH = f"""
+from bert_pretrain.storage import remote, remote_lock
+remote_lock._WATCH_SECONDS = 1.0
+remote._TIMEOUT_SECONDS = {servers.TIMEOUT_SECONDS}
+"""
 
 
 @pytest.fixture(scope="module")
