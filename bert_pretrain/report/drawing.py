@@ -18,7 +18,7 @@ _INK, _GRID = "#010101", "#020202"
 _VARIABLES = {_INK: "var(--muted)", _GRID: "var(--grid)"}
 _RC: dict[str, Any] = {
     "svg.fonttype": "none",
-    "font.size": 9.0,
+    "font.size": 10.0,
     "text.color": _INK,
     "axes.edgecolor": _GRID,
     "axes.labelcolor": _INK,
@@ -64,7 +64,7 @@ class Plot(NamedTuple):
     starts: Sequence[tuple[int, float]] = ()  # (run, x) of the starts that continued the run
     goal: Optional[Goal] = None
     is_log: bool = False
-    unit: str = ""  # "%": values are shares; "GiB": values are bytes
+    unit: str = ""  # "%": values are shares; "GiB": the axis begins at zero
 
 
 def svg(plot: Plot) -> str:
@@ -112,6 +112,7 @@ def _draw(axes: Any, plot: Plot) -> None:
             linestyle=(0, (3, 2)) if line.style == "dashed" else "-",
             marker=marker,
             markersize=3.5,
+            clip_on=False,  # a dot on the axis is a whole one
             gid=f"line-{number}",
         )
     if plot.goal:
@@ -125,7 +126,7 @@ def _format(axes: Any, plot: Plot) -> None:
 
     axes.set_xlabel(plot.x_label)
     axes.tick_params(length=0)
-    axes.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(ticker.EngFormatter(sep="\N{THIN SPACE}"))
     if plot.is_log:
         axes.set_yscale("log")
@@ -133,13 +134,12 @@ def _format(axes: Any, plot: Plot) -> None:
         axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_locator(ticker.NullLocator())
     elif plot.unit == "%":
-        axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0))
-    elif plot.unit == "GiB":
-        axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value / 2**30:.3g}"))
+        axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{100 * value:.4g}%"))
     if not plot.is_log:
         values = [y for line in plot.lines for _, y in line.points]
-        if min(values) >= 0 and (plot.unit == "GiB" or min(values) <= 0.5 * max(values)):
-            axes.set_ylim(bottom=0)
+        is_constant = min(values) == max(values)  # the axis would magnify nothing
+        if min(values) >= 0 and (is_constant or plot.unit == "GiB" or min(values) <= 0.5 * max(values)):
+            axes.set_ylim(0, 1.25 * max(values) if is_constant else None)
 
 
 def _color(run: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Optional
 
 from bert_pretrain import mlperf_reference
@@ -16,7 +16,7 @@ TRAINING = ("train",)
 class Curve(NamedTuple):
     """One value of metrics.jsonl in a figure."""
 
-    label: str
+    label: str  # empty for the only one of a figure
     kinds: tuple[str, ...]
     name: str
     style: str
@@ -31,6 +31,7 @@ class Kind(NamedTuple):
     is_log: bool = False
     unit: str = ""
     text: str = "{:.4g}"  # of the latest value
+    divisor: float = 1.0  # of the values
 
 
 class Latest(NamedTuple):
@@ -38,6 +39,7 @@ class Latest(NamedTuple):
 
     run: int
     label: str
+    style: str
     value: str
 
 
@@ -56,8 +58,8 @@ def _both(name: str) -> tuple[Curve, ...]:
     return (Curve("training", TRAINING, name, "training"), Curve("evaluation", EVALUATIONS, name, "evaluation"))
 
 
-def _one(name: str, label: str = "latest") -> tuple[Curve, ...]:
-    return (Curve(label, TRAINING, name, "training"),)
+def _one(name: str) -> tuple[Curve, ...]:
+    return (Curve("", TRAINING, name, "training"),)
 
 
 GROUPS: dict[str, tuple[Kind, ...]] = {
@@ -87,22 +89,29 @@ GROUPS: dict[str, tuple[Kind, ...]] = {
         ),
         Kind("padding", "Padding, share of computed tokens", _one("padding_share"), unit="%", text="{:.1%}"),
         Kind("input-wait", "Waiting for data, share of time", _one("input_wait_share"), unit="%", text="{:.1%}"),
-        Kind("memory", "Memory of rank 0 at most, GiB", _one("peak_memory_bytes"), unit="GiB"),
+        Kind("memory", "Memory of rank 0 at most, GiB", _one("peak_memory_bytes"), False, "GiB", "{:.3g} GiB", 2.0**30),
     ),
 }
 
 
 def draw(runs: Sequence[Run]) -> tuple[dict[str, list[Figure]], list[str]]:
-    """The figures by group, and the titles of those for which no run has values."""
+    """The figures by group, and sentences on those that show nothing and are left out."""
     axis = _Axis(runs)
-    found = {title: [_figure(kind, runs, axis) for kind in kinds] for title, kinds in GROUPS.items()}
-    absent = [
-        kind.title
-        for title, kinds in GROUPS.items()
-        for kind, figure in zip(kinds, found[title])
-        if figure is None and kind.name != "loss-scale"
-    ]
-    return {title: [one for one in figures if one] for title, figures in found.items()}, absent
+    groups: dict[str, list[Figure]] = {}
+    empty, zero = [], []
+    for title, kinds in GROUPS.items():
+        groups[title] = []
+        for kind in kinds:
+            curves = list(_curves(kind, runs, axis))
+            values = {y for _, line in curves for _, y in line.points}
+            if kind.name == "loss-scale" and values <= {1.0}:
+                continue  # there is none
+            if values - {0.0}:
+                groups[title].append(_figure(kind, runs, axis, curves))
+            else:
+                (zero if values else empty).append(kind.title)
+    remarks = [f"Not drawn, as no run has values: {'; '.join(empty)}."] if empty else []
+    return groups, remarks + ([f"Not drawn, as all values are 0: {'; '.join(zero)}."] if zero else [])
 
 
 class _Axis:
@@ -117,29 +126,26 @@ class _Axis:
         self.scale = [size if in_examples and size else 1.0 for size in sizes]
 
 
-def _figure(kind: Kind, runs: Sequence[Run], axis: _Axis) -> Optional[Figure]:
-    lines, latest, seen = [], [], set()
+def _curves(kind: Kind, runs: Sequence[Run], axis: _Axis) -> Iterator[tuple[Curve, drawing.Line]]:
+    """The curves that have values, those of a run together."""
     for number, run in enumerate(runs):
         for curve in kind.curves:
             points = run.curve(curve.kinds, curve.name)
-            points = [(x * axis.scale[number], y) for x, y in points if y > 0 or not kind.is_log]
+            points = [(x * axis.scale[number], y / kind.divisor) for x, y in points if y > 0 or not kind.is_log]
             if points:
-                lines.append(drawing.Line(number, curve.style, points))
-                latest.append(Latest(number, curve.label, _text(kind, points[-1][1])))
-                seen.add(number)
-    is_constant_scale = kind.name == "loss-scale" and all(y == 1.0 for line in lines for _, y in line.points)
-    if not lines or is_constant_scale:
-        return None
+                yield curve, drawing.Line(number, curve.style, points)
+
+
+def _figure(kind: Kind, runs: Sequence[Run], axis: _Axis, curves: Sequence[tuple[Curve, drawing.Line]]) -> Figure:
+    lines = [line for _, line in curves]
+    latest = [Latest(line.run, curve.label, line.style, kind.text.format(line.points[-1][1])) for curve, line in curves]
     goal, remark = _goal(runs, axis) if kind.name == "mlm-accuracy" else (None, "")
     starts = [(line.run, x) for line in lines for x in _starts(runs[line.run], axis.scale[line.run])]
     plot = drawing.Plot(kind.name, kind.title, axis.label, lines, starts, goal, kind.is_log, kind.unit)
+    seen = {line.run for line in lines}
     without = [run.name for number, run in enumerate(runs) if number not in seen]
     remark += f"No values: {', '.join(without)}." if without else ""
     return Figure(kind.name, kind.title, drawing.svg(plot), latest, len(lines), remark)
-
-
-def _text(kind: Kind, value: float) -> str:
-    return f"{value / 2**30:.3g} GiB" if kind.unit == "GiB" else kind.text.format(value)
 
 
 def _starts(run: Run, scale: float) -> list[float]:

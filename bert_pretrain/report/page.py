@@ -38,7 +38,7 @@ def render(runs: Sequence[Run], title: Optional[str] = None) -> str:
     folder = Path(__file__).parent
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((folder / "page.html").read_text(encoding="utf-8"))
-    groups, absent = figures.draw(runs)
+    groups, remarks = figures.draw(runs)
     return template.render(
         css=(folder / "page.css").read_text(encoding="utf-8"),
         title=title or (" and ".join(run.name for run in runs) if len(runs) < 3 else f"{len(runs)} runs"),
@@ -46,7 +46,7 @@ def render(runs: Sequence[Run], title: Optional[str] = None) -> str:
         version=__version__,
         runs=[_summary(run) for run in runs],
         groups=groups,
-        absent=absent,
+        remarks=remarks,
         results=tables.results(runs),
         settings=tables.settings(runs),
         details=tables.details(runs),
@@ -59,7 +59,7 @@ def _summary(run: Run) -> Summary:
     return Summary(
         run.name,
         run.folder,
-        tables.end(run).replace("_", " "),
+        tables.end(run),
         tables.evaluated(run),
         f"{run.updates():,} of {total:,}" if is_known else f"{run.updates():,}",
         min(1.0, run.updates() / total) if is_known else 1.0,

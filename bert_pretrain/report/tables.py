@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import shlex
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,23 +12,25 @@ from bert_pretrain.config import training
 from bert_pretrain.report.run_folder import EVALUATIONS, METRICS, Run, is_number, section
 
 NONE = "\N{EN DASH}"
-# Column of the results row, key of results.json, format.
-_RESULTS = (
-    ("acc", "masked_lm_accuracy", "{:.6f}"),
-    ("fps (updates/s)", "updates_per_second", "{:.6f}"),
-    ("examples/s", "examples_per_second", "{:.2f}"),
-    ("tokens/s", "tokens_per_second", "{:.0f}"),
-)
-_MORE_RESULTS = (
+# Name, key of results.json or two of them, format. Names in brackets are columns of the results row.
+_ACCURACY = (
+    ("masked-LM accuracy (acc)", "masked_lm_accuracy", "{:.6f}"),
+    ("masked-LM accuracy before training", "initial_masked_lm_accuracy", "{:.6f}"),
     ("masked-LM loss", "masked_lm_loss", "{:.4f}"),
     ("next-sentence accuracy", "next_sentence_accuracy", "{:.4f}"),
-    ("masked-LM accuracy before training", "initial_masked_lm_accuracy", "{:.6f}"),
+    ("next-sentence loss", "next_sentence_loss", "{:.4f}"),
     ("evaluation examples", "eval_examples", "{:,}"),
-    ("updates", "updates", "{:,}"),
-    ("examples", "examples", "{:,}"),
-    ("padding", "padding_share", "{:.2%}"),
-    ("waiting for data", "input_wait_share", "{:.2%}"),
-    ("utilization", "utilization", "{:.1%}"),
+)
+_SPEED = (
+    ("updates/s (fps)", "updates_per_second", "{:.6f}"),
+    ("examples/s", "examples_per_second", "{:.2f}"),
+    ("tokens/s, without padding", "tokens_per_second", "{:.0f}"),
+    ("seconds per update, median", "step_seconds.median", "{:.3g}"),
+    ("seconds per update, 95th percentile", "step_seconds.p95", "{:.3g}"),
+    ("longest pause for a checkpoint, seconds", "checkpoint_pause_seconds.max", "{:.3g}"),
+    ("padding, share of computed tokens", "padding_share", "{:.2%}"),
+    ("waiting for data, share of time", "input_wait_share", "{:.2%}"),
+    ("utilization of the device", "utilization", "{:.1%}"),
 )
 
 
@@ -55,29 +58,45 @@ class Start(NamedTuple):
     changed: str
 
 
-def results(runs: Sequence[Run]) -> Table:
-    """The values of the results row, then the other values of results.json; a dash for what is not known."""
-    rows = [
-        Row("Model", ["BERT Pretraining" for _ in runs]),
-        Row("Device", [f"{run.description.get('device', '?')} x{run.description.get('ranks', '?')}" for run in runs]),
+def results(runs: Sequence[Run]) -> list[Table]:
+    """The values of results.json; a dash for what one run does not have, no row for what none has."""
+    extent = [
+        Row("end", [end(run) for run in runs]),
+        Row("device", [device(run) or NONE for run in runs]),
+        Row("updates", [f"{run.updates():,}" for run in runs]),
+        Row("training examples", [_cell(run.results.get("examples"), "{:,}") for run in runs]),
+        Row("memory of rank 0 at most", [_gibibytes(run.results.get("peak_memory_bytes")) for run in runs]),
     ]
-    rows += [Row(label, [_cell(run.results.get(key), text) for run in runs]) for label, key, text in _RESULTS]
-    rows.append(Row("end", [end(run) for run in runs]))
-    rows += [Row(label, [_cell(run.results.get(key), text) for run in runs]) for label, key, text in _MORE_RESULTS]
-    rows.append(Row("seconds per update, median", [_nested(run, "step_seconds", "median") for run in runs]))
-    rows.append(Row("seconds per update, 95th percentile", [_nested(run, "step_seconds", "p95") for run in runs]))
-    rows.append(
-        Row("longest pause for a checkpoint, s", [_nested(run, "checkpoint_pause_seconds", "max") for run in runs])
-    )
-    rows.append(Row("memory of rank 0 at most", [_gibibytes(run.results.get("peak_memory_bytes")) for run in runs]))
-    return Table("Value", rows)
+    tables = [
+        Table("Accuracy", _rows(runs, _ACCURACY)),
+        Table("Extent", extent),
+        Table("Speed", _rows(runs, _SPEED)),
+    ]
+    known = [
+        table._replace(rows=[row for row in table.rows if any(cell != NONE for cell in row.cells)]) for table in tables
+    ]
+    return [table for table in known if table.rows]
+
+
+def _rows(runs: Sequence[Run], values: Sequence[tuple[str, str, str]]) -> list[Row]:
+    return [Row(name, [_cell(_nested(run, key), text) for run in runs]) for name, key, text in values]
 
 
 def end(run: Run) -> str:
     """How the run ended, or that it has not."""
     if run.is_locked:
         return "in progress"
-    return str(run.results.get("end", "no results"))
+    return str(run.results.get("end", "no results")).replace("_", " ")
+
+
+def device(run: Run) -> str:
+    """What the run was trained on, like "CPU" or "2 GPUs, NVIDIA A100"; empty where run.json does not tell."""
+    name, ranks = run.description.get("device"), run.description.get("ranks")
+    if not isinstance(name, str) or not is_number(ranks):
+        return ""
+    if name == "cpu":
+        return "CPU" if ranks == 1 else f"CPU, {ranks} ranks"
+    return ("GPU" if ranks == 1 else f"{ranks} GPUs") + (f", {name}" if name != "gpu" else "")
 
 
 def settings(runs: Sequence[Run]) -> list[Table]:
@@ -101,21 +120,26 @@ def settings(runs: Sequence[Run]) -> list[Table]:
 def details(runs: Sequence[Run]) -> list[Table]:
     """Model, data, device and versions."""
     contents = [run.description for run in runs]
-    device = [{key: one.get(key) for key in ("device", "ranks", "compute_dtype", "backend")} for one in contents]
+    labels = {"ranks": "ranks", "compute_dtype": "precision", "backend": "kernels"}
+    devices = [
+        {"device": device(run) or None, **{label: run.description.get(key) for key, label in labels.items()}}
+        for run in runs
+    ]
     data = [{**_data(one, "train", "training"), **_data(one, "eval", "evaluation")} for one in contents]
     tables = [
         _table("Model", [section(one, "model") for one in contents]),
         _table("Data", data),
-        _table("Device", device),
+        _table("Device", devices),
         _table("Versions", [section(one, "versions") for one in contents]),
     ]
     return [table for table in tables if table.rows]
 
 
 def command(run: Run) -> str:
-    """The command line of the last start, empty where it is not known."""
+    """The command line of the last start, a flag on each line; empty where it is not known."""
     words = run.description.get("command")
-    return " ".join(map(str, words)) if isinstance(words, list) else ""
+    quoted = map(shlex.quote, map(str, words)) if isinstance(words, list) else ()
+    return " ".join(f"\\\n  {word}" if word.startswith("--") else word for word in quoted)
 
 
 def starts(run: Run) -> list[Start]:
@@ -129,7 +153,8 @@ def starts(run: Run) -> list[Start]:
             for name, pair in changed
             if isinstance(pair, list) and len(pair) == 2
         )
-        where = f"{start.get('host', '?')}, process {start.get('pid', '?')}, {start.get('ranks', '?')} rank(s)"
+        ranks = start.get("ranks", "?")
+        where = f"{start.get('host', '?')}, process {start.get('pid', '?')}, {ranks} rank{'s' if ranks != 1 else ''}"
         rows.append(Start(moment(start.get("time")), _plain(start.get("update")), where, told or NONE))
     return rows
 
@@ -157,9 +182,8 @@ def shape(run: Run) -> str:
     """The model and the device in a few words, as far as run.json tells."""
     model = section(run.description, "model")
     layers, hidden = model.get("num_hidden_layers"), model.get("hidden_size")
-    network = f"{layers} layers \N{MULTIPLICATION SIGN} {hidden}, " if layers and hidden else ""
-    device, ranks = run.description.get("device"), run.description.get("ranks")
-    return f"{network}{device} \N{MULTIPLICATION SIGN} {ranks}" if device and ranks else network.rstrip(", ")
+    network = f"{layers} layers \N{MULTIPLICATION SIGN} {hidden}" if layers and hidden else ""
+    return ", ".join(filter(None, (network, device(run))))
 
 
 def last_line(run: Run) -> str:
@@ -194,8 +218,10 @@ def _is_known(name: str, values: Sequence[dict[str, Any]]) -> bool:
     return any(name in one for one in values)
 
 
-def _nested(run: Run, name: str, key: str) -> str:
-    return _cell(section(run.results, name).get(key), "{:.3g}")
+def _nested(run: Run, key: str) -> Any:
+    """The value of a key, or of two, like "step_seconds.median"."""
+    outer, _, inner = key.partition(".")
+    return section(run.results, outer).get(inner) if inner else run.results.get(outer)
 
 
 def _gibibytes(value: Any) -> str:

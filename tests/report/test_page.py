@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Optional
 
 import pytest
 
@@ -72,12 +73,21 @@ def test_every_figure_has_its_lines(page: browser.Page, html: Path) -> None:
                 return path.getTotalLength() > 0 && getComputedStyle(path).stroke.startsWith("rgb")
                     && box.left >= inside.left && box.right <= inside.right;
             }).length])""")
-    kinds = [kind.name for kinds in figures.GROUPS.values() for kind in kinds if kind.name != "tokens"]
+    kinds = [
+        kind.name for kinds in figures.GROUPS.values() for kind in kinds if kind.name not in ("tokens", "input-wait")
+    ]
     assert [name for name, _, _ in found] == [f"figure-{kind}" for kind in kinds]
     assert all(drawn == lines > 0 for _, lines, drawn in found), found
     assert page.evaluate("new Set([...document.querySelectorAll('[id]')].map(e => e.id)).size") == page.evaluate(
         "document.querySelectorAll('[id]').length"
     ), "ids are unique"
+
+
+def test_a_caption_names_the_run_of_each_value(page: browser.Page, html: Path) -> None:
+    page.show(html.as_uri(), 1440)
+    found = page.evaluate("document.querySelector('#figure-mlm-accuracy figcaption').innerText").split()
+    values = ["training", "20.00%", "evaluation", "20.00%"]
+    assert found[:10] == ["whole", "training", "40.00%", "evaluation", "40.00%", "other", *values]
 
 
 def test_the_text_of_a_figure_can_be_selected(page: browser.Page, html: Path) -> None:
@@ -93,15 +103,34 @@ def test_it_prints(page: browser.Page, html: Path) -> None:
 def test_the_page_names_what_is_missing_and_escapes_names(html: Path) -> None:
     text = html.read_text()
     assert "&lt;mlperf&gt;" in text and "<mlperf>" not in text
-    assert "Not drawn, as no run has values: Tokens per second, without padding" in text
+    assert "Not drawn, as no run has values: Tokens per second, without padding." in text
+    assert "Not drawn, as all values are 0: Waiting for data, share of time." in text
     assert "<script" not in text and "http://" not in text.replace("http://www.w3.org/", "")
 
 
 def test_the_results_are_those_of_the_results_row(tmp_path: Path) -> None:
     row = train_results.row(end(40, 32)).splitlines()
     names, cells = ([cell.strip() for cell in line.strip("|").split("|")] for line in (row[0], row[2]))
-    table = tables.results(run_folder.read_all([str(write_run(tmp_path))]))
-    assert [(one.name, one.cells[0]) for one in table.rows[: len(names)]] == list(zip(names, cells))
+    found = [line for table in tables.results(run_folder.read_all([str(write_run(tmp_path))])) for line in table.rows]
+    for name, cell in list(zip(names, cells))[2:]:
+        label = {"acc": "masked-LM accuracy (acc)", "fps (updates/s)": "updates/s (fps)"}.get(name, name)
+        assert [line.cells for line in found if line.name.startswith(label)] == [[cell]], name
+
+
+@pytest.mark.parametrize(
+    ("device", "ranks", "words"),
+    [
+        ("cpu", 1, "CPU"),
+        ("cpu", 4, "CPU, 4 ranks"),
+        ("Tesla V100", 1, "GPU, Tesla V100"),
+        ("gpu", 2, "2 GPUs"),
+        (None, 1, ""),
+    ],
+)
+def test_the_device_in_words(tmp_path: Path, device: Optional[str], ranks: int, words: str) -> None:
+    (run,) = run_folder.read_all([str(write_run(tmp_path))])
+    run.description.update(device=device, ranks=ranks)
+    assert tables.device(run) == words
 
 
 def test_the_reference_of_mlperf_is_where_its_own_data_have_it(tmp_path: Path) -> None:
