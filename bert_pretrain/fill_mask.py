@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from bert_pretrain import cli, stderr
+from bert_pretrain import cli, tensorflow_import
 from bert_pretrain.config.fill_mask import FillMaskConfig
 from bert_pretrain.storage import local_copies
 
@@ -21,9 +21,8 @@ def _run(arguments: list[str]) -> int:
         raise ValueError(
             f"expected MODEL and {num_texts} quoted texts, got {len(arguments)} arguments; --help shows an example"
         )
-    # TensorFlow is imported late: --help and invalid flags are answered at once, and its log level is set first.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with stderr.without_import_lines():
+    # TensorFlow is imported late: --help and invalid flags are answered at once.
+    with tensorflow_import.imported_quickly():
         from bert_pretrain.inference import answers
 
     config, model = local_copies.localized(config), local_copies.local_path("MODEL", os.path.expanduser(arguments[0]))

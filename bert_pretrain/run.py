@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
-from bert_pretrain import after_training, cli, processes, stderr
+from bert_pretrain import after_training, cli, processes, stderr, tensorflow_import
 from bert_pretrain.config.training import PARTS, Config
 from bert_pretrain.stop import Interrupted, StopRequest
 
@@ -16,9 +14,8 @@ def _run(stop: StopRequest) -> int:
     config.check()
     for line in processes.forget_schedulers():
         print(line, flush=True)
-    # TensorFlow is imported late: --help and invalid flags are answered at once, and its log level is set first.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with stderr.without_import_lines():
+    # TensorFlow is imported late: --help and invalid flags are answered at once.
+    with tensorflow_import.imported_quickly():
         from bert_pretrain.connection import connected
         from bert_pretrain.train import job, loop, replay
 

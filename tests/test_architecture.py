@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": {"files"},
     "processes": {"files"},
     "stderr": set(),
+    "tensorflow_import": {"stderr"},
     "stop": set(),
     "directory_lock": set(),
     "script": {"directory_lock"},
@@ -39,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "make_data": {
         *"config data.masking data.tfrecord data.vocab files cli worker_pool native_library".split(),
     },
-    "check_data": {"config", "data", "worker_pool", "files", "cli", "stderr", "storage"},
+    "check_data": {"config", "data", "worker_pool", "files", "cli", "tensorflow_import", "storage"},
     "hugging_face": {"data.vocab"},
     "kernels": {"config", "files", "compat", "native_library"},
     "model": {"config", "kernels"},
@@ -52,11 +53,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"cli", "config", "files", "mlperf_reference", "storage"},
     "inference": {"config", "data", "hugging_face", "make_data.tokenization", "model", "train"},
     "export": {
-        *"cli config data.vocab files stderr hugging_face inference model train storage".split(),
+        *"cli config data.vocab files hugging_face inference model storage tensorflow_import train".split(),
     },
-    "fill_mask": {"cli", "config", "stderr", "inference", "storage"},
+    "fill_mask": {"cli", "config", "tensorflow_import", "inference", "storage"},
     "after_training": {"config", "files", "train", "inference", "export"},
-    "run": {"after_training", "cli", "config", "processes", "stderr", "stop", "connection", "train"},
+    "run": {
+        *"after_training cli config connection processes stderr stop tensorflow_import train".split(),
+    },
     "recipe": {"config"},
     "pretrain_text": {
         *("cli", "config", "data.vocab", "directory_lock", "files", "hosts", "hugging_face", "launch", "recipe")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
-from bert_pretrain import stderr
+from bert_pretrain import tensorflow_import
 from bert_pretrain.check_data.contents import ShardFacts, ShardTask
 from bert_pretrain.worker_pool import Report
 
 
 def inspect(task: ShardTask, report: Report) -> ShardFacts:
-    """inspection.inspect; the first call in a process imports it, and TensorFlow with it."""
+    """inspection.inspect; the first call in a process imports it, and TensorFlow with it.
+
+    Errors are those of inspection.inspect.
+    """
     if "tensorflow" not in sys.modules:
         import_tensorflow()
     from bert_pretrain.check_data import inspection
@@ -20,7 +22,6 @@ def inspect(task: ShardTask, report: Report) -> ShardFacts:
 
 
 def import_tensorflow() -> None:
-    """Imports what reads records. Lines of TensorFlow's import that say nothing about the data are left out."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with stderr.without_import_lines():
+    """Imports what reads records."""
+    with tensorflow_import.imported_quickly():
         from bert_pretrain.check_data import inspection  # noqa: F401

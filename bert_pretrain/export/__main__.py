@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
-from bert_pretrain import cli, stderr
+from bert_pretrain import cli, tensorflow_import
 from bert_pretrain.config.export import ExportConfig
 from bert_pretrain.storage import local_copies
 
@@ -12,9 +10,8 @@ from bert_pretrain.storage import local_copies
 def _run() -> int:
     config = cli.read(ExportConfig)
     config.check()
-    # TensorFlow is imported late: --help and invalid flags are answered at once, and its log level is set first.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with stderr.without_import_lines():
+    # TensorFlow is imported late: --help and invalid flags are answered at once.
+    with tensorflow_import.imported_quickly():
         from bert_pretrain.export import writing
 
     return writing.export(local_copies.localized(config))
