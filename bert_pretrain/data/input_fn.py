@@ -80,6 +80,9 @@ class TrainingInput:
         requested = tf.timestamp()
         with tf.control_dependencies([requested]):
             batch, built = iterator.get_next()
+        if not self._fixed_micro_batches and self._examples_per_rank <= self._rows_per_micro_batch:
+            for splits in (batch.row_splits, batch.masked_splits, batch.example_splits):
+                splits.set_shape([2])  # of one micro-batch
         # The time at which get_next returns would be wrong: returning may wait for a thread of the training step.
         return {**batch._asdict(), "input_wait_seconds": tf.maximum(built - requested, 0.0)}
 

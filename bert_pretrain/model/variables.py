@@ -10,7 +10,9 @@ from typing import Tuple
 
 import tensorflow as tf
 
+from bert_pretrain import graph_variables
 from bert_pretrain.config.model import ModelConfig
+from bert_pretrain.graph_variables import Spec
 
 Shape = Tuple[int, ...]
 
@@ -42,12 +44,12 @@ def create(config: ModelConfig, seed: int) -> dict[str, tf.Variable]:
     normal distribution with standard deviation initializer_range, truncated at two standard deviations; gamma one;
     beta and biases zero. The values depend only on seed and variable.
     """
-    return {
-        name: tf.compat.v1.get_variable(
-            name, shape, tf.float32, _initializer(name, config, seed + 1_000_003 * number), use_resource=True
-        )
-        for number, (name, shape) in enumerate(shapes(config).items())
-    }
+    return graph_variables.create(
+        {
+            name: _spec(name, shape, config, seed + 1_000_003 * number)
+            for number, (name, shape) in enumerate(shapes(config).items())
+        }
+    )
 
 
 def num_parameters(config: ModelConfig) -> int:
@@ -55,12 +57,12 @@ def num_parameters(config: ModelConfig) -> int:
     return sum(tf.TensorShape(shape).num_elements() for shape in shapes(config).values())
 
 
-def _initializer(name: str, config: ModelConfig, seed: int) -> tf.compat.v1.keras.initializers.Initializer:
+def _spec(name: str, shape: Shape, config: ModelConfig, seed: int) -> Spec:
     if name.endswith("gamma"):
-        return tf.compat.v1.ones_initializer()
+        return Spec(shape, initial=1.0, trainable=True)
     if name.endswith(("beta", "bias")):
-        return tf.compat.v1.zeros_initializer()
-    return tf.compat.v1.truncated_normal_initializer(stddev=config.initializer_range, seed=seed % 2**31)
+        return Spec(shape, trainable=True)
+    return Spec(shape, deviation=config.initializer_range, seed=seed % 2**31, trainable=True)
 
 
 def _encoder_layer(prefix: str, config: ModelConfig) -> dict[str, Shape]:

@@ -13,7 +13,7 @@ from bert_pretrain.config.optim import OptimConfig
 from bert_pretrain.kernels import xla
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.native_update import update_in_place
-from bert_pretrain.optim.variables import create_variable, is_exempt
+from bert_pretrain.optim.variables import create_slots, is_exempt
 
 
 class Adamw:
@@ -26,10 +26,8 @@ class Adamw:
         self._run = xla.runner(compiled=backend is Backend.XLA)
         self._config = config
         self._weights = weights
-        self._moments = {
-            name: [create_variable(f"{name}/{moment}", weight.shape) for moment in ("adam_m", "adam_v")]
-            for name, weight in weights.items()
-        }
+        self._m = create_slots(weights, "adam_m")
+        self._v = create_slots(weights, "adam_v")
 
     def apply(
         self, gradients: Mapping[str, tf.Tensor], learning_rate: tf.Tensor, gradient_scale: tf.Tensor
@@ -37,7 +35,7 @@ class Adamw:
         """See Optimizer."""
         config, updates = self._config, []
         for name, weight in self._weights.items():
-            variables, inputs = (weight, *self._moments[name]), (gradients[name], gradient_scale, learning_rate)
+            variables, inputs = (weight, self._m[name], self._v[name]), (gradients[name], gradient_scale, learning_rate)
             numbers = {
                 "beta_1": config.lamb_beta_1,
                 "beta_2": config.lamb_beta_2,

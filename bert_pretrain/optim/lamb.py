@@ -11,12 +11,14 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
+from bert_pretrain import graph_variables
 from bert_pretrain.config.optim import OptimConfig
+from bert_pretrain.graph_variables import Spec
 from bert_pretrain.kernels import xla
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.fixed_point import square_sums
 from bert_pretrain.kernels.native_update import update_in_place
-from bert_pretrain.optim.variables import create_variable, is_exempt
+from bert_pretrain.optim.variables import create_slots, is_exempt
 
 
 class Lamb:
@@ -33,10 +35,10 @@ class Lamb:
         self._run = xla.runner(compiled=backend is Backend.XLA)
         self._config = config
         self._weights = weights
-        self._m = {name: create_variable(f"{name}/LAMB", weight.shape) for name, weight in weights.items()}
-        self._v = {name: create_variable(f"{name}/LAMB_1", weight.shape) for name, weight in weights.items()}
-        self._beta_1_power = create_variable("beta1_power", initial=config.lamb_beta_1)
-        self._beta_2_power = create_variable("beta2_power", initial=config.lamb_beta_2)
+        self._m = create_slots(weights, "LAMB")
+        self._v = create_slots(weights, "LAMB_1")
+        powers = {"beta1_power": Spec(initial=config.lamb_beta_1), "beta2_power": Spec(initial=config.lamb_beta_2)}
+        self._beta_1_power, self._beta_2_power = graph_variables.create(powers).values()
 
     def apply(
         self, gradients: Mapping[str, tf.Tensor], learning_rate: tf.Tensor, gradient_scale: tf.Tensor

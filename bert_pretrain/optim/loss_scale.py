@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from bert_pretrain.optim.variables import create_variable
+from bert_pretrain import graph_variables
+from bert_pretrain.graph_variables import Spec
 
 _GROWTH_INTERVAL = 1000  # updates
 _FACTOR = 2.0
@@ -22,9 +23,12 @@ class LossScale:
     def __init__(self, initial: float, dynamic: bool) -> None:
         """Creates the variables in the default graph. If not dynamic, the scale is 1, whatever a checkpoint holds."""
         self._dynamic = dynamic
-        self.value = create_variable("loss_scale", initial=initial if dynamic else 1.0)
-        self._good_updates = create_variable("loss_scale/good_updates", dtype=tf.int64)
-        self.skipped_updates = create_variable("loss_scale/skipped_updates", dtype=tf.int64)
+        specs = {
+            "loss_scale": Spec(initial=initial if dynamic else 1.0),
+            "loss_scale/good_updates": Spec(dtype=tf.int64),
+            "loss_scale/skipped_updates": Spec(dtype=tf.int64),
+        }
+        self.value, self._good_updates, self.skipped_updates = graph_variables.create(specs).values()
 
     def read(self) -> tf.Tensor:
         """The scale, a float32 scalar."""

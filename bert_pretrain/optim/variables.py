@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import tensorflow as tf
 
+from bert_pretrain import graph_variables
+from bert_pretrain.graph_variables import Spec
 
-def create_variable(
-    name: str, shape: Sequence[int] = (), initial: float = 0.0, dtype: tf.DType = tf.float32
-) -> tf.Variable:
-    """Creates a variable in the default graph that is not trained; all elements start at `initial`."""
-    zeros, constant = tf.compat.v1.zeros_initializer, tf.compat.v1.constant_initializer
-    return tf.compat.v1.get_variable(
-        name, shape, dtype, constant(initial) if initial else zeros(), trainable=False, use_resource=True
-    )
+
+def create_slots(weights: Mapping[str, tf.Variable], suffix: str) -> dict[str, tf.Variable]:
+    """Creates a variable of zeros, `<weight>/<suffix>`, for each weight; returns them by weight."""
+    specs = {f"{name}/{suffix}": Spec(tuple(weight.shape.as_list())) for name, weight in weights.items()}
+    return dict(zip(weights, graph_variables.create(specs).values()))
 
 
 def is_exempt(name: str) -> bool:

@@ -49,9 +49,10 @@ class CheckpointWriter:
     def build(self) -> None:
         """Adds the copies of all variables to the default graph, and makes the session that writes them."""
         variables = sorted(tf.compat.v1.global_variables(), key=lambda variable: variable.op.name)
+        reads = {one.op.name: tf.compat.v1.get_default_graph().as_graph_element(one) for one in variables}
         # A fetched variable may share the memory that the next update changes in place.
         with tf.device("/cpu:0"):
-            self._copies = {one.op.name: tf.raw_ops.DeepCopy(x=one.read_value()) for one in variables}
+            self._copies = {name: tf.raw_ops.DeepCopy(x=read) for name, read in reads.items()}
         self._bundle = _Bundle({name: copy.dtype for name, copy in self._copies.items()})
 
     def prepare(self, session: tf.compat.v1.Session, step: int) -> None:

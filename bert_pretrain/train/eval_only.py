@@ -10,7 +10,7 @@ import tensorflow as tf
 from bert_pretrain.directory_lock import TRAINING, DirectoryLock, HeldError
 from bert_pretrain.model import variables
 from bert_pretrain.stop import Interrupted
-from bert_pretrain.train import checkpoints, device, preflight, results, run_file, warm_start
+from bert_pretrain.train import checkpoints, device, preflight, results, run_file, start_values, warm_start
 from bert_pretrain.train.evaluation import Evaluated, Evaluation
 from bert_pretrain.train.job import Job, evaluation_input
 from bert_pretrain.train.results import Outcome
@@ -121,13 +121,12 @@ def _evaluate(job: Job, prefix: str) -> Evaluated:
         weights = variables.create(job.model, job.config.run.seed)
         evaluation = Evaluation(job, weights, evaluation_input(job))
         hooks = job.world.hooks()
-        if job.world.is_root:
-            warm_start.load(prefix, weights, {}, allow_partial=False)
+        stored = warm_start.load(prefix, weights, {}, allow_partial=False).stored if job.world.is_root else {}
         for hook in hooks:
             hook.begin()
         session_config = device.session_config(job.config.device, job.device.gpu, job.world.local_size)
         with tf.compat.v1.Session(config=session_config) as session:
-            session.run(tf.compat.v1.global_variables_initializer())
+            start_values.initialize(session, stored)
             for hook in hooks:
                 hook.after_create_session(session, None)
             evaluated = evaluation.run(session)

@@ -12,8 +12,9 @@ from bert_pretrain import estimator
 from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput
 from bert_pretrain.data.schema import Batch
 from bert_pretrain.model import variables
-from bert_pretrain.train import checkpoints, preflight, warm_start
+from bert_pretrain.train import checkpoints, preflight, start_values, warm_start
 from bert_pretrain.train.checkpoint_writer import CheckpointWriter
+from bert_pretrain.train.checkpoints import Reader
 from bert_pretrain.train.evaluation import Evaluation
 from bert_pretrain.train.forward import mean_loss
 from bert_pretrain.train.hooks import TrainingHook
@@ -46,7 +47,8 @@ def make_model_fn(
         weights = variables.create(job.model, job.config.run.seed)
         batch, waited = Batch(*(features[name] for name in Batch._fields)), features["input_wait_seconds"]
         train_op, values = build_train_step(job, weights, batch, waited, _stop_request(job), global_step)
-        scaffold = _start_values(job, previous, weights, logger) if job.world.is_root else None
+        stored = _stored_values(job, previous, weights, logger) if job.world.is_root else {}
+        scaffold = start_values.scaffold(stored, global_step)
         evaluation = Evaluation(job, weights, evaluation_input) if evaluation_input else None
         hook = TrainingHook(job, values, training_input, evaluation, writer, logger, throughput, outcome)
         hooks = [hook, *_profile_hooks(job, throughput, logger)]
@@ -75,32 +77,26 @@ def _stop_request(job: Job) -> tf.Tensor:
     return value
 
 
-def _start_values(
+def _stored_values(
     job: Job, previous: PreviousRun, weights: Mapping[str, tf.Variable], logger: RunLogger
-) -> Optional[tf.compat.v1.train.Scaffold]:
-    """On root: makes the variables start from a checkpoint. The other ranks receive root's variables.
+) -> dict[str, Reader]:
+    """On root: variables that start from a checkpoint, by name. The other ranks receive root's variables.
 
-    The Scaffold that restores the state of a previous run; None where the variables' own initializers give the values.
+    All of them continue a previous run; with --init_checkpoint it is the weights, and with --init_optimizer_state the
+    optimizer's slots.
     """
-    if previous.checkpoint is None:
-        prefix = previous.weights or job.config.run.init_checkpoint
-        if prefix:
-            logger.info(_warm_start(job, prefix, weights))
-        return None
-    checkpoints.check_state(previous.checkpoint, (one.op.name for one in tf.compat.v1.global_variables()))
-    # Estimator itself would restore what the file `checkpoint` names, even where that checkpoint is damaged.
-    saver = tf.compat.v1.train.Saver()
-    restore = tf.compat.v1.get_default_graph().get_operation_by_name(saver.saver_def.restore_op_name)
-    feeds = {saver.saver_def.filename_tensor_name: previous.checkpoint}
-    return tf.compat.v1.train.Scaffold(saver=saver, init_op=restore, init_feed_dict=feeds)
-
-
-def _warm_start(job: Job, prefix: str, weights: Mapping[str, tf.Variable]) -> str:
-    """Loads the weights, and with --init_optimizer_state the optimizer's slots; returns the report."""
+    variables = {one.op.name: one for one in tf.compat.v1.global_variables()}
+    if previous.checkpoint is not None:
+        # Estimator itself would restore what the file `checkpoint` names, even where that checkpoint is damaged.
+        checkpoints.check_state(previous.checkpoint, variables)
+        return dict.fromkeys(variables, checkpoints.open_reader(previous.checkpoint, "output_dir"))
+    prefix = previous.weights or job.config.run.init_checkpoint
+    if not prefix:
+        return {}
     slots = {}
     if job.config.run.init_optimizer_state:
-        for variable in tf.compat.v1.global_variables():
-            name = variable.op.name
-            if name not in weights and name != "global_step" and not name.startswith("loss_scale"):
-                slots[name] = variable
-    return warm_start.load(prefix, weights, slots, job.config.run.allow_partial_init)
+        own = (*weights, "global_step")
+        slots = {n: one for n, one in variables.items() if n not in own and not n.startswith("loss_scale")}
+    loaded = warm_start.load(prefix, weights, slots, job.config.run.allow_partial_init)
+    logger.info(loaded.report)
+    return loaded.stored

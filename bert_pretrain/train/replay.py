@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Optional
 
 import numpy as np
@@ -21,7 +21,8 @@ from bert_pretrain.data.packing import build_batch
 from bert_pretrain.data.schema import Batch, Examples
 from bert_pretrain.data.validation import check_examples
 from bert_pretrain.model import variables
-from bert_pretrain.train import checkpoints, device, train_step, warm_start
+from bert_pretrain.train import checkpoints, device, start_values, train_step, warm_start
+from bert_pretrain.train.checkpoints import Reader
 from bert_pretrain.train.forward import Statistics, loss_of
 from bert_pretrain.train.job import Job, open_on_all_ranks, training_input
 from bert_pretrain.train.refusal import FLAG, RefusedUpdate, read, settings_of
@@ -151,20 +152,22 @@ class _MicroBatchGraph:
             scale, position = tf.constant(refused.loss_scale), tf.constant(refused.position, tf.int64)
             sums, grads = train_step.micro_batch_gradient(job, weights, self._batch, totals, scale, self._k, position)
             self._fetches = sums, grads
-            initial = job.config.run.init_checkpoint
-            if prefix is None and initial:
-                warm_start.load(initial, weights, {}, job.config.run.allow_partial_init)
-            saver = tf.compat.v1.train.Saver(weights)
             config = device.session_config(job.config.device, job.device.gpu)
             self.session = tf.compat.v1.Session(config=config)
-            self.session.run(tf.compat.v1.global_variables_initializer())
-            if prefix:
-                saver.restore(self.session, prefix)
+            start_values.initialize(self.session, _stored_weights(job, weights, prefix))
 
     def run(self, batch: Batch, k: int) -> tuple[Statistics, list[np.ndarray]]:
         """Statistics and gradient, by variable, of micro-batch k."""
         feed = dict(zip(self._batch, batch))
         return self.session.run(self._fetches, {**feed, self._k: k})
+
+
+def _stored_weights(job: Job, weights: Mapping[str, tf.Variable], prefix: Optional[str]) -> dict[str, Reader]:
+    """Where the weights of the update before are, by variable: in a checkpoint of the run, or in --init_checkpoint."""
+    initial = job.config.run.init_checkpoint
+    if prefix:
+        return dict.fromkeys(weights, checkpoints.open_reader(prefix, "output_dir"))
+    return warm_start.load(initial, weights, {}, job.config.run.allow_partial_init).stored if initial else {}
 
 
 def _placeholder(name: str) -> tf.Tensor:

@@ -154,10 +154,12 @@ def _accumulate(
         added = tf.cond(k > 0, lambda: [total + grad for total, grad in zip(grad_sums, grads)], lambda: grads)
         return (k + 1, statistics + tf.stack(sums), *added)
 
-    num_micro_batches = tf.size(batch.row_splits) - 1
+    if batch.row_splits.shape[0] == 2:  # one micro-batch in every update
+        sums, grads = micro_batch_gradient(job, weights, batch, counts, loss_scale, tf.constant(0), position)
+        return grads, tf.stack(sums)
     no_statistics, no_gradient, any_shape = tf.zeros([len(Statistics._fields)]), tf.zeros([]), tf.TensorShape(None)
     _, statistics, *grad_sums = tf.while_loop(
-        lambda k, *_: k < num_micro_batches,
+        lambda k, *_: k < tf.size(batch.row_splits) - 1,
         add_micro_batch,
         (tf.constant(0), no_statistics, *(no_gradient for _ in weights)),
         shape_invariants=(tf.TensorShape([]), no_statistics.shape, *(any_shape for _ in weights)),

@@ -1,19 +1,29 @@
-"""Loads --init_checkpoint, reports what matched, fails on mismatches."""
+"""Opens --init_checkpoint, reports what matched, fails on mismatches. start_values.py assigns what matched."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import tensorflow as tf
 
-from bert_pretrain.hugging_face.safetensors_reader import SafetensorsReader
 from bert_pretrain.train import checkpoints
+from bert_pretrain.train.checkpoints import Reader
 
 _SHOWN = 3  # variables of each kind that a message names
 
 
-def load(prefix: str, weights: Mapping[str, tf.Variable], slots: Mapping[str, tf.Variable], allow_partial: bool) -> str:
-    """Makes the variables start from the checkpoint's values; returns the report.
+class Loaded(NamedTuple):
+    """A checkpoint that fits."""
+
+    report: str
+    stored: dict[str, Reader]  # by variable, for start_values.initialize
+
+
+def load(
+    prefix: str, weights: Mapping[str, tf.Variable], slots: Mapping[str, tf.Variable], allow_partial: bool
+) -> Loaded:
+    """Opens and checks a checkpoint from whose values the variables are to start.
 
     weights are always loaded; slots holds the optimizer's variables with --init_optimizer_state, else nothing.
     ValueError where a variable is missing or has another shape, unless allow_partial.
@@ -35,19 +45,8 @@ def load(prefix: str, weights: Mapping[str, tf.Variable], slots: Mapping[str, tf
             "Give the checkpoint's own bert_config.json (config.json), or --allow_partial_init to start those at random"
         )
     checkpoints.open_whole(prefix, "init_checkpoint", found.matched)
-    if isinstance(reader, SafetensorsReader):
-        for name in found.matched:
-            _start_from(reader, name, wanted[name])
-    elif found.matched:
-        tf.compat.v1.train.init_from_checkpoint(prefix, {name: wanted[name] for name in found.matched})
-    return ", ".join([report, *problems, f"{len(found.extra)} of its tensors not used{_kinds(found.extra)}"])
-
-
-def _start_from(reader: SafetensorsReader, name: str, variable: tf.Variable) -> None:
-    """What init_from_checkpoint does with a TF1 checkpoint. The value is read when the variable is initialized."""
-    value = tf.numpy_function(lambda: reader.get_tensor(name), [], tf.float32)
-    value.set_shape(variable.shape)
-    variable._initializer_op = variable.assign(value).op
+    report = ", ".join([report, *problems, f"{len(found.extra)} of its tensors not used{_kinds(found.extra)}"])
+    return Loaded(report, dict.fromkeys(found.matched, reader))
 
 
 def _matched(matched: Iterable[str], weights: Mapping[str, tf.Variable], slots: Mapping[str, tf.Variable]) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_pretrain.train import warm_start
+from bert_pretrain.train import start_values, warm_start
 from tests.train.test_checkpoints import save
 
 HELD = {"w/kernel": [2, 3], "w/bias": [3], "w/kernel/LAMB": [2, 3], "beta1_power": [], "other": [1]}
@@ -27,9 +27,9 @@ def variables(**shapes: list[int]) -> dict[str, tf.Variable]:
 def test_all_matched_and_loaded_slots_ignored(prefix: str) -> None:
     with tf.Graph().as_default():
         weights = variables(w__kernel=[2, 3], w__bias=[3])
-        report = warm_start.load(prefix, weights, {}, allow_partial=False)
+        report, stored = warm_start.load(prefix, weights, {}, allow_partial=False)
         with tf.compat.v1.Session() as session:
-            session.run(tf.compat.v1.global_variables_initializer())
+            start_values.initialize(session, stored)
             loaded = session.run(weights)
     stored = tf.train.load_checkpoint(prefix)
     for name, value in loaded.items():
@@ -41,9 +41,9 @@ def test_all_matched_and_loaded_slots_ignored(prefix: str) -> None:
 def test_slots_are_loaded_when_asked_for(prefix: str) -> None:
     with tf.Graph().as_default():
         weights, slots = variables(w__kernel=[2, 3]), variables(w__kernel__LAMB=[2, 3], beta1_power=[])
-        report = warm_start.load(prefix, weights, slots, allow_partial=False)
+        report, stored = warm_start.load(prefix, weights, slots, allow_partial=False)
         with tf.compat.v1.Session() as session:
-            session.run(tf.compat.v1.global_variables_initializer())
+            start_values.initialize(session, stored)
             loaded = session.run(slots)
     np.testing.assert_array_equal(loaded["w/kernel/LAMB"], tf.train.load_checkpoint(prefix).get_tensor("w/kernel/LAMB"))
     assert "1 of 1 variables matched, 2 of 2 of the optimizer's" in report
@@ -56,5 +56,5 @@ def test_missing_and_misshaped_stop_the_run_unless_allowed(prefix: str) -> None:
             warm_start.load(prefix, weights, {}, allow_partial=False)
         assert "1 of another shape (w/bias: checkpoint [3], model [4])" in str(error.value)
         assert "--allow_partial_init" in str(error.value) and "\n" not in str(error.value)
-        report = warm_start.load(prefix, weights, {}, allow_partial=True)
+        report, _ = warm_start.load(prefix, weights, {}, allow_partial=True)
     assert "1 of 3 variables matched, 1 missing (absent)" in report

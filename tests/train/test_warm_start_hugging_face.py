@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.hugging_face import names
 from bert_pretrain.model import variables
-from bert_pretrain.train import checkpoints, warm_start
+from bert_pretrain.train import checkpoints, start_values, warm_start
 from tests.e2e import runs
 from tests.references import random_examples
 from tests.references.random_examples import TINY
@@ -31,9 +31,9 @@ def load(path: str, allow_partial: bool = False) -> tuple[str, dict[str, np.ndar
     """The report, and the variables' values when a session has initialized them."""
     with tf.Graph().as_default():
         weights = variables.create(TINY, seed=0)
-        report = warm_start.load(path, weights, {}, allow_partial)
+        report, stored = warm_start.load(path, weights, {}, allow_partial)
         with tf.compat.v1.Session() as session:
-            session.run(tf.compat.v1.global_variables_initializer())
+            start_values.initialize(session, stored)
             return report, session.run(weights)
 
 
