@@ -81,8 +81,7 @@ class TrainingInput:
         with tf.control_dependencies([requested]):
             batch, built = iterator.get_next()
         if not self._fixed_micro_batches and self._examples_per_rank <= self._rows_per_micro_batch:
-            for splits in (batch.row_splits, batch.masked_splits, batch.example_splits):
-                splits.set_shape([2])  # of one micro-batch
+            batch.row_splits.set_shape([2])  # of one micro-batch
         # The time at which get_next returns would be wrong: returning may wait for a thread of the training step.
         return {**batch._asdict(), "input_wait_seconds": tf.maximum(built - requested, 0.0)}
 
@@ -111,8 +110,7 @@ class TrainingInput:
 
     def record_names(self, update: int) -> list[str]:
         """'path:number' of this rank's records in an update, numbers from 0 in each shard."""
-        locations = [self._source.index.locate(record) for record in self.records(update)]
-        return [f"{location.path}:{location.number}" for location in locations]
+        return [f"{place.path}:{place.number}" for place in map(self._source.index.locate, self.records(update))]
 
     def _read_update(self, update: int) -> Visits:
         self._read_ahead(update)
@@ -196,8 +194,7 @@ def _pipeline(
 
     @tf.autograph.experimental.do_not_convert
     def arrange(names: np.ndarray, records: np.ndarray, epochs: np.ndarray, *columns: np.ndarray) -> Batch:
-        examples = _checked(Examples(*columns), source, Visits(records, epochs), names, masking)
-        return arrange_rows(examples)
+        return arrange_rows(_checked(Examples(*columns), source, Visits(records, epochs), names, masking))
 
     @tf.autograph.experimental.do_not_convert
     def build(step: tf.Tensor) -> tuple[Batch, tf.Tensor]:
