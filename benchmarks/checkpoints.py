@@ -41,13 +41,14 @@ def measure(model: ModelConfig, output_dir: str, count: int, updates: int) -> li
     run = RunConfig(output_dir=output_dir, keep_checkpoint_max=2)
     with tf.Graph().as_default(), CheckpointWriter(run, [], print) as writer:
         weights = variables.create(model, seed=0)
-        rule = Lamb(OptimConfig(), weights, device.choose(DeviceConfig(), set()).backend)
+        backend = device.choose(DeviceConfig(), set()).backend
+        rule = Lamb(OptimConfig(), weights, backend)
         gradients = {name: tf.fill(weight.shape, 1e-3) for name, weight in weights.items()}
         update = rule.apply(gradients, tf.constant(1e-4), tf.constant(1.0))
-        writer.build()
+        writer.build(backend)
         with tf.compat.v1.Session(config=device.session_config(DeviceConfig(), 0)) as session:
             session.run(tf.compat.v1.global_variables_initializer())
-            writer.prepare(session, step=0)
+            writer.start_at(0)
             saved = [_save(session, update, writer, step, updates) for step in range(1, count + 1)]
             writer.finish()
     return saved

@@ -1,6 +1,6 @@
-"""Saves checkpoints while training goes on: copies the variables, then writes and checks them on a thread.
+"""Saves checkpoints while training goes on: takes a snapshot of the variables, writes and checks it on a thread.
 
-A save stops training for as long as the copy takes. There is one copy at a time: a save waits for the write before it.
+There is one snapshot at a time: a save waits for the write before it.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
-import numpy as np
 import tensorflow as tf
 
 from bert_pretrain import files
 from bert_pretrain.config.training import RunConfig
+from bert_pretrain.kernels.backend import Backend
+from bert_pretrain.kernels.snapshot import Snapshot, snapshot
 from bert_pretrain.train import checkpoint_files, checkpoints
 
 BEST = "best"  # directory in output_dir
@@ -46,18 +47,14 @@ class CheckpointWriter:
         self.saved_step = -1  # of the newest checkpoint; -1 before the first
         self.pauses: list[float] = []  # seconds for which each save stopped training
 
-    def build(self) -> None:
-        """Adds the copies of all variables to the default graph, and makes the session that writes them."""
-        variables = sorted(tf.compat.v1.global_variables(), key=lambda variable: variable.op.name)
-        reads = {one.op.name: tf.compat.v1.get_default_graph().as_graph_element(one) for one in variables}
-        # A fetched variable may share the memory that the next update changes in place.
-        with tf.device("/cpu:0"):
-            self._copies = {name: tf.raw_ops.DeepCopy(x=read) for name, read in reads.items()}
-        self._bundle = _Bundle({name: copy.dtype for name, copy in self._copies.items()})
+    def build(self, backend: Backend) -> None:
+        """Adds what takes snapshots to the default graph, and makes the session that writes them."""
+        variables = {one.op.name: one for one in tf.compat.v1.global_variables()}
+        self._snapshot = snapshot({name: variables[name] for name in sorted(variables)}, backend)
+        self._bundle = _Bundle(sorted(variables), self._snapshot)
 
-    def prepare(self, session: tf.compat.v1.Session, step: int) -> None:
-        """Before the first update: copies once, so that the first save finds memory and an optimized graph."""
-        session.run(self._copies)
+    def start_at(self, step: int) -> None:
+        """Before the first update: what a start at this step has restored needs no save."""
         self.saved_step = step or -1
 
     @property
@@ -81,7 +78,7 @@ class CheckpointWriter:
         best = accuracy if accuracy is not None and (self._best is None or accuracy > self._best) else None
         if best is None and (not is_due or step == self.saved_step):
             return
-        values = session.run(self._copies) if step != self.saved_step else None
+        values = self._snapshot.take(session) if step != self.saved_step else None
         self._write_in_progress = self._executor.submit(self._write, step, values, best)
         self.pauses.append(time.monotonic() - begin)
 
@@ -110,7 +107,7 @@ class CheckpointWriter:
             f"({self._num_failed} of --max_failed_checkpoints={self._run.max_failed_checkpoints} failed)"
         )
 
-    def _write(self, step: int, values: Optional[dict[str, np.ndarray]], best: Optional[float]) -> Optional[str]:
+    def _write(self, step: int, values: Optional[dict[tf.Tensor, Any]], best: Optional[float]) -> Optional[str]:
         """On the thread: writes the checkpoint, links it into best/. Returns the problem, or None."""
         prefix = target = checkpoint_files.prefix_of(self._run.output_dir, step)
         try:
@@ -157,24 +154,19 @@ class CheckpointWriter:
 class _Bundle:
     """Writes tensors to checkpoint files in a session of its own, which leaves training its threads."""
 
-    def __init__(self, dtypes: Mapping[str, tf.DType]) -> None:
+    def __init__(self, names: Sequence[str], values: Snapshot) -> None:
         with tf.Graph().as_default() as graph, tf.device("/cpu:0"):
             self._prefix = tf.compat.v1.placeholder(tf.string, [])
-            self._inputs = {name: tf.compat.v1.placeholder(dtype) for name, dtype in dtypes.items()}
             self._save = tf.raw_ops.SaveV2(
-                prefix=self._prefix,
-                tensor_names=list(dtypes),
-                shape_and_slices=[""] * len(dtypes),
-                tensors=list(self._inputs.values()),
+                prefix=self._prefix, tensor_names=names, shape_and_slices=[""] * len(names), tensors=values.tensors()
             )
         config = tf.compat.v1.ConfigProto(device_count={"GPU": 0}, use_per_session_threads=True)
         config.intra_op_parallelism_threads = config.inter_op_parallelism_threads = 1
         self._session = tf.compat.v1.Session(graph=graph, config=config)
 
-    def write(self, prefix: str, values: Mapping[str, np.ndarray]) -> None:
-        """Writes `<prefix>.index` and its data. tf.errors.OpError where that fails."""
-        feeds = {self._inputs[name]: value for name, value in values.items()}
-        self._session.run(self._save, {self._prefix: prefix, **feeds})
+    def write(self, prefix: str, values: Mapping[tf.Tensor, Any]) -> None:
+        """Writes `<prefix>.index` and its data from what the snapshot gave. tf.errors.OpError where that fails."""
+        self._session.run(self._save, {self._prefix: prefix, **values})
 
 
 def _read_best(directory: str) -> Optional[float]:

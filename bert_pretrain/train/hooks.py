@@ -53,15 +53,15 @@ class TrainingHook(train.SessionRunHook):
         self._step = 0
 
     def begin(self) -> None:
-        """Adds the operations that a checkpoint needs to the training graph."""
+        """Once the graph is complete: its variables are what a checkpoint holds."""
         if self._writer:
-            self._writer.build()
+            self._writer.build(self._job.device.backend)
 
     def after_create_session(self, session: tf.compat.v1.Session, coord: tf.train.Coordinator) -> None:
         """Before the first update, untimed: an evaluation that is due, and the device warm-up."""
         self._step = int(session.run(tf.compat.v1.train.get_global_step()))
         if self._writer:
-            self._writer.prepare(session, self._step)
+            self._writer.start_at(self._step)
         preflight.end_if_stopped(self._job.world)
         self._logger.mlperf.start_run()
         if self._evaluation and self._outcome.must_evaluate_first and self._is_first_evaluation_wanted():

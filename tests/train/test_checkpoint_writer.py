@@ -35,10 +35,10 @@ class Run:
         gradients = {name: tf.fill(shape, 0.1) for name, shape in SHAPES.items()}
         rule = Lamb(OptimConfig(), weights, backend).apply(gradients, tf.constant(0.1), tf.constant(1.0))
         self.update = tf.group(rule, step.assign_add(1))
-        self.writer.build()
+        self.writer.build(backend)
         self.session = tf.compat.v1.Session()
         self.session.run(tf.compat.v1.global_variables_initializer())
-        self.writer.prepare(self.session, 0)
+        self.writer.start_at(0)
 
     def values(self) -> dict[str, np.ndarray]:
         """Copies of all variables."""

@@ -56,10 +56,13 @@ class LockedVariable {
     Tensor* tensor = variable_->tensor();
     if (!tensor->IsInitialized()) return tensorflow::errors::FailedPrecondition("variable is not initialized");
     if (tensor->RefCountIsOne()) return tensorflow::Status();
-    // An operation that read the variable earlier still uses the buffer: leave it that and continue with a copy.
+    // A snapshot or an operation that read the variable still uses the buffer: leave it that, continue with a copy.
     Tensor copy;
     TF_RETURN_IF_ERROR(context->allocate_temp(tensor->dtype(), tensor->shape(), &copy));
-    std::copy_n(tensor->flat<float>().data(), tensor->NumElements(), copy.flat<float>().data());
+    const float* from = tensor->flat<float>().data();
+    float* to = copy.flat<float>().data();
+    ForEachBlock(context, tensor->NumElements(), kBlock,
+                 [&](int64_t start, int64_t count, int64_t) { std::copy_n(from + start, count, to + start); });
     *tensor = copy;
     return tensorflow::Status();
   }
