@@ -1,12 +1,14 @@
 """This project's training updates as a worker: `python -m benchmarks.ours SETTINGS.json`.
 
-The worker ours_bfloat16 has `--amp_dtype=bfloat16`.
+The workers ours_float32, ours_float16 and ours_bfloat16 have `--noamp` and that `--amp_dtype`.
 
 The graph is that of bert_pretrain.run: the same input, update and session settings; only Estimator and the hook, which
 cost microseconds, are left out.
 """
 
 from __future__ import annotations
+
+from typing import Optional
 
 import numpy as np
 import tensorflow as tf
@@ -29,6 +31,16 @@ from bert_pretrain.model import variables
 from bert_pretrain.train import device, forward, train_step, utilization
 from bert_pretrain.train.job import Job
 from bert_pretrain.world import World
+
+_PRECISION = {
+    "ours": {},
+    "ours_float32": {"amp": False},
+    "ours_float16": {"amp_dtype": "float16"},
+    "ours_bfloat16": {"amp_dtype": "bfloat16"},
+}
+_GPU_SIZE = (
+    8192  # of the matrices whose products a GPU's rate is measured with: milliseconds, far above a launch's time
+)
 
 
 class Ours:
@@ -63,7 +75,7 @@ class Ours:
                 job, weights, _batch(features), features["input_wait_seconds"], tf.constant(0.0), step
             )
             self._watched = [forward.mean_loss(values.statistics), values.statistics]
-            self._model, self._dtype = model, job.device.compute_dtype
+            self._model, self._device = model, job.device
             self._session_config = device.session_config(config.device, 0)
             self._session = tf.compat.v1.Session(config=self._session_config)
             with np.load(settings.weights) as stored:
@@ -81,7 +93,16 @@ class Ours:
         self._session.run(self._back_to_the_start)
 
     def matmul_flops(self) -> float:
-        return utilization.matmul_rate(self._session_config, self._dtype)
+        size = {"size": _GPU_SIZE} if self._device.is_gpu else {}
+        return utilization.matmul_rate(self._session_config, self._device.compute_dtype, **size)
+
+    def device_memory_bytes(self) -> Optional[int]:
+        if not self._device.is_gpu:
+            return None
+        try:
+            return tf.config.experimental.get_memory_info(f"GPU:{self._device.gpu}")["peak"]
+        except (ValueError, RuntimeError, tf.errors.OpError):  # a vendor's allocator may count nothing
+            return None
 
     def step(self) -> Step:
         done = timed(self._update, self._settings)
@@ -104,10 +125,7 @@ def _config(settings: Settings) -> Config:
             num_train_steps=10**9,
             num_accumulation_steps=settings.num_accumulation_steps,
         ),
-        DeviceConfig(
-            intra_op_threads=settings.num_threads,
-            amp_dtype="bfloat16" if settings.worker == "ours_bfloat16" else "auto",
-        ),
+        DeviceConfig(intra_op_threads=settings.num_threads, **_PRECISION[settings.worker]),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
+import importlib
 import importlib.util
 import json
 import os
@@ -29,6 +30,8 @@ _ROOT = pathlib.Path(__file__).parents[1]
 _PEER = "benchmarks.peers"
 WORKERS = {
     "ours": "benchmarks.ours",
+    "ours_float32": "benchmarks.ours",
+    "ours_float16": "benchmarks.ours",
     "ours_bfloat16": "benchmarks.ours",
     "google": f"{_PEER}.google",
     "hugging_face": f"{_PEER}.hugging_face",
@@ -41,9 +44,9 @@ PACKAGES = {
     "google": ("bert",),
     **{name: ("torch", "transformers") for name in WORKERS if name.startswith("hugging_face")},
 }
-OURS = "ours", "ours_bfloat16"
+OURS = tuple(name for name, module in WORKERS.items() if module == "benchmarks.ours")
 # Neither what not every CPU has, nor what needs gigabytes of an environment of its own.
-_DEFAULT_WORKERS = ",".join(name for name in WORKERS if name not in ("ours_bfloat16", *environment.OWN))
+_DEFAULT_WORKERS = ",".join(name for name in WORKERS if name not in (*OURS[1:], *environment.OWN))
 # Name -> model JSON, tokens of a record, predictions of a record.
 MODELS = {
     "tiny-128": ("tiny", 128, 20),
@@ -62,6 +65,7 @@ class Round(NamedTuple):
     losses: list[float]
     stolen_share: float  # of the machine's time, by other guests of its host
     utilization: Optional[float]  # useful FLOPs over the matmul rate measured around the turn; ours only
+    matmul_flops: Optional[float]  # that rate, FLOP/s
 
 
 class Worker:
@@ -71,6 +75,7 @@ class Worker:
         self.name = name
         self.rounds: list[Round] = []
         self.peak_memory_bytes = 0
+        self.device_memory_bytes: Optional[int] = None
         path = directory / f"{name}.settings.json"
         dataclasses.replace(settings, worker=name).write(str(path))
         self._log = directory / f"{name}.log"
@@ -101,8 +106,9 @@ class Worker:
         seconds, examples, losses, flops = (list(column) for column in zip(*answer["steps"]))
         rate = answer["matmul_flops"]
         utilization = sum(flops) / sum(seconds) / rate if rate else None
-        self.rounds.append(Round(seconds, examples, losses, spent[7] / max(1, sum(spent[:8])), utilization))
+        self.rounds.append(Round(seconds, examples, losses, spent[7] / max(1, sum(spent[:8])), utilization, rate))
         self.peak_memory_bytes = answer["peak_memory_bytes"]
+        self.device_memory_bytes = answer["device_memory_bytes"]
 
     def pause(self) -> None:
         self._process.send_signal(signal.SIGSTOP)
@@ -191,6 +197,7 @@ def _result(worker: Worker) -> dict:
         "first_loss": worker.first_loss,
         "mean_loss": statistics.fmean(loss for turn in worker.rounds for loss in turn.losses),
         "peak_memory_bytes": worker.peak_memory_bytes,
+        "device_memory_bytes": worker.device_memory_bytes,
         "startup_seconds": worker.started["startup_seconds"],
         "warm_up_seconds": worker.warm_up_seconds,
         "utilization": statistics.median(turn.utilization for turn in worker.rounds) if worker.name in OURS else None,
@@ -252,7 +259,7 @@ def _processor_ticks() -> list[int]:
         return [int(value) for value in file.readline().split()[1:]]
 
 
-def _processor_name() -> str:
+def processor_name() -> str:
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
     return names[0] if names else platform.processor()
@@ -286,6 +293,7 @@ def _arguments(values: list[str] | None) -> argparse.Namespace:
         default="results/benchmarks",
         help="For the table, JSON, logs and inputs.",
     )
+    parser.add_argument("--no_plot", action="store_true", help="Leave out training.svg, which needs matplotlib.")
     arguments = parser.parse_args(values)
     if arguments.at_once < 2:
         parser.error("--at_once must be at least 2")
@@ -293,10 +301,17 @@ def _arguments(values: list[str] | None) -> argparse.Namespace:
         unknown = set(getattr(arguments, name).split(",")) - set(allowed)
         if unknown:
             parser.error(f"--{name}: unknown {', '.join(sorted(unknown))}; there are {', '.join(allowed)}")
-    needed = {"matplotlib", *(package for name in arguments.workers.split(",") for package in PACKAGES.get(name, ()))}
+    needed = {package for name in arguments.workers.split(",") for package in PACKAGES.get(name, ())}
+    if not arguments.no_plot:
+        needed.add("matplotlib")
     missing = sorted(name for name in needed if importlib.util.find_spec(name) is None)
     if missing:
         parser.error(f"{', '.join(missing)} not installed; pip install -e .[interop,plot,test] installs what is needed")
+    if not arguments.no_plot:
+        try:
+            importlib.import_module("benchmarks.plot")
+        except ImportError as error:
+            parser.error(f"matplotlib does not load ({error}); --no_plot leaves training.svg out")
     return arguments
 
 
@@ -309,7 +324,7 @@ def main(values: list[str] | None = None) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     report = {
         "date": datetime.date.today().isoformat(),
-        "processor": _processor_name(),
+        "processor": processor_name(),
         "num_processors": os.cpu_count(),
         "settings": vars(arguments),
         "comparisons": [],
@@ -326,9 +341,10 @@ def main(values: list[str] | None = None) -> None:
                 print(page[-1], flush=True)
                 (directory / "training.json").write_text(json.dumps(report, indent=1))
                 (directory / "training.md").write_text("\n".join(page) + "\n")
-    from benchmarks import plot  # only here, because matplotlib comes with an extra
+    if not arguments.no_plot:
+        from benchmarks import plot  # only here, because matplotlib comes with an extra
 
-    plot.draw(report, directory / "training.svg")
+        plot.draw(report, directory / "training.svg")
 
 
 if __name__ == "__main__":

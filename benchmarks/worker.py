@@ -39,6 +39,9 @@ class Training(Protocol):
     def matmul_flops(self) -> Optional[float]:
         """May measure the machine's FLOP/s in matrix products; asked before and after each turn, the higher counts."""
 
+    def device_memory_bytes(self) -> Optional[int]:
+        """The most memory that the process has held on a GPU; None without one."""
+
     def step(self) -> Step:
         """Does one update."""
 
@@ -68,7 +71,11 @@ def serve(make: Callable[[Settings], Training]) -> None:
             before = training.matmul_flops()
             steps = [training.step() for _ in range(request["count"])]
             around = before and max(before, training.matmul_flops())
-            _say(answers, steps=steps, matmul_flops=around, peak_memory_bytes=_peak_memory_bytes())
+            memory = {
+                "peak_memory_bytes": _peak_memory_bytes(),
+                "device_memory_bytes": training.device_memory_bytes(),
+            }
+            _say(answers, steps=steps, matmul_flops=around, **memory)
         else:
             raise ValueError(f"unknown request {line.strip()}")
 

@@ -15,7 +15,7 @@ from bert_pretrain.train.forward import Statistics
 
 # Dense float16 TFLOP/s of GPUs, by a part of their name, from their data sheets.
 _PEAK_TFLOPS = {"V100": 125.0, "A100": 312.0, "H100": 989.0, "BI-V100": 147.0}
-_SIZE, _REPEATS = 2048, 12
+_SIZE, _REPEATS = 2048, 12  # enough for a CPU, where a product takes milliseconds
 
 
 def training_flops(sums: Statistics, model: ModelConfig) -> float:
@@ -46,13 +46,13 @@ def peak_flops(
     return matmul_rate(config, dtype)
 
 
-def matmul_rate(config: tf.compat.v1.ConfigProto, dtype: tf.DType = tf.float32) -> float:
-    """FLOP/s of products of two square matrices, with the session's threads.
+def matmul_rate(config: tf.compat.v1.ConfigProto, dtype: tf.DType = tf.float32, size: int = _SIZE) -> float:
+    """FLOP/s of products of two matrices [size, size], with the session's threads.
 
     The fastest of a dozen, so that another program on the machine does not make the run look better than it is.
     """
     with tf.Graph().as_default(), tf.compat.v1.Session(config=config) as session:
-        values = tf.cast(tf.random.stateless_uniform([_SIZE, _SIZE], [1, 2]), dtype)
+        values = tf.cast(tf.random.stateless_uniform([size, size], [1, 2]), dtype)
         matrix = tf.compat.v1.get_variable("matrix", initializer=values, use_resource=True)
         product = tf.matmul(matrix, matrix).op
         session.run(matrix.initializer)
@@ -62,4 +62,4 @@ def matmul_rate(config: tf.compat.v1.ConfigProto, dtype: tf.DType = tf.float32) 
             begin = time.perf_counter()
             session.run(product)
             seconds.append(time.perf_counter() - begin)
-    return 2.0 * _SIZE**3 / min(seconds)
+    return 2.0 * size**3 / min(seconds)
