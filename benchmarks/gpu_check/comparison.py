@@ -14,7 +14,8 @@ import numpy as np
 
 UNIT_ROUNDOFF = {"float32": 2.0**-24, "tf32": 2.0**-11, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 # A gradient may be this many u apart, as a share of its norm. Sums are in float32 for all dtypes; for float32 itself
-# their roundings add to those of the operands.
+# their roundings add to those of the operands. Seen on a CPU, in 4 and 12 layers: 15, 5 and 2 u in float32, float16 and
+# bfloat16.
 _ROUNDINGS = {"float32": 128, "tf32": 32, "float16": 32, "bfloat16": 32}
 # Biases of keys shift all scores of a query alike, which softmax ignores: their true gradient is zero.
 _WITHOUT_GRADIENT = "attention/self/key/bias"
