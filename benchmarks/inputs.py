@@ -15,7 +15,7 @@ from bert_pretrain.model import variables
 
 HISTOGRAM = pathlib.Path(__file__).parents[1] / "tests" / "golden" / "wiki512_length_histogram.json"
 CLS, SEP, MASK, _FIRST_WORD, VOCAB_SIZE = 101, 102, 103, 999, 30_522  # of the published uncased vocabulary
-_NUM_SHARDS = 4
+NUM_SHARDS = 4
 MASKED_SHARE = 0.15
 
 
@@ -27,17 +27,26 @@ def make_shards(directory: str, lengths: str, seq_length: int, max_predictions: 
     os.makedirs(directory, exist_ok=True)
     random = np.random.default_rng(0)
     paths = []
-    for number in range(_NUM_SHARDS):
-        paths.append(os.path.join(directory, f"{lengths}-{seq_length}-{number:05d}-of-{_NUM_SHARDS:05d}.tfrecord"))
-        num_tokens = _lengths(lengths, seq_length, num_records // _NUM_SHARDS, random)
+    for number in range(NUM_SHARDS):
+        paths.append(os.path.join(directory, f"{lengths}-{seq_length}-{number:05d}-of-{NUM_SHARDS:05d}.tfrecord"))
+        num_tokens = _lengths(lengths, seq_length, num_records // NUM_SHARDS, random)
         write_shard(paths[-1], schema.encode(_examples(num_tokens, seq_length, max_predictions, random)))
     return paths
 
 
-def make_weights(path: str, config: ModelConfig) -> None:
-    """Writes first weights: normal of the config's width cut at two deviations, gamma one, beta and bias zero."""
+def make_weights(path: str, config: ModelConfig, knows_frequencies: bool = False) -> None:
+    """Writes first weights: normal of the config's width cut at two deviations, gamma one, beta and bias zero.
+
+    knows_frequencies: the masked-LM head's bias is the logarithm of how often each word occurs in make_shards' records,
+    so that some predictions are right.
+    """
     random = np.random.default_rng(0)
-    np.savez(path, **{name: _first(name, shape, config, random) for name, shape in variables.shapes(config).items()})
+    weights = {name: _first(name, shape, config, random) for name, shape in variables.shapes(config).items()}
+    if knows_frequencies:
+        bias = weights["cls/predictions/output_bias"]
+        bias[:_FIRST_WORD] = -100.0
+        bias[_FIRST_WORD:] = -np.log(np.arange(1, len(bias) - _FIRST_WORD + 1))
+    np.savez(path, **weights)
 
 
 def _lengths(kind: str, seq_length: int, count: int, random: np.random.Generator) -> np.ndarray:

@@ -50,17 +50,13 @@ class Ours:
         self.versions = {"tensorflow": tf.__version__}
         self._settings = settings
         model = ModelConfig.from_json(settings.model_config)
-        source = Source(
-            ShardIndex(settings.shards),
-            Lengths(settings.seq_length, settings.max_predictions),
-            Limits(model.vocab_size, model.type_vocab_size),
-        )
+        source = open_source(settings, model)
         config = _config(settings)
         job = Job(config, model, World(), device.choose(config.device, set(), width=model.hidden_size))
         with tf.Graph().as_default():
             weights = variables.create(model, settings.seed)
             first, rewind = EvaluationInput(source, settings.batch_size, pack=False).tensors()
-            sums = forward.statistics(weights, _batch(first), model, make_kernels(Backend.PLAIN))
+            sums = forward.statistics(weights, batch_of(first), model, make_kernels(Backend.PLAIN))
             training_input = TrainingInput(
                 source,
                 config.examples_per_rank(),
@@ -72,15 +68,12 @@ class Ours:
             features = training_input()
             step = tf.compat.v1.train.get_or_create_global_step()
             self._operation, values = train_step.build_train_step(
-                job, weights, _batch(features), features["input_wait_seconds"], tf.constant(0.0), step
+                job, weights, batch_of(features), features["input_wait_seconds"], tf.constant(0.0), step
             )
             self._watched = [forward.mean_loss(values.statistics), values.statistics]
             self._model, self._device = model, job.device
             self._session_config = device.session_config(config.device, 0)
-            self._session = tf.compat.v1.Session(config=self._session_config)
-            with np.load(settings.weights) as stored:
-                starts = {weight.initializer.inputs[1]: stored[name] for name, weight in weights.items()}
-                self._session.run(tf.compat.v1.global_variables_initializer(), starts)
+            self._session = start_session(self._session_config, weights, settings)
             self._back_to_the_start = training_input.initializer
             self._session.run([rewind, training_input.initializer])
             self._first_loss = float(self._session.run(forward.mean_loss(tf.stack(sums))))
@@ -114,6 +107,26 @@ class Ours:
         return float(loss)
 
 
+def open_source(settings: Settings, model: ModelConfig) -> Source:
+    """The shards of the settings."""
+    return Source(
+        ShardIndex(settings.shards),
+        Lengths(settings.seq_length, settings.max_predictions),
+        Limits(model.vocab_size, model.type_vocab_size),
+    )
+
+
+def start_session(
+    config: tf.compat.v1.ConfigProto, weights: dict[str, tf.Variable], settings: Settings
+) -> tf.compat.v1.Session:
+    """A session of the default graph with the weights of the settings."""
+    session = tf.compat.v1.Session(config=config)
+    with np.load(settings.weights) as stored:
+        starts = {weight.initializer.inputs[1]: stored[name] for name, weight in weights.items()}
+        session.run(tf.compat.v1.global_variables_initializer(), starts)
+    return session
+
+
 def _config(settings: Settings) -> Config:
     return Config(
         RunConfig(seed=settings.seed),
@@ -129,7 +142,8 @@ def _config(settings: Settings) -> Config:
     )
 
 
-def _batch(features: dict[str, tf.Tensor]) -> Batch:
+def batch_of(features: dict[str, tf.Tensor]) -> Batch:
+    """The Batch of an input's features."""
     return Batch(*(features[name] for name in Batch._fields))
 
 

@@ -7,7 +7,6 @@ the machine hits all of them; whoever has no turn is stopped, so that nothing is
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import datetime
 import importlib
 import importlib.util
@@ -15,15 +14,13 @@ import json
 import os
 import pathlib
 import platform
-import signal
 import statistics
-import subprocess
-import sys
 from typing import NamedTuple, Optional
 
 from benchmarks import inputs
 from benchmarks.peers import environment
 from benchmarks.settings import Settings
+from benchmarks.worker_process import WorkerProcess
 from bert_pretrain.config.model import ModelConfig
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -68,40 +65,26 @@ class Round(NamedTuple):
     matmul_flops: Optional[float]  # that rate, FLOP/s
 
 
-class Worker:
-    """A running worker process."""
+class Worker(WorkerProcess):
+    """A running worker process that trains."""
 
     def __init__(self, name: str, settings: Settings, directory: pathlib.Path) -> None:
-        self.name = name
+        super().__init__(name, WORKERS[name], settings, directory)
         self.rounds: list[Round] = []
         self.peak_memory_bytes = 0
         self.device_memory_bytes: Optional[int] = None
-        path = directory / f"{name}.settings.json"
-        dataclasses.replace(settings, worker=name).write(str(path))
-        self._log = directory / f"{name}.log"
-        python = environment.python_of(name) if name in environment.OWN else sys.executable
-        with self._log.open("w") as log:
-            self._process = subprocess.Popen(
-                [python, "-m", WORKERS[name], str(path)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                cwd=_ROOT,
-            )
-        self.started = self._answer()
-        self.first_loss = self._ask(do="first_loss")["loss"]
+        self.first_loss = self.ask(do="first_loss")["loss"]
         self.warm_up_seconds: list[float] = []
 
     def warm_up(self, num_steps: int) -> None:
         """Untimed but reported: compiling, first allocations, filling of buffers."""
-        answer = self._ask(do="steps", count=num_steps)
+        answer = self.ask(do="steps", count=num_steps)
         self.warm_up_seconds = [step[0] for step in answer["steps"]]
         self.peak_memory_bytes = answer["peak_memory_bytes"]
 
     def take_turn(self, num_steps: int) -> None:
         before = _processor_ticks()
-        answer = self._ask(do="steps", count=num_steps)
+        answer = self.ask(do="steps", count=num_steps)
         spent = [after - start for after, start in zip(_processor_ticks(), before)]
         seconds, examples, losses, flops = (list(column) for column in zip(*answer["steps"]))
         rate = answer["matmul_flops"]
@@ -109,28 +92,6 @@ class Worker:
         self.rounds.append(Round(seconds, examples, losses, spent[7] / max(1, sum(spent[:8])), utilization, rate))
         self.peak_memory_bytes = answer["peak_memory_bytes"]
         self.device_memory_bytes = answer["device_memory_bytes"]
-
-    def pause(self) -> None:
-        self._process.send_signal(signal.SIGSTOP)
-
-    def wake(self) -> None:
-        self._process.send_signal(signal.SIGCONT)
-
-    def end(self) -> None:
-        """Ends the process, which holds nothing worth keeping."""
-        self._process.kill()
-        self._process.communicate()
-
-    def _ask(self, **request: object) -> dict:
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def _answer(self) -> dict:
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"worker {self.name} died; {self._log} ends with\n{self._log.read_text()[-2000:]}")
-        return json.loads(line)
 
 
 def compare(settings: Settings, names: list[str], directory: pathlib.Path, arguments: argparse.Namespace) -> list[dict]:

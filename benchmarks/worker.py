@@ -11,7 +11,7 @@ import os
 import resource
 import sys
 import time
-from typing import Callable, NamedTuple, Optional, Protocol
+from typing import Any, Callable, NamedTuple, Optional, Protocol
 
 from benchmarks.settings import Settings
 
@@ -23,6 +23,29 @@ class Step(NamedTuple):
     examples: int
     loss: float  # mean of the micro-batches' losses
     useful_flops: Optional[float] = None  # without padding
+
+
+class Evaluated(NamedTuple):
+    """One evaluation of all examples: reading, forward, sums."""
+
+    seconds: float
+    examples: int
+    metrics: dict[str, float]  # masked_lm_loss, masked_lm_accuracy, next_sentence_loss, next_sentence_accuracy
+
+
+class Evaluation(Protocol):
+    """One implementation that evaluates."""
+
+    versions: dict[str, str]
+
+    def warm_up(self) -> None:
+        """Computes a batch."""
+
+    def matmul_flops(self) -> Optional[float]:
+        """As in Training."""
+
+    def evaluate(self) -> Evaluated:
+        """Evaluates all examples."""
 
 
 class Training(Protocol):
@@ -54,30 +77,41 @@ def timed(update: Callable[[], float], settings: Settings) -> Step:
     return Step(seconds, settings.batch_size * settings.num_accumulation_steps, loss)
 
 
-def serve(make: Callable[[Settings], Training]) -> None:
-    """Builds the job that the settings file in argv[1] describes and answers requests until standard input ends."""
+def serve(make: Callable[[Settings], Any], answer: Optional[Callable[[Any, dict], dict]] = None) -> None:
+    """Builds the job that the settings file in argv[1] describes and answers requests until standard input ends.
+
+    answer(job, request): what is answered to a request; by default that of a Training.
+    """
     start = time.perf_counter()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever the libraries print goes to the log
     _offer_to_the_oom_killer()
-    training = make(Settings.read(sys.argv[1]))
-    _say(answers, startup_seconds=time.perf_counter() - start, versions=training.versions)
+    job = make(Settings.read(sys.argv[1]))
+    _say(answers, startup_seconds=time.perf_counter() - start, versions=job.versions)
     for line in sys.stdin:
-        request = json.loads(line)
-        if request["do"] == "first_loss":
-            _say(answers, loss=training.first_loss())
-        elif request["do"] == "steps":
-            training.begin_turn()
-            before = training.matmul_flops()
-            steps = [training.step() for _ in range(request["count"])]
-            around = before and max(before, training.matmul_flops())
-            memory = {
-                "peak_memory_bytes": _peak_memory_bytes(),
-                "device_memory_bytes": training.device_memory_bytes(),
-            }
-            _say(answers, steps=steps, matmul_flops=around, **memory)
-        else:
-            raise ValueError(f"unknown request {line.strip()}")
+        _say(answers, **(answer or _answer_of_training)(job, json.loads(line)))
+
+
+def answer_of_evaluation(evaluation: Evaluation, request: dict) -> dict:
+    """To `{"do": "evaluate"}`: the seconds, examples and metrics of one evaluation, after a batch to warm up."""
+    assert request["do"] == "evaluate", f"unknown request {request}"
+    before = evaluation.matmul_flops()
+    evaluation.warm_up()
+    done = evaluation.evaluate()
+    around = before and max(before, evaluation.matmul_flops())
+    return {**done._asdict(), "matmul_flops": around, "peak_memory_bytes": peak_memory_bytes()}
+
+
+def _answer_of_training(training: Training, request: dict) -> dict:
+    if request["do"] == "first_loss":
+        return {"loss": training.first_loss()}
+    assert request["do"] == "steps", f"unknown request {request}"
+    training.begin_turn()
+    before = training.matmul_flops()
+    steps = [training.step() for _ in range(request["count"])]
+    around = before and max(before, training.matmul_flops())
+    memory = {"peak_memory_bytes": peak_memory_bytes(), "device_memory_bytes": training.device_memory_bytes()}
+    return {"steps": steps, "matmul_flops": around, **memory}
 
 
 def _say(answers, **answer: object) -> None:
@@ -90,5 +124,5 @@ def _offer_to_the_oom_killer() -> None:
         file.write("1000")
 
 
-def _peak_memory_bytes() -> int:
+def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

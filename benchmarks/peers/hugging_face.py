@@ -26,7 +26,9 @@ from bert_pretrain.config.model import ModelConfig
 from tests.references import hugging_face as reference
 
 
-class _MicroBatch(NamedTuple):
+class MicroBatch(NamedTuple):
+    """Padded examples."""
+
     input_ids: torch.Tensor  # [B, S]
     attention_mask: torch.Tensor  # [B, S]
     token_type_ids: torch.Tensor  # [B, S]
@@ -104,27 +106,31 @@ class TorchTraining:
         del self._order[: self._settings.batch_size]
         return chosen
 
-    def _micro_batch(self, chosen: list[int] | range) -> _MicroBatch:
-        examples = records.Examples(*(column[list(chosen)] for column in self._examples))
-        labels = reference.token_labels(examples).reshape(-1)
-        masked = np.flatnonzero(labels >= 0)
-        batch = _MicroBatch(
-            examples.input_ids,
-            examples.input_mask,
-            examples.segment_ids,
-            labels.reshape(examples.input_ids.shape),
-            masked,
-            labels[masked],
-            examples.next_sentence_labels,
-        )
-        tensors = _MicroBatch(*(torch.from_numpy(np.ascontiguousarray(values)) for values in batch))
-        # So that torch.compile does not compile anew for each number of masked tokens.
-        for values in (tensors.masked_positions, tensors.masked_ids):
-            torch._dynamo.mark_dynamic(values, 0)
-        return tensors
+    def _micro_batch(self, chosen: list[int] | range) -> MicroBatch:
+        return micro_batch(records.Examples(*(column[list(chosen)] for column in self._examples)))
 
 
-def _loss_as_shipped(network: transformers.BertForPreTraining, batch: _MicroBatch) -> torch.Tensor:
+def micro_batch(examples: records.Examples) -> MicroBatch:
+    """The tensors of padded examples."""
+    labels = reference.token_labels(examples).reshape(-1)
+    masked = np.flatnonzero(labels >= 0)
+    batch = MicroBatch(
+        examples.input_ids,
+        examples.input_mask,
+        examples.segment_ids,
+        labels.reshape(examples.input_ids.shape),
+        masked,
+        labels[masked],
+        examples.next_sentence_labels,
+    )
+    tensors = MicroBatch(*(torch.from_numpy(np.ascontiguousarray(values)) for values in batch))
+    # So that torch.compile does not compile anew for each number of masked tokens.
+    for values in (tensors.masked_positions, tensors.masked_ids):
+        torch._dynamo.mark_dynamic(values, 0)
+    return tensors
+
+
+def _loss_as_shipped(network: transformers.BertForPreTraining, batch: MicroBatch) -> torch.Tensor:
     return network(
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
@@ -134,7 +140,7 @@ def _loss_as_shipped(network: transformers.BertForPreTraining, batch: _MicroBatc
     ).loss
 
 
-def loss_of_masked(network: transformers.BertForPreTraining, batch: _MicroBatch) -> torch.Tensor:
+def loss_of_masked(network: transformers.BertForPreTraining, batch: MicroBatch) -> torch.Tensor:
     """The loss of a micro-batch, with logits of the masked tokens alone."""
     encoded = network.bert(batch.input_ids, batch.attention_mask, batch.token_type_ids)
     masked = encoded.last_hidden_state.flatten(0, 1)[batch.masked_positions]  # [M, H]

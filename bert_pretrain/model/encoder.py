@@ -41,12 +41,13 @@ class Encoder(NamedTuple):
 class Sequence(NamedTuple):
     """The output of the encoder."""
 
-    hidden: tf.Tensor  # [T, H]
+    hidden: tf.Tensor  # [T, H], or [X, H] of the X slots that were asked for
     tokens: Tokens
+    indices: tf.Tensor  # [R * S] int32: the row of `hidden` of each slot; -1 for slots that were not asked for
 
     def gather(self, slots: tf.Tensor) -> tf.Tensor:
-        """The hidden states [X, H] in these slots [X], none of which may be padding."""
-        return tf.gather(self.hidden, tf.gather(self.tokens.indices, slots))
+        """The hidden states [Y, H] in these slots [Y], none of which may be padding."""
+        return tf.gather(self.hidden, tf.gather(self.indices, slots))
 
 
 class LayerBits(NamedTuple):
@@ -65,11 +66,13 @@ def encode(
     dropout: Optional[Dropout] = None,
     precision: Precision = FLOAT32,
     recompute: bool = False,
+    wanted: Optional[tf.Tensor] = None,
 ) -> Sequence:
     """Returns the hidden states of the last layer, in precision.activations.
 
     dropout None means no dropout, as in evaluation. With recompute, each layer keeps only its input, and the backward
-    pass runs it again (recompute.py).
+    pass runs it again (recompute.py). wanted: the slots [X] int32, none of them padding, that will be
+    gathered; the last layer then computes only these behind its attention. None: all tokens.
     """
     tokens = kernels.find_tokens(rows.example_ids)
     attend = kernels.attention(
@@ -80,9 +83,17 @@ def encode(
     for number in range(config.num_hidden_layers):
         prefix = f"bert/encoder/layer_{number}/"
         own = {name: weight for name, weight in weights.items() if name.startswith(prefix)}
-        layer = functools.partial(_layer, encoder, prefix, bits=_layer_bits(dropout, config, rows, tf.shape(hidden)))
+        is_last = number == config.num_hidden_layers - 1
+        kept = tf.gather(tokens.indices, wanted) if is_last and wanted is not None else None
+        bits = _layer_bits(dropout, config, rows, tf.shape(hidden))
+        layer = functools.partial(_layer, encoder, prefix, bits=bits, kept=kept)
         hidden = run_with_recompute(layer, own, hidden) if recompute else layer(own, hidden)
-    return Sequence(hidden, tokens)
+    return Sequence(hidden, tokens, tokens.indices if wanted is None else _positions(wanted, tokens.indices))
+
+
+def _positions(wanted: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """[R * S] int32: the position in `wanted` of each slot, -1 for the others."""
+    return tf.tensor_scatter_nd_update(tf.fill(tf.shape(like), -1), wanted[:, None], tf.range(tf.size(wanted)))
 
 
 def _layer_bits(dropout: Optional[Dropout], config: ModelConfig, rows: Rows, hidden_shape: tf.Tensor) -> LayerBits:
@@ -115,9 +126,16 @@ def _embed(encoder: Encoder, weights: Weights, rows: Rows, dropout: Optional[Dro
     return encoder.kernels.dropout(hidden, _bits(dropout, tf.shape(hidden), rate), rate)
 
 
-def _layer(encoder: Encoder, prefix: str, weights: Weights, hidden: tf.Tensor, bits: LayerBits) -> tf.Tensor:
-    """hidden [T, H] -> [T, H]: attention and feed-forward, each followed by dropout, residual and layer norm."""
+def _layer(
+    encoder: Encoder, prefix: str, weights: Weights, hidden: tf.Tensor, bits: LayerBits, kept: Optional[tf.Tensor]
+) -> tf.Tensor:
+    """hidden [T, H] -> [T, H]: attention and feed-forward, each followed by dropout, residual and layer norm.
+
+    With kept [X], numbers of tokens, the result is theirs alone, [X, H].
+    """
     context = _attend(encoder, f"{prefix}attention/self", weights, hidden, bits.attention)
+    if kept is not None:
+        context, hidden = tf.gather(context, kept), tf.gather(hidden, kept)
     output = dense(weights, f"{prefix}attention/output/dense", context, encoder.products)
     name = f"{prefix}attention/output/LayerNorm"
     hidden = _add_and_norm(encoder, name, weights, output, hidden, bits.attention_output)

@@ -37,10 +37,15 @@ def statistics(
     dropout: Optional[Dropout] = None,
     precision: Precision = FLOAT32,
     recompute: bool = False,
+    prune: bool = False,
 ) -> Statistics:
-    """Runs encoder, heads and losses over all rows of the batch."""
+    """Runs encoder, heads and losses over all rows of the batch.
+
+    prune: the last layer computes only what the heads read, behind its attention.
+    """
     rows = encoder.Rows(batch.token_ids, batch.segment_ids, batch.position_ids, batch.example_ids)
-    sequence = encoder.encode(weights, rows, model, kernels, dropout, precision, recompute)
+    read = tf.concat([batch.masked_positions, batch.cls_positions], axis=0) if prune else None
+    sequence = encoder.encode(weights, rows, model, kernels, dropout, precision, recompute, read)
     masked_lm = losses.cross_entropy(
         heads.masked_lm_logits(weights, sequence, batch.masked_positions),
         batch.masked_ids,

@@ -19,15 +19,20 @@ _SIZE, _REPEATS = 2048, 12  # enough for a CPU, where a product takes millisecon
 
 
 def training_flops(sums: Statistics, model: ModelConfig) -> float:
-    """Floating-point operations of forward and backward passes over these examples, without padding.
+    """Floating-point operations of forward and backward passes over these examples; backward is twice forward."""
+    return 3.0 * forward_flops(sums, model)
 
-    A multiply-add is two; backward is twice forward; dropout, norms and softmax are left out.
+
+def forward_flops(sums: Statistics, model: ModelConfig) -> float:
+    """Floating-point operations of forward passes over these examples, without padding.
+
+    A multiply-add is two; dropout, norms and softmax are left out.
     """
     width, inner = model.hidden_size, model.intermediate_size
     layer = (8.0 * width**2 + 4.0 * width * inner) * sums.tokens + 4.0 * width * sums.squared_lengths
     masked_lm = sums.masked_lm_count * (2.0 * width**2 + 2.0 * width * model.vocab_size)
     next_sentence = sums.next_sentence_count * (2.0 * width**2 + 4.0 * width)
-    return 3.0 * (model.num_hidden_layers * layer + masked_lm + next_sentence)
+    return model.num_hidden_layers * layer + masked_lm + next_sentence
 
 
 def peak_flops(
