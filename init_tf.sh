@@ -22,6 +22,9 @@ say() { echo "$@" >&2; }
 run() { if [ "${DRY_RUN:-}" = 1 ]; then say "$(printf '%q ' "$@")"; else "$@" >&2; fi; }
 # shellcheck source=scripts/_uv.sh
 . "$project/scripts/_uv.sh"
+# shellcheck source=scripts/_steps.sh
+. "$project/scripts/_steps.sh"
+if [ -z "${BERT_PRETRAIN_SCRIPT:-}" ]; then run_steps "" "$@"; fi # else a signal comes to all of that script's processes
 # Runs a verb of bert_pretrain.environment with python $1. Each answers for that Python and its environment.
 environment() { (cd "$project" && "$1" -m bert_pretrain.environment "$2" "${3:-}" "$tensorflow"); }
 # Whether python $1 starts, which pyenv's names on PATH need not, and can have the requested TensorFlow.

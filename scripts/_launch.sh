@@ -5,19 +5,14 @@
 project="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 export BERT_PRETRAIN_CACHE="${BERT_PRETRAIN_CACHE:-$project/.cache}" # the same default as in init_tf.sh
 
+# shellcheck source-path=SCRIPTDIR source=_steps.sh
+. "$project/scripts/_steps.sh"
+
 # Sets $python to the Python of an environment with the given extras (--test, --horovod, ...). Installs what is missing.
-use_environment() { python="$(bash "$project/init_tf.sh" --print-python "$@")"; }
-
-# For a script of several steps, after use_environment: run_steps DIRECTORY "$@". Starts the script again below
-# bert_pretrain.script, which keeps other commands out of DIRECTORY (empty: it needs no lock) and ends the whole step at
-# a signal.
-run_steps() {
-  if [ "${DRY_RUN:-}" = 1 ] || [ "${BERT_PRETRAIN_SCRIPT:-}" = "$PPID" ]; then return; fi
-  exec "$python" -m bert_pretrain.script "$1" bash "$0" "${@:2}"
+use_environment() {
+  doing "setting the environment up"
+  python="$(bash "$project/init_tf.sh" --print-python "$@")"
 }
-
-# Notes what the script does now, for the line that a signal ends it with.
-doing() { if [ -n "${BERT_PRETRAIN_STAGE:-}" ]; then echo "$1" >&"$BERT_PRETRAIN_STAGE" || true; fi; }
 
 launch() {
   if [ "${DRY_RUN:-}" = 1 ]; then

@@ -5,6 +5,7 @@
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=_launch.sh
 . "$(dirname "${BASH_SOURCE[0]}")/_launch.sh"
+run_steps "" "$@"
 say() { echo "$@" >&2; }
 run() { "$@" >&2; }
 # shellcheck source-path=SCRIPTDIR source=_uv.sh
@@ -41,6 +42,7 @@ cd "$project"
 python3 -m bert_pretrain.environment tested | while read -r combination rest; do
   if [ $# -gt 0 ] && [[ " $* " != *" $combination "* ]]; then continue; fi
   say "$combination"
+  doing "pinning $combination"
   # shellcheck disable=SC2086  # words of a line
   pin "$combination" $rest
 done

@@ -21,8 +21,8 @@ if [ $# -lt 2 ]; then
   sed -n '2,15s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
-use_environment --data
 run_steps "$2" "$@"
+use_environment --data
 source="$1" output="$2"
 shift 2
 np="${NP:-$(nproc)}"

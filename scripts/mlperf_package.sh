@@ -15,6 +15,7 @@ if [ $# -lt 3 ]; then
   sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
+run_steps "" "$@"
 package="${1%/}" system="$2"
 shift 2
 results="$package/results/$system/bert" code="$package/benchmarks/bert/implementations/bert_pretrain"

@@ -16,10 +16,10 @@ if [ $# -lt 2 ] && [ "${1:-}" != --help ]; then
   sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
+if [ "$1" != --help ]; then run_steps "$2" "$@"; fi
 use_environment --data
 if [ "$1" = --help ]; then launch_last "$python" -m bert_pretrain.pretrain_text --help; fi
 text="$1" out="$2"
-run_steps "$out" "$@"
 
 step() { launch "$python" -m bert_pretrain.pretrain_text "$1" "$text" "$out" "${@:2}"; }
 

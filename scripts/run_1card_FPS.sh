@@ -7,10 +7,10 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=_launch.sh
 . "$(dirname "${BASH_SOURCE[0]}")/_launch.sh"
 
+if [ $# -eq 0 ]; then run_steps ""; fi
 # shellcheck disable=SC2119
 use_environment
 if [ $# -eq 0 ]; then
-  run_steps ""
   prepare_demo
   set -- "${demo_flags[@]}" "--output_dir=$PWD/results/demo_1card"
 else

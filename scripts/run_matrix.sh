@@ -9,8 +9,7 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=_launch.sh
 . "$(dirname "${BASH_SOURCE[0]}")/_launch.sh"
 
-python=python3
-PYTHONPATH="$project${PYTHONPATH:+:$PYTHONPATH}" run_steps "" "$@"
+run_steps "" "$@"
 chosen=()
 while [ $# -gt 0 ] && [ "$1" != -- ]; do chosen+=("$1") && shift; done
 if [ $# -gt 0 ]; then shift; fi

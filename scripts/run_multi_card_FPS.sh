@@ -14,9 +14,9 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=_launch.sh
 . "$(dirname "${BASH_SOURCE[0]}")/_launch.sh"
 
+if [ $# -eq 0 ]; then run_steps ""; fi
 use_environment --horovod
 if [ $# -eq 0 ]; then
-  if [ -x "$python" ]; then run_steps ""; fi
   prepare_demo
   # The demo's batch of 32, divided among the processes. The launcher reports an invalid NP.
   ranks="${NP:-2}"

