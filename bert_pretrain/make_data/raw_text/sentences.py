@@ -18,6 +18,7 @@ _PLACEHOLDER = re.compile(r"\b(?:formula|codice)_\d+\b")
 _MARKUP = re.compile(r"</?[a-z][^<>]*>|\[\[|\]\]|\{\{|\}\}|'{2,}", re.IGNORECASE)
 _EMPTY_BRACKETS = re.compile(r"\s?[(\[][\s,;:–-]*[)\]]")
 _SPACE_BEFORE_STOP = re.compile(r"\s+([,.;:!?])")
+_GREEK_QUESTION_MARK = "\u037e"  # Unicode's canonical form of it is a semicolon, which alone sentencex knows
 _RULES_BEFORE_1 = {"ja": "en", "uk": "ru"}  # of sentencex before version 1, which has none of their own
 
 
@@ -49,7 +50,10 @@ def of_paragraph(text: str, language: str) -> list[str]:
 
 
 def _divided(text: str, language: str) -> list[str]:
-    return [stripped for part in _splitter().segment(rules_of(language), text) if (stripped := part.strip())]
+    rules = rules_of(language)
+    if rules == "el":
+        text = text.replace(_GREEK_QUESTION_MARK, ";")
+    return [stripped for part in _splitter().segment(rules, text) if (stripped := part.strip())]
 
 
 def of_article(lines: Iterable[str], language: str, is_mlperf: bool = False) -> list[str]:

@@ -211,6 +211,13 @@ def test_sentences_of_five_languages(language: str, found: list[str]) -> None:
 
 
 @needs_sentencex
+def test_both_forms_of_the_greek_question_mark_end_a_sentence() -> None:
+    found = sentences.of_paragraph("Ποιος ήρθε\u037e Η Μαρία. Τι είναι αυτό; Ένα βιβλίο.", "el")
+    assert found == ["Ποιος ήρθε;", "Η Μαρία.", "Τι είναι αυτό;", "Ένα βιβλίο."]
+    assert sentences.of_paragraph("See this; It is so.", "en") == ["See this; It is so."]
+
+
+@needs_sentencex
 def test_headings_of_articles_are_left_out_in_scripts_with_and_without_spaces() -> None:
     article = ["History.", "", "Dr. Smith arrived in the U.S. in 1999. He left &ndash; soon after.", "See also."]
     assert sentences.of_article(article, "en") == ["Dr. Smith arrived in the U.S. in 1999.", "He left – soon after."]
