@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Callable, NamedTuple, Optional
 
 from bert_pretrain import files, hosts, processes, supervisor
+from bert_pretrain.config.recipe import LauncherConfig
 from bert_pretrain.supervisor import Command
 
 TRAINER = "bert_pretrain.run"
-_REJOIN_SECONDS = 10  # that a restart waits for a lost host
 # mpirun gives up a host after 20 + 8 x 5 seconds without an answer, also before the ranks have joined; its own default
 # is eight minutes. For Open MPI 5 and 4.
 _KEEPALIVE = {
@@ -177,8 +177,8 @@ class Restarts:
 def main(arguments: Sequence[str]) -> int:
     """Starts the job with the trainer's flags; DRY_RUN=1 prints the command. Returns the job's exit code."""
     try:
-        max_restarts, flags = take_number("max_restarts", 0, arguments)
-        rejoin_seconds, flags = take_number("rejoin_seconds", _REJOIN_SECONDS, flags)
+        max_restarts, flags = take_number("max_restarts", LauncherConfig.max_restarts, arguments)
+        rejoin_seconds, flags = take_number("rejoin_seconds", LauncherConfig.rejoin_seconds, flags)
         machine = this_machine()
         command = launch_command(flags, os.environ, machine)
     except ValueError as error:
