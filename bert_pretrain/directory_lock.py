@@ -14,8 +14,10 @@ import fcntl
 import json
 import os
 import socket
+import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable, Dict, NamedTuple, Optional
 
@@ -39,6 +41,7 @@ class Work(NamedTuple):
 
 TRAINING = Work(".training.lock", "--output_dir: ", "trains")
 SCRIPT = Work(".script.lock", "", "works")
+DATA = Work(".make_data.lock", "--output_dir: ", "makes data")
 
 
 class HeldError(ValueError):
@@ -135,6 +138,31 @@ class DirectoryLock:
         while not self._is_released.wait(_BEAT_SECONDS):
             with contextlib.suppress(OSError):
                 os.utime(self._descriptor)
+
+
+@contextlib.contextmanager
+def locked(directory: str, work: Work) -> Iterator[None]:
+    """Holds the lock; says on stderr why it waits. Folders that were made for it and got nothing else do not stay.
+
+    HeldError names the holder; ValueError where the directory cannot be written.
+    """
+    path, missing = os.path.abspath(directory), []
+    while not os.path.lexists(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    try:
+        os.makedirs(directory, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{work.option}{directory} cannot be written: {error.strerror}") from None
+    try:
+        lock = DirectoryLock(directory, work, lambda line: print(line, file=sys.stderr, flush=True))
+        with contextlib.ExitStack() as stack:
+            stack.callback(lock.release)
+            yield
+    finally:
+        with contextlib.suppress(OSError):
+            for made in missing:
+                os.rmdir(made)
 
 
 def _this_process() -> Holder:

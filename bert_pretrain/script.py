@@ -17,11 +17,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import FrameType
 from typing import Optional
 
-from bert_pretrain.directory_lock import SCRIPT, DirectoryLock
+from bert_pretrain.directory_lock import SCRIPT, locked
 
 RUNNER = "BERT_PRETRAIN_SCRIPT"  # environment variable of the script: the process that runs it
 STAGE = "BERT_PRETRAIN_STAGE"  # another: the file descriptor to which it writes what it does now
@@ -67,10 +67,9 @@ def _run(directory: str, command: Sequence[str], is_nested: bool) -> int:
     with contextlib.ExitStack() as stack:
         try:
             if directory:
-                stack.enter_context(_locked(directory))
-        except (ValueError, OSError) as error:
-            text = f"{directory}: cannot be written: {error.strerror}" if isinstance(error, OSError) else error
-            print(f"error: {text}", file=sys.stderr)
+                stack.enter_context(locked(directory, SCRIPT))
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
             return 2
         script = _Script(command, is_nested)
         code = script.wait()
@@ -79,26 +78,6 @@ def _run(directory: str, command: Sequence[str], is_nested: bool) -> int:
             if not is_nested:
                 script.say_where(directory or os.path.basename(command[1]))
         return code
-
-
-@contextlib.contextmanager
-def _locked(directory: str) -> Iterator[None]:
-    """Holds the lock; folders that were made for it and got nothing else do not stay."""
-    path, missing = os.path.abspath(directory), []
-    while not os.path.lexists(path):
-        missing.append(path)
-        path = os.path.dirname(path)
-    os.makedirs(directory, exist_ok=True)
-    try:
-        lock = DirectoryLock(directory, SCRIPT, lambda line: print(line, file=sys.stderr, flush=True))
-        try:
-            yield
-        finally:
-            lock.release()
-    finally:
-        with contextlib.suppress(OSError):
-            for made in missing:
-                os.rmdir(made)
 
 
 class _Script:

@@ -71,7 +71,7 @@ fi
 if [ ! -f "$vocabulary" ]; then
   doing "making the vocabulary"
   make_data --train_vocab "--input_file=$output/text/train/*.txt" ${eval_text[@]+"${eval_text[@]}"} \
-    "--vocab_file=$vocabulary" "--vocab_size=$entries" "$@"
+    "--vocab_file=$vocabulary" "--vocab_size=$entries" "$@" "--num_shards=$shards"
 fi
 doing "making the shards for training"
 make_data "--vocab_file=$vocabulary" "$@" "--input_file=$output/text/train/*.txt" "--output_dir=$output/train" \

@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "heartbeat": {"processes"},
     "connection": {"processes", "stop", "world", "mpi_world", "heartbeat"},
     "make_data": {
-        *"config data.masking data.tfrecord data.vocab files cli worker_pool native_library".split(),
+        *"config data.masking data.tfrecord data.vocab directory_lock files cli worker_pool native_library".split(),
     },
     "check_data": {"config", "data", "worker_pool", "files", "cli", "tensorflow_import", "storage"},
     "hugging_face": {"data.vocab"},
@@ -65,7 +65,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pretrain_text": {
         *("cli", "config", "data.vocab", "directory_lock", "files", "hosts", "hugging_face", "launch", "recipe")
     },
-    "launch": {"files", "processes", "supervisor", "hosts", "division"},
+    "launch": {"config", "files", "processes", "supervisor", "hosts", "division"},
     "hosts": {"files", "processes"},
     "division": {"cli", "config"},
     "supervisor": {"heartbeat"},

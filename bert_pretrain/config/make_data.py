@@ -77,7 +77,8 @@ class MakeDataConfig:
     )
     num_shards: int = option(
         0,
-        "Number of files in --output_dir; the text of all inputs is divided between documents. 0: one for each input.",
+        "Number of files in --output_dir; the text of all inputs is divided between documents. 0: one for each input. "
+        "With --train_vocab: whether the text has documents enough for them is checked first.",
     )
     num_processes: int = option(
         0, "Processes on this machine; 0: one for each core. Under mpirun -np N there are N - 1 instead."

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 from bert_pretrain import cli, worker_pool
 from bert_pretrain.config.make_data import ExampleConfig, MakeDataConfig, TextConfig
 from bert_pretrain.config.option import require
 from bert_pretrain.data import vocab
+from bert_pretrain.directory_lock import DATA, locked
 from bert_pretrain.files import num_cores
-from bert_pretrain.make_data import build_shards, python_random
+from bert_pretrain.make_data import build_shards, corpus, python_random
 from bert_pretrain.make_data.build_vocab import build_vocabulary
 from bert_pretrain.make_data.demo import make_demo
 from bert_pretrain.make_data.raw_text.make_text import make_text
@@ -46,8 +48,11 @@ def _make_demo(config: MakeDataConfig) -> int:
 
 
 def _train_vocabulary(config: MakeDataConfig, lower_case: bool, workers: worker_pool.Workers) -> int:
+    spans = build_shards.find_text(config.input_file)
+    if config.num_shards:
+        corpus.divide(spans, config.num_shards)  # a number that is too high is refused before the long step
     lines = build_vocabulary(
-        build_shards.find_text(config.input_file),
+        spans,
         build_shards.find_text(config.eval_input_file, "--eval_input_file") if config.eval_input_file else [],
         config.vocab_file,
         config.vocab_size,
@@ -75,7 +80,8 @@ def _make_shards(config: MakeDataConfig, example_config: ExampleConfig, workers:
     note = python_random.describe_speed() if todo and example_config.mode == "exact" else ""
     if note:
         print(note, file=sys.stderr)
-    results = run_tasks(workers, build_shards.make, todo, [task.num_bytes for task in todo], len(tasks))
+    with locked(config.output_dir, DATA) if config.output_dir and todo else contextlib.nullcontext():
+        results = run_tasks(workers, build_shards.make, todo, [task.num_bytes for task in todo], len(tasks))
     num_examples = sum(counts.examples for counts in results)
     num_alone = sum(counts.documents == 1 for counts in results)
     if num_alone:

@@ -13,6 +13,7 @@ from bert_pretrain.config.make_data import ExampleConfig
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.data import vocab
 from bert_pretrain.data.tfrecord import write_shard
+from bert_pretrain.directory_lock import DATA, locked
 from bert_pretrain.files import write_json
 from bert_pretrain.make_data import demo_text, fast_examples, serialization, tokenization, tokenized_text, train_vocab
 
@@ -40,7 +41,12 @@ def make_demo(directory: str, settings: DemoSettings = DemoSettings()) -> dict: 
     found = _read_provenance(directory)
     if found is not None and found["settings"] == settings._asdict() and _is_complete(directory, found):
         return found["counts"]
-    _clear(directory, found)
+    with locked(directory, DATA):
+        return _make(directory, settings)
+
+
+def _make(directory: str, settings: DemoSettings) -> dict:
+    _clear(directory, _read_provenance(directory))
     documents = demo_text.demo_documents()
     every = settings.documents_per_held_out
     held_out = documents[every - 1 :: every]

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from bert_pretrain.directory_lock import DATA, locked
+
 PROJECT = Path(__file__).parents[2]
 MPIRUN = Path(sys.executable).parent / "mpirun"
 
@@ -150,3 +152,13 @@ def test_recipe_of_mlperf_is_read(folder):
     side = (folder / "mlperf" / "a.txt.tfrecord.json").read_text()
     for setting in ('"mode": "exact"', '"max_seq_length": 512', '"max_predictions_per_seq": 76', '"dupe_factor": 10'):
         assert setting in side
+
+
+def test_a_second_command_in_the_same_folder_is_refused(folder):
+    output = folder / "in use"
+    with locked(str(output), DATA):
+        second = make_data(*flags_for(folder, output.name))
+    assert (second.returncode, second.stdout) == (2, "")
+    *_, line = second.stderr.splitlines()
+    assert line.startswith(f"error: --output_dir: {output} is in use: process ") and "makes data there" in line
+    assert not output.exists()

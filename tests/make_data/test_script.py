@@ -88,6 +88,7 @@ def test_too_many_shards_are_refused_with_the_largest_number_and_nothing_need_be
     refused = run(*flags, NUM_HELD_OUT="0", NUM_SHARDS="90")
     *_, message = refused.stderr.splitlines()
     assert refused.returncode == 2 and "too few documents for 90 outputs" in message and "NUM_SHARDS" in message
+    assert not (tmp_path / "out" / "vocab.txt").exists(), "it is refused before the vocabulary is trained"
     largest = message.partition("outputs; ")[2].partition(" is the largest")[0]
     made = run(*flags, NUM_HELD_OUT="0", NUM_SHARDS=largest)
     assert made.returncode == 0, made.stdout + made.stderr

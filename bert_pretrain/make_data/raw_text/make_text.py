@@ -16,6 +16,7 @@ from typing import Any
 
 from bert_pretrain import files
 from bert_pretrain.config.make_data import TextConfig
+from bert_pretrain.directory_lock import DATA, locked
 from bert_pretrain.make_data import provenance
 from bert_pretrain.make_data.raw_text import sentences, sources
 from bert_pretrain.make_data.raw_text.division import FOLDERS, Division, divide
@@ -45,24 +46,29 @@ def make_text(patterns: str, output_dir: str, settings: TextConfig, workers: Wor
         if _is_finished(output_dir, parts):
             _remove_documents(output_dir, parts)
             return [f"{output_dir}: the text is there"]
-        todo = [part for part in parts if not are_found(part)]
-        run_tasks(workers, find_documents, todo, [part.num_bytes for part in todo], len(parts), unit="documents found")
-        content = {
-            "files": len(found),
-            "sentence_rules": rules,
-            "other_files_left_out": dict(left_out),
-            **_account(parts),
-        }
-        print("finding duplicates and drawing held-out documents", file=sys.stderr)
-        selection = select(parts)
-        tasks = [Division(part, fates) for part, fates in zip(parts, selection.fates)]
-        run_tasks(workers, divide, tasks, [part.num_bytes for part in parts], len(parts), unit="documents written")
-        content = {**selection.counts, **_written(parts), **content}
-        _write_report(output_dir, content, parts)
-        _remove_documents(output_dir, parts)
+        about = {"files": len(found), "sentence_rules": rules, "other_files_left_out": dict(left_out)}
+        with locked(output_dir, DATA):
+            content, examples = _make(output_dir, parts, about, workers)
     except OSError as error:
         raise ValueError(f"{output_dir}: cannot be written ({error.strerror})") from None
-    return list(summary(output_dir, content, selection.examples, settings))
+    return list(summary(output_dir, content, examples, settings))
+
+
+def _make(
+    output_dir: str, parts: Sequence[Part], about: dict[str, Any], workers: Workers
+) -> tuple[dict[str, Any], list[str]]:
+    """Writes everything; returns the report's content with `about` in it, and some duplicates as examples."""
+    todo = [part for part in parts if not are_found(part)]
+    run_tasks(workers, find_documents, todo, [part.num_bytes for part in todo], len(parts), unit="documents found")
+    content = {**about, **_account(parts)}
+    print("finding duplicates and drawing held-out documents", file=sys.stderr)
+    selection = select(parts)
+    tasks = [Division(part, fates) for part, fates in zip(parts, selection.fates)]
+    run_tasks(workers, divide, tasks, [part.num_bytes for part in parts], len(parts), unit="documents written")
+    content = {**selection.counts, **_written(parts), **content}
+    _write_report(output_dir, content, parts)
+    _remove_documents(output_dir, parts)
+    return content, selection.examples
 
 
 def _origin(parts: Sequence[Part]) -> provenance.Origin:
