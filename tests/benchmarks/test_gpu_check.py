@@ -26,6 +26,7 @@ from benchmarks.gpu_check.comparison import (
 from benchmarks.gpu_check.report import CPU_NOTE, render, verdict
 from benchmarks.gpu_check.runner import FAILED, LEFT_OUT, OK, Part, Runner, describe_failure
 
+ROOT = Path(__file__).parents[2]
 VALUES = np.random.default_rng(0).normal(size=[300, 40]).astype(np.float32)
 
 
@@ -183,9 +184,9 @@ def test_a_run_without_a_gpu_says_so_under_every_heading() -> None:
 
 def test_the_script_starts_the_check_with_its_flags(tmp_path: Path) -> None:
     project = tmp_path / "a project"
-    for name in ("scripts/_launch.sh", "benchmarks/gpu_check.sh"):
-        (project / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(Path(__file__).parents[2] / name, project / name)
+    shutil.copytree(ROOT / "scripts", project / "scripts")
+    (project / "benchmarks").mkdir()
+    shutil.copy(ROOT / "benchmarks" / "gpu_check.sh", project / "benchmarks")
     (project / "init_tf.sh").write_text("echo /env/bin/python\n")
     command = ["bash", str(project / "benchmarks" / "gpu_check.sh"), "--minutes=5"]
     done = subprocess.run(command, env={**os.environ, "DRY_RUN": "1"}, capture_output=True, text=True, check=True)
