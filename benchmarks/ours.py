@@ -38,9 +38,8 @@ _PRECISION = {
     "ours_float16": {"amp_dtype": "float16"},
     "ours_bfloat16": {"amp_dtype": "bfloat16"},
 }
-_GPU_SIZE = (
-    8192  # of the matrices whose products a GPU's rate is measured with: milliseconds, far above a launch's time
-)
+# Of the matrices whose products a GPU's rate is measured with: milliseconds, far above a launch's time.
+_GPU_SIZE = 8192
 
 
 class Ours:
@@ -100,6 +99,13 @@ class Ours:
     def step(self) -> Step:
         done = timed(self._update, self._settings)
         return done._replace(useful_flops=utilization.training_flops(self._sums, self._model))
+
+    def trace(self) -> tf.compat.v1.RunMetadata:
+        """Does one update; returns TensorFlow's record of its operations."""
+        metadata = tf.compat.v1.RunMetadata()
+        options = tf.compat.v1.RunOptions(trace_level=tf.compat.v1.RunOptions.FULL_TRACE)
+        self._session.run(self._operation, options=options, run_metadata=metadata)
+        return metadata
 
     def _update(self) -> float:
         (loss, sums), _ = self._session.run([self._watched, self._operation])
