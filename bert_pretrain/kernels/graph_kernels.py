@@ -12,7 +12,6 @@ from typing import Callable, Optional
 
 import tensorflow as tf
 
-from bert_pretrain import compat
 from bert_pretrain.config.model import LAYER_NORM_EPSILON
 from bert_pretrain.kernels import xla
 from bert_pretrain.kernels.dropout import drop
@@ -77,7 +76,6 @@ class GraphKernels:
             total, outputs, mean, rstd = self._run(_add_and_norm, inputs, residual, gamma, beta, bits, rate=rate)
 
             def gradient(grad_outputs: tf.Tensor) -> tuple[tf.Tensor, ...]:
-                grad_outputs = compat.dense(grad_outputs)  # of the last layer, from which the heads gather
                 grad_inputs, grad_residual, grad_gammas = self._run(
                     _add_and_norm_gradient, total, gamma, mean, rstd, grad_outputs, bits, rate=rate
                 )

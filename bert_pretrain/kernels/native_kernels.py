@@ -6,7 +6,6 @@ from typing import Any, Callable, Optional
 
 import tensorflow as tf
 
-from bert_pretrain import compat
 from bert_pretrain.config.model import LAYER_NORM_EPSILON
 from bert_pretrain.kernels import native
 from bert_pretrain.kernels.dropout import NUM_HASHES, num_dropped
@@ -67,7 +66,6 @@ class NativeKernels:
             )
 
             def gradient(grad_outputs: tf.Tensor) -> tuple[tf.Tensor, ...]:
-                grad_outputs = compat.dense(grad_outputs)  # of the last layer, from which the heads gather
                 grad = self._library.bert_pretrain_add_and_norm_grad(
                     total=total, mean=mean, rstd=rstd, gamma=gamma, grad_outputs=grad_outputs, **mask
                 )

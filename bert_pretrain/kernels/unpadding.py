@@ -59,3 +59,20 @@ def _gather(values: tf.Tensor, indices: tf.Tensor, inverse: tf.Tensor) -> tf.Ten
         return tf.gather(values, indices), lambda grad_outputs: tf.gather(grad_outputs, inverse)
 
     return kernel(values)
+
+
+def take(values: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
+    """Rows of values [T, X] by their numbers [Y] -> [Y, X].
+
+    Its gradient is a tensor. That of tf.gather is IndexedSlices, which the gradients of compiled kernels cannot take.
+    """
+
+    @tf.custom_gradient
+    def kernel(values: tf.Tensor):
+        def gradient(grad_outputs: tf.Tensor) -> tf.Tensor:
+            grad_values = tf.math.unsorted_segment_sum(grad_outputs, numbers, tf.shape(values)[0])
+            return tf.ensure_shape(grad_values, values.shape)
+
+        return tf.gather(values, numbers), gradient
+
+    return kernel(values)

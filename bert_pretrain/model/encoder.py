@@ -14,7 +14,7 @@ import tensorflow as tf
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.kernels.dropout import Dropout
 from bert_pretrain.kernels.protocol import Kernels
-from bert_pretrain.kernels.unpadding import Tokens
+from bert_pretrain.kernels.unpadding import Tokens, take
 from bert_pretrain.model.layers import FLOAT32, Precision, Weights, dense, fused_dense, layer_norm
 from bert_pretrain.model.recompute import run_with_recompute
 
@@ -47,15 +47,15 @@ class Sequence(NamedTuple):
 
     def gather(self, slots: tf.Tensor) -> tf.Tensor:
         """The hidden states [Y, H] in these slots [Y], none of which may be padding."""
-        return tf.gather(self.hidden, tf.gather(self.indices, slots))
+        return take(self.hidden, tf.gather(self.indices, slots))
 
 
 class LayerBits(NamedTuple):
     """Random bits for the dropout masks of a layer; None without dropout."""
 
     attention: Optional[tf.Tensor]  # for the probabilities [R, N, S, S]
-    attention_output: Optional[tf.Tensor]  # [T, H]
-    output: Optional[tf.Tensor]  # [T, H]
+    attention_output: Optional[tf.Tensor]  # [T, H], in the last layer [X, H]
+    output: Optional[tf.Tensor]  # the same
 
 
 def encode(
@@ -85,7 +85,8 @@ def encode(
         own = {name: weight for name, weight in weights.items() if name.startswith(prefix)}
         is_last = number == config.num_hidden_layers - 1
         kept = tf.gather(tokens.indices, wanted) if is_last and wanted is not None else None
-        bits = _layer_bits(dropout, config, rows, tf.shape(hidden))
+        num_computed = tf.size(kept) if kept is not None else tf.shape(hidden)[0]
+        bits = _layer_bits(dropout, config, rows, num_computed)
         layer = functools.partial(_layer, encoder, prefix, bits=bits, kept=kept)
         hidden = run_with_recompute(layer, own, hidden) if recompute else layer(own, hidden)
     return Sequence(hidden, tokens, tokens.indices if wanted is None else _positions(wanted, tokens.indices))
@@ -96,13 +97,15 @@ def _positions(wanted: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
     return tf.tensor_scatter_nd_update(tf.fill(tf.shape(like), -1), wanted[:, None], tf.range(tf.size(wanted)))
 
 
-def _layer_bits(dropout: Optional[Dropout], config: ModelConfig, rows: Rows, hidden_shape: tf.Tensor) -> LayerBits:
+def _layer_bits(dropout: Optional[Dropout], config: ModelConfig, rows: Rows, num_tokens: tf.Tensor) -> LayerBits:
+    """num_tokens: those that the layer computes behind its attention."""
     num_rows, width = tf.unstack(tf.shape(rows.example_ids))
     probabilities = tf.stack([num_rows, config.num_attention_heads, width, width])
+    hidden = tf.stack([num_tokens, config.hidden_size])
     return LayerBits(
         _bits(dropout, probabilities, config.attention_probs_dropout_prob),
-        _bits(dropout, hidden_shape, config.hidden_dropout_prob),
-        _bits(dropout, hidden_shape, config.hidden_dropout_prob),
+        _bits(dropout, hidden, config.hidden_dropout_prob),
+        _bits(dropout, hidden, config.hidden_dropout_prob),
     )
 
 
@@ -135,7 +138,7 @@ def _layer(
     """
     context = _attend(encoder, f"{prefix}attention/self", weights, hidden, bits.attention)
     if kept is not None:
-        context, hidden = tf.gather(context, kept), tf.gather(hidden, kept)
+        context, hidden = take(context, kept), take(hidden, kept)
     output = dense(weights, f"{prefix}attention/output/dense", context, encoder.products)
     name = f"{prefix}attention/output/LayerNorm"
     hidden = _add_and_norm(encoder, name, weights, output, hidden, bits.attention_output)

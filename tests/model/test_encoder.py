@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Optional
+
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from bert_pretrain.kernels.backend import Backend
@@ -24,3 +27,23 @@ def test_the_wanted_slots_do_not_depend_on_the_others(backend: Backend) -> None:
         expected, found = session.run([whole.gather(wanted), pruned.gather(wanted)])
         assert pruned.hidden.shape[0] in (None, len(wanted))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_gradients_are_the_same_where_only_the_wanted_slots_are_computed(backend: Backend, recompute: bool) -> None:
+    batch = random_examples.in_rows(random_examples.examples(), ((0, 2), (3, 1)), 39)
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        wanted = tf.constant(np.concatenate([batch.masked_positions, batch.cls_positions]), tf.int32)
+        weights = {k: tf.constant(v) for k, v in random_examples.weights(variables.shapes(TINY)).items()}
+        weights = {name: weight for name, weight in weights.items() if name.startswith(("bert/embed", "bert/encoder"))}
+
+        def gradients(slots: Optional[tf.Tensor]) -> dict[str, tf.Tensor]:
+            rows, kernels = encoder.Rows(*map(tf.constant, batch[:4])), make_kernels(backend)
+            hidden = encoder.encode(weights, rows, TINY, kernels, recompute=recompute, wanted=slots).gather(wanted)
+            factors = tf.random.stateless_normal(tf.shape(hidden), [1, 2])
+            grads = tf.gradients(tf.reduce_sum(hidden * factors), [*weights.values()])
+            return dict(zip(weights, map(tf.convert_to_tensor, grads)))
+
+        expected, found = session.run([gradients(None), gradients(wanted)])
+    for name in expected:
+        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=2e-5, err_msg=name)
