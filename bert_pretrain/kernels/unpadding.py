@@ -71,7 +71,8 @@ def take(values: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
     def kernel(values: tf.Tensor):
         def gradient(grad_outputs: tf.Tensor) -> tf.Tensor:
             grad_values = tf.math.unsorted_segment_sum(grad_outputs, numbers, tf.shape(values)[0])
-            return tf.ensure_shape(grad_values, values.shape)
+            grad_values.set_shape(values.shape)
+            return grad_values
 
         return tf.gather(values, numbers), gradient
 
