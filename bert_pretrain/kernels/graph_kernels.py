@@ -16,7 +16,7 @@ from bert_pretrain.config.model import LAYER_NORM_EPSILON
 from bert_pretrain.kernels import xla
 from bert_pretrain.kernels.dropout import drop
 from bert_pretrain.kernels.row_attention import RowAttention
-from bert_pretrain.kernels.unpadding import Tokens, find_tokens
+from bert_pretrain.kernels.unpadding import Tokens, every_slot, find_tokens
 
 _GELU_SCALE, _GELU_CUBIC = math.sqrt(2.0 / math.pi), 0.044715
 
@@ -29,7 +29,7 @@ class GraphKernels:
         self._is_compiled = compiled
 
     def find_tokens(self, example_ids: tf.Tensor) -> Tokens:
-        return find_tokens(example_ids, few_shapes=self._is_compiled)
+        return every_slot(example_ids) if self._is_compiled else find_tokens(example_ids)
 
     def gelu(self, inputs: tf.Tensor) -> tf.Tensor:
         @tf.custom_gradient

@@ -11,7 +11,6 @@ import tensorflow as tf
 
 # T is a multiple of 64, or of 64 for each 2048 tokens, so that the matrix products have no remainder.
 _MULTIPLE, _TOKENS_PER_MULTIPLE = 64, 2048
-_PARTS = 16  # With few_shapes, T is a multiple of 1/16 of the slots, rounded up to 64.
 
 
 class Tokens(NamedTuple):
@@ -32,18 +31,30 @@ class Tokens(NamedTuple):
         return _gather(values, self.slots, self.indices)
 
 
-def find_tokens(example_ids: tf.Tensor, few_shapes: bool = False) -> Tokens:
-    """The tokens of rows with these example_ids [R, S] int32, where 0 is padding.
+class EverySlot(Tokens):
+    """All slots of the rows, padding included, in place: for programs that are compiled for each number of tokens."""
 
-    few_shapes: for programs that are compiled for each T.
-    """
+    def pad(self, values: tf.Tensor) -> tf.Tensor:
+        """[T, X], where T = R * S, as it is."""
+        return values
+
+    def unpad(self, values: tf.Tensor) -> tf.Tensor:
+        """[R * S, X], where T = R * S, as it is."""
+        return values
+
+
+def every_slot(example_ids: tf.Tensor) -> Tokens:
+    """All slots of rows with these example_ids [R, S] int32."""
+    numbers = tf.range(tf.size(example_ids))
+    return EverySlot(numbers, numbers)
+
+
+def find_tokens(example_ids: tf.Tensor) -> Tokens:
+    """The tokens of rows with these example_ids [R, S] int32, where 0 is padding."""
     is_token = tf.reshape(example_ids, [-1]) > 0  # [R * S]
     tokens, padding = (tf.cast(tf.where(chosen)[:, 0], tf.int32) for chosen in (is_token, tf.logical_not(is_token)))
     num_tokens = tf.size(tokens)
-    if few_shapes:
-        multiple = _MULTIPLE * -(-tf.size(is_token) // (_MULTIPLE * _PARTS))
-    else:
-        multiple = _MULTIPLE * tf.maximum(1, num_tokens // _TOKENS_PER_MULTIPLE)
+    multiple = _MULTIPLE * tf.maximum(1, num_tokens // _TOKENS_PER_MULTIPLE)
     # At least one padding is kept, if there is any: it represents the slots that are left out.
     slots = tf.concat([tokens, padding], axis=0)[: (num_tokens // multiple + 1) * multiple]
     indices = tf.range(tf.size(slots))

@@ -11,12 +11,12 @@ from bert_pretrain.kernels import unpadding
 WIDTH = 2
 
 
-def pad_and_unpad(example_ids: np.ndarray, few_shapes: bool = False) -> tuple[np.ndarray, ...]:
+def pad_and_unpad(example_ids: np.ndarray) -> tuple[np.ndarray, ...]:
     """slots, indices, random values of the tokens, the rows padded from them, the values unpadded from those rows, the
     gradient that arrives at the rows, and the gradients of pad and unpad.
     """
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        tokens = unpadding.find_tokens(tf.constant(example_ids), few_shapes)
+        tokens = unpadding.find_tokens(tf.constant(example_ids))
         count = tf.size(tokens.slots)
         values = tf.random.stateless_uniform([count, WIDTH], [1, 2])
         rows = tokens.pad(values)
@@ -44,11 +44,3 @@ def test_all_tokens_and_little_padding_are_computed(lengths: list[int], width: i
     np.testing.assert_array_equal(unpadded, values)
     np.testing.assert_array_equal(grad_values, grad_padded[slots])
     np.testing.assert_array_equal(grad_rows[slots], values)
-
-
-@pytest.mark.parametrize(("num_tokens", "num_computed"), [(1, 128), (1407, 1408), (1408, 1536), (2048, 2048)])
-def test_few_shapes_are_multiples_of_a_sixteenth_of_the_slots(num_tokens: int, num_computed: int) -> None:
-    example_ids = (np.arange(4 * 512) < num_tokens).astype(np.int32).reshape(4, 512)
-    slots, indices, *_ = pad_and_unpad(example_ids, few_shapes=True)
-    assert len(slots) == num_computed
-    np.testing.assert_array_equal(indices[slots], np.arange(num_computed))
