@@ -54,9 +54,11 @@ def layer_parameters(config: ModelConfig) -> int:
 def flops_per_example(config: ModelConfig, num_tokens: float) -> float:
     """Floating-point operations of forward and backward pass on an example of num_tokens tokens.
 
-    The count of train/utilization.py: a multiply-add is two, backward is twice forward.
+    The count of train/utilization.py: a multiply-add is two, backward is twice forward, and behind its attention the
+    last layer computes the masked tokens alone.
     """
     width = config.hidden_size
     layers = 2.0 * layer_parameters(config) * num_tokens + 4.0 * width * num_tokens**2 * config.num_hidden_layers
+    layers -= 2.0 * (width**2 + 2 * width * config.intermediate_size) * (1.0 - _MASKED_SHARE) * num_tokens
     masked_lm = _MASKED_SHARE * num_tokens * (2.0 * width**2 + 2.0 * width * config.vocab_size)
     return 3.0 * (layers + masked_lm)

@@ -195,16 +195,9 @@ def _forward(job: Job, weights: Mapping[str, tf.Tensor], batch: Batch, k: tf.Ten
         rank, k = 0, rank * (job.fixed_micro_batches // job.world.size) + k
         part = part if backend is Backend.XLA else forward.narrow(part)  # XLA's rows have one width (row_shapes.py)
     dropout = Dropout(job.config.run.seed, rank, position, k, hashed=backend is not Backend.PLAIN)
-    return forward.statistics(
-        weights,
-        part,
-        job.model,
-        make_kernels(backend),
-        dropout,
-        job.device.precision,
-        job.config.device.recompute,
-        prune=backend is not Backend.XLA,  # which would compile the last layer for each number of masked tokens
-    )
+    kernels, recompute = make_kernels(backend), job.config.device.recompute
+    prune = backend is not Backend.XLA  # XLA would compile the last layer for each number of masked tokens
+    return forward.statistics(weights, part, job.model, kernels, dropout, job.device.precision, recompute, prune)
 
 
 def _loss(sums: Statistics, counts: Counts) -> tf.Tensor:
