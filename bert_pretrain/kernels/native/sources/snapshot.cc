@@ -50,11 +50,19 @@ class Snapshots {
   std::unordered_map<int, Snapshot> snapshots_;
 };
 
-class KeepSnapshot : public OpKernel {
+class SnapshotKernel : public OpKernel {
  public:
-  explicit KeepSnapshot(OpKernelConstruction* context) : OpKernel(context) {
+  explicit SnapshotKernel(OpKernelConstruction* context) : OpKernel(context) {
     OP_REQUIRES_OK(context, context->GetAttr("key", &key_));
   }
+
+ protected:
+  int key_;
+};
+
+class KeepSnapshot : public SnapshotKernel {
+ public:
+  using SnapshotKernel::SnapshotKernel;
 
   void Compute(OpKernelContext* context) override {
     Snapshot snapshot;
@@ -67,16 +75,11 @@ class KeepSnapshot : public OpKernel {
     }
     Snapshots::OfProcess().Put(key_, std::move(snapshot));
   }
-
- private:
-  int key_;
 };
 
-class TakeSnapshot : public OpKernel {
+class TakeSnapshot : public SnapshotKernel {
  public:
-  explicit TakeSnapshot(OpKernelConstruction* context) : OpKernel(context) {
-    OP_REQUIRES_OK(context, context->GetAttr("key", &key_));
-  }
+  using SnapshotKernel::SnapshotKernel;
 
   void Compute(OpKernelContext* context) override {
     const Snapshot snapshot = Snapshots::OfProcess().Take(key_);
@@ -84,9 +87,6 @@ class TakeSnapshot : public OpKernel {
                 tensorflow::errors::FailedPrecondition("no snapshot of ", context->num_outputs(), " variables"));
     for (int output = 0; output < context->num_outputs(); ++output) context->set_output(output, snapshot[output]);
   }
-
- private:
-  int key_;
 };
 
 REGISTER_OP("BertPretrainKeepSnapshot")
