@@ -18,13 +18,12 @@ import numpy as np
 from benchmarks import inputs
 from benchmarks.peers import records
 from benchmarks.settings import Settings
-from benchmarks.training import MODELS
+from benchmarks.training import MODELS, prepare
 from benchmarks.worker_process import WorkerProcess
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.train import utilization
 from bert_pretrain.train.forward import Statistics
 
-_ROOT = pathlib.Path(__file__).parents[1]
 _HUGGING_FACE = "benchmarks.peers.hugging_face_evaluation"
 WORKERS = {
     "ours": "benchmarks.ours_evaluation",
@@ -66,28 +65,6 @@ def _check(answers: dict[str, list[dict]], num_examples: int) -> None:
             wrong.append(name)
     if wrong:
         raise RuntimeError(f"the workers disagree on {', '.join(wrong)}: {compared}")
-
-
-def _prepare(arguments: argparse.Namespace, directory: pathlib.Path) -> Settings:
-    """Writes the weights and the shards, and tells where they are."""
-    model, seq_length, max_predictions = MODELS[arguments.model]
-    config_path, weights = _ROOT / "configs" / "model" / f"{model}.json", directory / f"{model}.evaluation.npz"
-    inputs.make_weights(str(weights), ModelConfig.from_json(str(config_path)), knows_frequencies=True)
-    shards = inputs.make_shards(str(directory), arguments.lengths, seq_length, max_predictions, arguments.num_examples)
-    return Settings(
-        worker="",
-        model_config=str(config_path),
-        weights=str(weights),
-        shards=tuple(shards),
-        seq_length=seq_length,
-        max_predictions=max_predictions,
-        batch_size=arguments.batch_size,
-        num_accumulation_steps=1,
-        num_threads=arguments.num_threads,
-        optimizer="lamb",
-        learning_rate=0.0,
-        seed=0,
-    )
 
 
 def _forward_flops(settings: Settings) -> float:
@@ -133,7 +110,9 @@ def _arguments(values: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", default=",".join(WORKERS), help="Commas; ratios are to the first.")
     parser.add_argument("--model", choices=MODELS, default="base-512")
     parser.add_argument("--lengths", choices=("wiki", "full"), default="wiki")
-    parser.add_argument("--num_examples", type=int, default=10_000, help="Each turn evaluates all of them.")
+    parser.add_argument(
+        "--num_examples", dest="num_records", type=int, default=10_000, help="Each turn evaluates all of them."
+    )
     parser.add_argument("--batch_size", type=int, default=8, help="Examples of a batch, of every worker.")
     parser.add_argument("--num_threads", type=int, default=2, help="Threads of each worker.")
     parser.add_argument("--rounds", type=int, default=1)
@@ -143,13 +122,14 @@ def _arguments(values: list[str] | None) -> argparse.Namespace:
         default="results/benchmarks",
         help="For the table, JSON, logs and inputs.",
     )
+    parser.set_defaults(num_accumulation_steps=1, optimizer="lamb", dropout=None)  # what training.prepare also reads
     arguments = parser.parse_args(values)
     unknown = set(arguments.workers.split(",")) - set(WORKERS)
     if unknown:
         parser.error(f"--workers: unknown {', '.join(sorted(unknown))}; there are {', '.join(WORKERS)}")
     for divisor, why in ((inputs.NUM_SHARDS, "the shards"), (arguments.batch_size, "--batch_size")):
-        if arguments.num_examples % divisor:
-            parser.error(f"--num_examples {arguments.num_examples} must be a multiple of {divisor}, of {why}")
+        if arguments.num_records % divisor:
+            parser.error(f"--num_examples {arguments.num_records} must be a multiple of {divisor}, of {why}")
     return arguments
 
 
@@ -158,9 +138,9 @@ def main(values: list[str] | None = None) -> None:
     arguments = _arguments(values)
     directory = pathlib.Path(arguments.output_dir).resolve()
     directory.mkdir(parents=True, exist_ok=True)
-    settings = _prepare(arguments, directory)
+    settings = prepare(arguments.model, arguments.lengths, arguments, directory, knows_frequencies=True)
     answers = compare(settings, arguments, directory)
-    _check(answers, arguments.num_examples)
+    _check(answers, arguments.num_records)
     report = {"settings": vars(arguments), "forward_flops": _forward_flops(settings), "turns": answers}
     (directory / "evaluation.json").write_text(json.dumps(report, indent=1))
     print(_table(answers, report["forward_flops"]))

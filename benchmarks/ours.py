@@ -8,7 +8,8 @@ cost microseconds, are left out.
 
 from __future__ import annotations
 
-from typing import Optional
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional
 
 import numpy as np
 import tensorflow as tf
@@ -49,7 +50,7 @@ class Ours:
         self.versions = {"tensorflow": tf.__version__}
         self._settings = settings
         model = ModelConfig.from_json(settings.model_config)
-        source = open_source(settings, model)
+        source = open_source(settings.shards, settings.seq_length, settings.max_predictions, model)
         config = _config(settings)
         job = Job(config, model, World(), device.choose(config.device, set(), width=model.hidden_size))
         with tf.Graph().as_default():
@@ -72,7 +73,8 @@ class Ours:
             self._watched = [forward.mean_loss(values.statistics), values.statistics]
             self._model, self._device = model, job.device
             self._session_config = device.session_config(config.device, 0)
-            self._session = start_session(self._session_config, weights, settings)
+            with np.load(settings.weights) as start:
+                self._session = start_session(self._session_config, weights, start)
             self._back_to_the_start = training_input.initializer
             self._session.run([rewind, training_input.initializer])
             self._first_loss = float(self._session.run(forward.mean_loss(tf.stack(sums))))
@@ -113,23 +115,19 @@ class Ours:
         return float(loss)
 
 
-def open_source(settings: Settings, model: ModelConfig) -> Source:
-    """The shards of the settings."""
-    return Source(
-        ShardIndex(settings.shards),
-        Lengths(settings.seq_length, settings.max_predictions),
-        Limits(model.vocab_size, model.type_vocab_size),
-    )
+def open_source(shards: Sequence[str], seq_length: int, max_predictions: int, model: ModelConfig) -> Source:
+    """The records of these files."""
+    limits = Limits(model.vocab_size, model.type_vocab_size)
+    return Source(ShardIndex(shards), Lengths(seq_length, max_predictions), limits)
 
 
 def start_session(
-    config: tf.compat.v1.ConfigProto, weights: dict[str, tf.Variable], settings: Settings
+    config: tf.compat.v1.ConfigProto, weights: dict[str, tf.Variable], start: Mapping[str, np.ndarray]
 ) -> tf.compat.v1.Session:
-    """A session of the default graph with the weights of the settings."""
+    """A session of the default graph whose weights have these first values, by name; other variables have their own."""
     session = tf.compat.v1.Session(config=config)
-    with np.load(settings.weights) as stored:
-        starts = {weight.initializer.inputs[1]: stored[name] for name, weight in weights.items()}
-        session.run(tf.compat.v1.global_variables_initializer(), starts)
+    values = {weight.initializer.inputs[1]: start[name] for name, weight in weights.items()}
+    session.run(tf.compat.v1.global_variables_initializer(), values)
     return session
 
 
@@ -148,8 +146,8 @@ def _config(settings: Settings) -> Config:
     )
 
 
-def batch_of(features: dict[str, tf.Tensor]) -> Batch:
-    """The Batch of an input's features."""
+def batch_of(features: Mapping[str, Any]) -> Batch:
+    """The Batch of an input's features, tensors or their values."""
     return Batch(*(features[name] for name in Batch._fields))
 
 

@@ -8,6 +8,7 @@ Workers:
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import time
 
@@ -34,7 +35,7 @@ from bert_pretrain.train.job import Job, evaluation_input, training_input
 from bert_pretrain.world import World
 
 
-class _Ours:
+class _Ours(abc.ABC):
     """What both workers need: the job, the variables and a session."""
 
     def __init__(self, settings: Settings) -> None:
@@ -42,19 +43,21 @@ class _Ours:
         model = ModelConfig.from_json(settings.model_config)
         config = _config(settings)
         chosen = device.choose(config.device, set(), width=model.hidden_size)
-        source = open_source(settings, model)
+        source = open_source(settings.shards, settings.seq_length, settings.max_predictions, model)
         self._job = Job(config, model, World(), chosen, training=source, evaluation=source)
         self._session_config = device.session_config(config.device, 0)
         with tf.Graph().as_default():
             weights = variables.create(model, settings.seed)
             self._build(weights)
-            self._session = start_session(self._session_config, weights, settings)
+            with np.load(settings.weights) as start:
+                self._session = start_session(self._session_config, weights, start)
 
     def matmul_flops(self) -> float:
         return utilization.matmul_rate(self._session_config)
 
+    @abc.abstractmethod
     def _build(self, weights: dict[str, tf.Variable]) -> None:
-        raise NotImplementedError
+        """Adds the worker's operations to the default graph."""
 
 
 class OurEvaluation(_Ours):

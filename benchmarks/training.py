@@ -168,16 +168,19 @@ def _result(worker: Worker) -> dict:
     }
 
 
-def _prepare(model: str, lengths: str, arguments: argparse.Namespace, directory: pathlib.Path) -> Settings:
-    """Writes the model's JSON, its first weights and the shards, and tells where they are."""
+def prepare(
+    model: str, lengths: str, arguments: argparse.Namespace, directory: pathlib.Path, knows_frequencies: bool = False
+) -> Settings:
+    """Writes the model's JSON, its first weights (see make_weights) and the shards, and tells where they are."""
     name, seq_length, max_predictions = MODELS[model]
     values = json.loads((_ROOT / "configs" / "model" / f"{name}.json").read_text())
     if arguments.dropout is not None:
         values.update(hidden_dropout_prob=arguments.dropout, attention_probs_dropout_prob=arguments.dropout)
-    config_path, weights = directory / f"{name}.json", directory / f"{name}.npz"
+    config_path = directory / f"{name}.json"
+    weights = directory / (f"{name}-frequencies.npz" if knows_frequencies else f"{name}.npz")
     config_path.write_text(json.dumps(values))
     if not weights.exists():
-        inputs.make_weights(str(weights), ModelConfig.from_json(str(config_path)))
+        inputs.make_weights(str(weights), ModelConfig.from_json(str(config_path)), knows_frequencies)
     shards = inputs.make_shards(str(directory), lengths, seq_length, max_predictions, arguments.num_records)
     return Settings(
         worker="",
@@ -293,7 +296,7 @@ def main(values: list[str] | None = None) -> None:
     page = [f"{report['date']}, {report['processor']}, {arguments.num_threads} threads, {arguments.optimizer}"]
     for model in arguments.models.split(","):
         for lengths in arguments.lengths.split(","):
-            settings = _prepare(model, lengths, arguments, directory)
+            settings = prepare(model, lengths, arguments, directory)
             for group in _groups(arguments.workers.split(","), arguments.at_once):
                 results = compare(settings, group, directory, arguments)
                 report["comparisons"].append({"model": model, "lengths": lengths, "results": results})

@@ -99,7 +99,7 @@ def answer_of_evaluation(evaluation: Evaluation, request: dict) -> dict:
     evaluation.warm_up()
     done = evaluation.evaluate()
     around = before and max(before, evaluation.matmul_flops())
-    return {**done._asdict(), "matmul_flops": around, "peak_memory_bytes": peak_memory_bytes()}
+    return {**done._asdict(), "matmul_flops": around, "peak_memory_bytes": _peak_memory_bytes()}
 
 
 def _answer_of_training(training: Training, request: dict) -> dict:
@@ -110,7 +110,7 @@ def _answer_of_training(training: Training, request: dict) -> dict:
     before = training.matmul_flops()
     steps = [training.step() for _ in range(request["count"])]
     around = before and max(before, training.matmul_flops())
-    memory = {"peak_memory_bytes": peak_memory_bytes(), "device_memory_bytes": training.device_memory_bytes()}
+    memory = {"peak_memory_bytes": _peak_memory_bytes(), "device_memory_bytes": training.device_memory_bytes()}
     return {"steps": steps, "matmul_flops": around, **memory}
 
 
@@ -124,5 +124,5 @@ def _offer_to_the_oom_killer() -> None:
         file.write("1000")
 
 
-def peak_memory_bytes() -> int:
+def _peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -9,16 +9,14 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import inputs
+from benchmarks.ours import batch_of, open_source, start_session
 from bert_pretrain.config.data import DataConfig
 from bert_pretrain.config.device import DeviceConfig
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.optim import OptimConfig
 from bert_pretrain.config.training import Config, RunConfig
-from bert_pretrain.data.dataset import Lengths, Source
 from bert_pretrain.data.input_fn import TrainingInput
 from bert_pretrain.data.schema import Batch
-from bert_pretrain.data.shards import ShardIndex
-from bert_pretrain.data.validation import Limits
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.protocol import make_kernels
 from bert_pretrain.model import encoder, heads, variables
@@ -63,8 +61,7 @@ def make_case(model_json: str, num_examples: int, directory: str) -> Case:
     shards = inputs.make_shards(f"{directory}/shards", "wiki", _SEQ_LENGTH, _MAX_PREDICTIONS, max(64, num_examples))
     with np.load(f"{directory}/weights.npz") as stored:
         start = dict(stored)
-    lengths, limits = Lengths(_SEQ_LENGTH, _MAX_PREDICTIONS), Limits(model.vocab_size, model.type_vocab_size)
-    source = Source(ShardIndex(shards), lengths, limits)
+    source = open_source(shards, _SEQ_LENGTH, _MAX_PREDICTIONS, model)
     with tf.Graph().as_default():
         training_input = TrainingInput(source, num_examples, num_examples, pack=True, seed=0, few_shapes=True)
         features = training_input()
@@ -72,7 +69,7 @@ def make_case(model_json: str, num_examples: int, directory: str) -> Case:
             session.run(training_input.initializer)
             values = session.run(features)
     without_dropout = dataclasses.replace(model, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    return Case(without_dropout, start, Batch(*(values[name] for name in Batch._fields)))
+    return Case(without_dropout, start, batch_of(values))
 
 
 def reference() -> Side:
@@ -103,7 +100,7 @@ def logits(case: Case, side: Side) -> tuple[np.ndarray, np.ndarray]:
             heads.masked_lm_logits(weights, sequence, batch.masked_positions),
             heads.next_sentence_logits(weights, sequence, batch.cls_positions),
         )
-        with _session(case, side, weights) as session:
+        with start_session(side.session_config, weights, case.start) as session:
             return session.run(outputs)
 
 
@@ -117,7 +114,7 @@ def update(case: Case, side: Side) -> Update:
         global_step, zero = tf.compat.v1.train.get_or_create_global_step(), tf.constant(0.0)
         operation, values = train_step.build_train_step(job, weights, batch, zero, zero, global_step)
         slots = {variable.op.name: variable for variable in tf.compat.v1.global_variables()}
-        with _session(case, side, weights) as session:
+        with start_session(side.session_config, weights, case.start) as session:
             loss, loss_scale, num_skipped = _run_until_finite(session, values, operation)
             moments = session.run({name: slots[f"{name}/LAMB"] for name in weights})
             after = session.run(dict(weights))
@@ -136,14 +133,6 @@ def _run_until_finite(
         if is_finite:
             return float(loss), float(loss_scale), num_skipped
     raise RuntimeError(f"the gradient is not finite at a loss scale of {loss_scale}")
-
-
-def _session(case: Case, side: Side, weights: dict[str, tf.Variable]) -> tf.compat.v1.Session:
-    """A session in which all variables have their first values; those of weights are the case's."""
-    session = tf.compat.v1.Session(config=side.session_config)
-    starts = {weight.initializer.inputs[1]: case.start[name] for name, weight in weights.items()}
-    session.run(tf.compat.v1.global_variables_initializer(), starts)
-    return session
 
 
 def _cpu_only() -> tf.compat.v1.ConfigProto:
