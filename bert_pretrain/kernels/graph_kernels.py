@@ -26,10 +26,10 @@ class GraphKernels:
 
     def __init__(self, compiled: bool) -> None:
         self._run = xla.runner(compiled)
-        self._is_compiled = compiled
+        self.is_compiled = compiled
 
     def find_tokens(self, example_ids: tf.Tensor) -> Tokens:
-        return every_slot(example_ids) if self._is_compiled else find_tokens(example_ids)
+        return every_slot(example_ids) if self.is_compiled else find_tokens(example_ids)
 
     def gelu(self, inputs: tf.Tensor) -> tf.Tensor:
         @tf.custom_gradient

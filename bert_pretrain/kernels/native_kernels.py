@@ -15,6 +15,8 @@ from bert_pretrain.kernels.unpadding import Tokens, find_tokens
 class NativeKernels:
     """See Kernels. Tensors are float32; bits are keys."""
 
+    is_compiled = False  # for each shape
+
     def __init__(self) -> None:
         self._library = native.library()
 

@@ -15,6 +15,8 @@ from bert_pretrain.kernels.unpadding import Tokens
 class Kernels(Protocol):
     """Letters: T tokens, H hidden, N heads, R rows, S slots per row. bits: from Dropout.bits; None: no dropout."""
 
+    is_compiled: bool  # for each shape of the tensors, so that these should be few
+
     def find_tokens(self, example_ids: tf.Tensor) -> Tokens:
         """The slots that the layers compute, of rows with these example_ids [R, S] int32, where 0 is padding."""
 

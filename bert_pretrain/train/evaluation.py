@@ -42,8 +42,7 @@ class Evaluation:
         batch = Batch(*(features[name] for name in Batch._fields))
         # XLA gains little in a forward pass, and compiling for each new shape costs more than that.
         backend = Backend.PLAIN if job.device.backend is Backend.XLA else job.device.backend
-        kernels = make_kernels(backend)
-        sums = forward.statistics(weights, batch, job.model, kernels, precision=job.device.precision, prune=True)
+        sums = forward.statistics(weights, batch, job.model, make_kernels(backend), precision=job.device.precision)
         # Sums of a batch are float32; the sums over batches are float64 on the host.
         self._sums = tf.stack(sums)
         self._token_counts = tf.math.bincount(batch.masked_ids, minlength=job.model.vocab_size)

@@ -37,14 +37,11 @@ def statistics(
     dropout: Optional[Dropout] = None,
     precision: Precision = FLOAT32,
     recompute: bool = False,
-    prune: bool = False,
 ) -> Statistics:
-    """Runs encoder, heads and losses over all rows of the batch.
-
-    prune: the last layer computes only what the heads read, behind its attention.
-    """
+    """Runs encoder, heads and losses over all rows of the batch."""
     rows = encoder.Rows(batch.token_ids, batch.segment_ids, batch.position_ids, batch.example_ids)
-    read = tf.concat([batch.masked_positions, batch.cls_positions], axis=0) if prune else None
+    # XLA would compile the last layer for each number of masked tokens.
+    read = None if kernels.is_compiled else tf.concat([batch.masked_positions, batch.cls_positions], axis=0)
     sequence = encoder.encode(weights, rows, model, kernels, dropout, precision, recompute, read)
     masked_lm = losses.cross_entropy(
         heads.masked_lm_logits(weights, sequence, batch.masked_positions),

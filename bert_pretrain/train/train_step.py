@@ -196,8 +196,7 @@ def _forward(job: Job, weights: Mapping[str, tf.Tensor], batch: Batch, k: tf.Ten
         part = part if backend is Backend.XLA else forward.narrow(part)  # XLA's rows have one width (row_shapes.py)
     dropout = Dropout(job.config.run.seed, rank, position, k, hashed=backend is not Backend.PLAIN)
     kernels, recompute = make_kernels(backend), job.config.device.recompute
-    prune = backend is not Backend.XLA  # XLA would compile the last layer for each number of masked tokens
-    return forward.statistics(weights, part, job.model, kernels, dropout, job.device.precision, recompute, prune)
+    return forward.statistics(weights, part, job.model, kernels, dropout, job.device.precision, recompute)
 
 
 def _loss(sums: Statistics, counts: Counts) -> tf.Tensor:
