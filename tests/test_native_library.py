@@ -5,13 +5,16 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import os
+import platform
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from bert_pretrain import native_library
-from bert_pretrain.native_library import Library, UnavailableError
+from bert_pretrain.native_library import Library, UnavailableError, _option_sets
 from tests.test_files import refuse_locks
 
 WRITE_NOTHING = 'while [ "$1" != -o ]; do shift; done; echo nothing > "$2"'
@@ -60,10 +63,60 @@ def test_a_missing_compiler_is_named(library: Library, folder: Path, monkeypatch
 def test_the_error_of_a_compiler_that_fails_is_quoted_and_no_file_is_left(
     library: Library, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    set_compiler(tmp_path, monkeypatch, "echo 'op.h:1: note' >&2; echo 'op.h:7: error: C++17 is needed' >&2; exit 1")
+    set_compiler(tmp_path, monkeypatch, "echo 'in errors.h:1' >&2; echo 'op.h:7: error: C++17 is needed' >&2; exit 1")
     with pytest.raises(UnavailableError, match=r"^compiler failed: op\.h:7: error: C\+\+17 is needed$"):
         library.compiled(folder)
-    assert [path.suffix for path in folder.iterdir()] == [".lock"]
+    assert not list(folder.glob("*.so"))
+
+
+def test_a_compiler_that_fails_with_the_own_options_of_the_cpu_gets_fewer(
+    library: Library, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native_library, "cpu_instructions", lambda: b"flags: sse4_2 popcnt avx avx2 bmi1 bmi2 fma f16c")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    fails = f'case "$*" in *-march=native*) echo "error: no" >&2; exit 1;; esac; echo "$*" >> {tmp_path}/calls'
+    set_compiler(tmp_path, monkeypatch, f"{fails}; {WRITE_NOTHING}")
+    assert library.compiled(folder).is_file()
+    assert all("-march=haswell" in call for call in (tmp_path / "calls").read_text().splitlines())
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
+def test_half_precision_instructions_of_a_cpu_are_not_compiled_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(native_library, "cpu_instructions", lambda: b"flags: avx512f avx512_fp16")
+    own = [option if option != "-march=native" else "-march=sapphirerapids" for option in _option_sets()[0]]
+    answer = subprocess.run(["g++", *own, "-dM", "-E", "-x", "c++", "/dev/null"], capture_output=True, text=True)
+    if answer.returncode:
+        pytest.skip("this g++ does not know the CPU")
+    assert "__AVX512F__" in answer.stdout and "__AVX512FP16__" not in answer.stdout
+
+
+def test_a_failure_is_remembered_by_all_processes_until_the_compiler_or_the_sources_change(
+    library: Library, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = tmp_path / "calls"
+    set_compiler(tmp_path, monkeypatch, f"echo once >> {calls}; echo 'error: no' >&2; exit 1")
+    for _ in range(4):
+        with pytest.raises(UnavailableError, match=r"^compiler failed: error: no"):
+            library.compiled(folder)
+    assert len(calls.read_text().splitlines()) <= 2  # the CPU's own options, and a level
+    (tmp_path / "one.h").write_text("constexpr int kOne = 3;\n")
+    set_compiler(tmp_path, monkeypatch, WRITE_NOTHING)
+    assert library.compiled(folder).is_file()
+
+
+def test_a_failure_for_want_of_memory_is_soon_forgotten(
+    library: Library, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_compiler(tmp_path, monkeypatch, "echo 'fatal error: Killed signal terminated program cc1plus' >&2; exit 1")
+    with pytest.raises(UnavailableError, match="Killed"):
+        library.compiled(folder)
+    set_compiler(tmp_path, monkeypatch, WRITE_NOTHING)
+    with pytest.raises(UnavailableError, match="Killed"):  # the next rank, a moment later
+        library.compiled(folder)
+    (note,) = folder.glob("*.failed")
+    os.utime(note, (0, 0))
+    assert library.compiled(folder).is_file()
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(
