@@ -24,8 +24,9 @@ from typing import NamedTuple, Optional
 import tensorflow as tf
 
 from benchmarks import inputs
-from bert_pretrain import connection, launch
 from bert_pretrain.config.model import ModelConfig
+from bert_pretrain.distributed import connection
+from bert_pretrain.launch import launcher
 from bert_pretrain.model import variables
 from tests import hosts
 from tests.e2e import ranks
@@ -74,7 +75,7 @@ class Bench:
         arguments = self._arguments
         num_micro_batches = arguments.micro_batches // way.num_ranks
         flags = training_flags(arguments, self._folder / "shards", output_dir, arguments.batch_size, num_micro_batches)
-        self._run(way, launch.TRAINER, [*flags, "--lr_scaling=none", *way.flags])
+        self._run(way, launcher.TRAINER, [*flags, "--lr_scaling=none", *way.flags])
         return json.loads((output_dir / "results.json").read_text())["step_seconds"]["median"]
 
     def alone_seconds(self, way: Way) -> float:
@@ -89,12 +90,12 @@ class Bench:
         environ = {"HOROVOD_LAUNCHER": way.launcher, "NP": str(way.num_ranks)}
         if way.num_hosts > 1:
             environ.update(HOSTFILE=self._hosts.hostfile(), PATH=self._hosts.path)
-        machine = launch.Machine(num_cores=2 // way.num_hosts, num_gpus=0, is_root=os.geteuid() == 0)
-        command, added = launch.launch_command([], {**os.environ, **environ}, machine)
+        machine = launcher.Machine(num_cores=2 // way.num_hosts, num_gpus=0, is_root=os.geteuid() == 0)
+        command, added = launcher.launch_command([], {**os.environ, **environ}, machine)
         if way.num_ranks == 1:
-            command = [sys.executable, "-m", launch.TRAINER, "--intra_op_threads=2"]
-        start = command.index(launch.TRAINER)
-        common = command[start + 1 :] if module == launch.TRAINER else []
+            command = [sys.executable, "-m", launcher.TRAINER, "--intra_op_threads=2"]
+        start = command.index(launcher.TRAINER)
+        common = command[start + 1 :] if module == launcher.TRAINER else []
         command = [*command[:start], module, *common, *flags]
         if way.num_hosts > 1:
             command = self._hosts.all[0].inside(*command)

@@ -26,12 +26,12 @@ from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput
 from bert_pretrain.data.schema import Batch
 from bert_pretrain.data.shards import ShardIndex
 from bert_pretrain.data.validation import Limits
+from bert_pretrain.distributed.world import World
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.protocol import make_kernels
 from bert_pretrain.model import variables
 from bert_pretrain.train import device, forward, train_step, utilization
 from bert_pretrain.train.job import Job
-from bert_pretrain.world import World
 
 _PRECISION = {
     "ours": {},

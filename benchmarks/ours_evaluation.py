@@ -24,6 +24,7 @@ from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.optim import OptimConfig
 from bert_pretrain.config.training import Config, RunConfig
 from bert_pretrain.data.input_fn import TrainingInput
+from bert_pretrain.distributed.world import World
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.dropout import Dropout
 from bert_pretrain.kernels.protocol import make_kernels
@@ -32,7 +33,6 @@ from bert_pretrain.train import device, forward, utilization
 from bert_pretrain.train.evaluation import Evaluation
 from bert_pretrain.train.forward import Statistics
 from bert_pretrain.train.job import Job, evaluation_input, training_input
-from bert_pretrain.world import World
 
 
 class _Ours(abc.ABC):

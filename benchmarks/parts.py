@@ -22,7 +22,6 @@ from benchmarks.peers import google_optimizers
 from bert_pretrain.config.device import DeviceConfig
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.optim import OptimConfig
-from bert_pretrain.connection import connected
 from bert_pretrain.data import packing, schema
 from bert_pretrain.data.dataset import Lengths, Source
 from bert_pretrain.data.dynamic_masking import DynamicMasking
@@ -30,11 +29,12 @@ from bert_pretrain.data.input_fn import TrainingInput
 from bert_pretrain.data.masking import MaskingRule
 from bert_pretrain.data.shards import ShardIndex
 from bert_pretrain.data.validation import Limits
+from bert_pretrain.distributed.connection import connected
+from bert_pretrain.distributed.world import World
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.model import variables
 from bert_pretrain.optim.lamb import Lamb
 from bert_pretrain.train import device
-from bert_pretrain.world import World
 
 _CONFIGS = pathlib.Path(__file__).parents[1] / "configs" / "model"
 _ROUNDS = 15

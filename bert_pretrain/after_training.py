@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-from bert_pretrain import files
 from bert_pretrain.config.export import ExportConfig
 from bert_pretrain.config.fill_mask import FillMaskConfig
 from bert_pretrain.config.training import Config
+from bert_pretrain.system import files
 
 
 def conclude(config: Config) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 
-from bert_pretrain import cli, tensorflow_import
+from bert_pretrain import cli
 from bert_pretrain.config.fill_mask import FillMaskConfig
 from bert_pretrain.storage import local_copies
+from bert_pretrain.tensorflow_compat import tensorflow_import
 
 
 def _run(arguments: list[str]) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from bert_pretrain import after_training, cli, processes, stderr, tensorflow_import
+from bert_pretrain import after_training, cli
 from bert_pretrain.config.training import PARTS, Config
-from bert_pretrain.stop import Interrupted, StopRequest
+from bert_pretrain.distributed.stop import Interrupted, StopRequest
+from bert_pretrain.system import processes, stderr
+from bert_pretrain.tensorflow_compat import tensorflow_import
 
 
 def _run(stop: StopRequest) -> int:
@@ -16,7 +18,7 @@ def _run(stop: StopRequest) -> int:
         print(line, flush=True)
     # TensorFlow is imported late: --help and invalid flags are answered at once.
     with tensorflow_import.imported_quickly():
-        from bert_pretrain.connection import connected
+        from bert_pretrain.distributed.connection import connected
         from bert_pretrain.train import job, loop, replay
 
     is_replay = bool(config.run.replay_update)  # in one process, whatever the number of ranks was

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Sourced by _launch.sh and init_tf.sh, which set $project. Defines run_steps and doing.
 
-# First in a script of several steps: run_steps DIRECTORY "$@". Starts the script again below bert_pretrain.script, which
+# First in a script of several steps: run_steps DIRECTORY "$@". Starts the script again below bert_pretrain.system.script, which
 # keeps other commands out of DIRECTORY (empty: it needs no lock) and ends the whole step at a signal. Any Python serves.
 # Where there is none at all, and uv is to fetch it, the script goes on as it is.
 run_steps() {
@@ -13,7 +13,7 @@ run_steps() {
       exec "$name" -c '
 import runpy, sys
 sys.path[0] = sys.argv.pop(1)
-runpy.run_module("bert_pretrain.script", run_name="__main__", alter_sys=True)
+runpy.run_module("bert_pretrain.system.script", run_name="__main__", alter_sys=True)
 ' "$project" "$1" bash "$0" "${@:2}"
     fi
   done

@@ -14,8 +14,8 @@ import tensorflow as tf
 from tensorflow.python.client import device_lib
 
 from benchmarks import training
-from bert_pretrain import files
 from bert_pretrain.config.device import DeviceConfig
+from bert_pretrain.system import files
 from bert_pretrain.train import device
 
 _ROOT = pathlib.Path(__file__).parents[2]

@@ -17,13 +17,13 @@ from bert_pretrain.config.optim import OptimConfig
 from bert_pretrain.config.training import Config, RunConfig
 from bert_pretrain.data.input_fn import TrainingInput
 from bert_pretrain.data.schema import Batch
+from bert_pretrain.distributed.world import World
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.protocol import make_kernels
 from bert_pretrain.model import encoder, heads, variables
 from bert_pretrain.train import device, forward, train_step
 from bert_pretrain.train.device import Device
 from bert_pretrain.train.job import Job
-from bert_pretrain.world import World
 
 _SEQ_LENGTH, _MAX_PREDICTIONS = 512, 76
 _MOST_ATTEMPTS = 16  # of an update whose loss scale is too large at first; each halves it

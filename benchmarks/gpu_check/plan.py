@@ -11,7 +11,7 @@ import sys
 from benchmarks.gpu_check import sizes as sizes_by_device
 from benchmarks.gpu_check.runner import FAILED, LEFT_OUT, OK, Part, Runner
 from benchmarks.gpu_check.sizes import Sizes
-from bert_pretrain import files
+from bert_pretrain.system import files
 
 _OUT_OF_MEMORY = re.compile(r"ResourceExhausted|\bOOM\b|out of memory|OUT_OF_MEMORY", re.IGNORECASE)
 _FIGURES = "training.json"  # of benchmarks.training

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import venv
 
-from bert_pretrain import files
+from bert_pretrain.system import files
 
 OWN = ("intel_extension",)
 

@@ -9,14 +9,14 @@ from typing import Optional
 
 from tqdm import tqdm
 
-from bert_pretrain import worker_pool
 from bert_pretrain.check_data import estimate, example_text, histogram, inspection, report, worker
 from bert_pretrain.check_data.contents import Expectation, ShardFacts, ShardTask, sum_contents
 from bert_pretrain.config.check_data import CheckDataConfig, EstimateConfig
 from bert_pretrain.config.option import directories
 from bert_pretrain.data import manifest, vocab
 from bert_pretrain.data.shard_files import ShardFile, find_shards, fingerprint, in_directory
-from bert_pretrain.files import num_cores
+from bert_pretrain.system import worker_pool
+from bert_pretrain.system.files import num_cores
 
 _RECORDS_PARSED = 20_000  # over all shards, without --full
 _LEAST_PARSED = 20  # of each shard

@@ -11,7 +11,7 @@ from bert_pretrain import cli
 from bert_pretrain.config import training
 from bert_pretrain.config.check_data import EstimateConfig
 from bert_pretrain.config.option import require
-from bert_pretrain.files import open_regular
+from bert_pretrain.system.files import open_regular
 
 _RESULTS = "results.json"
 _MAX_BYTES = 1 << 20

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bert_pretrain.files import atomic_write
+from bert_pretrain.system.files import atomic_write
 
 _NUM_BINS = 16
 _BAR_WIDTH = 50  # characters of the longest bar

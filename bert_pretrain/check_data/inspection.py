@@ -16,8 +16,8 @@ from bert_pretrain.check_data.contents import Contents, Expectation, ShardFacts,
 from bert_pretrain.data import index_table, offsets, schema, tfrecord
 from bert_pretrain.data.schema import Examples
 from bert_pretrain.data.validation import Limits, rules
-from bert_pretrain.files import open_regular
-from bert_pretrain.worker_pool import Report
+from bert_pretrain.system.files import open_regular
+from bert_pretrain.system.worker_pool import Report
 
 _RECORDS_AT_ONCE = 1000
 _ANY_VOCAB_SIZE = np.iinfo(np.int32).max

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from bert_pretrain import tensorflow_import
 from bert_pretrain.check_data.contents import ShardFacts, ShardTask
-from bert_pretrain.worker_pool import Report
+from bert_pretrain.system.worker_pool import Report
+from bert_pretrain.tensorflow_compat import tensorflow_import
 
 
 def inspect(task: ShardTask, report: Report) -> ShardFacts:

@@ -7,7 +7,7 @@ from typing import Optional
 
 from bert_pretrain.config.languages import LANGUAGES, find_language
 from bert_pretrain.config.option import MAX_PROCESSES, MAX_SEQ_LENGTH, option, require, require_numbers
-from bert_pretrain.files import cache_directory
+from bert_pretrain.system.files import cache_directory
 
 # The shortest sequence with a pair: [CLS] a [SEP] b [SEP].
 _MIN_SEQ_LENGTH = 5

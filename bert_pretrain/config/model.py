@@ -8,7 +8,7 @@ from typing import Any
 
 from bert_pretrain.config import hugging_face
 from bert_pretrain.config.option import require
-from bert_pretrain.files import open_regular
+from bert_pretrain.system.files import open_regular
 
 LAYER_NORM_EPSILON = 1e-12  # of the published checkpoints (google-research/bert, modeling.py)
 # Keys of Google's multilingual and Chinese configs; they describe a pooler that pretraining does not have.

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 
-from bert_pretrain.files import is_url
+from bert_pretrain.system.files import is_url
 
 NO_EFFECT = "Accepted for compatibility, without effect here"
 MAX_SEQ_LENGTH = 65_535  # tokens in a record

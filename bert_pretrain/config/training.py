@@ -12,7 +12,7 @@ from bert_pretrain.config.masking import MaskingConfig
 from bert_pretrain.config.mlperf import MlperfConfig
 from bert_pretrain.config.optim import MAX_MICRO_BATCHES, OptimConfig
 from bert_pretrain.config.option import option, require, require_numbers
-from bert_pretrain.files import is_url
+from bert_pretrain.system.files import is_url
 
 _DAY = 86_400  # seconds
 

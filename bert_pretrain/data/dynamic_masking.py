@@ -22,8 +22,8 @@ from bert_pretrain.data.order import Visits
 from bert_pretrain.data.schema import Examples
 from bert_pretrain.data.validation import Rule
 from bert_pretrain.data.vocab import load_vocabulary
-from bert_pretrain.files import hash_file
 from bert_pretrain.storage.read_ahead import NUM_THREADS
+from bert_pretrain.system.files import hash_file
 
 _PURPOSE = 0x6D61736B  # first word of the hashes, which separates them from those of order.py
 

@@ -24,8 +24,8 @@ import numpy as np
 from crc32c import crc32c
 
 from bert_pretrain.data import offsets
-from bert_pretrain.files import atomic_write, cache_directory, open_regular
 from bert_pretrain.storage.remote import RemoteFile
+from bert_pretrain.system.files import atomic_write, cache_directory, open_regular
 
 _VERSION = 2
 _END_BYTES = 4096  # of the shard, at each end, that its identity covers

@@ -14,10 +14,10 @@ import numpy as np
 
 from bert_pretrain.data import index_table, remote_scan
 from bert_pretrain.data.index_table import Identity
-from bert_pretrain.files import is_url
 from bert_pretrain.storage import remote
 from bert_pretrain.storage.file_cache import FileCache
 from bert_pretrain.storage.remote import RemoteFile
+from bert_pretrain.system.files import is_url
 
 _WAIT_SECONDS = 0.2  # for shards that other ranks scan
 _LOOK_SECONDS = 1.0  # between two looks for tables that other ranks made

@@ -15,7 +15,6 @@ from typing import Callable, Optional
 import numpy as np
 import tensorflow as tf
 
-from bert_pretrain import compat
 from bert_pretrain.data import schema
 from bert_pretrain.data.dataset import Source
 from bert_pretrain.data.dynamic_masking import DynamicMasking
@@ -25,6 +24,7 @@ from bert_pretrain.data.packing import build_batch
 from bert_pretrain.data.rank_balance import records_for_rank
 from bert_pretrain.data.schema import Batch, Examples
 from bert_pretrain.data.validation import check_examples
+from bert_pretrain.tensorflow_compat import compat
 
 _BATCHES_AHEAD = 4  # enough to cover a slow read; a few megabytes
 _EVALUATED_AHEAD = 1024  # records

@@ -9,7 +9,7 @@ from typing import NamedTuple, Optional
 
 from bert_pretrain.data import side_file
 from bert_pretrain.data.shard_files import ShardFile, fingerprint
-from bert_pretrain.files import is_url, write_json
+from bert_pretrain.system.files import is_url, write_json
 
 _NAME = "manifest.json"
 

@@ -9,7 +9,7 @@ from typing import Callable
 import numpy as np
 
 from bert_pretrain.data import tfrecord
-from bert_pretrain.files import open_regular
+from bert_pretrain.system.files import open_regular
 
 COPY_AGAIN = "copy the file again from its source, or remove it"
 

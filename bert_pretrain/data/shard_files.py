@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Optional
 
 from bert_pretrain.data import tfrecord
-from bert_pretrain.files import is_url, open_regular
 from bert_pretrain.storage import remote
 from bert_pretrain.storage.read_ahead import NUM_THREADS
 from bert_pretrain.storage.retry import TRIES_OF_WRONG_BYTES
+from bert_pretrain.system.files import is_url, open_regular
 
 _SIDE_FILES = (".json", ".npz")  # of bert_pretrain, beside shards: manifest.json, provenance of make_data
 _GZIP_MAGIC = b"\x1f\x8b"

@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Optional, Union
 
-from bert_pretrain.files import hash_file, is_url, open_regular
 from bert_pretrain.storage import remote
+from bert_pretrain.system.files import hash_file, is_url, open_regular
 
 
 def vocabulary_hash(shard: str) -> Optional[str]:

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from crc32c import crc32c
 
-from bert_pretrain.files import atomic_write
+from bert_pretrain.system.files import atomic_write
 
 HEADER = struct.Struct("<QI")
 FOOTER = struct.Struct("<I")

@@ -14,11 +14,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-from bert_pretrain import files
 from bert_pretrain.environment import facts, pins
 from bert_pretrain.environment.facts import Facts, say
 from bert_pretrain.environment.plan import Step, plan
 from bert_pretrain.environment.versions import PROJECT, choose, same, this_python
+from bert_pretrain.system import files
 
 
 def install(extras: Sequence[str], requested: str = "", dry: bool = False) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bert_pretrain import files
+from bert_pretrain.system import files
 
 # All fields that mlperf_logging.system_desc_checker asks for, in its order. All values are text.
 FIELDS = """submitter division status system_name number_of_nodes host_processors_per_node host_processor_model_name

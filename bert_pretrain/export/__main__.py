@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from bert_pretrain import cli, tensorflow_import
+from bert_pretrain import cli
 from bert_pretrain.config.export import ExportConfig
 from bert_pretrain.storage import local_copies
+from bert_pretrain.tensorflow_compat import tensorflow_import
 
 
 def _run() -> int:

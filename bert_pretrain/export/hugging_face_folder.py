@@ -9,12 +9,12 @@ from collections.abc import Mapping
 import numpy as np
 from safetensors.numpy import save_file
 
-from bert_pretrain import files
 from bert_pretrain.config import hugging_face
 from bert_pretrain.config.model import LAYER_NORM_EPSILON, ModelConfig
 from bert_pretrain.data.vocab import Vocabulary, write_vocabulary
 from bert_pretrain.hugging_face import names, tokenizer
 from bert_pretrain.hugging_face.safetensors_files import WEIGHTS
+from bert_pretrain.system import files
 
 _FORMAT = {"format": "pt"}  # transformers refuses files that do not say so
 

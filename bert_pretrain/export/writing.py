@@ -11,12 +11,12 @@ from typing import Mapping
 import numpy as np
 import tensorflow as tf
 
-from bert_pretrain import files
 from bert_pretrain.config.export import ExportConfig
 from bert_pretrain.export import hugging_face_folder, readme, saved_model, verification
 from bert_pretrain.inference import stored_model
 from bert_pretrain.inference.network import Network
 from bert_pretrain.inference.stored_model import StoredModel
+from bert_pretrain.system import files
 from bert_pretrain.train import checkpoint_files, checkpoints, results
 
 Values = Mapping[str, np.ndarray]

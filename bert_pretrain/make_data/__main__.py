@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import sys
 
-from bert_pretrain import cli, worker_pool
+from bert_pretrain import cli
 from bert_pretrain.config.make_data import ExampleConfig, MakeDataConfig, TextConfig
 from bert_pretrain.config.option import require
 from bert_pretrain.data import vocab
-from bert_pretrain.directory_lock import DATA, locked
-from bert_pretrain.files import num_cores
 from bert_pretrain.make_data import build_shards, corpus, python_random
 from bert_pretrain.make_data.build_vocab import build_vocabulary
 from bert_pretrain.make_data.demo import make_demo
 from bert_pretrain.make_data.raw_text.make_text import make_text
 from bert_pretrain.make_data.task_progress import run_tasks
+from bert_pretrain.system import worker_pool
+from bert_pretrain.system.files import num_cores
+from bert_pretrain.system.locks import DATA, locked
 
 _CONFIGS = (MakeDataConfig, ExampleConfig, TextConfig)
 

@@ -17,7 +17,6 @@ from bert_pretrain.config.make_data import ExampleConfig
 from bert_pretrain.data.masking import Masking
 from bert_pretrain.data.tfrecord import write_records
 from bert_pretrain.data.vocab import load_vocabulary
-from bert_pretrain.files import atomic_write, hash_file
 from bert_pretrain.make_data import corpus, exact_memory, provenance, serialization
 from bert_pretrain.make_data.fast_examples import draw_examples, masking_rule, picked
 from bert_pretrain.make_data.google_exact import ExactExamples, ExactRule
@@ -26,7 +25,8 @@ from bert_pretrain.make_data.repeated_records import RepeatedRecords, may_repeat
 from bert_pretrain.make_data.task_progress import Done
 from bert_pretrain.make_data.tokenization import LineTokenizer
 from bert_pretrain.make_data.tokenized_text import tokenize, tokenize_in_blocks
-from bert_pretrain.worker_pool import Report
+from bert_pretrain.system.files import atomic_write, hash_file
+from bert_pretrain.system.worker_pool import Report
 
 _TOKENS_AT_ONCE = 8_000_000
 _CHARS_BETWEEN_REPORTS = 10_000_000

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from bert_pretrain import worker_pool
 from bert_pretrain.data import vocab
-from bert_pretrain.files import write_json
 from bert_pretrain.make_data import corpus, provenance, word_counts
 from bert_pretrain.make_data.task_progress import run_tasks
 from bert_pretrain.make_data.train_vocab import vocabulary_of_words
 from bert_pretrain.make_data.vocab_coverage import hold_out, measure
+from bert_pretrain.system import worker_pool
+from bert_pretrain.system.files import write_json
 
 _BYTES_PER_WORD = 500  # of memory at the peak, while merges are learned
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple, TextIO
 
-from bert_pretrain.files import open_regular
+from bert_pretrain.system.files import open_regular
 
 _BYTES_IN_BLOCK = 1 << 20
 

@@ -16,7 +16,7 @@ import sysconfig
 import warnings
 from collections.abc import Iterable, Iterator
 
-from bert_pretrain import worker_pool
+from bert_pretrain.system import worker_pool
 
 _PACKAGES = ("absl", "keras", "numpy", "tensorflow")  # installed wherever training runs
 _NOT_PROSE_DIRECTORIES = frozenset({"site-packages", "test", "tests", "idle_test", "lib2to3", "__pycache__"})

@@ -23,7 +23,7 @@ from bert_pretrain.make_data.instances import NUM_SPECIAL_TOKENS, Instances, ass
 from bert_pretrain.make_data.python_random import Draws, make_draws
 from bert_pretrain.make_data.task_progress import Done
 from bert_pretrain.make_data.tokenized_text import TokenizedText
-from bert_pretrain.worker_pool import Report
+from bert_pretrain.system.worker_pool import Report
 
 _EXAMPLES_AT_ONCE = 256  # so that they stay in the processor's cache
 _DOCUMENTS_AT_ONCE = 4096  # between reports

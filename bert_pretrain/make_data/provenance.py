@@ -9,8 +9,8 @@ import json
 import os
 from typing import IO, Any, NamedTuple, Optional
 
-from bert_pretrain import files
 from bert_pretrain.make_data.corpus import Span
+from bert_pretrain.system import files
 
 
 class Origin(NamedTuple):

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from bert_pretrain import files
 from bert_pretrain.data.masking import KEPT
-from bert_pretrain.native_library import Library, UnavailableError
+from bert_pretrain.system import files
+from bert_pretrain.system.native_library import Library, UnavailableError
 
 _LIBRARY = Library("python_random", [Path(__file__).with_suffix(".cc")], compile_flags=["-std=c++14"])
 _MAX_IN_LIST = 1 << 16

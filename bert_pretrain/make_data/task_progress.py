@@ -10,7 +10,7 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from tqdm import tqdm
 
-from bert_pretrain import worker_pool
+from bert_pretrain.system import worker_pool
 
 _LOG_SECONDS = 10  # between lines of progress where there is no terminal
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from bert_pretrain.make_data import corpus
 from bert_pretrain.make_data.tokenization import split_words
-from bert_pretrain.worker_pool import Report
+from bert_pretrain.system.worker_pool import Report
 
 _BYTES_IN_PART = 32_000_000
 _MAX_COUNTED_PIECES = 500_000  # about 75 MB

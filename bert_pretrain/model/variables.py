@@ -10,9 +10,9 @@ from typing import Tuple
 
 import tensorflow as tf
 
-from bert_pretrain import graph_variables
 from bert_pretrain.config.model import ModelConfig
-from bert_pretrain.graph_variables import Spec
+from bert_pretrain.tensorflow_compat import graph_variables
+from bert_pretrain.tensorflow_compat.graph_variables import Spec
 
 Shape = Tuple[int, ...]
 

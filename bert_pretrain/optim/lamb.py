@@ -11,14 +11,14 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from bert_pretrain import graph_variables
 from bert_pretrain.config.optim import OptimConfig
-from bert_pretrain.graph_variables import Spec
 from bert_pretrain.kernels import xla
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.fixed_point import square_sums
 from bert_pretrain.kernels.native_update import update_in_place
 from bert_pretrain.optim.variables import create_slots, is_exempt
+from bert_pretrain.tensorflow_compat import graph_variables
+from bert_pretrain.tensorflow_compat.graph_variables import Spec
 
 
 class Lamb:

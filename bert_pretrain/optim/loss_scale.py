@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from bert_pretrain import graph_variables
-from bert_pretrain.graph_variables import Spec
+from bert_pretrain.tensorflow_compat import graph_variables
+from bert_pretrain.tensorflow_compat.graph_variables import Spec
 
 _GROWTH_INTERVAL = 1000  # updates
 _FACTOR = 2.0

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from bert_pretrain import graph_variables
-from bert_pretrain.graph_variables import Spec
+from bert_pretrain.tensorflow_compat import graph_variables
+from bert_pretrain.tensorflow_compat.graph_variables import Spec
 
 
 def create_slots(weights: Mapping[str, tf.Variable], suffix: str) -> dict[str, tf.Variable]:

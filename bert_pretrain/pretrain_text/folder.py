@@ -6,8 +6,8 @@ import json
 import os
 from typing import Any, NamedTuple
 
-from bert_pretrain.directory_lock import SCRIPT
-from bert_pretrain.files import open_regular, write_json
+from bert_pretrain.system.files import open_regular, write_json
+from bert_pretrain.system.locks import SCRIPT
 
 _COMMAND = "command.json"
 

@@ -9,15 +9,16 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
-from bert_pretrain import files, hosts, launch
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.option import require
 from bert_pretrain.data.vocab import load_vocabulary
+from bert_pretrain.launch import hosts, launcher
 from bert_pretrain.pretrain_text import pretrained
 from bert_pretrain.pretrain_text.flags import Given, flag_file
 from bert_pretrain.pretrain_text.folder import Folder, claim
 from bert_pretrain.recipe import choice
 from bert_pretrain.recipe.sizes import SIZES, layer_parameters
+from bert_pretrain.system import files
 
 _CALIBRATION_SECONDS = 15
 _MIN_TIMED, _MAX_TIMED = 6, 100  # updates
@@ -113,11 +114,11 @@ def _check_flags(given: Given) -> None:
 
 def _machine() -> choice.Machine:
     """The ranks that NP, HOSTFILE or the GPUs ask for; one on a CPU."""
-    here = launch.this_machine()
+    here = launcher.this_machine()
     hostfile = os.path.expanduser(os.environ.get("HOSTFILE", ""))
     slots = hosts.read_hostfile(hostfile, here.num_gpus or here.num_cores) if hostfile else {}
     wants_ranks = bool(os.environ.get("NP") or slots or here.num_gpus)
-    num_ranks = launch.num_ranks(os.environ, here, slots) if wants_ranks else 1
+    num_ranks = launcher.num_ranks(os.environ, here, slots) if wants_ranks else 1
     return choice.Machine(num_ranks, here.num_cores * max(1, len(slots)), num_ranks if here.num_gpus else 0)
 
 

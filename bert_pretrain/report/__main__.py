@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bert_pretrain import cli, files
+from bert_pretrain import cli
 from bert_pretrain.config.report import ReportConfig
 from bert_pretrain.report import page, run_folder
 from bert_pretrain.storage import local_copies
+from bert_pretrain.system import files
 
 
 def _run(folders: Sequence[str]) -> int:

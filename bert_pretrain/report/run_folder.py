@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, Dict, NamedTuple, Optional
 
-from bert_pretrain import files
+from bert_pretrain.system import files
 
 RUN, METRICS, RESULTS, LOCK = "run.json", "metrics.jsonl", "results.json", ".training.lock"
 EVALUATIONS = ("eval", "eval_alone")

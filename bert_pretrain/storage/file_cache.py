@@ -14,8 +14,8 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import IO, Optional
 
-from bert_pretrain.files import lock
 from bert_pretrain.storage.remote import RemoteFile
+from bert_pretrain.system.files import lock
 
 _LOCK = ".lock"
 _COPY, _PARTIAL = ".copy", ".partial"

@@ -14,10 +14,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
-from bert_pretrain import files
 from bert_pretrain.storage import remote, transfer
 from bert_pretrain.storage.remote import Folder, RemoteFile
 from bert_pretrain.storage.transfer import Report
+from bert_pretrain.system import files
 
 T = TypeVar("T")
 

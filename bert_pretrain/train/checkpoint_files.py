@@ -13,7 +13,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 
-from bert_pretrain import files
+from bert_pretrain.system import files
 
 STATE_FILE = "checkpoint"
 _UNPUBLISHED = ".unpublished-"

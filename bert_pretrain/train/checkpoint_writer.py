@@ -14,10 +14,10 @@ from typing import Any, Callable, Optional
 
 import tensorflow as tf
 
-from bert_pretrain import files
 from bert_pretrain.config.training import RunConfig
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.snapshot import Snapshot, snapshot
+from bert_pretrain.system import files
 from bert_pretrain.train import checkpoint_files, checkpoints
 
 BEST = "best"  # directory in output_dir

@@ -7,14 +7,14 @@ from typing import NamedTuple, Optional
 
 import tensorflow as tf
 
-from bert_pretrain import files
 from bert_pretrain.config.device import DeviceConfig
+from bert_pretrain.distributed.world import World
 from bert_pretrain.kernels import native
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.model.layers import Precision
+from bert_pretrain.system import files
 from bert_pretrain.train import precision
 from bert_pretrain.train.precision import Offer
-from bert_pretrain.world import World
 
 
 class Device(NamedTuple):

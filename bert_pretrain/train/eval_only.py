@@ -7,10 +7,11 @@ from typing import Any, Optional
 
 import tensorflow as tf
 
-from bert_pretrain.directory_lock import TRAINING, DirectoryLock, HeldError
+from bert_pretrain.distributed import preflight
+from bert_pretrain.distributed.stop import Interrupted
 from bert_pretrain.model import variables
-from bert_pretrain.stop import Interrupted
-from bert_pretrain.train import checkpoints, device, preflight, results, run_file, start_values, warm_start
+from bert_pretrain.system.locks import TRAINING, DirectoryLock, HeldError
+from bert_pretrain.train import checkpoints, device, results, run_file, start_values, warm_start
 from bert_pretrain.train.evaluation import Evaluated, Evaluation
 from bert_pretrain.train.job import Job, evaluation_input
 from bert_pretrain.train.results import Outcome

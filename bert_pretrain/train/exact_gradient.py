@@ -12,10 +12,10 @@ from typing import Callable
 import tensorflow as tf
 
 from bert_pretrain.data.schema import Batch
+from bert_pretrain.distributed.world import World
 from bert_pretrain.kernels import fixed_point
 from bert_pretrain.train.forward import Statistics
 from bert_pretrain.train.job import Job
-from bert_pretrain.world import World
 
 MicroBatchGradient = Callable[[tf.Tensor], "tuple[Statistics, list[tf.Tensor]]"]
 

@@ -13,13 +13,14 @@ from bert_pretrain.data.dynamic_masking import DynamicMasking
 from bert_pretrain.data.indexing import Share
 from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput
 from bert_pretrain.data.validation import Limits
+from bert_pretrain.distributed import long_task, preflight
+from bert_pretrain.distributed.long_task import Report
+from bert_pretrain.distributed.world import World
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.storage import local_copies
 from bert_pretrain.storage.file_cache import FileCache
-from bert_pretrain.train import device, long_task, preflight, remote_output, run_file
+from bert_pretrain.train import device, remote_output, run_file
 from bert_pretrain.train.device import Device
-from bert_pretrain.train.long_task import Report
-from bert_pretrain.world import World
 
 
 class Job(NamedTuple):

@@ -14,22 +14,14 @@ from typing import Any, Optional
 import numpy as np
 import tensorflow as tf
 
-from bert_pretrain import estimator
 from bert_pretrain.config.training import Config
 from bert_pretrain.data import input_errors
-from bert_pretrain.directory_lock import TRAINING, DirectoryLock
+from bert_pretrain.distributed import preflight
+from bert_pretrain.distributed.world import World
 from bert_pretrain.model import variables
-from bert_pretrain.train import (
-    device,
-    mlperf_log,
-    plan,
-    preflight,
-    remote_output,
-    results,
-    run_file,
-    startup_summary,
-    utilization,
-)
+from bert_pretrain.system.locks import TRAINING, DirectoryLock
+from bert_pretrain.tensorflow_compat import estimator
+from bert_pretrain.train import device, mlperf_log, plan, remote_output, results, run_file, startup_summary, utilization
 from bert_pretrain.train.checkpoint_writer import CheckpointWriter
 from bert_pretrain.train.eval_only import conclude, evaluate_alone, is_evaluation_done
 from bert_pretrain.train.evaluation import is_due
@@ -41,7 +33,6 @@ from bert_pretrain.train.results import Outcome
 from bert_pretrain.train.resume import PreviousRun, load_previous_run, make_output_dir
 from bert_pretrain.train.run_logger import RunLogger
 from bert_pretrain.train.throughput import Throughput
-from bert_pretrain.world import World
 
 
 def run(config: Config, given: set[str], world: World) -> int:

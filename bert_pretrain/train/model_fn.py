@@ -8,11 +8,12 @@ from typing import Callable, Optional
 import numpy as np
 import tensorflow as tf
 
-from bert_pretrain import estimator
 from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput
 from bert_pretrain.data.schema import Batch
+from bert_pretrain.distributed import preflight
 from bert_pretrain.model import variables
-from bert_pretrain.train import checkpoints, preflight, start_values, warm_start
+from bert_pretrain.tensorflow_compat import estimator
+from bert_pretrain.train import checkpoints, start_values, warm_start
 from bert_pretrain.train.checkpoint_writer import CheckpointWriter
 from bert_pretrain.train.checkpoints import Reader
 from bert_pretrain.train.evaluation import Evaluation

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple, Optional
 
 import tensorflow as tf
 
-from bert_pretrain import compat
 from bert_pretrain.config.device import DeviceConfig
+from bert_pretrain.distributed.world import World
 from bert_pretrain.kernels import native
-from bert_pretrain.world import World
+from bert_pretrain.tensorflow_compat import compat
 
 _FLOAT32, _FLOAT16, _BFLOAT16 = "float32", "float16", "bfloat16"
 _LEAST_CAPABILITY = 8, 0  # NVIDIA's compute capability from which on GPUs multiply in bfloat16

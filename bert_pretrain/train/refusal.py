@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from bert_pretrain.config.training import Config
-from bert_pretrain.files import write_json
+from bert_pretrain.system.files import write_json
 
 FLAG = "replay_update"
 _SHOWN = 6  # records in the message; the file holds all

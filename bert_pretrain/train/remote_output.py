@@ -16,15 +16,16 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Optional, Tuple
 
-from bert_pretrain import files
 from bert_pretrain.config.training import Config, RunConfig
+from bert_pretrain.distributed import long_task
+from bert_pretrain.distributed.long_task import Report
+from bert_pretrain.distributed.world import World
 from bert_pretrain.storage import remote, remote_lock
 from bert_pretrain.storage.remote_lock import RemoteLock
 from bert_pretrain.storage.uploader import Upload, Uploader
-from bert_pretrain.train import checkpoint_files, long_task, remote_checkpoints, remote_start
+from bert_pretrain.system import files
+from bert_pretrain.train import checkpoint_files, remote_checkpoints, remote_start
 from bert_pretrain.train.checkpoint_writer import BEST
-from bert_pretrain.train.long_task import Report
-from bert_pretrain.world import World
 
 _STAGE = ".uploads"  # of what waits for its upload
 Stamp = Tuple[int, int]  # size and time of change

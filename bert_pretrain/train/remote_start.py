@@ -6,13 +6,13 @@ import os
 from collections.abc import Iterable
 from typing import NamedTuple, Optional
 
-from bert_pretrain import files
+from bert_pretrain.distributed.long_task import Report
 from bert_pretrain.storage import remote, remote_lock, transfer
 from bert_pretrain.storage.remote import Folder, RemoteFile
+from bert_pretrain.system import files
 from bert_pretrain.train import checkpoint_files, checkpoints, remote_checkpoints
 from bert_pretrain.train.checkpoint_files import step_in_name
 from bert_pretrain.train.checkpoint_writer import BEST
-from bert_pretrain.train.long_task import Report
 
 
 class Start(NamedTuple):

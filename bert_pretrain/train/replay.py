@@ -20,13 +20,13 @@ from bert_pretrain.data.order import Visits
 from bert_pretrain.data.packing import build_batch
 from bert_pretrain.data.schema import Batch, Examples
 from bert_pretrain.data.validation import check_examples
+from bert_pretrain.distributed.world import World
 from bert_pretrain.model import variables
 from bert_pretrain.train import checkpoints, device, start_values, train_step, warm_start
 from bert_pretrain.train.checkpoints import Reader
 from bert_pretrain.train.forward import Statistics, loss_of
 from bert_pretrain.train.job import Job, open_on_all_ranks, training_input
 from bert_pretrain.train.refusal import FLAG, RefusedUpdate, read, settings_of
-from bert_pretrain.world import World
 
 
 def replay(config: Config, given: set[str], world: World) -> int:

@@ -12,7 +12,7 @@ import json
 import os
 from typing import Any, Callable, Optional
 
-from bert_pretrain.files import atomic_write, write_json
+from bert_pretrain.system.files import atomic_write, write_json
 
 Warn = Callable[[str], None]
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Collection
 from typing import Any, Optional
 
-from bert_pretrain import files
+from bert_pretrain.system import files
 from bert_pretrain.train import event_file, metrics_file
 from bert_pretrain.train.event_file import EventFile
 from bert_pretrain.train.metrics_file import IsObsolete, Values

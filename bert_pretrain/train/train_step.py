@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from bert_pretrain import compat
 from bert_pretrain.data.schema import Batch
+from bert_pretrain.distributed.world import World
 from bert_pretrain.kernels import fixed_point
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.dropout import Dropout
@@ -25,10 +25,10 @@ from bert_pretrain.kernels.protocol import make_kernels
 from bert_pretrain.optim import schedule
 from bert_pretrain.optim.loss_scale import LossScale
 from bert_pretrain.optim.optimizer import Optimizer, make_optimizer
+from bert_pretrain.tensorflow_compat import compat
 from bert_pretrain.train import exact_gradient, forward
 from bert_pretrain.train.forward import Statistics
 from bert_pretrain.train.job import Job
-from bert_pretrain.world import World
 
 
 class Counts(NamedTuple):

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_pretrain import estimator
 from bert_pretrain.config.data import DataConfig
 from bert_pretrain.data import dataset, input_fn, schema
 from bert_pretrain.data.dataset import Lengths, Source
@@ -14,6 +13,7 @@ from bert_pretrain.data.packing import build_batch
 from bert_pretrain.data.schema import Batch
 from bert_pretrain.data.tfrecord import write_shard
 from bert_pretrain.data.validation import Limits
+from bert_pretrain.tensorflow_compat import estimator
 
 SEQ_LENGTH, MAX_PREDICTIONS = 16, 3
 LIMITS = Limits(vocab_size=200_000, type_vocab_size=2)

@@ -14,7 +14,6 @@ from typing import Dict
 import numpy as np
 import tensorflow as tf
 
-from bert_pretrain import connection, processes, stderr
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.data.dataset import Source
 from bert_pretrain.data.dynamic_masking import DynamicMasking
@@ -22,11 +21,13 @@ from bert_pretrain.data.indexing import Share
 from bert_pretrain.data.input_fn import TrainingInput
 from bert_pretrain.data.schema import Batch
 from bert_pretrain.data.validation import Limits
+from bert_pretrain.distributed import connection
+from bert_pretrain.distributed.world import World
 from bert_pretrain.model import variables
+from bert_pretrain.system import processes, stderr
 from bert_pretrain.train import evaluation, loop, train_step
 from bert_pretrain.train.device import Device
 from bert_pretrain.train.job import Job
-from bert_pretrain.world import World
 from tests import backends
 from tests.e2e import runs
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from bert_pretrain import connection
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.training import PARTS, Config
+from bert_pretrain.distributed import connection
 from bert_pretrain.model import variables
 from bert_pretrain.train import job, loop
 from tests.golden import checkpoint as golden

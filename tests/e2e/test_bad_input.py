@@ -12,12 +12,12 @@ from typing import Callable, Dict
 import numpy as np
 import pytest
 
-from bert_pretrain import hosts
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.data import manifest, vocab
 from bert_pretrain.data.schema import encode
 from bert_pretrain.data.shard_files import find_shards
 from bert_pretrain.data.tfrecord import write_shard
+from bert_pretrain.launch import hosts
 from bert_pretrain.make_data import corpus
 from tests.e2e import runs
 from tests.train.small import MODEL, random_examples, write_shards

@@ -84,7 +84,7 @@ runpy.run_module("bert_pretrain.run", run_name="__main__", alter_sys=True)
     arguments = runs.flags(**data, **runs.settings(output_dir=str(tmp_path)))
     supervised = f"""
 import sys
-from bert_pretrain import supervisor
+from bert_pretrain.launch import supervisor
 command = supervisor.Command([sys.executable, "-c", {dying!r}, *sys.argv[1:]], {{}})
 sys.exit(supervisor.run(command, "nothing", 1))
 """

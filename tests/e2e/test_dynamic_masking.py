@@ -13,9 +13,9 @@ import tensorflow as tf
 from bert_pretrain.data.packing import build_batch
 from bert_pretrain.data.schema import Batch, encode
 from bert_pretrain.data.tfrecord import write_shard
+from bert_pretrain.distributed.world import World
 from bert_pretrain.train import replay
 from bert_pretrain.train.job import open_job, training_input
-from bert_pretrain.world import World
 from tests.data.test_dynamic_masking import SEQ_LENGTH, make_examples, write_vocabulary
 from tests.data.test_masking import VOCAB, make_instances
 from tests.e2e import ranks, runs

@@ -1,4 +1,4 @@
-"""The two Estimators, TensorFlow's and the one of bert_pretrain/estimator.py, train the same weights."""
+"""The two Estimators, TensorFlow's and tensorflow_compat/estimator.py's, train the same weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_pretrain import compat, estimator
+from bert_pretrain.tensorflow_compat import compat, estimator
 from tests.e2e import runs
 
 pytestmark = pytest.mark.skipif(compat.tf_estimator() is None, reason="this TensorFlow has no tf.estimator")

@@ -14,7 +14,7 @@ from typing import Dict
 import numpy as np
 import pytest
 
-from bert_pretrain.world import World
+from bert_pretrain.distributed.world import World
 from tests.e2e import ranks, runs
 from tests.e2e.rank_jobs import gradient
 from tests.train.small import MODEL, write_shards

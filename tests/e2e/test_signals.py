@@ -216,7 +216,9 @@ def test_a_rank_that_is_stopped_before_it_joins_ends_the_job(data: dict[str, str
     """With exit code 0 it would leave the other one waiting."""
     pytest.importorskip({"mpi": "mpi4py"}.get(ranks.EXCHANGE, "horovod"))
     arguments = runs.flags(**data, **runs.settings(output_dir=str(tmp_path / "out")))
-    ended = ranks.run(two(arguments, busy("bert_pretrain.connection._connect", only_rank=1)), tmp_path, seconds=60)
+    ended = ranks.run(
+        two(arguments, busy("bert_pretrain.distributed.connection._connect", only_rank=1)), tmp_path, seconds=60
+    )
     assert ended.code == 128 + signal.SIGTERM, ended.err
     assert ranks.left_behind(str(tmp_path)) == []
 

@@ -31,13 +31,13 @@ class Fresh:
         self.bin.mkdir()
         shutil.copytree(ROOT / "constraints", self.project / "constraints")
         shutil.copytree(ROOT / "bert_pretrain/environment", self.project / "bert_pretrain/environment")
+        shutil.copytree(ROOT / "bert_pretrain/system", self.project / "bert_pretrain/system")
         for name in (
             "init_tf.sh",
             "scripts/_steps.sh",
             "scripts/_uv.sh",
             "setup.py",
             "bert_pretrain/__init__.py",
-            "bert_pretrain/files.py",
         ):
             shutil.copy(ROOT / name, self.project / name)
         for tool in ("bash", "dirname", "sed", "env"):

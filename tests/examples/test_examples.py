@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import save_file
 
-from bert_pretrain import files
 from bert_pretrain.hugging_face import names
 from bert_pretrain.model import variables
+from bert_pretrain.system import files
 from tests.references import random_examples
 from tests.references.random_examples import TINY
 

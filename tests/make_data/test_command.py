@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bert_pretrain.directory_lock import DATA, locked
+from bert_pretrain.system.locks import DATA, locked
 
 PROJECT = Path(__file__).parents[2]
 MPIRUN = Path(sys.executable).parent / "mpirun"

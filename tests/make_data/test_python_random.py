@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bert_pretrain import native_library
 from bert_pretrain.data.masking import KEPT
 from bert_pretrain.make_data import python_random
 from bert_pretrain.make_data.python_random import CompiledDraws, Draws, InterpretedDraws, make_draws
+from bert_pretrain.system import native_library
 
 MASK_ID, ENTRIES = 4, np.arange(100, 741, dtype=np.int32)
 

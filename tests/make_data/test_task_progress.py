@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from bert_pretrain import worker_pool
 from bert_pretrain.make_data import task_progress
 from bert_pretrain.make_data.task_progress import Done, run_tasks
+from bert_pretrain.system import worker_pool
 
 
 def work(piece, report):

@@ -15,7 +15,7 @@ from typing import Callable
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from bert_pretrain.files import cache_directory
+from bert_pretrain.system.files import cache_directory
 
 ROOT = Path(__file__).parents[2]
 WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau".split()

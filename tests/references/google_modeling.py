@@ -22,8 +22,8 @@ from unittest import mock
 import numpy as np
 import tensorflow as tf
 
-from bert_pretrain import compat
 from bert_pretrain.config.model import ModelConfig
+from bert_pretrain.tensorflow_compat import compat
 from tests.references.random_examples import Examples
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_pretrain import compat
 from bert_pretrain.config.device import DeviceConfig
 from bert_pretrain.kernels import native
 from bert_pretrain.kernels.backend import Backend
@@ -19,12 +18,13 @@ from bert_pretrain.kernels.dropout import Dropout
 from bert_pretrain.kernels.protocol import make_kernels
 from bert_pretrain.model import variables
 from bert_pretrain.model.layers import Precision, dense
+from bert_pretrain.tensorflow_compat import compat
 from bert_pretrain.train import device, forward, precision
 from bert_pretrain.train.precision import Offer
 from tests import backends
+from tests.distributed.test_preflight import OneOf
 from tests.e2e import runs
 from tests.train.small import MODEL, random_examples
-from tests.train.test_preflight import OneOf
 from tests.train.test_train_step import gradient, relative_difference, row_batch
 
 ASKED = DeviceConfig(amp_dtype="bfloat16")

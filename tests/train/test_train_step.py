@@ -12,13 +12,13 @@ from bert_pretrain.config.optim import OptimConfig
 from bert_pretrain.config.training import Config, RunConfig
 from bert_pretrain.data.packing import build_batch
 from bert_pretrain.data.schema import Batch, Examples
+from bert_pretrain.distributed.world import World
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.model import variables
 from bert_pretrain.train import train_step
 from bert_pretrain.train.device import Device
 from bert_pretrain.train.forward import Statistics
 from bert_pretrain.train.job import Job
-from bert_pretrain.world import World
 from tests import backends
 from tests.train.small import MODEL, random_examples
 

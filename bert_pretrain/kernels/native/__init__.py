@@ -4,6 +4,6 @@ sources/ holds the code, build.py compiles it for this machine, and library() re
 """
 
 from bert_pretrain.kernels.native.build import library
-from bert_pretrain.native_library import UnavailableError, cpu_instructions
+from bert_pretrain.system.native_library import UnavailableError, cpu_instructions
 
 __all__ = ["UnavailableError", "cpu_instructions", "library"]

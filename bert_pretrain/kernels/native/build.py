@@ -8,8 +8,9 @@ from types import ModuleType
 
 import tensorflow as tf
 
-from bert_pretrain import compat, files
-from bert_pretrain.native_library import Library, UnavailableError
+from bert_pretrain.system import files
+from bert_pretrain.system.native_library import Library, UnavailableError
+from bert_pretrain.tensorflow_compat import compat
 
 _SOURCES = Path(__file__).parent / "sources"
 

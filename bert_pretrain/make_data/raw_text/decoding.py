@@ -12,8 +12,8 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, Any, Optional
 
-from bert_pretrain.files import open_regular
 from bert_pretrain.make_data.raw_text.sources import Source
+from bert_pretrain.system.files import open_regular
 
 _CHUNK = 1 << 17
 _MAX_LINE = 64 << 20  # characters; a longer line is read in parts

@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bert_pretrain.files import atomic_write
 from bert_pretrain.make_data import corpus, provenance
 from bert_pretrain.make_data.raw_text.held_out import end_of_training
 from bert_pretrain.make_data.raw_text.parts import Part, folders_of, rows_of
 from bert_pretrain.make_data.raw_text.selection import DIVIDED, HELD_OUT, TRAIN
 from bert_pretrain.make_data.task_progress import Done
-from bert_pretrain.worker_pool import Report
+from bert_pretrain.system.files import atomic_write
+from bert_pretrain.system.worker_pool import Report
 
 FOLDERS = {"eval": HELD_OUT, "train": TRAIN}
 # Words. A sequence of 128 tokens holds about 100; shorter documents would leave most of it empty.

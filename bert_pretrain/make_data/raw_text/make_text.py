@@ -14,9 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from bert_pretrain import files
 from bert_pretrain.config.make_data import TextConfig
-from bert_pretrain.directory_lock import DATA, locked
 from bert_pretrain.make_data import provenance
 from bert_pretrain.make_data.raw_text import sentences, sources
 from bert_pretrain.make_data.raw_text.division import FOLDERS, Division, divide
@@ -25,7 +23,9 @@ from bert_pretrain.make_data.raw_text.parts import SIGNATURES, TABLE, Part, are_
 from bert_pretrain.make_data.raw_text.selection import printable, select
 from bert_pretrain.make_data.raw_text.summary import summary
 from bert_pretrain.make_data.task_progress import run_tasks
-from bert_pretrain.worker_pool import Workers
+from bert_pretrain.system import files
+from bert_pretrain.system.locks import DATA, locked
+from bert_pretrain.system.worker_pool import Workers
 
 REPORT = "text_report.json"
 _MAX_NOTES = 10  # printed; text_report.json has all

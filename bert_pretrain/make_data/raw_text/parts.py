@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bert_pretrain.config.make_data import TextConfig
-from bert_pretrain.files import atomic_write
 from bert_pretrain.make_data import corpus, provenance
 from bert_pretrain.make_data.raw_text import extraction, sentences
 from bert_pretrain.make_data.raw_text.document_table import TableWriter, read_rows
 from bert_pretrain.make_data.raw_text.pieces import pieces
 from bert_pretrain.make_data.raw_text.sources import Source
 from bert_pretrain.make_data.task_progress import Done
-from bert_pretrain.worker_pool import Report
+from bert_pretrain.system.files import atomic_write
+from bert_pretrain.system.worker_pool import Report
 
 TABLE, SIGNATURES = ".table", ".signatures"  # beside the text in documents/
 _BYTES_BETWEEN_REPORTS = 1 << 20

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bert_pretrain.files import atomic_write, remove_partials
 from bert_pretrain.make_data.raw_text import held_out, near_duplicates
 from bert_pretrain.make_data.raw_text.document_table import read_signatures
 from bert_pretrain.make_data.raw_text.parts import SIGNATURES, Part, rows_of
+from bert_pretrain.system.files import atomic_write, remove_partials
 
 TRAIN, HELD_OUT, LEFT_OUT, DIVIDED = 0, 1, 2, 3  # DIVIDED: its last sentences are held out, the others train
 DUPLICATES = "duplicates.tsv"

@@ -11,7 +11,7 @@ from bert_pretrain.kernels import native
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.native import build
 from bert_pretrain.train import device
-from tests.test_native_library import WRITE_NOTHING, set_compiler
+from tests.system.test_native_library import WRITE_NOTHING, set_compiler
 
 
 def test_a_library_that_cannot_be_loaded_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ import pytest
 from bert_pretrain.config.make_data import TextConfig
 from bert_pretrain.make_data import corpus, task_progress
 from bert_pretrain.make_data.raw_text import held_out, make_text, parts, sources
-from bert_pretrain.worker_pool import workers
+from bert_pretrain.system.worker_pool import workers
 from tests.make_data import killed
 
 ROOT = Path(__file__).parents[3]

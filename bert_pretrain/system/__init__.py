@@ -1,0 +1,1 @@
+"""The machine: files, locks, processes, stderr, C++ libraries, workers. Nothing here knows TensorFlow."""

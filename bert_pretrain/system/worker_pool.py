@@ -1,0 +1,142 @@
+"""Runs independent tasks in processes of this machine, or in the ranks of an mpirun.
+
+A worker gets its next task when it has finished one, so a slow task does not delay the others. Results do not depend on
+the number of workers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, Callable, Optional
+
+from bert_pretrain.system import processes
+
+_POLL_SECONDS = 0.5
+
+# A task calls it with the share that it has done since the previous call, or with what its on_progress understands.
+Report = Callable[[Any], None]
+Work = Callable[[Any, Report], Any]
+
+_reports: Any = None  # in a worker process: the queue to its parent
+_is_stopping = False  # this process received SIGTERM
+
+
+@contextlib.contextmanager
+def workers(num_processes: int) -> Iterator[Optional[Workers]]:
+    """Workers: under mpirun the other ranks, else num_processes processes; this process alone if that is 1.
+
+    Ranks other than 0 run tasks inside this and get None when all are done. SIGTERM raises an exception in a worker, so
+    that it removes incomplete files.
+    """
+    before = signal.signal(signal.SIGTERM, _exit_on_signal)
+    try:
+        with _workers(num_processes) as found:
+            yield found
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _workers(num_processes: int) -> Iterator[Optional[Workers]]:
+    if (processes.launched_size() or 1) > 1:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # tasks run in parallel already
+        from mpi4py import MPI
+        from mpi4py.futures import MPICommExecutor
+
+        with MPICommExecutor(MPI.COMM_WORLD, root=0) as executor:
+            yield None if executor is None else Workers(executor, None)
+    elif num_processes > 1:
+        # spawn, not fork: a lock that another thread holds would stay locked in the child.
+        context = multiprocessing.get_context("spawn")
+        reports = context.SimpleQueue()
+        executor = ProcessPoolExecutor(num_processes, context, _begin_worker, (reports,))
+        try:
+            yield Workers(executor, reports)
+        except BaseException:
+            for child in multiprocessing.active_children():
+                child.terminate()
+            raise
+        finally:
+            executor.shutdown()
+    else:
+        yield Workers(None, None)
+
+
+class Workers:
+    """Runs tasks."""
+
+    def __init__(self, executor: Optional[Executor], reports: Any) -> None:
+        self._executor, self._reports = executor, reports
+
+    def run(
+        self,
+        work: Work,
+        pieces: Sequence[Any],
+        on_progress: Callable[[int, Any], None],
+        on_result: Callable[[int, Any], None],
+    ) -> None:
+        """Calls work(piece, report) for each piece, on_progress(number, share) and on_result(number, result).
+
+        Raises what work raised, and ValueError where a worker process was killed.
+        """
+        if self._executor is None:
+            for number, piece in enumerate(pieces):
+                on_result(number, work(piece, lambda share, number=number: on_progress(number, share)))
+            return
+        futures = {self._executor.submit(_call, work, piece, number): number for number, piece in enumerate(pieces)}
+        waiting = set(futures)
+        try:
+            while waiting:
+                finished, waiting = wait(waiting, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
+                while self._reports is not None and not self._reports.empty():
+                    on_progress(*self._reports.get())
+                for future in finished:
+                    on_result(futures.pop(future), future.result())  # a result is not kept here
+        except BrokenProcessPool:
+            if _is_stopping:
+                sys.exit(128 + signal.SIGTERM)
+            raise ValueError(
+                "a worker process was killed, perhaps because memory ran out; finished outputs are kept: "
+                "run the same command again with a smaller --num_processes"
+            ) from None
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _call(work: Work, piece: Any, number: int) -> Any:
+    if _is_stopping:  # the executor would start the next task after the one that was ended
+        sys.exit(1)
+
+    def report(done: Any) -> None:
+        if _reports is not None:
+            _reports.put((number, done))
+
+    try:
+        return work(piece, report)
+    except SystemExit:
+        if _is_stopping and _reports is not None:
+            os._exit(128 + signal.SIGTERM)  # the executor would keep this exception and wait for the next task
+        raise
+
+
+def _begin_worker(reports: Any) -> None:
+    global _reports
+    _reports = reports
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    signal.signal(signal.SIGTERM, _exit_on_signal)
+
+
+def _exit_on_signal(number: int, frame: Any) -> None:
+    global _is_stopping
+    if _is_stopping:  # by a signal to the whole process group; this one, the parent's, must not end the cleaning up
+        return
+    _is_stopping = True
+    sys.exit(128 + number)

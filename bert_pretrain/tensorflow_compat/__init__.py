@@ -1,0 +1,1 @@
+"""What differs between TensorFlow versions, its Estimator, its import, its variables."""

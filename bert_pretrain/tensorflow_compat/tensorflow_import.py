@@ -1,0 +1,48 @@
+"""How entry points import TensorFlow: without its messages, without Keras, and faster. Standard library only."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib.util
+import os
+from collections.abc import Iterator
+
+from bert_pretrain.system import stderr
+
+_LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
+
+
+@contextlib.contextmanager
+def imported_quickly() -> Iterator[None]:
+    """Inside, where TensorFlow is imported, it prints nothing that says nothing about this run, and loads no Keras.
+
+    Hundreds of thousands of objects are created and none is dropped, so garbage is not looked for, neither during the
+    import nor among these objects later.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        with stderr.without_import_lines(), _without_keras():
+            yield
+        gc.freeze()
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@contextlib.contextmanager
+def _without_keras() -> Iterator[None]:
+    """Keras is a third of the import. TensorFlow loads it early unless told that tf_keras is to be used, if installed.
+
+    tf.keras still loads Keras where somebody uses it. Old versions' tf.estimator needs it at once.
+    """
+    if _LEGACY_KERAS in os.environ or any(map(importlib.util.find_spec, ("tf_keras", "tensorflow_estimator"))):
+        yield
+        return
+    os.environ[_LEGACY_KERAS] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[_LEGACY_KERAS]

@@ -1,0 +1,129 @@
+import sys
+
+import pytest
+
+from bert_pretrain.launch import hosts, launcher
+from bert_pretrain.launch.launcher import Machine
+from bert_pretrain.launch.supervisor import Command
+
+TWO_CORES = Machine(num_cores=2, num_gpus=0, is_root=False)
+EIGHT_GPUS = Machine(num_cores=64, num_gpus=8, is_root=True)
+
+
+@pytest.mark.parametrize(
+    ("environ", "machine", "expected"),
+    [
+        ({}, TWO_CORES, 2),
+        ({}, EIGHT_GPUS, 8),
+        ({"CUDA_VISIBLE_DEVICES": "4,5,6"}, EIGHT_GPUS, 3),
+        ({"CUDA_VISIBLE_DEVICES": "4,-1,6"}, EIGHT_GPUS, 1),
+        ({"CUDA_VISIBLE_DEVICES": ""}, EIGHT_GPUS, 2),
+        ({"CUDA_VISIBLE_DEVICES": "4,5,6", "IX_NUM_CUDA_VISIBLE_DEVICES": "2"}, EIGHT_GPUS, 2),
+        ({"NP": "5", "IX_NUM_CUDA_VISIBLE_DEVICES": "2"}, EIGHT_GPUS, 5),
+        ({"NP": "", "IX_NUM_CUDA_VISIBLE_DEVICES": ""}, TWO_CORES, 2),
+    ],
+)
+def test_number_of_ranks(environ, machine, expected):
+    assert launcher.num_ranks(environ, machine) == expected
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5"])
+def test_an_invalid_number_of_ranks_is_refused(text):
+    with pytest.raises(ValueError, match=f"NP={text} "):
+        launcher.num_ranks({"NP": text}, TWO_CORES)
+
+
+def test_mpirun_on_one_machine():
+    command = launcher.launch_command(["--a=b"], {}, EIGHT_GPUS)
+    trainer = [sys.executable, "-m", "bert_pretrain.run", "--horovod", "--intra_op_threads=8", "--a=b"]
+    assert command.arguments[1:] == [
+        *["-np", "8", "--allow-run-as-root", "--use-hwthread-cpus", "--bind-to", "none"],
+        *trainer,
+    ]
+    assert command.arguments[0].endswith("mpirun")
+    assert command.environ == {"OMP_NUM_THREADS": "8"}
+
+
+def test_more_ranks_than_cores_share_them_with_one_thread_each():
+    command = launcher.launch_command([], {"NP": "8"}, TWO_CORES)
+    assert command.arguments[1:5] == ["-np", "8", "--use-hwthread-cpus", "--oversubscribe"]
+    assert command.environ == {"OMP_NUM_THREADS": "1"}
+    assert "--intra_op_threads=1" in command.arguments
+
+
+def test_the_users_thread_count_and_flags_override_the_launchers():
+    command = launcher.launch_command(["--intra_op_threads=3"], {"OMP_NUM_THREADS": "4"}, TWO_CORES)
+    assert command.environ == {}
+    assert command.arguments[-2:] == ["--intra_op_threads=1", "--intra_op_threads=3"]  # the last one counts
+
+
+def test_several_machines_from_a_hostfile_in_the_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    hostfile = tmp_path / "hosts"
+    hostfile.write_text("# two\nnode1 slots=8\nnode2   slots=8 max_slots=8 # spare\n\n")
+    environ = {"HOSTFILE": "~/hosts", "NCCL_DEBUG": "INFO", "PATH": "/bin", "EDITOR": "ed", "PYTHONPATH": "/src"}
+    command = launcher.launch_command([], environ, EIGHT_GPUS)
+    assert command.arguments[1:-5] == [
+        *["-np", "16", "--allow-run-as-root", "--bind-to", "none", "--hostfile", str(hostfile)],
+        *["-x", "NCCL_DEBUG", "-x", "OMP_NUM_THREADS", "-x", "PATH", "-x", "PYTHONPATH"],
+    ]
+    assert command.environ["OMP_NUM_THREADS"] == "8"
+    assert command.environ["PRTE_MCA_oob_tcp_keepalive_time"] == "20"
+
+
+def test_hosts_without_slots_get_one_rank_per_gpu(tmp_path):
+    hostfile = tmp_path / "hosts"
+    hostfile.write_text("node1\nnode2 slots=2\n")
+    assert hosts.read_hostfile(str(hostfile), default_slots=8) == {"node1": 8, "node2": 2}
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "node1 slots=many\n"])
+def test_a_hostfile_without_valid_hosts_is_refused(tmp_path, text):
+    hostfile = tmp_path / "hosts"
+    hostfile.write_text(text)
+    with pytest.raises(ValueError, match="HOSTFILE="):
+        hosts.read_hostfile(str(hostfile), default_slots=8)
+
+
+def test_slots_of_repeated_hosts_add_up_and_bytes_that_are_no_text_are_refused(tmp_path):
+    hostfile = tmp_path / "hosts"
+    hostfile.write_text("node1 slots=8\nnode2\nnode1 slots=2\n")
+    assert hosts.read_hostfile(str(hostfile), default_slots=1) == {"node1": 10, "node2": 1}
+    hostfile.write_bytes(b"node1 \xff\n")
+    with pytest.raises(ValueError, match=r"HOSTFILE=\S+ is no text: invalid start byte at byte 6"):
+        hosts.read_hostfile(str(hostfile), default_slots=1)
+
+
+def test_a_missing_hostfile_is_refused():
+    with pytest.raises(ValueError, match="HOSTFILE=/nowhere/hosts cannot be read"):
+        hosts.read_hostfile("/nowhere/hosts", default_slots=8)
+
+
+def test_gloo_is_started_by_horovodrun():
+    command = launcher.launch_command(["--a=b"], {"HOROVOD_LAUNCHER": "gloo", "NP": "3"}, EIGHT_GPUS)
+    assert command.arguments[0].endswith("horovodrun")
+    assert command.arguments[1:6] == ["--gloo", "-np", "3", "--hosts", "localhost:3"]
+
+
+def test_more_arguments_for_mpirun_come_before_the_program():
+    command = launcher.launch_command([], {"MPIRUN_ARGS": "--mca btl 'tcp,self'"}, TWO_CORES)
+    assert command.arguments[-8:-5] == ["--mca", "btl", "tcp,self"]
+
+
+def test_an_unknown_launcher_is_refused():
+    with pytest.raises(ValueError, match="HOROVOD_LAUNCHER=slurm"):
+        launcher.launch_command([], {"HOROVOD_LAUNCHER": "slurm"}, TWO_CORES)
+
+
+def test_max_restarts_is_taken_out_of_the_flags():
+    assert launcher.take_number("max_restarts", 0, ["--a=b", "--max_restarts=3", "c"]) == (3, ["--a=b", "c"])
+    assert launcher.take_number("max_restarts", 0, ["--max_restarts", "3", "--a"]) == (3, ["--a"])
+    assert launcher.take_number("max_restarts", 0, ["--a", "max_restarts"]) == (0, ["--a", "max_restarts"])
+    with pytest.raises(ValueError, match="--max_restarts=x"):
+        launcher.take_number("max_restarts", 0, ["--max_restarts=x"])
+
+
+def test_a_missing_launcher_is_named_with_the_remedy(monkeypatch, capsys):
+    monkeypatch.setattr(launcher, "launch_command", lambda *_: Command(["/nowhere/mpirun"], {}))
+    assert launcher.main([]) == 2
+    assert "/nowhere/mpirun was not found; bash init_tf.sh --horovod" in capsys.readouterr().err

@@ -1,0 +1,120 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from bert_pretrain.launch import launcher
+from tests.e2e import ranks
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Stands in for the trainer: appends to `runs`, then ends as its argument says.
+TRAINER = """
+    import os, signal, sys, time
+    with open("runs", "a") as file:
+        file.write("x")
+    def stop(*_):
+        os.write(1, b"saved\\n")  # print fails where the signal interrupts a print
+        sys.exit(0)
+    wanted = sys.argv[1]
+    if wanted == "wait":
+        signal.signal(signal.SIGTERM, stop)
+        print("waiting", os.getpid(), flush=True)
+        while True:
+            time.sleep(0.05)
+    if wanted == "second_time_lucky":
+        sys.exit(0 if len(open("runs").read()) > 1 else 9)
+    sys.exit(int(wanted))
+"""
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    (tmp_path / "stand_in.py").write_text(textwrap.dedent(TRAINER))
+
+    def start(wanted, max_restarts=0, launcher=("env",)):
+        """The supervisor in a process of its own, because it installs signal handlers."""
+        command = [*launcher, sys.executable, "-m", "stand_in", wanted]
+        driver = f"""if True:
+            import sys
+            from bert_pretrain.launch import supervisor
+            sys.exit(supervisor.run(supervisor.Command({command}, {{}}), "stand_in", {max_restarts}))
+        """
+        return subprocess.Popen(
+            [sys.executable, "-c", driver],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.mark.parametrize(
+    ("wanted", "max_restarts", "code", "num_runs"),
+    [
+        ("0", 3, 0, 1),
+        ("2", 3, 2, 1),  # invalid input
+        ("9", 0, 9, 1),
+        ("9", 2, 9, 3),
+        ("second_time_lucky", 3, 0, 2),
+    ],
+)
+def test_only_crashes_are_restarted(trainer, tmp_path, wanted, max_restarts, code, num_runs):
+    assert trainer(wanted, max_restarts).wait() == code
+    assert len((tmp_path / "runs").read_text()) == num_runs
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_reaches_the_ranks_below_and_no_restart_follows(trainer, tmp_path, number):
+    # sh stands in for mpirun; it does not forward signals.
+    process = trainer("wait", 3, launcher=("sh", "-c", '"$@"; exit $?', "sh"))
+    assert process.stdout.readline().startswith("waiting")
+    process.send_signal(number)
+    out, err = process.communicate()
+    assert (out, process.returncode) == ("saved\n", 0)
+    assert "Stopping after a checkpoint" in err
+    assert len((tmp_path / "runs").read_text()) == 1
+
+
+def test_the_exit_code_that_horovodrun_hides_is_found(trainer):
+    hiding = 'echo "Process name: 1\nExit code: 2\n" >&2; exit 1'
+    assert trainer("0", 3, launcher=("sh", "-c", hiding)).wait() == 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "error: host node2 (rank 1) has been silent for 20 s; the job ends with exit code 75",
+        "PRTE has lost communication with a remote daemon.",
+    ],
+)
+def test_a_launcher_that_has_lost_a_host_is_ended(trainer, tmp_path, line):
+    begin = time.monotonic()
+    process = trainer("wait", 0, launcher=("sh", "-c", f'echo "{line}" >&2; "$@"; exit 0', "sh"))
+    pid = int(process.stdout.readline().split()[1])
+    process.communicate()
+    assert process.returncode == 75
+    assert time.monotonic() - begin < 30
+    assert pid not in ranks.running()
+
+
+@pytest.mark.horovod
+def test_a_killed_rank_ends_the_job_under_mpirun(trainer):
+    pytest.importorskip("horovod")
+    mpirun = launcher.launch_command([], {"NP": "2", "OMP_NUM_THREADS": "1"}, launcher.this_machine()).arguments[:-5]
+    process = trainer("wait", launcher=mpirun)
+    pids = [int(process.stdout.readline().split()[1]) for _ in range(2)]
+    os.kill(pids[1], signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGKILL
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)

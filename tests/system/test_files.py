@@ -1,0 +1,121 @@
+"""Files that appear complete or not at all, locks, the cache folder, the cores of this process."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+from bert_pretrain.system import files
+
+
+def test_a_file_appears_when_it_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file.txt"
+    with files.atomic_write(str(path)) as file:
+        file.write("grün\n")
+        assert not path.exists() and all(entry.name.startswith(".") for entry in path.parent.iterdir())
+    assert path.read_bytes() == "grün\n".encode()
+    assert [entry.name for entry in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_an_exception_leaves_the_earlier_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file.bin"
+    path.write_bytes(b"earlier")
+    with pytest.raises(KeyboardInterrupt), files.atomic_write(str(path), "wb") as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"earlier" and [entry.name for entry in tmp_path.iterdir()] == ["file.bin"]
+
+
+def test_only_regular_files_are_opened_for_reading(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"gr\xc3\xbcn\r\n")
+    with files.open_regular(str(tmp_path / "file"), newline="\n") as file:
+        assert file.read() == "grün\r\n"
+    with files.open_regular(str(tmp_path / "file"), "rb", buffering=0) as file:
+        assert file.read() == b"gr\xc3\xbcn\r\n"
+    os.mkfifo(tmp_path / "fifo")
+    before = len(os.listdir("/proc/self/fd"))
+    for path in (str(tmp_path / "fifo"), "/dev/zero"):
+        with pytest.raises(OSError, match="not a regular file"):
+            files.open_regular(path)
+    with pytest.raises(IsADirectoryError):
+        files.open_regular(str(tmp_path))
+    with pytest.raises(FileNotFoundError):
+        files.open_regular(str(tmp_path / "nothing"))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_json_is_written_with_a_final_line_end(tmp_path: Path) -> None:
+    files.write_json(str(tmp_path / "a.json"), {"a": "ü"})
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert json.loads(text) == {"a": "ü"} and "ü" in text and text.endswith("}\n")
+
+
+def test_what_killed_processes_left_is_removed_and_other_files_stay(tmp_path: Path) -> None:
+    for name in (".shard.123.partial", ".shard.9.partial", ".shard2.9.partial", "shard", ".shard.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / ".shard.3.partial").mkdir()
+    files.remove_partials(str(tmp_path / "shard"))
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".shard.txt", ".shard2.9.partial", "shard"]
+    files.remove_partials(str(tmp_path / "no" / "such" / "directory"))
+
+
+def test_a_lock_keeps_other_processes_out_until_its_holder_ends(tmp_path: Path) -> None:
+    path = str(tmp_path / "lock")
+    hold = f"""
+import time
+from bert_pretrain.system import files
+with files.lock({path!r}) as held:
+    print(held, flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout and holder.stdout.readline() == "True\n"
+        with open(path) as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        holder.kill()
+        with files.lock(path) as held:
+            assert held
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_lets_everyone_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", refuse_locks(code))
+    with files.lock(str(tmp_path / "lock")) as held:
+        assert not held
+
+
+def refuse_locks(code: int) -> Callable[..., None]:
+    """A flock as on a file system that has no locks."""
+
+    def flock(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return flock
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BERT_PRETRAIN_CACHE", "/a")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/b")
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert files.cache_directory("index") == Path("/a/index")
+    monkeypatch.setenv("BERT_PRETRAIN_CACHE", "~/a")
+    assert files.cache_directory("index") == Path("/home/someone/a/index")
+    monkeypatch.delenv("BERT_PRETRAIN_CACHE")
+    assert files.cache_directory("index") == Path("/b/bert_pretrain/index")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert files.cache_directory("index") == Path("/home/someone/.cache/bert_pretrain/index")
+
+
+def test_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5})
+    assert files.num_cores() == 2

@@ -1,0 +1,142 @@
+"""One training job in an output_dir: the lock of real processes, which end in every way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bert_pretrain.system import locks
+from bert_pretrain.system.locks import TRAINING, DirectoryLock, HeldError
+from tests import small_disk
+
+# A file system without locks, as some Lustre and NFS have it, by the answer that its kernel gives.
+NO_LOCKS = """
+import errno, fcntl
+def lockf(*arguments):
+    raise OSError(errno.ENOLCK, "No locks available")
+fcntl.lockf = lockf
+"""
+HOLD = """
+import sys, time
+from bert_pretrain.system.locks import TRAINING, DirectoryLock
+lock = DirectoryLock(sys.argv[1], TRAINING, print)
+print("held", flush=True)
+sys.stdin.readline()
+lock.release()
+"""
+
+
+class Job:
+    """Another process that holds the lock until it is told to end."""
+
+    def __init__(self, output_dir: Path, before: str = "") -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", before + HOLD, str(output_dir)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert self.process.stdout.readline() == b"held\n"
+
+    def end(self) -> None:
+        self.process.communicate(b"\n", timeout=20)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture(params=[False, True], ids=["locks", "no_locks"])
+def before(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Python that each process executes first."""
+    monkeypatch.setattr(locks, "_PATIENCE_SECONDS", 0.5)
+    if not request.param:
+        return ""
+    monkeypatch.setattr(locks.fcntl, "lockf", locks.fcntl.lockf)
+    exec(NO_LOCKS, {})
+    return NO_LOCKS
+
+
+def test_a_second_job_is_refused_and_the_first_is_named(before: str, tmp_path: Path) -> None:
+    first = Job(tmp_path, before)
+    with pytest.raises(HeldError) as error:
+        DirectoryLock(str(tmp_path), TRAINING, pytest.fail)
+    assert f"--output_dir: {tmp_path} is in use: process {first.process.pid} on " in str(error.value)
+    first.end()
+    assert list(tmp_path.iterdir()) == []
+    lock = DirectoryLock(str(tmp_path), TRAINING, pytest.fail)
+    lock.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM])
+def test_death_releases_the_lock(stop: int, before: str, tmp_path: Path) -> None:
+    first = Job(tmp_path, before)
+    first.process.send_signal(stop)
+    first.process.wait()
+    assert (tmp_path / TRAINING.file_name).exists()
+    began = time.monotonic()
+    DirectoryLock(str(tmp_path), TRAINING, pytest.fail).release()
+    assert time.monotonic() - began < 2.0
+
+
+def test_a_stopped_job_holds_its_lock(before: str, tmp_path: Path) -> None:
+    first = Job(tmp_path, before)
+    first.process.send_signal(signal.SIGSTOP)
+    with pytest.raises(HeldError):
+        DirectoryLock(str(tmp_path), TRAINING, pytest.fail)
+    first.kill()
+
+
+def test_a_number_that_another_process_has_now_does_not_hold(tmp_path: Path, monkeypatch) -> None:
+    first = Job(tmp_path, NO_LOCKS)
+    first.kill()
+    path = tmp_path / TRAINING.file_name
+    holder = json.loads(path.read_text())
+    path.write_text(json.dumps({**holder, "pid": os.getppid()}))
+    monkeypatch.setattr(locks.fcntl, "lockf", locks.fcntl.lockf)
+    exec(NO_LOCKS, {})
+    DirectoryLock(str(tmp_path), TRAINING, pytest.fail).release()
+
+
+@pytest.mark.parametrize("is_alive", [True, False])
+def test_a_job_of_another_host_is_judged_by_its_heartbeat(is_alive: bool, before: str, tmp_path, monkeypatch) -> None:
+    """NFS with local locks: the lock of the other host does not exist here, but its file is there and changes."""
+    monkeypatch.setattr(locks, "_BEAT_SECONDS", 0.2)
+    monkeypatch.setattr(locks, "_WATCH_SECONDS", 1.0)
+    path, said = tmp_path / TRAINING.file_name, []
+    elsewhere = {**locks._this_process(), "host": "other", "pid": 77, "kernel": "another"}
+    path.write_text(json.dumps(elsewhere))
+    code = "import os, sys, time\nwhile True:\n    os.utime(sys.argv[1]); time.sleep(0.1)"
+    beating = subprocess.Popen([sys.executable, "-c", code, str(path)]) if is_alive else None
+    try:
+        if is_alive:
+            with pytest.raises(HeldError, match=r"in use: process 77 on other .*; if that host is down, remove "):
+                DirectoryLock(str(tmp_path), TRAINING, said.append)
+        else:
+            DirectoryLock(str(tmp_path), TRAINING, said.append).release()
+    finally:
+        if beating:
+            beating.kill()
+            beating.wait()
+    assert len(said) == 1 and said[0].endswith("watching for 1 seconds whether it lives")
+
+
+def test_the_holder_s_heart_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "_BEAT_SECONDS", 0.05)
+    lock = DirectoryLock(str(tmp_path), TRAINING, pytest.fail)
+    before = (tmp_path / TRAINING.file_name).stat().st_mtime_ns
+    time.sleep(0.3)
+    assert (tmp_path / TRAINING.file_name).stat().st_mtime_ns > before
+    lock.release()
+
+
+def test_a_full_disk_is_no_obstacle(tmp_path: Path) -> None:
+    with small_disk.mounted(tmp_path / "disk") as disk:
+        small_disk.fill(disk)
+        DirectoryLock(str(disk), TRAINING, pytest.fail).release()
+        assert [path.name for path in disk.iterdir()] == ["filler"]

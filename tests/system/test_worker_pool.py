@@ -1,0 +1,78 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from bert_pretrain.system import worker_pool
+
+PROJECT = Path(__file__).parents[2]
+
+
+def square(piece, report):
+    report(0.5)
+    return piece * piece
+
+
+def fail(piece, report):
+    raise ValueError(f"piece {piece} is bad")
+
+
+def die(piece, report):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_every_piece_is_done_and_heard_of(num_processes):
+    shares, results = {}, {}
+    with worker_pool.workers(num_processes) as workers:
+        workers.run(square, list(range(7)), shares.__setitem__, results.__setitem__)
+    assert results == {number: number**2 for number in range(7)}
+    assert shares == dict.fromkeys(range(7), 0.5)
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_an_error_arrives(num_processes):
+    with pytest.raises(ValueError, match="piece 0 is bad"), worker_pool.workers(num_processes) as workers:
+        workers.run(fail, [0], lambda number, share: None, lambda number, result: None)
+
+
+def test_a_killed_worker_is_told_in_one_line():
+    with pytest.raises(ValueError, match="a worker process was killed"), worker_pool.workers(2) as workers:
+        workers.run(die, [0], lambda number, share: None, lambda number, result: None)
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_sigterm_ends_all_processes_and_leaves_no_half_file(tmp_path, num_processes):
+    program = tmp_path / "program.py"
+    program.write_text(
+        textwrap.dedent(f"""
+        import time
+        from bert_pretrain.system import worker_pool
+        from bert_pretrain.data.tfrecord import write_shard
+
+        def endless():
+            while True:
+                yield b"record"
+                time.sleep(0.01)
+
+        def work(piece, report):
+            write_shard(r"{tmp_path}/shard" + str(piece), endless())
+
+        if __name__ == "__main__":
+            with worker_pool.workers({num_processes}) as workers:
+                workers.run(work, list(range(5)), lambda number, share: None, lambda number, result: None)
+        """)
+    )
+    process = subprocess.Popen([sys.executable, str(program)], env={**os.environ, "PYTHONPATH": str(PROJECT)})
+    deadline = time.monotonic() + 30
+    while len(list(tmp_path.glob(".shard*"))) < num_processes and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(list(tmp_path.glob(".shard*"))) == num_processes
+    process.terminate()
+    assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "__pycache__") == ["program.py"]

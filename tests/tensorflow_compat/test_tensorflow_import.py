@@ -1,0 +1,27 @@
+"""What an entry point's import of TensorFlow loads, and that it changes nothing else."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+_PROGRAM = """
+import gc, os, sys
+from bert_pretrain.tensorflow_compat import tensorflow_import
+with tensorflow_import.imported_quickly():
+    import tensorflow as tf
+print("keras" in sys.modules, "TF_USE_LEGACY_KERAS" in os.environ, gc.isenabled())
+print(tf.keras.layers.Dense.__name__)
+"""
+
+
+@pytest.mark.skipif(
+    any(map(importlib.util.find_spec, ("tf_keras", "tensorflow_estimator"))) or not importlib.util.find_spec("keras"),
+    reason="this TensorFlow needs Keras at once, or Keras is not installed",
+)
+def test_keras_is_loaded_only_where_it_is_used() -> None:
+    ended = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines() == ["False False True", "Dense"] and ended.stderr == ""
