@@ -15,13 +15,14 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from bert_pretrain.checkpoints import checkpoint_files
+from bert_pretrain.checkpoints.writer import CheckpointWriter
 from bert_pretrain.config.device import DeviceConfig
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.training import OptimConfig, RunConfig
 from bert_pretrain.model import variables
 from bert_pretrain.optim.lamb import Lamb
-from bert_pretrain.train import checkpoint_files, device
-from bert_pretrain.train.checkpoint_writer import CheckpointWriter
+from bert_pretrain.train import device
 from bert_pretrain.train.results import peak_memory_bytes
 
 _CONFIGS = pathlib.Path(__file__).parents[1] / "configs" / "model"

@@ -11,13 +11,14 @@ from typing import Mapping
 import numpy as np
 import tensorflow as tf
 
+from bert_pretrain.checkpoints import checkpoint_files, restore
 from bert_pretrain.config.export import ExportConfig
 from bert_pretrain.export import hugging_face_folder, readme, saved_model, verification
 from bert_pretrain.inference import stored_model
 from bert_pretrain.inference.network import Network
 from bert_pretrain.inference.stored_model import StoredModel
 from bert_pretrain.system import files
-from bert_pretrain.train import checkpoint_files, checkpoints, results
+from bert_pretrain.train import results
 
 Values = Mapping[str, np.ndarray]
 
@@ -64,7 +65,7 @@ def _directory(flag: str, path: str) -> Iterator[str]:
         with files.atomic_directory(path) as folder:
             yield folder
     except (OSError, tf.errors.OpError) as error:
-        raise ValueError(f"--{flag}: {path} cannot be written: {checkpoints.reason(error)}") from None
+        raise ValueError(f"--{flag}: {path} cannot be written: {restore.error_reason(error)}") from None
     print(f"{path} is written", flush=True)
 
 
@@ -79,14 +80,14 @@ def _write_tf1(prefix: str, values: Values) -> None:
                 tensors=[tf.convert_to_tensor(value) for value in values.values()],
             )
     except (OSError, tf.errors.OpError) as error:
-        raise ValueError(f"--tf1_prefix: {prefix} cannot be written: {checkpoints.reason(error)}") from None
+        raise ValueError(f"--tf1_prefix: {prefix} cannot be written: {restore.error_reason(error)}") from None
     print(f"{prefix} is written", flush=True)
 
 
 def _readme(hf_dir: str, model: StoredModel) -> str:
     """README.md. Results of another update than the checkpoint's are left out: they say nothing about it."""
     folder = model.weights if os.path.isdir(model.weights) else os.path.dirname(model.weights) or "."
-    updates = checkpoints.step_of(model.weights)
+    updates = restore.step_of(model.weights)
     found = results.read(folder)
     measured = found if found and updates and found["updates"] == updates else None
     name = os.path.basename(os.path.abspath(hf_dir))

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
+from bert_pretrain.checkpoints import restore
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.data import side_file
 from bert_pretrain.data.vocab import Vocabulary, load_vocabulary
 from bert_pretrain.hugging_face import tokenizer
 from bert_pretrain.model import variables
-from bert_pretrain.train import checkpoints, run_file
+from bert_pretrain.train import run_file
 
 
 class StoredModel(NamedTuple):
@@ -27,8 +28,8 @@ class StoredModel(NamedTuple):
     def read(self) -> dict[str, np.ndarray]:
         """All variables, float32. ValueError if the checkpoint is damaged or holds another model."""
         shapes = variables.shapes(self.config)
-        checkpoints.check_shapes(self.weights, self.flag, shapes)
-        reader = checkpoints.open_whole(self.weights, self.flag, shapes)
+        restore.check_shapes(self.weights, self.flag, shapes)
+        reader = restore.open_whole(self.weights, self.flag, shapes)
         return {name: reader.get_tensor(name) for name in shapes}
 
 
@@ -44,7 +45,7 @@ def find(
     What is not given comes from the run.json, config.json, bert_config.json, vocab.txt and tokenizer_config.json of its
     folder, and from the side files of the run's shards. ValueError where the model's shape is not found.
     """
-    weights = checkpoints.resolve(path)
+    weights = restore.resolve_prefix(path)
     folder = path if os.path.isdir(path) else os.path.dirname(path) or "."
     run = run_of(folder)
     config = _config(folder, run, bert_config_file, flag)

@@ -7,15 +7,16 @@ from typing import Any, Optional
 
 import tensorflow as tf
 
+from bert_pretrain.checkpoints import restore
+from bert_pretrain.checkpoints.resume import PreviousRun
 from bert_pretrain.distributed import preflight
 from bert_pretrain.distributed.stop import Interrupted
 from bert_pretrain.model import variables
 from bert_pretrain.system.locks import TRAINING, DirectoryLock, HeldError
-from bert_pretrain.train import checkpoints, device, results, run_file, start_values, warm_start
+from bert_pretrain.train import device, results, run_file
 from bert_pretrain.train.evaluation import Evaluated, Evaluation
 from bert_pretrain.train.job import Job, evaluation_input
 from bert_pretrain.train.results import Outcome
-from bert_pretrain.train.resume import PreviousRun
 from bert_pretrain.train.run_logger import RunLogger
 from bert_pretrain.train.throughput import Throughput
 
@@ -111,9 +112,9 @@ def _checkpoint_to_evaluate(job: Job, previous: PreviousRun) -> tuple[str, int]:
             f"--do_eval: {run.output_dir} holds no checkpoint; give --eval_checkpoint_path or --init_checkpoint"
         )
     flag = "eval_checkpoint_path" if run.eval_checkpoint_path else "init_checkpoint"
-    prefix = checkpoints.resolve(prefix)
-    checkpoints.check_model(prefix, flag, variables.shapes(job.model))
-    return prefix, checkpoints.step_of(prefix)
+    prefix = restore.resolve_prefix(prefix)
+    restore.check_model(prefix, flag, variables.shapes(job.model))
+    return prefix, restore.step_of(prefix)
 
 
 def _evaluate(job: Job, prefix: str) -> Evaluated:
@@ -122,12 +123,14 @@ def _evaluate(job: Job, prefix: str) -> Evaluated:
         weights = variables.create(job.model, job.config.run.seed)
         evaluation = Evaluation(job, weights, evaluation_input(job))
         hooks = job.world.hooks()
-        stored = warm_start.load(prefix, weights, {}, allow_partial=False).stored if job.world.is_root else {}
+        stored = (
+            restore.load_init_checkpoint(prefix, weights, {}, allow_partial=False).stored if job.world.is_root else {}
+        )
         for hook in hooks:
             hook.begin()
         session_config = device.session_config(job.config.device, job.device.gpu, job.world.local_size)
         with tf.compat.v1.Session(config=session_config) as session:
-            start_values.initialize(session, stored)
+            restore.initialize_variables(session, stored)
             for hook in hooks:
                 hook.after_create_session(session, None)
             evaluated = evaluation.run(session)

@@ -13,12 +13,12 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.compat.v1 import train
 
+from bert_pretrain.checkpoints.writer import CheckpointWriter
 from bert_pretrain.data.input_fn import TrainingInput
 from bert_pretrain.distributed import preflight
 from bert_pretrain.distributed.stop import Interrupted
 from bert_pretrain.model import variables
 from bert_pretrain.train import mlperf_rules, plan, refusal, results
-from bert_pretrain.train.checkpoint_writer import CheckpointWriter
 from bert_pretrain.train.evaluation import Evaluation, is_due
 from bert_pretrain.train.forward import Statistics, loss_of, summarize
 from bert_pretrain.train.job import Job

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, NamedTuple, Optional
 
+from bert_pretrain.checkpoints import remote_output
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.option import directories
 from bert_pretrain.config.training import PARTS, Config
@@ -19,7 +20,7 @@ from bert_pretrain.distributed.world import World
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.storage import local_copies
 from bert_pretrain.storage.file_cache import FileCache
-from bert_pretrain.train import device, remote_output, run_file
+from bert_pretrain.train import device, run_file
 from bert_pretrain.train.device import Device
 
 
@@ -54,7 +55,7 @@ def with_local_paths(config: Config, world: World) -> Config:
     def fetch(report: Report) -> Config:
         parts = {name: local_copies.localized(getattr(config, name), report) for name in PARTS}
         if config.output_url:
-            directory = config.run.local_output_dir or remote_output.default_directory(config.output_url)
+            directory = config.run.local_output_dir or remote_output.default_output_directory(config.output_url)
             parts["run"] = dataclasses.replace(parts["run"], output_dir=directory)
         return dataclasses.replace(config, **parts, given=config)
 

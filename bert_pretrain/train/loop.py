@@ -14,6 +14,10 @@ from typing import Any, Optional
 import numpy as np
 import tensorflow as tf
 
+from bert_pretrain.checkpoints import remote_output
+from bert_pretrain.checkpoints.remote_output import RemoteOutput
+from bert_pretrain.checkpoints.resume import PreviousRun, load_previous_run, make_output_dir
+from bert_pretrain.checkpoints.writer import CheckpointWriter
 from bert_pretrain.config.training import Config
 from bert_pretrain.data import input_errors
 from bert_pretrain.distributed import preflight
@@ -21,16 +25,13 @@ from bert_pretrain.distributed.world import World
 from bert_pretrain.model import variables
 from bert_pretrain.system.locks import TRAINING, DirectoryLock
 from bert_pretrain.tensorflow_compat import estimator
-from bert_pretrain.train import device, mlperf_log, plan, remote_output, results, run_file, startup_summary, utilization
-from bert_pretrain.train.checkpoint_writer import CheckpointWriter
+from bert_pretrain.train import device, mlperf_log, plan, results, run_file, startup_summary, utilization
 from bert_pretrain.train.eval_only import conclude, evaluate_alone, is_evaluation_done
 from bert_pretrain.train.evaluation import is_due
 from bert_pretrain.train.forward import ratio
 from bert_pretrain.train.job import Job, describe, evaluation_input, open_on_all_ranks, training_input
 from bert_pretrain.train.model_fn import make_model_fn
-from bert_pretrain.train.remote_output import RemoteOutput
 from bert_pretrain.train.results import Outcome
-from bert_pretrain.train.resume import PreviousRun, load_previous_run, make_output_dir
 from bert_pretrain.train.run_logger import RunLogger
 from bert_pretrain.train.throughput import Throughput
 
@@ -57,7 +58,7 @@ def run(config: Config, given: set[str], world: World) -> int:
                 _train_or_evaluate(job, previous, logger, description, given, output)
         finally:
             logger.close()
-        return remote_output.finish(output, config, world)
+        return remote_output.finish_output(output, config, world)
     except ValueError:  # of an update that is refused, for example, after a checkpoint
         if output:
             output.finish()

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, Optional
 
 from bert_pretrain import mlperf_reference
+from bert_pretrain.checkpoints.resume import PreviousRun
 from bert_pretrain.optim import schedule
 from bert_pretrain.train import results
 from bert_pretrain.train.job import Job
 from bert_pretrain.train.report_file import AppendedFile
-from bert_pretrain.train.resume import PreviousRun
 
 _FILE = "mllog.txt"
 

@@ -8,21 +8,21 @@ from typing import Callable, Optional
 import numpy as np
 import tensorflow as tf
 
+from bert_pretrain.checkpoints import restore
+from bert_pretrain.checkpoints.restore import CheckpointReader
+from bert_pretrain.checkpoints.resume import PreviousRun
+from bert_pretrain.checkpoints.writer import CheckpointWriter
 from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput
 from bert_pretrain.data.schema import Batch
 from bert_pretrain.distributed import preflight
 from bert_pretrain.model import variables
 from bert_pretrain.tensorflow_compat import estimator
-from bert_pretrain.train import checkpoints, start_values, warm_start
-from bert_pretrain.train.checkpoint_writer import CheckpointWriter
-from bert_pretrain.train.checkpoints import Reader
 from bert_pretrain.train.evaluation import Evaluation
 from bert_pretrain.train.forward import mean_loss
 from bert_pretrain.train.hooks import TrainingHook
 from bert_pretrain.train.job import Job
 from bert_pretrain.train.profile_hook import ProfileHook
 from bert_pretrain.train.results import Outcome
-from bert_pretrain.train.resume import PreviousRun
 from bert_pretrain.train.run_logger import RunLogger
 from bert_pretrain.train.throughput import Throughput
 from bert_pretrain.train.train_step import build_train_step
@@ -49,7 +49,7 @@ def make_model_fn(
         batch, waited = Batch(*(features[name] for name in Batch._fields)), features["input_wait_seconds"]
         train_op, values = build_train_step(job, weights, batch, waited, _stop_request(job), global_step)
         stored = _stored_values(job, previous, weights, logger) if job.world.is_root else {}
-        scaffold = start_values.scaffold(stored, global_step)
+        scaffold = restore.make_scaffold(stored, global_step)
         evaluation = Evaluation(job, weights, evaluation_input) if evaluation_input else None
         hook = TrainingHook(job, values, training_input, evaluation, writer, logger, throughput, outcome)
         hooks = [hook, *_profile_hooks(job, throughput, logger)]
@@ -80,7 +80,7 @@ def _stop_request(job: Job) -> tf.Tensor:
 
 def _stored_values(
     job: Job, previous: PreviousRun, weights: Mapping[str, tf.Variable], logger: RunLogger
-) -> dict[str, Reader]:
+) -> dict[str, CheckpointReader]:
     """On root: variables that start from a checkpoint, by name. The other ranks receive root's variables.
 
     All of them continue a previous run; with --init_checkpoint it is the weights, and with --init_optimizer_state the
@@ -89,8 +89,8 @@ def _stored_values(
     variables = {one.op.name: one for one in tf.compat.v1.global_variables()}
     if previous.checkpoint is not None:
         # Estimator itself would restore what the file `checkpoint` names, even where that checkpoint is damaged.
-        checkpoints.check_state(previous.checkpoint, variables)
-        return dict.fromkeys(variables, checkpoints.open_reader(previous.checkpoint, "output_dir"))
+        restore.check_state(previous.checkpoint, variables)
+        return dict.fromkeys(variables, restore.open_reader(previous.checkpoint, "output_dir"))
     prefix = previous.weights or job.config.run.init_checkpoint
     if not prefix:
         return {}
@@ -98,6 +98,6 @@ def _stored_values(
     if job.config.run.init_optimizer_state:
         own = (*weights, "global_step")
         slots = {n: one for n, one in variables.items() if n not in own and not n.startswith("loss_scale")}
-    loaded = warm_start.load(prefix, weights, slots, job.config.run.allow_partial_init)
+    loaded = restore.load_init_checkpoint(prefix, weights, slots, job.config.run.allow_partial_init)
     logger.info(loaded.report)
     return loaded.stored

@@ -14,6 +14,8 @@ from typing import Optional
 import numpy as np
 import tensorflow as tf
 
+from bert_pretrain.checkpoints import restore
+from bert_pretrain.checkpoints.restore import CheckpointReader
 from bert_pretrain.config.training import Config
 from bert_pretrain.data import schema
 from bert_pretrain.data.order import Visits
@@ -22,8 +24,7 @@ from bert_pretrain.data.schema import Batch, Examples
 from bert_pretrain.data.validation import check_examples
 from bert_pretrain.distributed.world import World
 from bert_pretrain.model import variables
-from bert_pretrain.train import checkpoints, device, start_values, train_step, warm_start
-from bert_pretrain.train.checkpoints import Reader
+from bert_pretrain.train import device, train_step
 from bert_pretrain.train.forward import Statistics, loss_of
 from bert_pretrain.train.job import Job, open_on_all_ranks, training_input
 from bert_pretrain.train.refusal import FLAG, RefusedUpdate, read, settings_of
@@ -39,7 +40,7 @@ def replay(config: Config, given: set[str], world: World) -> int:
     _check_same(refused, job)
     prefix = os.path.join(os.path.dirname(path), refused.checkpoint) if refused.checkpoint else None
     if prefix:
-        checkpoints.check_model(prefix, FLAG, variables.shapes(job.model))
+        restore.check_model(prefix, FLAG, variables.shapes(job.model))
     print(f"update {refused.update}: {refused.ranks} ranks, weights of {prefix or 'the start'}", flush=True)
     replayed = _Replay(job, refused, prefix)
     grads = replayed.gradient()
@@ -154,7 +155,7 @@ class _MicroBatchGraph:
             self._fetches = sums, grads
             config = device.session_config(job.config.device, job.device.gpu)
             self.session = tf.compat.v1.Session(config=config)
-            start_values.initialize(self.session, _stored_weights(job, weights, prefix))
+            restore.initialize_variables(self.session, _stored_weights(job, weights, prefix))
 
     def run(self, batch: Batch, k: int) -> tuple[Statistics, list[np.ndarray]]:
         """Statistics and gradient, by variable, of micro-batch k."""
@@ -162,12 +163,14 @@ class _MicroBatchGraph:
         return self.session.run(self._fetches, {**feed, self._k: k})
 
 
-def _stored_weights(job: Job, weights: Mapping[str, tf.Variable], prefix: Optional[str]) -> dict[str, Reader]:
+def _stored_weights(job: Job, weights: Mapping[str, tf.Variable], prefix: Optional[str]) -> dict[str, CheckpointReader]:
     """Where the weights of the update before are, by variable: in a checkpoint of the run, or in --init_checkpoint."""
     initial = job.config.run.init_checkpoint
     if prefix:
-        return dict.fromkeys(weights, checkpoints.open_reader(prefix, "output_dir"))
-    return warm_start.load(initial, weights, {}, job.config.run.allow_partial_init).stored if initial else {}
+        return dict.fromkeys(weights, restore.open_reader(prefix, "output_dir"))
+    return (
+        restore.load_init_checkpoint(initial, weights, {}, job.config.run.allow_partial_init).stored if initial else {}
+    )
 
 
 def _placeholder(name: str) -> tf.Tensor:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from bert_pretrain.checkpoints.resume import PreviousRun
 from bert_pretrain.config.training import Config
 from bert_pretrain.model import variables
 from bert_pretrain.optim import schedule
 from bert_pretrain.train import mlperf_rules, plan
 from bert_pretrain.train.job import Job
-from bert_pretrain.train.resume import PreviousRun
 
 
 def lines(job: Job, previous: PreviousRun, given: set[str]) -> Iterator[str]:

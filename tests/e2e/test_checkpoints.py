@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bert_pretrain.checkpoints import checkpoint_files
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.model import variables
-from bert_pretrain.train import checkpoint_files
 from tests import small_disk
+from tests.checkpoints.test_restore import DAMAGE, truncate
 from tests.e2e import runs
-from tests.train.test_checkpoints import DAMAGE, truncate
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_a_restart_by_the_supervisor_takes_the_one_before(data, undisturbed: Pat
 import os, signal
 if not os.path.exists({str(tmp_path / "died")!r}):
     from bert_pretrain.train.hooks import TrainingHook
-    from tests.train.test_checkpoints import truncate
+    from tests.checkpoints.test_restore import truncate
     report = TrainingHook._report
     def disturbed(self, update):
         report(self, update)

@@ -70,7 +70,7 @@ def test_killed_before_the_first_checkpoint_it_starts_anew_with_empty_files(data
     values = runs.settings(output_dir=str(tmp_path), num_train_steps=4, do_eval=True, stop_threshold=0.0)
     die = """
 import os
-from bert_pretrain.train.checkpoint_writer import CheckpointWriter
+from bert_pretrain.checkpoints.writer import CheckpointWriter
 CheckpointWriter._write = lambda *_: os._exit(9)
 """
     assert runs.start(runs.flags(**data, **values), before=die).returncode == 9

@@ -12,7 +12,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_pretrain.train import checkpoint_files, checkpoints
+from bert_pretrain.checkpoints import checkpoint_files, restore
 from tests.fuzz.examples import assert_is_one_line, fuzz
 
 _MAX_MEMORY = 64 << 20  # bytes, for a checkpoint of two kilobytes
@@ -55,10 +55,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def read(folder: Path) -> dict[str, np.ndarray]:
     """What a run that goes on would load."""
-    found = checkpoints.newest(str(folder))
+    found = restore.find_newest(str(folder))
     assert found.prefix is not None
-    checkpoints.check_model(found.prefix, "output_dir", SHAPES)
-    reader = checkpoints.open_reader(found.prefix, "output_dir")
+    restore.check_model(found.prefix, "output_dir", SHAPES)
+    reader = restore.open_reader(found.prefix, "output_dir")
     return {name: reader.get_tensor(name) for name in TENSORS}
 
 

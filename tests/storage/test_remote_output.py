@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bert_pretrain.checkpoints import checkpoint_files, remote_output
+from bert_pretrain.checkpoints.remote_output import RemoteOutput
 from bert_pretrain.config.training import RunConfig
 from bert_pretrain.storage import remote, retry
-from bert_pretrain.train import checkpoint_files, remote_checkpoints
-from bert_pretrain.train.remote_output import RemoteOutput
 from tests.storage import servers
 
 servers.require()
@@ -66,7 +66,7 @@ def started(bucket: str, tmp_path: Path) -> Any:
 
 
 def listed(bucket: str) -> list[str]:
-    return remote_checkpoints.listed(remote.list_folder(f"{bucket}/run"))
+    return remote_output.listed_checkpoints(remote.list_folder(f"{bucket}/run"))
 
 
 def names(url: str) -> set[str]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from bert_pretrain.checkpoints.resume import PreviousRun
 from bert_pretrain.distributed.world import World
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.train import startup_summary
 from bert_pretrain.train.device import Device
 from bert_pretrain.train.job import Job
-from bert_pretrain.train.resume import PreviousRun
 from tests.e2e.runs import make_config
 from tests.train.small import MODEL
 

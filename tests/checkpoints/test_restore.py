@@ -9,7 +9,7 @@ from typing import Callable
 import pytest
 import tensorflow as tf
 
-from bert_pretrain.train import checkpoint_files, checkpoints
+from bert_pretrain.checkpoints import checkpoint_files, restore
 
 OWN = {"a": [2000], "loss_scale/skipped_updates": []}
 
@@ -61,8 +61,8 @@ DAMAGE = {
 
 
 def test_compare_sorts_every_variable_once(tmp_path: Path) -> None:
-    reader = checkpoints.open_reader(save(str(tmp_path / "c"), {"a": [2], "b": [3], "c": [4]}), "init_checkpoint")
-    found = checkpoints.compare(reader, {"a": (2,), "b": (5,), "d": (1,)})
+    reader = restore.open_reader(save(str(tmp_path / "c"), {"a": [2], "b": [3], "c": [4]}), "init_checkpoint")
+    found = restore.compare_variables(reader, {"a": (2,), "b": (5,), "d": (1,)})
     assert found.matched == ["a"]
     assert found.missing == ["d"]
     assert found.misshaped == ["b: checkpoint [3], model [5]"]
@@ -70,23 +70,23 @@ def test_compare_sorts_every_variable_once(tmp_path: Path) -> None:
 
 
 def test_newest_and_its_step(tmp_path: Path) -> None:
-    assert checkpoints.newest(str(tmp_path)) == checkpoints.Found()
+    assert restore.find_newest(str(tmp_path)) == restore.NewestCheckpoint()
     prefixes = save_run(tmp_path, 5, 10)
-    assert checkpoints.newest(str(tmp_path)) == (prefixes[1], True, tuple(prefixes), ())
-    assert checkpoints.step_of(prefixes[0]) == 5
-    assert checkpoints.step_of(None) == 0
+    assert restore.find_newest(str(tmp_path)) == (prefixes[1], True, tuple(prefixes), ())
+    assert restore.step_of(prefixes[0]) == 5
+    assert restore.step_of(None) == 0
 
 
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
 def test_a_damaged_newest_one_is_named_and_the_one_before_is_taken(tmp_path: Path, damage: Callable) -> None:
     prefixes = save_run(tmp_path, 3, 5, 10)
     damage(prefixes[2])
-    found = checkpoints.newest(str(tmp_path))
+    found = restore.find_newest(str(tmp_path))
     assert (found.prefix, found.is_own, found.kept) == (prefixes[1], True, tuple(prefixes[:2]))
     (notice,) = found.notices
     assert notice.startswith(prefixes[2]) and notice.endswith(f"; taking {prefixes[1]}") and "\n" not in notice
     with pytest.raises(ValueError, match=r"--output_dir: .*/model\.ckpt-10"):
-        checkpoints.open_whole(prefixes[2], "output_dir")
+        restore.open_whole(prefixes[2], "output_dir")
 
 
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
@@ -94,12 +94,12 @@ def test_only_damaged_ones_end_in_one_line_with_a_remedy_that_works(tmp_path: Pa
     (prefix,) = save_run(tmp_path, 5)
     damage(prefix)
     with pytest.raises(ValueError, match=DAMAGE[damage]) as error:
-        checkpoints.newest(str(tmp_path))
+        restore.find_newest(str(tmp_path))
     assert "\n" not in str(error.value)
     assert f"move these and {tmp_path}/checkpoint away to start anew" in str(error.value)
     checkpoint_files.remove(prefix)
     os.remove(tmp_path / "checkpoint")
-    assert checkpoints.newest(str(tmp_path)) == checkpoints.Found()
+    assert restore.find_newest(str(tmp_path)) == restore.NewestCheckpoint()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"model_checkpoint_path: ", b"\xff\xfe\x00"])
@@ -109,7 +109,7 @@ def test_without_a_readable_state_file_the_newest_is_taken_and_named(tmp_path: P
     os.remove(tmp_path / "checkpoint")
     if content is not None:
         (tmp_path / "checkpoint").write_bytes(content)
-    found = checkpoints.newest(str(tmp_path))
+    found = restore.find_newest(str(tmp_path))
     notice = f"{tmp_path} has no readable file `checkpoint`; taking {prefixes[1]}, the newest there"
     assert found == (prefixes[1], True, tuple(prefixes), (notice,))
 
@@ -118,7 +118,7 @@ def test_the_state_file_may_name_an_earlier_one(tmp_path: Path) -> None:
     prefixes = save_run(tmp_path, 5, 10)
     text = (tmp_path / "checkpoint").read_text().replace('model_checkpoint_path: "model.ckpt-10"', "", 1)
     (tmp_path / "checkpoint").write_text(f'model_checkpoint_path: "model.ckpt-5"\n{text}')
-    assert checkpoints.newest(str(tmp_path))[:3] == (prefixes[0], True, (prefixes[0],))
+    assert restore.find_newest(str(tmp_path))[:3] == (prefixes[0], True, (prefixes[0],))
 
 
 @pytest.mark.parametrize("has_state", [True, False])
@@ -127,39 +127,39 @@ def test_a_published_one_is_weights_and_is_never_removed(tmp_path: Path, name: s
     prefix = save(str(tmp_path / name), {"a": [2]})
     if not has_state:
         os.remove(tmp_path / "checkpoint")
-    assert checkpoints.newest(str(tmp_path))[:3] == (prefix, False, ())
+    assert restore.find_newest(str(tmp_path))[:3] == (prefix, False, ())
 
 
 def test_a_checkpoint_of_another_optimizer_is_one_line(tmp_path: Path) -> None:
     (prefix,) = save_run(tmp_path, 5)
-    checkpoints.check_state(prefix, OWN)
+    restore.check_state(prefix, OWN)
     with pytest.raises(ValueError, match=r"lacks a/adam_m and 1 more; give the --optimizer_type with which"):
-        checkpoints.check_state(prefix, [*OWN, "a/adam_m", "a/adam_v"])
+        restore.check_state(prefix, [*OWN, "a/adam_m", "a/adam_v"])
 
 
 def test_a_directory_stands_for_the_checkpoint_that_its_state_file_names(tmp_path: Path) -> None:
     prefixes = save_run(tmp_path, 5, 10)
-    assert checkpoints.resolve(str(tmp_path)) == prefixes[1]
-    assert checkpoints.resolve(prefixes[0]) == prefixes[0]
-    assert checkpoints.resolve(str(tmp_path / "nowhere")) == str(tmp_path / "nowhere")
+    assert restore.resolve_prefix(str(tmp_path)) == prefixes[1]
+    assert restore.resolve_prefix(prefixes[0]) == prefixes[0]
+    assert restore.resolve_prefix(str(tmp_path / "nowhere")) == str(tmp_path / "nowhere")
 
 
 def test_a_missing_prefix_names_a_neighbour(tmp_path: Path) -> None:
     prefix = save(str(tmp_path / "c"), {"a": [2]})
     with pytest.raises(ValueError, match=r"--init_checkpoint: .*/d.index does not exist; give a prefix .* as .*/c"):
-        checkpoints.open_reader(str(tmp_path / "d"), "init_checkpoint")
+        restore.open_reader(str(tmp_path / "d"), "init_checkpoint")
     with pytest.raises(ValueError, match="nor does"):
-        checkpoints.open_reader(str(tmp_path / "nowhere" / "d"), "init_checkpoint")
+        restore.open_reader(str(tmp_path / "nowhere" / "d"), "init_checkpoint")
     remove_data(prefix)
     with pytest.raises(ValueError, match=r"c.index is there but its .data files are not"):
-        checkpoints.open_reader(prefix, "init_checkpoint")
+        restore.open_reader(prefix, "init_checkpoint")
 
 
 def test_a_damaged_index_is_one_line(tmp_path: Path) -> None:
     prefix = save(str(tmp_path / "c"), {"a": [2]})
     truncate_index(prefix)
     with pytest.raises(ValueError, match="cannot be read") as error:
-        checkpoints.open_reader(prefix, "init_checkpoint")
+        restore.open_reader(prefix, "init_checkpoint")
     assert "\n" not in str(error.value)
 
 
@@ -170,6 +170,6 @@ def test_the_reason_is_what_the_operating_system_says() -> None:
     older = "/a; No space left on device\n\t [[node SaveV2]]"
     newer = f"Graph execution error:\n\nDetected at node 'SaveV2' defined at\nNode: 'SaveV2'\n{older}\nHint: none"
     for text in (older, newer):
-        assert checkpoints.reason(failing(text)) == "/a; No space left on device"
-    assert checkpoints.reason(OSError(28, "No space left on device", "/a")) == "No space left on device"
-    assert checkpoints.reason(IndexError("Read less bytes\nthan requested")) == "Read less bytes"
+        assert restore.error_reason(failing(text)) == "/a; No space left on device"
+    assert restore.error_reason(OSError(28, "No space left on device", "/a")) == "No space left on device"
+    assert restore.error_reason(IndexError("Read less bytes\nthan requested")) == "Read less bytes"

@@ -14,11 +14,11 @@ from typing import Any, Callable, Optional
 
 import tensorflow as tf
 
+from bert_pretrain.checkpoints import checkpoint_files, restore
 from bert_pretrain.config.training import RunConfig
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.snapshot import Snapshot, snapshot
 from bert_pretrain.system import files
-from bert_pretrain.train import checkpoint_files, checkpoints
 
 BEST = "best"  # directory in output_dir
 _BEST_FILE = "evaluation.json"
@@ -112,11 +112,11 @@ class CheckpointWriter:
         prefix = target = checkpoint_files.prefix_of(self._run.output_dir, step)
         try:
             if values is not None:
-                checkpoints.keep_published(prefix)
+                restore.keep_published(prefix)
                 with checkpoint_files.publishing(prefix) as unpublished:
                     self._bundle.write(unpublished, values)
                     values.clear()  # before tensors are read back
-                    checkpoints.open_whole(unpublished, "output_dir")
+                    restore.open_whole(unpublished, "output_dir")
                 self._keep(prefix)
                 self.saved_step = step
                 self._on_written(prefix)
@@ -125,7 +125,7 @@ class CheckpointWriter:
                 self._link_best(prefix, best)
                 self._on_written(target)
         except (tf.errors.OpError, OSError, ValueError) as error:
-            return f"checkpoint {target} cannot be written: {checkpoints.reason(error).rpartition('; ')[2]}"
+            return f"checkpoint {target} cannot be written: {restore.error_reason(error).rpartition('; ')[2]}"
         return None
 
     def _keep(self, prefix: str) -> None:

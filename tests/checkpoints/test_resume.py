@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bert_pretrain.train import metrics_file, resume, run_file
-from bert_pretrain.train.resume import PreviousRun
+from bert_pretrain.checkpoints import resume
+from bert_pretrain.checkpoints.resume import PreviousRun
+from bert_pretrain.train import metrics_file, run_file
 from tests import small_disk
 from tests.train.test_resume_rules import described
 

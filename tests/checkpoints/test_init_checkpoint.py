@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_pretrain.train import start_values, warm_start
-from tests.train.test_checkpoints import save
+from bert_pretrain.checkpoints import restore
+from tests.checkpoints.test_restore import save
 
 HELD = {"w/kernel": [2, 3], "w/bias": [3], "w/kernel/LAMB": [2, 3], "beta1_power": [], "other": [1]}
 
@@ -27,9 +27,9 @@ def variables(**shapes: list[int]) -> dict[str, tf.Variable]:
 def test_all_matched_and_loaded_slots_ignored(prefix: str) -> None:
     with tf.Graph().as_default():
         weights = variables(w__kernel=[2, 3], w__bias=[3])
-        report, stored = warm_start.load(prefix, weights, {}, allow_partial=False)
+        report, stored = restore.load_init_checkpoint(prefix, weights, {}, allow_partial=False)
         with tf.compat.v1.Session() as session:
-            start_values.initialize(session, stored)
+            restore.initialize_variables(session, stored)
             loaded = session.run(weights)
     stored = tf.train.load_checkpoint(prefix)
     for name, value in loaded.items():
@@ -41,9 +41,9 @@ def test_all_matched_and_loaded_slots_ignored(prefix: str) -> None:
 def test_slots_are_loaded_when_asked_for(prefix: str) -> None:
     with tf.Graph().as_default():
         weights, slots = variables(w__kernel=[2, 3]), variables(w__kernel__LAMB=[2, 3], beta1_power=[])
-        report, stored = warm_start.load(prefix, weights, slots, allow_partial=False)
+        report, stored = restore.load_init_checkpoint(prefix, weights, slots, allow_partial=False)
         with tf.compat.v1.Session() as session:
-            start_values.initialize(session, stored)
+            restore.initialize_variables(session, stored)
             loaded = session.run(slots)
     np.testing.assert_array_equal(loaded["w/kernel/LAMB"], tf.train.load_checkpoint(prefix).get_tensor("w/kernel/LAMB"))
     assert "1 of 1 variables matched, 2 of 2 of the optimizer's" in report
@@ -53,8 +53,8 @@ def test_missing_and_misshaped_stop_the_run_unless_allowed(prefix: str) -> None:
     with tf.Graph().as_default():
         weights = variables(w__kernel=[2, 3], w__bias=[4], absent=[1])
         with pytest.raises(ValueError, match="1 of 3 variables matched, 1 missing") as error:
-            warm_start.load(prefix, weights, {}, allow_partial=False)
+            restore.load_init_checkpoint(prefix, weights, {}, allow_partial=False)
         assert "1 of another shape (w/bias: checkpoint [3], model [4])" in str(error.value)
         assert "--allow_partial_init" in str(error.value) and "\n" not in str(error.value)
-        report, _ = warm_start.load(prefix, weights, {}, allow_partial=True)
+        report, _ = restore.load_init_checkpoint(prefix, weights, {}, allow_partial=True)
     assert "1 of 3 variables matched, 1 missing (absent)" in report

@@ -10,10 +10,10 @@ import pytest
 import tensorflow as tf
 from safetensors.numpy import save_file
 
+from bert_pretrain.checkpoints import restore
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.hugging_face import names
 from bert_pretrain.model import variables
-from bert_pretrain.train import checkpoints, start_values, warm_start
 from tests.e2e import runs
 from tests.references import random_examples
 from tests.references.random_examples import TINY
@@ -31,9 +31,9 @@ def load(path: str, allow_partial: bool = False) -> tuple[str, dict[str, np.ndar
     """The report, and the variables' values when a session has initialized them."""
     with tf.Graph().as_default():
         weights = variables.create(TINY, seed=0)
-        report, stored = warm_start.load(path, weights, {}, allow_partial)
+        report, stored = restore.load_init_checkpoint(path, weights, {}, allow_partial)
         with tf.compat.v1.Session() as session:
-            start_values.initialize(session, stored)
+            restore.initialize_variables(session, stored)
             return report, session.run(weights)
 
 
@@ -160,7 +160,7 @@ def test_a_pickle_and_a_damaged_file_are_one_line(tmp_path: Path) -> None:
     for content in (whole[:-5], whole[:100], b""):
         Path(path).write_bytes(content)
         with pytest.raises(ValueError, match=r"--init_checkpoint: .*cannot be read") as error:
-            checkpoints.open_reader(path, "init_checkpoint")
+            restore.open_reader(path, "init_checkpoint")
         assert "\n" not in str(error.value)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from bert_pretrain.train import checkpoint_files
+from bert_pretrain.checkpoints import checkpoint_files
 
 
 def write(prefix: str, content: str = "whole") -> None:
@@ -51,8 +51,8 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path, killed_at_rename:
     """The data file, the index and the file `checkpoint` are renamed; the process dies before the n-th of them."""
     code = f"""
 import os, signal
-from bert_pretrain.train import checkpoint_files as files
-from tests.train.test_checkpoint_files import write
+from bert_pretrain.checkpoints import checkpoint_files as files
+from tests.checkpoints.test_checkpoint_files import write
 renames, replace = [], os.replace
 def dying(*paths):
     renames.append(paths)

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bert_pretrain.checkpoints import checkpoint_files, restore
+from bert_pretrain.checkpoints.writer import CheckpointWriter
 from bert_pretrain.config.training import OptimConfig, RunConfig
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.optim.lamb import Lamb
 from bert_pretrain.optim.loss_scale import LossScale
-from bert_pretrain.train import checkpoint_files, checkpoints
-from bert_pretrain.train.checkpoint_writer import CheckpointWriter
 
 SHAPES = {"large": (300, 200), "b/LayerNorm/beta": (7,), "scalar": ()}
 
@@ -104,7 +104,7 @@ def test_the_newest_are_kept_and_named(tmp_path: Path) -> None:
         run.writer.finish()
         assert len(run.writer.pauses) == 3
     assert held(tmp_path) == ["model.ckpt-4", "model.ckpt-6"]
-    found = checkpoints.newest(str(tmp_path))
+    found = restore.find_newest(str(tmp_path))
     assert found.kept == tuple(str(tmp_path / f"model.ckpt-{step}") for step in (4, 6)) and found.notices == ()
 
 
@@ -115,7 +115,7 @@ def test_the_best_is_kept_apart(tmp_path: Path) -> None:
         run.writer.finish()
     assert held(tmp_path) == ["model.ckpt-6"] and held(tmp_path / "best") == ["model.ckpt-3"]
     assert json.loads((tmp_path / "best" / "evaluation.json").read_text()) == {"update": 3, "masked_lm_accuracy": 0.3}
-    assert checkpoints.resolve(str(tmp_path / "best")) == str(tmp_path / "best" / "model.ckpt-3")
+    assert restore.resolve_prefix(str(tmp_path / "best")) == str(tmp_path / "best" / "model.ckpt-3")
     with opened(tmp_path) as run:  # a later start remembers
         run.writer.save(run.session, 8, accuracy=0.3)
         run.writer.save(run.session, 8, accuracy=0.4)  # evaluated after it was saved
@@ -141,7 +141,7 @@ def test_a_checkpoint_that_cannot_be_written_warns_and_the_third_in_a_row_ends(t
         assert all(line.endswith("(1 of --max_failed_checkpoints=2 failed)") for line in run.lines)
         assert [line.partition(" cannot")[0][-12:] for line in run.lines] == ["model.ckpt-2", "model.ckpt-4"]
     assert not list(tmp_path.glob(".unpublished*"))
-    assert Path(checkpoints.newest(str(tmp_path)).prefix).name == "model.ckpt-3"
+    assert Path(restore.find_newest(str(tmp_path)).prefix).name == "model.ckpt-3"
 
 
 def test_a_tensor_that_reads_back_otherwise_is_no_checkpoint(tmp_path: Path) -> None:

@@ -6,12 +6,13 @@ import errno
 import os
 from typing import Any, NamedTuple, Optional
 
+from bert_pretrain.checkpoints import checkpoint_files, restore
+from bert_pretrain.checkpoints.restore import NewestCheckpoint
+from bert_pretrain.checkpoints.writer import BEST
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.training import RunConfig
 from bert_pretrain.model import variables
-from bert_pretrain.train import checkpoint_files, checkpoints, metrics_file, results, run_file
-from bert_pretrain.train.checkpoint_writer import BEST
-from bert_pretrain.train.checkpoints import Found
+from bert_pretrain.train import metrics_file, results, run_file
 from bert_pretrain.train.evaluation import Evaluated
 
 
@@ -57,7 +58,7 @@ def load_previous_run(run: RunConfig, model: ModelConfig, description: dict[str,
     found, previous = _find_checkpoint(run, model), run_file.read(run.output_dir)
     if not found.is_own:
         return PreviousRun(None, 0, 0, notices=found.notices, description=previous, weights=found.prefix)
-    step, position = checkpoints.step_of(found.prefix), checkpoints.position_of(found.prefix)
+    step, position = restore.step_of(found.prefix), restore.position_of(found.prefix)
     notices: list[str] = []
     if previous and run.do_train:
         notices = run_file.notices(run.output_dir, previous, description, position)
@@ -75,14 +76,14 @@ def load_previous_run(run: RunConfig, model: ModelConfig, description: dict[str,
     )._replace(kept_checkpoints=found.kept)
 
 
-def _find_checkpoint(run: RunConfig, model: ModelConfig) -> Found:
+def _find_checkpoint(run: RunConfig, model: ModelConfig) -> NewestCheckpoint:
     """The checkpoint in output_dir to go on from, of this model; removes what a killed save left before training."""
     if run.do_train:
         for directory in (run.output_dir, os.path.join(run.output_dir, BEST)):
             checkpoint_files.remove_leftovers(directory)
-    found = checkpoints.newest(run.output_dir)
+    found = restore.find_newest(run.output_dir)
     if found.prefix:
-        checkpoints.check_shapes(found.prefix, "output_dir", variables.shapes(model))
+        restore.check_shapes(found.prefix, "output_dir", variables.shapes(model))
     return found
 
 

@@ -1,26 +1,34 @@
-"""TF1 checkpoints on disk: which one a run continues, whether it is whole, and whether it holds the model."""
+"""What variables start from: the checkpoint of a directory that is continued, what it holds, and its values.
+
+1. `find_newest` chooses the checkpoint that a run continues, and says why it is not simply the newest.
+2. `open_reader` opens a TF1 checkpoint or safetensors of Hugging Face; `open_whole` also compares the CRCs of tensors.
+3. `check_state` and `load_init_checkpoint` compare it with the model: a report, or an error.
+4. `initialize_variables` gives the session's variables their first values, in groups.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Optional, Protocol, Tuple
 
 import numpy as np
 import tensorflow as tf
 
+from bert_pretrain.checkpoints import checkpoint_files
 from bert_pretrain.hugging_face.safetensors_reader import SafetensorsReader, find_weights
-from bert_pretrain.train import checkpoint_files
 
 Shape = Tuple[int, ...]
 
 # A checkpoint without this variable is not of this program and continues as weights.
 _OWN_VARIABLE = "loss_scale/skipped_updates"
 _READ_ERRORS = (tf.errors.OpError, IndexError, RuntimeError, ValueError, MemoryError)
+_SHOWN_VARIABLES = 3  # variables of each kind that a message names
+_GROUP_BYTES = 2**28
 
 
-class Reader(Protocol):
+class CheckpointReader(Protocol):
     """What is used of tf.train.load_checkpoint's result, which has no public type; SafetensorsReader has it, too."""
 
     def get_variable_to_shape_map(self) -> dict[str, list[int]]: ...  # noqa: D102
@@ -29,7 +37,7 @@ class Reader(Protocol):
     def get_tensor(self, variable: str) -> np.ndarray: ...  # noqa: D102
 
 
-class Comparison(NamedTuple):
+class VariableComparison(NamedTuple):
     """Expected variables compared with those that a checkpoint holds."""
 
     matched: list[str]
@@ -38,7 +46,7 @@ class Comparison(NamedTuple):
     extra: list[str]
 
 
-class Found(NamedTuple):
+class NewestCheckpoint(NamedTuple):
     """The checkpoint of a directory from which a run goes on."""
 
     prefix: Optional[str] = None  # None in a directory without checkpoints
@@ -47,13 +55,13 @@ class Found(NamedTuple):
     notices: tuple[str, ...] = ()  # why it is not simply the one that the file `checkpoint` names
 
 
-def resolve(path: str) -> str:
+def resolve_prefix(path: str) -> str:
     """The prefix that `path` names: itself, or for a directory the checkpoint that its file `checkpoint` names."""
-    state = _state(path) if os.path.isdir(path) else []
+    state = _listed_prefixes(path) if os.path.isdir(path) else []
     return state[-1] if state else path
 
 
-def open_reader(prefix: str, flag: str) -> Reader:
+def open_reader(prefix: str, flag: str) -> CheckpointReader:
     """A reader of a checkpoint with a whole index, or of a Hugging Face folder or a safetensors file.
 
     ValueError, naming the flag, says what is missing or unreadable.
@@ -68,27 +76,29 @@ def open_reader(prefix: str, flag: str) -> Reader:
     try:
         return tf.train.load_checkpoint(prefix)
     except _READ_ERRORS as error:
-        raise ValueError(f"--{flag}: {prefix} cannot be read: {reason(error)}") from None
+        raise ValueError(f"--{flag}: {prefix} cannot be read: {error_reason(error)}") from None
 
 
-def open_whole(prefix: str, flag: str, names: Optional[Iterable[str]] = None) -> Reader:
+def open_whole(prefix: str, flag: str, names: Optional[Iterable[str]] = None) -> CheckpointReader:
     """open_reader, and reads tensors (default: all), which compares their CRCs. ValueError if one is damaged."""
     reader = open_reader(prefix, flag)
     for name in sorted(reader.get_variable_to_shape_map() if names is None else names):
         try:
             reader.get_tensor(name)
         except _READ_ERRORS as error:
-            raise ValueError(f"--{flag}: {prefix} is damaged: {name} cannot be read: {reason(error)}") from None
+            raise ValueError(f"--{flag}: {prefix} is damaged: {name} cannot be read: {error_reason(error)}") from None
     return reader
 
 
-def compare(reader: Reader, expected: Mapping[str, Iterable[int]]) -> Comparison:
+def compare_variables(reader: CheckpointReader, expected: Mapping[str, Iterable[int]]) -> VariableComparison:
     """Sorts float32 variables (name -> shape) into matched, missing, misshaped and extra; each counts once."""
     dtypes = reader.get_variable_to_dtype_map()
-    held = {name: f"{list(shape)}{_dtype(dtypes[name])}" for name, shape in reader.get_variable_to_shape_map().items()}
+    held = {
+        name: f"{list(shape)}{_dtype_name(dtypes[name])}" for name, shape in reader.get_variable_to_shape_map().items()
+    }
     needed = {name: f"{list(shape)}" for name, shape in expected.items()}
     differing = [name for name in needed if name in held and needed[name] != held[name]]
-    return Comparison(
+    return VariableComparison(
         matched=[name for name in needed if name in held and name not in differing],
         missing=[name for name in needed if name not in held],
         misshaped=[f"{name}: checkpoint {held[name]}, model {needed[name]}" for name in differing],
@@ -96,7 +106,7 @@ def compare(reader: Reader, expected: Mapping[str, Iterable[int]]) -> Comparison
     )
 
 
-def _dtype(dtype: tf.DType) -> str:
+def _dtype_name(dtype: tf.DType) -> str:
     """The name of a type other than float32, which all loaded variables must have."""
     return "" if dtype == tf.float32 else f" {dtype.name}"
 
@@ -109,7 +119,7 @@ def check_model(prefix: str, flag: str, shapes: Mapping[str, Shape]) -> None:
 
 def check_shapes(prefix: str, flag: str, shapes: Mapping[str, Shape]) -> None:
     """check_model without reading the tensors, for a checkpoint that was found whole."""
-    found = compare(open_reader(prefix, flag), shapes)
+    found = compare_variables(open_reader(prefix, flag), shapes)
     wrong = found.misshaped + [f"{name}: not in the checkpoint" for name in found.missing]
     if wrong:
         raise ValueError(
@@ -118,27 +128,29 @@ def check_shapes(prefix: str, flag: str, shapes: Mapping[str, Shape]) -> None:
         )
 
 
-def newest(output_dir: str) -> Found:
+def find_newest(output_dir: str) -> NewestCheckpoint:
     """The checkpoint that the file `checkpoint` names, or the one before it where that one is missing or damaged.
 
     ValueError where there are checkpoints but none is whole: a new start would lose that work.
     """
-    state = _state(output_dir)
-    present = sorted(checkpoint_files.prefixes(output_dir), key=_age)
+    state = _listed_prefixes(output_dir)
+    present = sorted(checkpoint_files.prefixes(output_dir), key=_checkpoint_age)
     problems: list[str] = []
     for prefix in dict.fromkeys([*reversed(state), *reversed(present)]):
-        problem = _problem(prefix)
+        problem = _why_not_whole(prefix)
         if problem is None:
             history = state if prefix in state else present
             kept = tuple(one for one in history[: history.index(prefix) + 1] if _is_own(one, output_dir))
-            return Found(prefix, holds_run(prefix), kept, tuple(_notices(output_dir, prefix, problems, bool(state))))
+            return NewestCheckpoint(
+                prefix, holds_run(prefix), kept, tuple(_notices_of_newest(output_dir, prefix, problems, bool(state)))
+            )
         problems.append(problem)
     if problems:
         raise ValueError(
             f"--output_dir: no checkpoint in {output_dir} is whole: {'; '.join(problems)}. Put a whole one back, or "
             f"move these and {os.path.join(output_dir, checkpoint_files.STATE_FILE)} away to start anew"
         )
-    return Found()
+    return NewestCheckpoint()
 
 
 def check_state(prefix: str, names: Iterable[str]) -> None:
@@ -163,7 +175,7 @@ def position_of(prefix: Optional[str]) -> int:
     return step_of(prefix) + (int(tf.train.load_checkpoint(prefix).get_tensor(_OWN_VARIABLE)) if prefix else 0)
 
 
-def reason(error: Exception) -> str:
+def error_reason(error: Exception) -> str:
     """What TensorFlow or the operating system says is wrong, in one line and without the graph's node."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
@@ -172,7 +184,7 @@ def reason(error: Exception) -> str:
     return before_node[1] if before_node else re.split(r"[\n\r]", text)[0]
 
 
-def _state(directory: str) -> list[str]:
+def _listed_prefixes(directory: str) -> list[str]:
     """Prefixes that the file `checkpoint` lists, oldest first, up to the one that it names; [] if it is unreadable."""
     try:
         state = tf.train.get_checkpoint_state(directory)
@@ -184,7 +196,7 @@ def _state(directory: str) -> list[str]:
     return [*listed[: listed.index(named) if named in listed else None], named]
 
 
-def _problem(prefix: str) -> Optional[str]:
+def _why_not_whole(prefix: str) -> Optional[str]:
     """Why a checkpoint cannot be continued, or None for a whole one."""
     if not checkpoint_files.has_index(prefix):
         return f"{prefix} does not exist, although the file `checkpoint` names it"
@@ -195,7 +207,7 @@ def _problem(prefix: str) -> Optional[str]:
     return None
 
 
-def _notices(output_dir: str, prefix: str, problems: Iterable[str], has_state: bool) -> Iterator[str]:
+def _notices_of_newest(output_dir: str, prefix: str, problems: Iterable[str], has_state: bool) -> Iterator[str]:
     yield from (f"{problem}; taking {prefix}" for problem in problems)
     if not has_state:
         yield f"{output_dir} has no readable file `checkpoint`; taking {prefix}, the newest there"
@@ -222,7 +234,7 @@ def _is_own(prefix: str, output_dir: str) -> bool:
     return is_named_so and checkpoint_files.has_index(prefix) and holds_run(prefix)
 
 
-def _age(prefix: str) -> tuple[bool, int]:
+def _checkpoint_age(prefix: str) -> tuple[bool, int]:
     """Sorts checkpoints of a directory: those of runs after published ones, then by update."""
     return holds_run(prefix), checkpoint_files.step_in_name(prefix)
 
@@ -235,3 +247,97 @@ def _other_checkpoints(prefix: str) -> str:
     if not found:
         return f"; {directory} holds no checkpoint"
     return f"; give a prefix without .index or .data, as {found[-1]}"
+
+
+class InitCheckpoint(NamedTuple):
+    """A checkpoint that fits."""
+
+    report: str
+    stored: dict[str, CheckpointReader]  # by variable, for start_values.initialize
+
+
+def load_init_checkpoint(
+    prefix: str, weights: Mapping[str, tf.Variable], slots: Mapping[str, tf.Variable], allow_partial: bool
+) -> InitCheckpoint:
+    """Opens and checks a checkpoint from whose values the variables are to start.
+
+    weights are always loaded; slots holds the optimizer's variables with --init_optimizer_state, else nothing.
+    ValueError where a variable is missing or has another shape, unless allow_partial.
+    """
+    wanted = {**weights, **slots}
+    prefix = resolve_prefix(prefix)
+    reader = open_reader(prefix, "init_checkpoint")
+    found = compare_variables(reader, {name: variable.shape.as_list() for name, variable in wanted.items()})
+    problems = [
+        f"{len(names)} {kind} ({_first_names(names)})"
+        for kind, names in (("missing", found.missing), ("of another shape", found.misshaped))
+        if names
+    ]
+    report = f"init_checkpoint {prefix}: {_count_matched(found.matched, weights, slots)}"
+    if problems and not allow_partial:
+        held = _first_names(sorted(reader.get_variable_to_shape_map()))
+        raise ValueError(
+            f"--{report}, {', '.join(problems)}; the checkpoint holds {held}. "
+            "Give the checkpoint's own bert_config.json (config.json), or --allow_partial_init to start those at random"
+        )
+    open_whole(prefix, "init_checkpoint", found.matched)
+    report = ", ".join([report, *problems, f"{len(found.extra)} of its tensors not used{_kinds_of_extra(found.extra)}"])
+    return InitCheckpoint(report, dict.fromkeys(found.matched, reader))
+
+
+def _count_matched(matched: Iterable[str], weights: Mapping[str, tf.Variable], slots: Mapping[str, tf.Variable]) -> str:
+    matched = set(matched)
+    text = f"{len(matched & set(weights))} of {len(weights)} variables matched"
+    if slots:
+        text += f", {len(matched & set(slots))} of {len(slots)} of the optimizer's"
+    return text
+
+
+def _kinds_of_extra(names: list[str]) -> str:
+    """' (796 slots, beta1_power, beta2_power, global_step)' and the like."""
+    slots = [name for name in names if name.rsplit("/", 1)[-1] in ("LAMB", "LAMB_1", "adam_m", "adam_v")]
+    others = [name for name in names if name not in slots]
+    parts = ([f"{len(slots)} optimizer slots"] if slots else []) + ([_first_names(others)] if others else [])
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _first_names(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN_VARIABLES]) + (", ..." if len(names) > _SHOWN_VARIABLES else "")
+
+
+def initialize_variables(session: tf.compat.v1.Session, stored: Mapping[str, CheckpointReader]) -> None:
+    """Gives every variable of the session's graph its first value: those named in `stored` that of the reader."""
+    variables = session.graph.get_collection(tf.compat.v1.GraphKeys.GLOBAL_VARIABLES)
+    session.run([one.initializer for one in variables if one.op.name not in stored])
+    for group in _groups_by_size([one for one in variables if one.op.name in stored]):
+        # The second input of an initializer is the value that it assigns.
+        values = {one.initializer.inputs[1]: stored[one.op.name].get_tensor(one.op.name) for one in group}
+        session.run([one.initializer for one in group], values)
+
+
+def make_scaffold(stored: Mapping[str, CheckpointReader], global_step: tf.Variable) -> tf.compat.v1.train.Scaffold:
+    """Makes Estimator's session start with `initialize`.
+
+    Without it, Estimator would add a Saver of all variables to the graph, and questions whether each is initialized.
+    """
+    nothing_missing = tf.constant([], tf.string)
+    return tf.compat.v1.train.Scaffold(
+        init_op=tf.no_op(),
+        init_fn=lambda _, session: initialize_variables(session, stored),
+        ready_op=nothing_missing,
+        ready_for_local_init_op=nothing_missing,
+        saver=tf.compat.v1.train.Saver([global_step]),  # never used
+    )
+
+
+def _groups_by_size(variables: Sequence[tf.Variable]) -> Iterator[list[tf.Variable]]:
+    """The variables in order, in groups of about _GROUP_BYTES."""
+    group, size = [], 0
+    for variable in variables:
+        group.append(variable)
+        size += variable.shape.num_elements() * variable.dtype.size
+        if size >= _GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group

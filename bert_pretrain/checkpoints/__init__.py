@@ -1,0 +1,1 @@
+"""TF1 checkpoints: their files, writing and restoring them, resuming a run, copies in a remote storage."""
