@@ -22,8 +22,8 @@ from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.training import OptimConfig, RunConfig
 from bert_pretrain.model import variables
 from bert_pretrain.optim.lamb import Lamb
+from bert_pretrain.run_files.results import peak_memory_bytes
 from bert_pretrain.train import device
-from bert_pretrain.train.results import peak_memory_bytes
 
 _CONFIGS = pathlib.Path(__file__).parents[1] / "configs" / "model"
 

@@ -30,7 +30,7 @@ import tensorflow as tf
 
 from benchmarks import soak_checks
 from bert_pretrain.checkpoints import checkpoint_files
-from bert_pretrain.train import results
+from bert_pretrain.run_files import results
 from tests.e2e import ranks, runs
 
 _PATIENCE_SECONDS = 120.0  # for a start to end

@@ -24,9 +24,9 @@ def conclude(config: Config) -> None:
 
 
 def _is_finished(output_dir: str) -> bool:
-    from bert_pretrain.train import results  # TensorFlow is imported late, here as in run.py
+    from bert_pretrain.run_files import results  # TensorFlow is imported late, here as in run.py
 
-    done = results.read(output_dir)
+    done = results.read_results(output_dir)
     return done is not None and done["end"] != results.INTERRUPTED
 
 

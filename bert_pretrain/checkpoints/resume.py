@@ -12,8 +12,8 @@ from bert_pretrain.checkpoints.writer import BEST
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.training import RunConfig
 from bert_pretrain.model import variables
-from bert_pretrain.train import metrics_file, results, run_file
-from bert_pretrain.train.evaluation import Evaluated
+from bert_pretrain.run_files import metrics, results, run_json
+from bert_pretrain.run_files.results import Evaluated
 
 
 class PreviousRun(NamedTuple):
@@ -55,21 +55,21 @@ def load_previous_run(run: RunConfig, model: ModelConfig, description: dict[str,
     ValueError where output_dir cannot be written, or holds another run.
     """
     make_output_dir(run.output_dir)
-    found, previous = _find_checkpoint(run, model), run_file.read(run.output_dir)
+    found, previous = _find_checkpoint(run, model), run_json.read_run_json(run.output_dir)
     if not found.is_own:
         return PreviousRun(None, 0, 0, notices=found.notices, description=previous, weights=found.prefix)
     step, position = restore.step_of(found.prefix), restore.position_of(found.prefix)
     notices: list[str] = []
     if previous and run.do_train:
-        notices = run_file.notices(run.output_dir, previous, description, position)
+        notices = run_json.notices_of_changes(run.output_dir, previous, description, position)
     elif previous and not run.eval_checkpoint_path:
-        run_file.check_same_model(run.output_dir, previous, description)
+        run_json.check_same_model(run.output_dir, previous, description)
     evaluations = _evaluations(run.output_dir, step) if _has_same_evaluation_data(previous, description) else ()
     return PreviousRun(
         found.prefix,
         step,
         position,
-        results.read(run.output_dir),
+        results.read_results(run.output_dir),
         (*found.notices, *notices),
         previous,
         *evaluations,
@@ -109,7 +109,7 @@ def _has_same_evaluation_data(previous: Optional[dict[str, Any]], present: dict[
 def _evaluations(output_dir: str, step: int) -> tuple[Optional[Evaluated], Optional[Evaluated], int]:
     """The first evaluation, if it came before all updates, the newest one, and its update."""
     names = set(results.evaluation_fields(None)) - {"eval_examples"}
-    points = [point for point in metrics_file.evaluations(output_dir, step) if names <= set(point)]
+    points = [point for point in metrics.read_evaluations(output_dir, step) if names <= set(point)]
     if not points:
         return None, None, -1
     first, last = points[0], points[-1]

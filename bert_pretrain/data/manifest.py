@@ -7,8 +7,8 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple, Optional
 
-from bert_pretrain.data import side_file
 from bert_pretrain.data.shard_files import ShardFile, fingerprint
+from bert_pretrain.storage import remote
 from bert_pretrain.system.files import is_url, write_json
 
 _NAME = "manifest.json"
@@ -38,7 +38,7 @@ def read(directory: str) -> Optional[Manifest]:
     """The manifest of a directory, None where there is none. ValueError for a file that is not a manifest."""
     path = os.path.join(directory, _NAME)
     try:
-        return _checked(Manifest(**json.loads(side_file.contents(path))))
+        return _checked(Manifest(**json.loads(remote.read_contents(path))))
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, Optional, Union
+from typing import Any, Optional
 
-from bert_pretrain.storage import remote
-from bert_pretrain.system.files import hash_file, is_url, open_regular
+from bert_pretrain.storage.remote import read_contents
+from bert_pretrain.system.files import hash_file, is_url
 
 
 def vocabulary_hash(shard: str) -> Optional[str]:
@@ -60,17 +60,9 @@ def _candidates(shard: str, content: dict[str, Any]) -> Iterator[str]:
     yield os.path.join(os.path.dirname(folder), "vocab.txt")
 
 
-def contents(path: str) -> Union[str, bytes]:
-    """The content of a small file beside shards, which may be a URL. OSError where it cannot be read."""
-    if is_url(path):
-        return remote.read_small(path)
-    with open_regular(path) as file:
-        return file.read()
-
-
 def _read(shard: str) -> dict[str, Any]:
     try:
-        content = json.loads(contents(f"{shard}.json"))
+        content = json.loads(read_contents(f"{shard}.json"))
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -17,8 +17,8 @@ from bert_pretrain.export import hugging_face_folder, readme, saved_model, verif
 from bert_pretrain.inference import stored_model
 from bert_pretrain.inference.network import Network
 from bert_pretrain.inference.stored_model import StoredModel
+from bert_pretrain.run_files import results
 from bert_pretrain.system import files
-from bert_pretrain.train import results
 
 Values = Mapping[str, np.ndarray]
 
@@ -88,7 +88,7 @@ def _readme(hf_dir: str, model: StoredModel) -> str:
     """README.md. Results of another update than the checkpoint's are left out: they say nothing about it."""
     folder = model.weights if os.path.isdir(model.weights) else os.path.dirname(model.weights) or "."
     updates = restore.step_of(model.weights)
-    found = results.read(folder)
+    found = results.read_results(folder)
     measured = found if found and updates and found["updates"] == updates else None
     name = os.path.basename(os.path.abspath(hf_dir))
     return readme.text(name, model.config, updates, stored_model.run_of(folder), measured)

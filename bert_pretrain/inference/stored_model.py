@@ -13,7 +13,7 @@ from bert_pretrain.data import side_file
 from bert_pretrain.data.vocab import Vocabulary, load_vocabulary
 from bert_pretrain.hugging_face import tokenizer
 from bert_pretrain.model import variables
-from bert_pretrain.train import run_file
+from bert_pretrain.run_files import run_json
 
 
 class StoredModel(NamedTuple):
@@ -59,7 +59,7 @@ def find(
 def run_of(folder: str) -> dict[str, Any]:
     """The run.json of the run whose checkpoints are in the folder, {} without one; best/ is a folder in its run's."""
     above, name = os.path.split(os.path.abspath(folder))
-    return run_file.read(folder) or (run_file.read(above) if name == "best" else None) or {}
+    return run_json.read_run_json(folder) or (run_json.read_run_json(above) if name == "best" else None) or {}
 
 
 def _config(folder: str, run: dict[str, Any], given: Optional[str], flag: str) -> ModelConfig:

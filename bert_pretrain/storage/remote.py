@@ -12,9 +12,10 @@ import functools
 import os
 import threading
 from collections.abc import Callable
-from typing import Any, Mapping, NamedTuple, Optional
+from typing import Any, Mapping, NamedTuple, Optional, Union
 
 from bert_pretrain.storage import retry
+from bert_pretrain.system.files import is_url, open_regular
 
 _TIMEOUT_SECONDS = 30.0  # without a byte
 # Libraries that init_tf.sh does not install: scheme -> package.
@@ -194,3 +195,11 @@ def _make_filesystem(scheme: str, host: str, tries_of_part: int) -> Any:
     if hasattr(system, "retries"):
         system.retries = 1
     return system
+
+
+def read_contents(path: str) -> Union[str, bytes]:
+    """The content of a small file beside shards, which may be a URL. OSError where it cannot be read."""
+    if is_url(path):
+        return read_small(path)
+    with open_regular(path) as file:
+        return file.read()

@@ -12,11 +12,12 @@ from bert_pretrain.checkpoints.resume import PreviousRun
 from bert_pretrain.distributed import preflight
 from bert_pretrain.distributed.stop import Interrupted
 from bert_pretrain.model import variables
+from bert_pretrain.run_files import results, run_json
+from bert_pretrain.run_files.results import Evaluated, Outcome
 from bert_pretrain.system.locks import TRAINING, DirectoryLock, HeldError
-from bert_pretrain.train import device, results, run_file
-from bert_pretrain.train.evaluation import Evaluated, Evaluation
+from bert_pretrain.train import device
+from bert_pretrain.train.evaluation import Evaluation
 from bert_pretrain.train.job import Job, evaluation_input
-from bert_pretrain.train.results import Outcome
 from bert_pretrain.train.run_logger import RunLogger
 from bert_pretrain.train.throughput import Throughput
 
@@ -53,7 +54,7 @@ def evaluate_alone(job: Job, previous: PreviousRun, logger: RunLogger) -> None:
     prefix, step = preflight.from_root(job.world, lambda: _checkpoint_to_evaluate(job, previous))
     latest = _evaluate(job, prefix)
     is_of_run = bool(previous.description) and prefix == previous.checkpoint
-    num_examples = step * run_file.examples_per_update(previous.description) if is_of_run else 0
+    num_examples = step * run_json.examples_per_update(previous.description) if is_of_run else 0
     initial = previous.initial if is_of_run else None
     content = _content(job, Outcome(step=step, initial=initial, latest=latest), num_examples)
     lock = _lock_unless_training(job, logger)
@@ -63,7 +64,7 @@ def evaluate_alone(job: Job, previous: PreviousRun, logger: RunLogger) -> None:
     _report(job, logger, "eval_alone" if lock else None, step, latest, prefix)
     if lock:
         lock.release()
-    logger.info(results.row(content))
+    logger.info(results.results_row(content))
 
 
 def _lock_unless_training(job: Job, logger: RunLogger) -> Optional[DirectoryLock]:
@@ -79,21 +80,21 @@ def _lock_unless_training(job: Job, logger: RunLogger) -> Optional[DirectoryLock
 
 def _merged(output_dir: str, prefix: str, content: dict[str, Any], logger: RunLogger) -> dict[str, Any]:
     """Writes results.json: what training left there stays, except for an older evaluation of the same checkpoint."""
-    trained = results.read(output_dir) if os.path.exists(os.path.join(output_dir, run_file.NAME)) else None
+    trained = results.read_results(output_dir) if os.path.exists(os.path.join(output_dir, run_json.RUN_JSON)) else None
     if trained is None:
-        logger.write_json(results.NAME, content)
+        logger.write_json(results.RESULTS_JSON, content)
     elif trained["updates"] == content["updates"] and os.path.realpath(os.path.dirname(prefix)) == os.path.realpath(
         output_dir
     ):
         content = {**trained, **{name: content[name] for name in results.evaluation_fields(None)}}
-        logger.write_json(results.NAME, content)
+        logger.write_json(results.RESULTS_JSON, content)
     else:
-        logger.info(f"note: {results.NAME} stays that of the run, which is at update {trained['updates']}")
+        logger.info(f"note: {results.RESULTS_JSON} stays that of the run, which is at update {trained['updates']}")
     return content
 
 
 def _content(job: Job, outcome: Outcome, num_examples: int) -> dict[str, Any]:
-    return results.content(outcome, Throughput().total(), job.world.size, job.device.name, num_examples, None)
+    return results.results_content(outcome, Throughput().total(), job.world.size, job.device.name, num_examples, None)
 
 
 def _report(job: Job, logger: RunLogger, kind: Optional[str], step: int, latest: Evaluated, prefix: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, Optional
+from typing import Optional
 
 import numpy as np
 import tensorflow as tf
@@ -17,21 +17,13 @@ from bert_pretrain.data.input_fn import EvaluationInput
 from bert_pretrain.data.schema import Batch
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.protocol import make_kernels
+from bert_pretrain.run_files.results import Evaluated
 from bert_pretrain.train import forward
 from bert_pretrain.train.forward import Statistics, ratio, summarize
 from bert_pretrain.train.job import Job
 
 # Between two exchanges in which the ranks agree to go on. Horovod reports ranks that wait longer than a minute.
 _SECONDS_BETWEEN_EXCHANGES = 1.0
-
-
-class Evaluated(NamedTuple):
-    """The result of one evaluation."""
-
-    # Losses, accuracies, and most_frequent_token: the accuracy of always predicting the most frequent masked token.
-    metrics: dict[str, Optional[float]]
-    num_examples: int
-    seconds: float
 
 
 class Evaluation:

@@ -18,11 +18,12 @@ from bert_pretrain.data.input_fn import TrainingInput
 from bert_pretrain.distributed import preflight
 from bert_pretrain.distributed.stop import Interrupted
 from bert_pretrain.model import variables
-from bert_pretrain.train import mlperf_rules, plan, refusal, results
+from bert_pretrain.run_files import results
+from bert_pretrain.run_files.results import Outcome
+from bert_pretrain.train import mlperf_rules, plan, refusal
 from bert_pretrain.train.evaluation import Evaluation, is_due
 from bert_pretrain.train.forward import Statistics, loss_of, summarize
 from bert_pretrain.train.job import Job
-from bert_pretrain.train.results import Outcome
 from bert_pretrain.train.run_logger import RunLogger, Values
 from bert_pretrain.train.throughput import Throughput
 from bert_pretrain.train.train_step import UpdateValues

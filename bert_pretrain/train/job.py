@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, NamedTuple, Optional
 
+import tensorflow as tf
+
 from bert_pretrain.checkpoints import remote_output
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.option import directories
@@ -18,9 +20,10 @@ from bert_pretrain.distributed import long_task, preflight
 from bert_pretrain.distributed.long_task import Report
 from bert_pretrain.distributed.world import World
 from bert_pretrain.kernels.backend import Backend
+from bert_pretrain.run_files import run_json
 from bert_pretrain.storage import local_copies
 from bert_pretrain.storage.file_cache import FileCache
-from bert_pretrain.train import device, run_file
+from bert_pretrain.train import device
 from bert_pretrain.train.device import Device
 
 
@@ -65,7 +68,7 @@ def with_local_paths(config: Config, world: World) -> Config:
 def open_on_all_ranks(config: Config, given: set[str], world: World) -> Job:
     """open_job on every rank, with products of the dtype that all ranks take. A collective."""
     job = long_task.on_all_ranks(world, lambda report: open_job(config, given, world, report))
-    previous = preflight.from_root(world, lambda: run_file.previous_dtype(config))
+    previous = preflight.from_root(world, lambda: run_json.previous_dtype(config))
     return job._replace(device=device.agree(job.device, world, previous))
 
 
@@ -101,7 +104,12 @@ def describe(job: Job) -> dict[str, Any]:
     }
     if job.masking:
         data["train"]["vocabulary"] = job.masking.fingerprint
-    return run_file.describe(job.config, job.model, job.device, job.world.size, data)
+    device = {
+        "device": job.device.name,
+        "compute_dtype": job.device.compute_dtype.name,
+        "backend": job.device.backend.value,
+    }
+    return run_json.describe_run(job.config, job.model, job.world.size, data, device, tf.__version__)
 
 
 def training_input(job: Job, first_update: int) -> TrainingInput:

@@ -23,15 +23,16 @@ from bert_pretrain.data import input_errors
 from bert_pretrain.distributed import preflight
 from bert_pretrain.distributed.world import World
 from bert_pretrain.model import variables
+from bert_pretrain.run_files import results, run_json
+from bert_pretrain.run_files.results import Outcome
 from bert_pretrain.system.locks import TRAINING, DirectoryLock
 from bert_pretrain.tensorflow_compat import estimator
-from bert_pretrain.train import device, mlperf_log, plan, results, run_file, startup_summary, utilization
+from bert_pretrain.train import device, mlperf_log, plan, startup_summary, utilization
 from bert_pretrain.train.eval_only import conclude, evaluate_alone, is_evaluation_done
 from bert_pretrain.train.evaluation import is_due
 from bert_pretrain.train.forward import ratio
 from bert_pretrain.train.job import Job, describe, evaluation_input, open_on_all_ranks, training_input
 from bert_pretrain.train.model_fn import make_model_fn
-from bert_pretrain.train.results import Outcome
 from bert_pretrain.train.run_logger import RunLogger
 from bert_pretrain.train.throughput import Throughput
 
@@ -102,7 +103,7 @@ def _train_or_evaluate(
     if is_finished and is_evaluation_done(job, previous):
         for notice in previous.notices:
             logger.info(f"note: {notice}")
-        logger.info(results.row(previous.results))
+        logger.info(results.results_row(previous.results))
         return
     for line in startup_summary.lines(job, previous, given):
         logger.info(line)
@@ -110,13 +111,13 @@ def _train_or_evaluate(
         evaluate_alone(job, previous, logger)
         return
     logger.forget_later(previous.step if previous.checkpoint else -1, previous.start_times())
-    history = run_file.with_history(description, previous.description, logger.begin, previous.step)
-    logger.write_json(run_file.NAME, history)
+    history = run_json.with_history(description, previous.description, logger.begin, previous.step)
+    logger.write_json(run_json.RUN_JSON, history)
     logger.describe(description["settings"])
     is_trained = is_finished or previous.step >= num_updates
     content = conclude(job, previous, logger) if is_trained else _train(job, previous, logger, output)
-    logger.write_json(results.NAME, content)
-    logger.info(results.row(content))
+    logger.write_json(results.RESULTS_JSON, content)
+    logger.info(results.results_row(content))
     for line in plan.next_commands(job.config, content, job.training.index.paths):
         logger.info(line)
 
@@ -141,7 +142,7 @@ def _train(job: Job, previous: PreviousRun, logger: RunLogger, output: Optional[
     with writer or contextlib.nullcontext():
         trainer.train(examples, hooks=world.hooks(), max_steps=config.optim.num_train_steps)
     num_examples = outcome.step * job.examples_per_update
-    return results.content(
+    return results.results_content(
         outcome, throughput.total(), world.size, job.device.name, num_examples, _utilization(job, throughput)
     )
 

@@ -17,9 +17,9 @@ from typing import Any, Optional
 from bert_pretrain import mlperf_reference
 from bert_pretrain.checkpoints.resume import PreviousRun
 from bert_pretrain.optim import schedule
-from bert_pretrain.train import results
+from bert_pretrain.run_files import results
+from bert_pretrain.run_files.report_file import AppendedFile
 from bert_pretrain.train.job import Job
-from bert_pretrain.train.report_file import AppendedFile
 
 _FILE = "mllog.txt"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bert_pretrain.config.mlperf import MlperfConfig
-from bert_pretrain.train.evaluation import Evaluated
+from bert_pretrain.run_files.results import Evaluated
 from bert_pretrain.train.job import Job
 
 EVAL_EXAMPLES = 10_000

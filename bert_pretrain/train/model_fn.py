@@ -16,13 +16,13 @@ from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput
 from bert_pretrain.data.schema import Batch
 from bert_pretrain.distributed import preflight
 from bert_pretrain.model import variables
+from bert_pretrain.run_files.results import Outcome
 from bert_pretrain.tensorflow_compat import estimator
 from bert_pretrain.train.evaluation import Evaluation
 from bert_pretrain.train.forward import mean_loss
 from bert_pretrain.train.hooks import TrainingHook
 from bert_pretrain.train.job import Job
 from bert_pretrain.train.profile_hook import ProfileHook
-from bert_pretrain.train.results import Outcome
 from bert_pretrain.train.run_logger import RunLogger
 from bert_pretrain.train.throughput import Throughput
 from bert_pretrain.train.train_step import build_train_step

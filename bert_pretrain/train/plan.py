@@ -9,9 +9,9 @@ from typing import Any, Optional
 
 from bert_pretrain.config.training import Config
 from bert_pretrain.data import side_file
-from bert_pretrain.train.evaluation import Evaluated, is_due, num_due
+from bert_pretrain.run_files.results import Evaluated, Rates
+from bert_pretrain.train.evaluation import is_due, num_due
 from bert_pretrain.train.job import Job
-from bert_pretrain.train.throughput import Rates
 
 TIMED_UPDATES = 3  # after which the time to come is estimated
 

@@ -14,13 +14,13 @@ import time
 from collections.abc import Collection
 from typing import Any, Optional
 
+from bert_pretrain.run_files import events, metrics
+from bert_pretrain.run_files.events import EventFile
+from bert_pretrain.run_files.metrics import IsObsolete, Values
+from bert_pretrain.run_files.report_file import AppendedFile, JsonFile
 from bert_pretrain.system import files
-from bert_pretrain.train import event_file, metrics_file
-from bert_pretrain.train.event_file import EventFile
-from bert_pretrain.train.metrics_file import IsObsolete, Values
 from bert_pretrain.train.mlperf_log import MlperfLog
 from bert_pretrain.train.progress_bar import ProgressBar
-from bert_pretrain.train.report_file import AppendedFile, JsonFile
 
 # Console label, key of the values, format.
 _LINE = (
@@ -56,7 +56,7 @@ class RunLogger:
         if not is_root:
             return
         self._output_dir, dllog_path = output_dir, dllog_path or os.path.join(output_dir, "bert_dllog.json")
-        self._metrics = AppendedFile(_usable("output_dir", os.path.join(output_dir, metrics_file.NAME)), self._warn)
+        self._metrics = AppendedFile(_usable("output_dir", os.path.join(output_dir, metrics.METRICS_JSONL)), self._warn)
         self._dllog = AppendedFile(_usable("dllog_path", dllog_path), self._warn)
         self._events = EventFile(output_dir, self._warn)
         self._json = {
@@ -88,10 +88,10 @@ class RunLogger:
         self.forget(lambda kind, update: update > last_update, starts)
         self._events.start(last_update + 1)
         try:
-            event_file.forget_later(self._output_dir, last_update)
+            events.forget_later_events(self._output_dir, last_update)
         except OSError as error:
             self._warn(f"warning: {self._output_dir}: event files keep repeated points: {error.strerror}")
-        for name in (*self._json, metrics_file.NAME):
+        for name in (*self._json, metrics.METRICS_JSONL):
             with contextlib.suppress(OSError):
                 files.remove_partials(os.path.join(self._output_dir, name))
 
@@ -103,15 +103,15 @@ class RunLogger:
         if self._is_root:
             is_inside = os.path.realpath(self._dllog.path).startswith(os.path.realpath(self._output_dir) + os.sep)
             owners = None if is_inside else starts
-            self._metrics.keep_lines(lambda line: metrics_file.keeps_metrics(line, is_obsolete))
-            self._dllog.keep_lines(lambda line: metrics_file.keeps_dllog(line, is_obsolete, owners))
+            self._metrics.keep_lines(lambda line: metrics.keeps_metrics(line, is_obsolete))
+            self._dllog.keep_lines(lambda line: metrics.keeps_dllog(line, is_obsolete, owners))
 
     def record(self, kind: str, update: int, examples: int, values: Values) -> None:
         """Writes values of training (kind "train") or evaluation ("eval") to metrics.jsonl and dllogger's file."""
         if not self._is_root:
             return
-        self._metrics.append(metrics_file.metrics_line(kind, update, examples, values))
-        self._dllog.append(metrics_file.dllog_line(kind, update, values, self.begin))
+        self._metrics.append(metrics.metrics_line(kind, update, examples, values))
+        self._dllog.append(metrics.dllog_line(kind, update, values, self.begin))
         for file in self._json.values():
             file.flush()
 

@@ -5,26 +5,15 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 
+from bert_pretrain.run_files.results import Rates
 from bert_pretrain.train.forward import Statistics, ratio
 
 WARM_UP_UPDATES = 2  # of each session: memory is allocated and kernels are compiled in them
 _LATEST_UPDATES = 20
-
-
-class Rates(NamedTuple):
-    """Speed over the timed updates; None where none was timed."""
-
-    examples_per_second: Optional[float]
-    updates_per_second: Optional[float]
-    tokens_per_second: Optional[float]  # real tokens, without padding
-    padding_share: Optional[float]  # of the computed tokens
-    step_seconds_median: Optional[float]
-    step_seconds_p95: Optional[float]
-    input_wait_share: Optional[float]  # share of the time in which this rank waited for its next batch
 
 
 class _TimedUpdate(NamedTuple):

@@ -8,9 +8,9 @@ import pytest
 
 from bert_pretrain.checkpoints import resume
 from bert_pretrain.checkpoints.resume import PreviousRun
-from bert_pretrain.train import metrics_file, run_file
+from bert_pretrain.run_files import metrics, run_json
 from tests import small_disk
-from tests.train.test_resume_rules import described
+from tests.run_files.test_run_json import described
 
 
 def content(ranks: int, micro_batches: int, examples: int) -> dict:
@@ -33,7 +33,7 @@ def content(ranks: int, micro_batches: int, examples: int) -> dict:
     ],
 )
 def test_another_batch_is_noticed(present: tuple[int, int, int], told: str) -> None:
-    notices = run_file.notices("/out", content(2, 4, 6), content(*present), position=10)
+    notices = run_json.notices_of_changes("/out", content(2, 4, 6), content(*present), position=10)
     if told is None:
         assert notices == []
     else:
@@ -61,11 +61,11 @@ def test_the_first_and_the_newest_evaluation_are_remembered(tmp_path: Path) -> N
     names = ("masked_lm_loss", "next_sentence_accuracy", "next_sentence_loss")
     others, measured = dict.fromkeys(names, 0.5), {"eval_examples": 9, "seconds": 1.0}
     lines = [
-        metrics_file.metrics_line("eval", update, 0, {"masked_lm_accuracy": update / 10, **others, **measured})
+        metrics.metrics_line("eval", update, 0, {"masked_lm_accuracy": update / 10, **others, **measured})
         for update in (0, 4, 8)
     ]
-    lines.append(metrics_file.metrics_line("eval", 5, 0, {"masked_lm_loss": 1.0}))  # of another program
-    (tmp_path / metrics_file.NAME).write_bytes(b"".join(lines))
+    lines.append(metrics.metrics_line("eval", 5, 0, {"masked_lm_loss": 1.0}))  # of another program
+    (tmp_path / metrics.METRICS_JSONL).write_bytes(b"".join(lines))
     initial, latest, update = resume._evaluations(str(tmp_path), step=5)
     assert (initial.metrics, initial.num_examples) == ({"masked_lm_accuracy": 0.0, **others}, 9)
     assert (latest.metrics, update) == ({"masked_lm_accuracy": 0.4, **others}, 4)
@@ -83,8 +83,8 @@ def test_a_full_disk_is_no_reason_to_refuse_a_directory(tmp_path: Path) -> None:
 
 
 def test_a_run_json_that_is_damaged_is_named(tmp_path: Path) -> None:
-    assert run_file.read(str(tmp_path)) is None
+    assert run_json.read_run_json(str(tmp_path)) is None
     for text in ("{", "\xff", "[]", '{"settings": {}}', "[" * 100_000):
         (tmp_path / "run.json").write_text(text, encoding="latin-1")
         with pytest.raises(ValueError, match=r"run\.json cannot be read: .*; move it away to go on without it"):
-            run_file.read(str(tmp_path))
+            run_json.read_run_json(str(tmp_path))

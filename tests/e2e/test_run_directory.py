@@ -16,8 +16,8 @@ import pytest
 from bert_pretrain.train.hooks import TrainingHook
 from tests import small_disk
 from tests.e2e import runs
+from tests.run_files.test_events import points
 from tests.train.small import write_shards
-from tests.train.test_event_file import points
 
 
 def after_update(number: int, act: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:

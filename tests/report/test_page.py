@@ -12,7 +12,7 @@ from typing import Optional
 import pytest
 
 from bert_pretrain.report import drawing, figures, run_folder, tables
-from bert_pretrain.train import results as train_results
+from bert_pretrain.run_files import results as train_results
 from tests.report import browser
 from tests.report.runs import end, write_run
 
@@ -109,7 +109,7 @@ def test_the_page_names_what_is_missing_and_escapes_names(html: Path) -> None:
 
 
 def test_the_results_are_those_of_the_results_row(tmp_path: Path) -> None:
-    row = train_results.row(end(40, 32)).splitlines()
+    row = train_results.results_row(end(40, 32)).splitlines()
     names, cells = ([cell.strip() for cell in line.strip("|").split("|")] for line in (row[0], row[2]))
     found = [line for table in tables.results(run_folder.read_all([str(write_run(tmp_path))])) for line in table.rows]
     for name, cell in list(zip(names, cells))[2:]:

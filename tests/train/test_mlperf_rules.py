@@ -11,8 +11,8 @@ import pytest
 from bert_pretrain import mlperf_reference
 from bert_pretrain.config.mlperf import MlperfConfig
 from bert_pretrain.mlperf_reference import Reference
+from bert_pretrain.run_files.results import Evaluated
 from bert_pretrain.train import mlperf_rules
-from bert_pretrain.train.evaluation import Evaluated
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "configs" / "run").glob("mlperf_[0-9]*.flags"))

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from bert_pretrain.distributed.world import World
 from bert_pretrain.kernels.backend import Backend
+from bert_pretrain.run_files.results import Evaluated, Rates
 from bert_pretrain.system.files import hash_file
 from bert_pretrain.train import plan
 from bert_pretrain.train.device import Device
-from bert_pretrain.train.evaluation import Evaluated, is_due, num_due
+from bert_pretrain.train.evaluation import is_due, num_due
 from bert_pretrain.train.job import Job
-from bert_pretrain.train.throughput import Rates
 from tests.e2e.runs import make_config
 from tests.train.small import MODEL
 

@@ -6,16 +6,13 @@ import dataclasses
 import json
 import os
 import resource
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
-from bert_pretrain.train.evaluation import Evaluated
-from bert_pretrain.train.throughput import Rates
-
 COMPLETED, TARGET_REACHED, INTERRUPTED = "completed", "target_reached", "interrupted"
 
-NAME = "results.json"
+RESULTS_JSON = "results.json"
 # What a later start reads.
 _READ_AGAIN = {
     *("device", "ranks", "updates", "masked_lm_accuracy", "target_reached", "end"),
@@ -37,7 +34,7 @@ class Outcome:
     checkpoint_pauses: list[float] = dataclasses.field(default_factory=list)  # seconds without training
 
 
-def content(
+def results_content(
     outcome: Outcome, rates: Rates, ranks: int, device: str, num_examples: int, utilization: Optional[float]
 ) -> dict[str, Any]:
     """The content of results.json: numbers or null, and two words, device and end."""
@@ -76,17 +73,17 @@ def evaluation_fields(latest: Optional[Evaluated]) -> dict[str, Optional[float]]
     return {**{name: metrics[name] for name in names}, "eval_examples": latest.num_examples if latest else None}
 
 
-def read(output_dir: str) -> Optional[dict[str, Any]]:
+def read_results(output_dir: str) -> Optional[dict[str, Any]]:
     """The results.json of a finished or interrupted run; None where there is none that is whole."""
     try:
-        with open(os.path.join(output_dir, NAME), encoding="utf-8") as file:
+        with open(os.path.join(output_dir, RESULTS_JSON), encoding="utf-8") as file:
             values = json.load(file)
     except (OSError, ValueError, RecursionError):
         return None
     return values if isinstance(values, dict) and set(values) >= _READ_AGAIN else None
 
 
-def row(values: dict[str, Any]) -> str:
+def results_row(values: dict[str, Any]) -> str:
     """The results as a Markdown table of one row; fps is updates per second, as in DeepSparkHub's table."""
     cells = [
         "BERT Pretraining",
@@ -109,3 +106,24 @@ def peak_memory_bytes() -> int:
 
 def _cell(value: Optional[float], text: str) -> str:
     return "-" if value is None else text.format(value)
+
+
+class Evaluated(NamedTuple):
+    """The result of one evaluation."""
+
+    # Losses, accuracies, and most_frequent_token: the accuracy of always predicting the most frequent masked token.
+    metrics: dict[str, Optional[float]]
+    num_examples: int
+    seconds: float
+
+
+class Rates(NamedTuple):
+    """Speed over the timed updates; None where none was timed."""
+
+    examples_per_second: Optional[float]
+    updates_per_second: Optional[float]
+    tokens_per_second: Optional[float]  # real tokens, without padding
+    padding_share: Optional[float]  # of the computed tokens
+    step_seconds_median: Optional[float]
+    step_seconds_p95: Optional[float]
+    input_wait_share: Optional[float]  # share of the time in which this rank waited for its next batch

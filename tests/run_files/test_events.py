@@ -17,8 +17,8 @@ import pytest
 import tensorflow as tf
 
 from bert_pretrain.data.tfrecord import frame
-from bert_pretrain.train import event_file
-from bert_pretrain.train.event_file import EventFile
+from bert_pretrain.run_files import events
+from bert_pretrain.run_files.events import EventFile
 
 
 def points(output_dir: Path) -> list[tuple[str, int, float]]:
@@ -62,7 +62,7 @@ def test_without_points_there_is_no_file(tmp_path: Path) -> None:
 def test_later_points_are_forgotten(last_update: int, settings: dict, tmp_path: Path) -> None:
     write(tmp_path, range(1, 6), settings).rename(tmp_path / "events.out.tfevents.1.a")
     write(tmp_path, range(6, 9), settings).rename(tmp_path / "events.out.tfevents.2.a")
-    event_file.forget_later(str(tmp_path), last_update)
+    events.forget_later_events(str(tmp_path), last_update)
     assert [update for tag, update, _ in points(tmp_path) if tag == "train/loss"] == [
         *range(1, min(last_update, 8) + 1)
     ]
@@ -82,7 +82,7 @@ def test_a_torn_record_is_cut_off_and_other_programs_files_stay(tmp_path: Path) 
     with other.open("ab") as file:
         file.write(frame(b"\xff no event"))
     before = other.read_bytes()
-    event_file.forget_later(str(tmp_path), 3)
+    events.forget_later_events(str(tmp_path), 3)
     assert other.read_bytes() == before
     other.unlink()
     assert [update for _, update, _ in points(tmp_path)] == [1, 2]
@@ -95,7 +95,7 @@ def test_points_of_tensorflow_s_own_writer_are_forgotten_too(tmp_path: Path) -> 
             value = tf.compat.v1.Summary.Value(tag="train/loss", simple_value=update / 10)
             writer.add_summary(tf.compat.v1.Summary(value=[value]), update)
         writer.close()
-    event_file.forget_later(str(tmp_path), 2)
+    events.forget_later_events(str(tmp_path), 2)
     assert [update for _, update, _ in points(tmp_path)] == [1, 2]
 
 

@@ -1,6 +1,6 @@
 """Which flags may change between starts: every flag has a rule, and docs/training.md has the table.
 
-python -m tests.train.test_resume_rules rewrites the table.
+python -m tests.run_files.test_run_json rewrites the table.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from bert_pretrain.config.training import PARTS
-from bert_pretrain.train import resume_rules, run_file
+from bert_pretrain.run_files import run_json
 from tests.train.small import MODEL
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "training.md"
-BEGIN, END = "<!-- changed flags: made from train/resume_rules.py -->", "<!-- end of changed flags -->"
+BEGIN, END = "<!-- changed flags: made from run_files/run_json.py -->", "<!-- end of changed flags -->"
 FLAGS = {field.name: part for part, kind in PARTS.items() for field in dataclasses.fields(kind)}
 
 
@@ -38,30 +38,30 @@ def described(**flags: object) -> dict:
 
 
 def test_every_flag_has_one_rule() -> None:
-    missing = set(FLAGS) - set(resume_rules.REFUSED) - set(resume_rules.HARMLESS)
-    assert not missing, "add these flags to bert_pretrain/train/resume_rules.py: " + ", ".join(sorted(missing))
-    assert set(resume_rules.REFUSED).isdisjoint(resume_rules.HARMLESS)
-    assert set(resume_rules.REFUSED) | set(resume_rules.HARMLESS) == set(FLAGS), "a rule for a flag that does not exist"
+    missing = set(FLAGS) - set(run_json.REFUSED) - set(run_json.HARMLESS)
+    assert not missing, "add these flags to bert_pretrain/run_files/run_json.py: " + ", ".join(sorted(missing))
+    assert set(run_json.REFUSED).isdisjoint(run_json.HARMLESS)
+    assert set(run_json.REFUSED) | set(run_json.HARMLESS) == set(FLAGS), "a rule for a flag that does not exist"
 
 
-@pytest.mark.parametrize("name", resume_rules.REFUSED)
+@pytest.mark.parametrize("name", run_json.REFUSED)
 def test_a_change_that_contradicts_the_checkpoint_is_refused(name: str) -> None:
     before = "adam" if name == "optimizer_type" else 0.25
     with pytest.raises(ValueError) as error:
-        run_file.notices("/out", described(**{name: before}), described(), 10)
+        run_json.notices_of_changes("/out", described(**{name: before}), described(), 10)
     assert f"/out holds a run with --{name} {before}, this one has " in str(error.value)
-    assert resume_rules.REFUSED[name] in str(error.value) and f"give --{name}={before}" in str(error.value)
+    assert run_json.REFUSED[name] in str(error.value) and f"give --{name}={before}" in str(error.value)
 
 
-@pytest.mark.parametrize("name", set(resume_rules.HARMLESS) - {"train_batch_size", "num_accumulation_steps"})
+@pytest.mark.parametrize("name", set(run_json.HARMLESS) - {"train_batch_size", "num_accumulation_steps"})
 def test_a_harmless_change_is_one_line_with_both_values(name: str) -> None:
     now = described()["settings"][FLAGS[name]][name]
-    (line,) = run_file.notices("/out", described(**{name: "before"}), described(), 10)
-    assert line == f"--{name} was before at the previous start and is {now} now: {resume_rules.HARMLESS[name]}"
+    (line,) = run_json.notices_of_changes("/out", described(**{name: "before"}), described(), 10)
+    assert line == f"--{name} was before at the previous start and is {now} now: {run_json.HARMLESS[name]}"
 
 
 def test_betas_may_change_with_adam_which_corrects_no_bias() -> None:
-    (line,) = run_file.notices(
+    (line,) = run_json.notices_of_changes(
         "/out", described(optimizer_type="adam", lamb_beta_1=0.8), described(optimizer_type="adam"), 10
     )
     assert line.startswith("--lamb_beta_1 was 0.8 at the previous start and is 0.9 now")
@@ -72,30 +72,30 @@ def test_of_the_model_only_dropout_and_the_initializer_may_change(key: str) -> N
     previous = described()
     previous["model"][key] = 7
     if key in ("hidden_dropout_prob", "initializer_range"):
-        (line,) = run_file.notices("/out", previous, described(), 10)
+        (line,) = run_json.notices_of_changes("/out", previous, described(), 10)
         assert line.startswith(f"model {key} was 7 at the previous start")
     else:
         with pytest.raises(ValueError, match=f"holds a run with model {key} 7, this one has"):
-            run_file.check_same_model("/out", previous, described())
+            run_json.check_same_model("/out", previous, described())
 
 
 def test_other_data_are_refused_and_other_versions_told() -> None:
     other = copy.deepcopy(described())
     other["data"]["train"]["fingerprint"] = "xyz"
     with pytest.raises(ValueError, match="holds a run with train data abc, this one has xyz"):
-        run_file.notices("/out", described(), other, 10)
+        run_json.notices_of_changes("/out", described(), other, 10)
     newer = copy.deepcopy(described())
     newer["versions"]["tensorflow"], newer["compute_dtype"] = "2.21.0", "float16"
-    dtype, version = run_file.notices("/out", described(), newer, 10)
+    dtype, version = run_json.notices_of_changes("/out", described(), newer, 10)
     assert dtype.startswith("compute_dtype was float32 at the previous start and is float16 now")
     assert version.startswith("version of tensorflow was 2.15.1 at the previous start and is 2.21.0 now")
 
 
 def test_the_history_says_what_changed_when_and_at_which_update() -> None:
-    first = run_file.with_history(described(), None, begin=100.0, step=0)
-    second = run_file.with_history(described(learning_rate=0.5), first, begin=200.0, step=40)
+    first = run_json.with_history(described(), None, begin=100.0, step=0)
+    second = run_json.with_history(described(learning_rate=0.5), first, begin=200.0, step=40)
     del second["data"]["train"]  # the third start is one of an older version, in another order of keys
-    third = run_file.with_history(described(learning_rate=0.5), second, begin=300.0, step=60)
+    third = run_json.with_history(described(learning_rate=0.5), second, begin=300.0, step=60)
     assert [(start["time"], start["update"]) for start in third["starts"]] == [(100.0, 0), (200.0, 40), (300.0, 60)]
     assert [start["changed"] for start in third["starts"]] == [{}, {"--learning_rate": [5e-5, 0.5]}, {}]
     assert third["settings"]["optim"]["learning_rate"] == 0.5
@@ -103,10 +103,10 @@ def test_the_history_says_what_changed_when_and_at_which_update() -> None:
 
 def table() -> str:
     lines = ["| flags | a change |", "|---|---|"]
-    for name, reason in resume_rules.REFUSED.items():
+    for name, reason in run_json.REFUSED.items():
         lines.append(f"| `--{name}` | **refused**: {reason} |")
-    for effect in dict.fromkeys(resume_rules.HARMLESS.values()):
-        names = [name for name, other in resume_rules.HARMLESS.items() if other == effect]
+    for effect in dict.fromkeys(run_json.HARMLESS.values()):
+        names = [name for name, other in run_json.HARMLESS.items() if other == effect]
         lines.append(f"| {', '.join(f'`--{name}`' for name in names)} | {effect} |")
     return "\n".join(lines)
 
@@ -118,7 +118,7 @@ def with_table(text: str) -> str:
 
 def test_the_page_has_the_table() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    assert text == with_table(text), "run: python -m tests.train.test_resume_rules"
+    assert text == with_table(text), "run: python -m tests.run_files.test_run_json"
 
 
 if __name__ == "__main__":

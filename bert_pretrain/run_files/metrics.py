@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection
 from typing import Any, Callable, Dict, Optional
 
-NAME = "metrics.jsonl"
+METRICS_JSONL = "metrics.jsonl"
 _DLLOG_PREFIX = "DLLL "
 _SAME_START_SECONDS = 1e-3
 
@@ -61,10 +61,10 @@ def keeps_dllog(line: bytes, is_obsolete: IsObsolete, starts: Optional[Collectio
         return True
 
 
-def evaluations(output_dir: str, last_update: int) -> list[dict[str, Any]]:
+def read_evaluations(output_dir: str, last_update: int) -> list[dict[str, Any]]:
     """The evaluations in metrics.jsonl up to last_update, in the order of updates; none where there is no such file."""
     try:
-        with open(os.path.join(output_dir, NAME), "rb") as file:
+        with open(os.path.join(output_dir, METRICS_JSONL), "rb") as file:
             lines = [line for line in file if line.endswith(b"\n") and b'"eval"' in line]
     except OSError:
         return []

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from bert_pretrain.run_files.report_file import AppendedFile, JsonFile
 from bert_pretrain.train import mlperf_log
-from bert_pretrain.train.report_file import AppendedFile, JsonFile
 from tests import small_disk
 
 

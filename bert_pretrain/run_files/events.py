@@ -1,7 +1,8 @@
 """TensorBoard's event files: TFRecords of Event protos, written without TensorFlow's FileWriter.
 
 FileWriter writes in a thread of its own and loses what a full disk refuses. Each start of a training run has a file. It
-begins with a SessionLog START event, at which a TensorBoard that is already open forgets the points of later updates.
+begins with a SessionLog START event, at which a TensorBoard that is already open forgets the points of later updates,
+and with the settings: a table for each part under Text, and all of them under HParams.
 """
 
 from __future__ import annotations
@@ -17,19 +18,20 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from bert_pretrain.data.tfrecord import FRAME_SIZE, HEADER, frame, header
-from bert_pretrain.train import event_settings
-from bert_pretrain.train.report_file import AppendedFile, Warn
+from bert_pretrain.run_files.report_file import AppendedFile, Warn
 
-_PREFIX = "events.out.tfevents."
+_FILE_PREFIX = "events.out.tfevents."
 _VERSION = "brain.Event:2"
 _OWN_TAGS = ("train/", "eval/")
+_SETTINGS_PREFIX = "settings/"
+_TENSOR_CLASS = 2  # SummaryMetadata's DATA_CLASS_TENSOR
 
 
 class EventFile:
     """The event file of one start of a run. It is made with the first point."""
 
     def __init__(self, output_dir: str, warn: Warn) -> None:
-        name = f"{_PREFIX}{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
+        name = f"{_FILE_PREFIX}{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
         self.file = AppendedFile(os.path.join(output_dir, name), warn)
         self._first_update = 0
         self._is_new = True
@@ -51,7 +53,7 @@ class EventFile:
             self._append(event_class(file_version=_VERSION))
             self._append(event_class(step=self._first_update, session_log=start))
             if self._settings:
-                summary = summary_class(value=event_settings.values(self._settings))
+                summary = settings_summary(self._settings)
                 self._append(event_class(step=self._first_update, summary=summary))
             self._is_new = False
         scalars = [
@@ -66,18 +68,18 @@ class EventFile:
         self.file.append(frame(event.SerializeToString()))
 
 
-def forget_later(output_dir: str, last_update: int) -> None:
+def forget_later_events(output_dir: str, last_update: int) -> None:
     """Removes this program's points after `last_update` from the event files of earlier starts.
 
     Updates never decrease within a file, so only its end is cut, which needs no space on the disk. A file of which
     nothing remains is removed.
     """
-    for path in glob.glob(os.path.join(glob.escape(output_dir), f"{_PREFIX}*")):
+    for path in glob.glob(os.path.join(glob.escape(output_dir), f"{_FILE_PREFIX}*")):
         with open(path, "rb") as file:
             content = file.read()
         ends = list(_record_ends(content))
         num_kept = len(ends)
-        while num_kept and _is_later(content[_begin(ends, num_kept - 1) : ends[num_kept - 1]], last_update):
+        while num_kept and _is_later(content[_record_begin(ends, num_kept - 1) : ends[num_kept - 1]], last_update):
             num_kept -= 1
         if num_kept <= 1 < len(ends):
             os.remove(path)
@@ -85,7 +87,7 @@ def forget_later(output_dir: str, last_update: int) -> None:
             os.truncate(path, ends[num_kept - 1] if num_kept else 0)
 
 
-def _begin(ends: list[int], number: int) -> int:
+def _record_begin(ends: list[int], number: int) -> int:
     return ends[number - 1] if number else 0
 
 
@@ -116,4 +118,25 @@ def _is_later(record: bytes, last_update: int) -> bool:
 
 def _is_own(tags: list[str]) -> bool:
     """True for the tags of this program's curves or of its settings."""
-    return all(tag.startswith(_OWN_TAGS) for tag in tags) or any(tag.startswith(event_settings.PREFIX) for tag in tags)
+    return all(tag.startswith(_OWN_TAGS) for tag in tags) or any(tag.startswith(_SETTINGS_PREFIX) for tag in tags)
+
+
+def settings_summary(settings: Mapping[str, Mapping[str, Any]]) -> tf.compat.v1.Summary:
+    """settings/PART for each part, and the hyperparameters as tensorboard writes them, where it is installed."""
+    summary = tf.compat.v1.Summary()
+    for part, fields in settings.items():
+        table = tf.make_tensor_proto(_settings_table(fields), tf.string)
+        value = summary.value.add(tag=f"{_SETTINGS_PREFIX}{part}", tensor=table)
+        value.metadata.plugin_data.plugin_name, value.metadata.data_class = "text", _TENSOR_CLASS
+    try:
+        from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+    except ImportError:
+        return summary
+    given = {name: value for part in settings.values() for name, value in part.items() if value is not None}
+    summary.MergeFromString(hparams_pb(given).SerializeToString())
+    return summary
+
+
+def _settings_table(fields: Mapping[str, Any]) -> str:
+    """Markdown."""
+    return "\n".join(["| flag | value |", "|---|---|", *(f"| --{name} | {value} |" for name, value in fields.items())])
