@@ -76,7 +76,7 @@ OWNERS = {
     "horovod": ("world.py",),
     "mpi4py": ("mpi_world.py", "worker_pool.py"),
     "absl": ("cli.py",),
-    "mlperf_logging": ("train/mlperf_log.py",),
+    "mlperf_logging": ("mlperf/mllog.py",),
     "matplotlib": ("check_data/histogram.py", "report/drawing.py"),
     "jinja2": ("report/page.py",),
     "fsspec": ("storage/remote.py",),

@@ -1,9 +1,9 @@
-"""The settings of an MLPerf submission: its log, and the check of the initial weights."""
+"""The settings of MLPerf's log, and of the check of the initial weights."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 from bert_pretrain.config.option import option, require, require_numbers
 
@@ -15,15 +15,10 @@ TARGET = 0.720  # the masked-LM accuracy that ends a run of the closed division
 
 @dataclasses.dataclass(frozen=True)
 class MlperfConfig:
-    """MLPerf: the log of a submission, the check of the initial weights."""
+    """MLPerf: its log, the check of the initial weights."""
 
-    mlperf: bool = option(
-        False, "Write mllog.txt for MLPerf Training v5.0 in output_dir; docs/mlperf.md says how a submission is made."
-    )
-    mlperf_division: str = option("closed", "Division of the submission.", ("closed", "open"))
-    mlperf_submitter: str = option("unnamed", "Organization that submits.")
-    mlperf_platform: Optional[str] = option(None, "Name of the system; default: device and number of ranks.")
-    mlperf_status: str = option("onprem", "Availability of the system.", ("onprem", "cloud", "research"))
+    mlperf: bool = option(False, "Write mllog.txt for MLPerf Training v5.0 in output_dir; docs/mlperf.md.")
+    mlperf_division: str = option("closed", "Division whose rules apply.", ("closed", "open"))
     verify_init: bool = option(
         False, "Evaluate before training; stop if the masked-LM accuracy is not --init_accuracy, to 0.001."
     )

@@ -16,7 +16,7 @@ from bert_pretrain.config.recipe import LauncherConfig, RecipeConfig
 _SET_BY_SCRIPT = frozenset(
     "input_files_dir eval_files_dir output_dir bert_config_file do_train do_eval hf_dir vocab_file horovod "
     "max_seq_length max_predictions_per_seq eval_checkpoint_path replay_update dllog_path num_picked_examples mode "
-    "mlperf mlperf_division mlperf_submitter mlperf_platform mlperf_status verify_init init_accuracy num_held_out "
+    "mlperf mlperf_division verify_init init_accuracy num_held_out "
     "held_out iterations_per_loop allreduce_post_accumulation".split()
 )
 _OF_VOCABULARY = ("vocab_size", "max_memory_gb")

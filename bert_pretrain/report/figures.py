@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Optional
 
-from bert_pretrain import mlperf_reference
 from bert_pretrain.config.mlperf import TARGET
+from bert_pretrain.mlperf import rules
 from bert_pretrain.report import drawing
 from bert_pretrain.report.run_folder import EVALUATIONS, Run, is_number
 
@@ -161,14 +161,14 @@ def _goal(runs: Sequence[Run], axis: _Axis) -> tuple[Optional[drawing.Goal], str
         batch = run.examples_per_update()
         if run.setting("mlperf", "mlperf") is not True or batch is None:
             continue
-        library = mlperf_reference.installed_library()
+        library = rules.installed_library()
         if library is None:
             return None, "MLPerf's reference is not drawn: bash init_tf.sh --mlperf installs its data. "
-        needs = mlperf_reference.reference(library, round(batch))
+        needs = rules.reference_convergence(library, round(batch))
         scale = axis.scale[number] / batch  # 1 on an axis of examples
         goal = drawing.Goal(number, TARGET, needs.mean * scale, needs.deviation * scale)
         return goal, (
             f"Diamond: MLPerf's reference has {TARGET:.0%} after {needs.mean:,.0f} \N{PLUS-MINUS SIGN} "
-            f"{needs.deviation:,.0f} examples at batch {needs.batch:,} (v{mlperf_reference.RULESET}). "
+            f"{needs.deviation:,.0f} examples at batch {needs.batch:,} (v{rules.RULESET}). "
         )
     return None, ""

@@ -75,7 +75,7 @@ HARMLESS = {
     **dict.fromkeys(("max_failed_checkpoints", "save_summary_steps", "filled_sentences", "hf_dir"), _REPORTS),
     **dict.fromkeys(("display_loss_steps", "dllog_path", "report_loss", "verbose_logging"), _REPORTS),
     **dict.fromkeys(("peak_tflops", "enable_device_warmup", "profile_updates"), _REPORTS),
-    **dict.fromkeys(("mlperf", "mlperf_division", "mlperf_submitter", "mlperf_platform", "mlperf_status"), _MLPERF),
+    **dict.fromkeys(("mlperf", "mlperf_division"), _MLPERF),
     **dict.fromkeys(("verify_init", "init_accuracy"), _UNUSED),
     "heartbeat_seconds": _HOSTS,
     **dict.fromkeys(("allreduce_post_accumulation", "iterations_per_loop", "replay_update"), _NONE),

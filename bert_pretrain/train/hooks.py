@@ -17,10 +17,11 @@ from bert_pretrain.checkpoints.writer import CheckpointWriter
 from bert_pretrain.data.input_fn import TrainingInput
 from bert_pretrain.distributed import preflight
 from bert_pretrain.distributed.stop import Interrupted
+from bert_pretrain.mlperf import rules
 from bert_pretrain.model import variables
 from bert_pretrain.run_files import results
 from bert_pretrain.run_files.results import Outcome
-from bert_pretrain.train import mlperf_rules, plan, refusal
+from bert_pretrain.train import plan, refusal
 from bert_pretrain.train.evaluation import Evaluation, is_due
 from bert_pretrain.train.forward import Statistics, loss_of, summarize
 from bert_pretrain.train.job import Job
@@ -120,7 +121,7 @@ class TrainingHook(train.SessionRunHook):
         if outcome.end == results.INTERRUPTED:
             raise Interrupted
         if self._step == 0 and settings.verify_init:
-            check = partial(mlperf_rules.check_initial, settings, outcome.initial)
+            check = partial(rules.check_initial, settings, outcome.initial)
             self._logger.info(preflight.on_all_ranks(self._job.world, check))
         if self._step:
             self._save(session, is_due=False)

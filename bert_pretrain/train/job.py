@@ -20,6 +20,8 @@ from bert_pretrain.distributed import long_task, preflight
 from bert_pretrain.distributed.long_task import Report
 from bert_pretrain.distributed.world import World
 from bert_pretrain.kernels.backend import Backend
+from bert_pretrain.mlperf.rules import TimedRun
+from bert_pretrain.optim import schedule
 from bert_pretrain.run_files import run_json
 from bert_pretrain.storage import local_copies
 from bert_pretrain.storage.file_cache import FileCache
@@ -110,6 +112,21 @@ def describe(job: Job) -> dict[str, Any]:
         "backend": job.device.backend.value,
     }
     return run_json.describe_run(job.config, job.model, job.world.size, data, device, tf.__version__)
+
+
+def timed_run(job: Job) -> TimedRun:
+    """What MLPerf's rules and log say of the run, which trains and evaluates."""
+    optim, num_ranks = job.config.optim, job.world.size
+    return TimedRun(
+        job.config,
+        job.model,
+        system=f"{job.device.name} x{num_ranks}",
+        peak_learning_rate=schedule.effective_peak(optim, num_ranks, job.config.run.horovod),
+        examples_per_update=job.examples_per_update,
+        seq_length=job.training.lengths.seq_length,
+        num_train_records=job.training.index.num_records,
+        num_eval_records=job.evaluation.index.num_records,
+    )
 
 
 def training_input(job: Job, first_update: int) -> TrainingInput:

@@ -22,16 +22,18 @@ from bert_pretrain.config.training import Config
 from bert_pretrain.data import input_errors
 from bert_pretrain.distributed import preflight
 from bert_pretrain.distributed.world import World
+from bert_pretrain.mlperf import mllog
+from bert_pretrain.mlperf.mllog import MlperfLog
 from bert_pretrain.model import variables
 from bert_pretrain.run_files import results, run_json
 from bert_pretrain.run_files.results import Outcome
 from bert_pretrain.system.locks import TRAINING, DirectoryLock
 from bert_pretrain.tensorflow_compat import estimator
-from bert_pretrain.train import device, mlperf_log, plan, startup_summary, utilization
+from bert_pretrain.train import device, plan, startup_summary, utilization
 from bert_pretrain.train.eval_only import conclude, evaluate_alone, is_evaluation_done
 from bert_pretrain.train.evaluation import is_due
 from bert_pretrain.train.forward import ratio
-from bert_pretrain.train.job import Job, describe, evaluation_input, open_on_all_ranks, training_input
+from bert_pretrain.train.job import Job, describe, evaluation_input, open_on_all_ranks, timed_run, training_input
 from bert_pretrain.train.model_fn import make_model_fn
 from bert_pretrain.train.run_logger import RunLogger
 from bert_pretrain.train.throughput import Throughput
@@ -81,8 +83,13 @@ def _lock(config: Config, world: World) -> Optional[DirectoryLock]:
 
 def _open_logger(job: Job, previous: PreviousRun, begin: float) -> RunLogger:
     run, num_updates = job.config.run, job.config.optim.num_train_steps
-    log = mlperf_log.open_log(job, previous, begin)
+    log = _open_mllog(job, previous, begin) if job.config.mlperf.mlperf else MlperfLog()
     return RunLogger(run.output_dir, run.dllog_path, num_updates, run.report_loss, job.world.is_root, log)
+
+
+def _open_mllog(job: Job, previous: PreviousRun, begin: float) -> MlperfLog:
+    shards, is_resumed = [*job.training.index.paths, *job.evaluation.index.paths], previous.checkpoint is not None
+    return mllog.open_mllog(timed_run(job), begin, shards, job.world.is_root, job.world.local_rank == 0, is_resumed)
 
 
 def _train_or_evaluate(

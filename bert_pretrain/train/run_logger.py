@@ -14,12 +14,12 @@ import time
 from collections.abc import Collection
 from typing import Any, Optional
 
+from bert_pretrain.mlperf.mllog import MlperfLog
 from bert_pretrain.run_files import events, metrics
 from bert_pretrain.run_files.events import EventFile
 from bert_pretrain.run_files.metrics import IsObsolete, Values
 from bert_pretrain.run_files.report_file import AppendedFile, JsonFile
 from bert_pretrain.system import files
-from bert_pretrain.train.mlperf_log import MlperfLog
 from bert_pretrain.train.progress_bar import ProgressBar
 
 # Console label, key of the values, format.

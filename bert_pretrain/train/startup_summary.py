@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 from bert_pretrain.checkpoints.resume import PreviousRun
 from bert_pretrain.config.training import Config
+from bert_pretrain.mlperf import rules
 from bert_pretrain.model import variables
 from bert_pretrain.optim import schedule
-from bert_pretrain.train import mlperf_rules, plan
-from bert_pretrain.train.job import Job
+from bert_pretrain.train import plan
+from bert_pretrain.train.job import Job, timed_run
 
 
 def lines(job: Job, previous: PreviousRun, given: set[str]) -> Iterator[str]:
@@ -77,7 +78,7 @@ def _mlperf_notices(job: Job, previous: PreviousRun) -> Iterator[str]:
             f"log. A submission needs a run from the start, in another --output_dir"
         )
     elif job.config.mlperf.mlperf_division == "closed":
-        yield from mlperf_rules.deviations(job)
+        yield from rules.find_deviations(timed_run(job))
 
 
 def _learning_rate(config: Config, ranks: int) -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from bert_pretrain.mlperf import mllog
 from bert_pretrain.run_files.report_file import AppendedFile, JsonFile
-from bert_pretrain.train import mlperf_log
 from tests import small_disk
 
 
@@ -58,7 +58,7 @@ def test_what_is_lost_at_the_end_is_counted(disk: Path) -> None:
 
 
 def test_mlperf_s_log_waits_for_space(disk: Path, capsys: pytest.CaptureFixture) -> None:
-    handler = mlperf_log._AppendToFile(str(disk / "mllog.txt"), "w")
+    handler = mllog._AppendToFile(str(disk / "mllog.txt"), "w")
     filler = small_disk.fill(disk)
     for number in range(5):
         handler.emit(logging.makeLogRecord({"msg": f":::MLLOG {number}"}))

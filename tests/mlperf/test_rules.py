@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bert_pretrain import mlperf_reference
 from bert_pretrain.config.mlperf import MlperfConfig
-from bert_pretrain.mlperf_reference import Reference
+from bert_pretrain.mlperf import rules
+from bert_pretrain.mlperf.rules import ReferenceConvergence
 from bert_pretrain.run_files.results import Evaluated
-from bert_pretrain.train import mlperf_rules
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "configs" / "run").glob("mlperf_[0-9]*.flags"))
@@ -27,36 +26,36 @@ def folder() -> Path:
     ("batch", "samples"), [(256, 150_000), (448, 150_000), (1536, 150_000), (3072, 175_000), (8192, 225_000)]
 )
 def test_evaluation_interval(batch: int, samples: int) -> None:
-    assert mlperf_rules.evaluation_interval(batch) == samples
+    assert rules.evaluation_interval(batch) == samples
 
 
 @pytest.mark.parametrize(
     ("batch", "mean"), [(256, 2.55e6), (448, 2.41e6), (1536, 2.78e6), (3072, 2.76e6), (8192, 4.19e6)]
 )
 def test_samples_that_the_reference_needs(folder: Path, batch: int, mean: float) -> None:
-    found = mlperf_reference.reference(folder, batch)
+    found = rules.reference_convergence(folder, batch)
     assert found.batch == batch
     assert found.mean == pytest.approx(mean, rel=5e-3)
 
 
 def test_the_mean_is_that_of_mlperf_s_own_checker(folder: Path) -> None:
     checker = pytest.importorskip("mlperf_logging.rcp_checker.rcp_checker").RCP_Checker(
-        "training", mlperf_reference.RULESET, "bert", False
+        "training", rules.RULESET, "bert", False
     )
     for record in checker.rcp_data.values():
-        found = mlperf_reference.reference(folder, record["BS"])
+        found = rules.reference_convergence(folder, record["BS"])
         assert (found.mean, found.deviation) == (record["RCP Mean"], record["RCP Stdev"])
 
 
 def test_other_batches_are_between_their_neighbours_or_the_nearest(folder: Path) -> None:
-    low, middle, high = (mlperf_reference.reference(folder, batch) for batch in (256, 352, 448))
+    low, middle, high = (rules.reference_convergence(folder, batch) for batch in (256, 352, 448))
     assert middle.mean == pytest.approx((low.mean + high.mean) / 2)
-    assert mlperf_reference.reference(folder, 6) == low
-    assert mlperf_reference.reference(folder, 10**6) == mlperf_reference.reference(folder, 16384)
+    assert rules.reference_convergence(folder, 6) == low
+    assert rules.reference_convergence(folder, 10**6) == rules.reference_convergence(folder, 16384)
 
 
 def test_where_a_run_stands() -> None:
-    one = Reference(256, 2_500_000, 200_000)
+    one = ReferenceConvergence(256, 2_500_000, 200_000)
     assert one.standing(1_250_000, 0.6) == (
         "MLPerf: 1,250,000 samples, 50% of the way to 0.72; the reference needs 2,500,000 +- 200,000 at batch 256"
     )
@@ -70,13 +69,13 @@ def test_where_a_run_stands() -> None:
 def test_other_initial_weights_than_expected_are_refused(accuracy: float) -> None:
     evaluated = Evaluated({"masked_lm_accuracy": accuracy}, 10_000, 1.0)
     with pytest.raises(ValueError, match=r"before training is .* on 10,000 examples, expected 0.34085 \+- 0.001"):
-        mlperf_rules.check_initial(MlperfConfig(), evaluated)
+        rules.check_initial(MlperfConfig(), evaluated)
 
 
 @pytest.mark.parametrize("accuracy", [0.34085, 0.3400, 0.3415])
 def test_expected_initial_weights_are_confirmed(accuracy: float) -> None:
     evaluated = Evaluated({"masked_lm_accuracy": accuracy}, 10_000, 1.0)
-    assert f"is {accuracy:.5f}, expected" in mlperf_rules.check_initial(MlperfConfig(), evaluated)
+    assert f"is {accuracy:.5f}, expected" in rules.check_initial(MlperfConfig(), evaluated)
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
@@ -100,7 +99,7 @@ def test_recipes_have_the_reference_s_hyperparameters(folder: Path, recipe: Path
     ranks = int(re.search(r"(\d+) ranks x", recipe.read_text())[1])
     assert ranks * int(flags["num_accumulation_steps"]) * int(flags["train_batch_size"]) == batch
     assert flags["lr_scaling"] == "none" and flags["max_eval_steps"] == "0"
-    interval = str(mlperf_rules.evaluation_interval(batch))
+    interval = str(rules.evaluation_interval(batch))
     assert flags["samples_between_eval"] == flags["samples_start_eval"] == interval
 
 

@@ -10,16 +10,14 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Optional
 
-from bert_pretrain import mlperf_reference
-from bert_pretrain.checkpoints.resume import PreviousRun
-from bert_pretrain.optim import schedule
+from bert_pretrain.mlperf import rules
+from bert_pretrain.mlperf.rules import TimedRun
 from bert_pretrain.run_files import results
 from bert_pretrain.run_files.report_file import AppendedFile
-from bert_pretrain.train.job import Job
 
 _FILE = "mllog.txt"
 
@@ -27,21 +25,21 @@ _FILE = "mllog.txt"
 class MlperfLog:
     """The log of one run. Its methods do nothing without --mlperf, on other ranks than 0, and in a resumed run."""
 
-    def __init__(self, job: Optional[Job] = None, logger: Optional[Any] = None) -> None:
+    def __init__(self, run: Optional[TimedRun] = None, logger: Optional[Any] = None) -> None:
         """logger is an mlperf_logging.mllog.MLLogger."""
-        self._job, self._log = job, logger
+        self._run, self._log = run, logger
         self._is_running = self._is_in_block = False
-        self._reference = mlperf_reference.reference(_library(), job.examples_per_update) if job else None
+        self._reference = rules.reference_convergence(_required_library(), run.examples_per_update) if run else None
 
     def describe(self, begin: float, is_cache_cleared: bool) -> None:
         """Submission, initialization since `begin` (seconds since the epoch), and settings."""
-        log = self._log
-        for key, value in _submission(self._job).items():
+        log, run = self._log, self._run
+        for key, value in _submission(run).items():
             log.event(f"submission_{key}", value)
         log.event("cache_clear", is_cache_cleared)
         log.start("init_start", time_ms=int(begin * 1000))
-        log.event("seed", self._job.config.run.seed)
-        for key, value in _settings(self._job).items():
+        log.event("seed", self._run.config.run.seed)
+        for key, value in _hyperparameters(run).items():
             log.event(key, value)
 
     def start_run(self) -> None:
@@ -54,7 +52,7 @@ class MlperfLog:
     def start_block(self, update: int) -> None:
         """Training goes on after `update`, until the next evaluation. Does nothing while it goes on."""
         if self._is_running and not self._is_in_block:
-            samples, run = self._samples(update), self._job.config.run
+            samples, run = self._samples(update), self._run.config.run
             is_before_first = samples < run.samples_start_eval
             count = run.samples_start_eval - samples if is_before_first else run.samples_between_eval
             self._log.start("block_start", metadata={"first_epoch_num": samples, "epoch_count": count})
@@ -78,7 +76,7 @@ class MlperfLog:
         """Time stops; `end` is that of results.json."""
         if self._is_running:
             self._end_block(update)
-            samples, has_target = self._samples(update), self._job.config.run.stop_threshold > 0
+            samples, has_target = self._samples(update), self._run.config.run.stop_threshold > 0
             is_successful = end == results.TARGET_REACHED or (end == results.COMPLETED and not has_target)
             self._log.event("trained_samples", samples)
             self._stop("success" if is_successful else "aborted")
@@ -99,27 +97,28 @@ class MlperfLog:
 
     def _samples(self, update: int) -> int:
         """The unit in which MLPerf reports BERT's progress, in place of epochs."""
-        return update * self._job.examples_per_update
+        return update * self._run.examples_per_update
 
 
-def open_log(job: Job, previous: PreviousRun, begin: float) -> MlperfLog:
+def open_mllog(
+    run: TimedRun, begin: float, shards: Collection[str], is_root: bool, is_first_of_host: bool, is_resumed: bool
+) -> MlperfLog:
     """The log of a run that started at `begin`. A log without effect without --mlperf, and on other ranks than 0.
 
-    ValueError where the library is not installed or the file cannot be written.
+    shards: paths of all data. ValueError where the library is not installed or the file cannot be written.
     """
-    settings = job.config.mlperf
-    if not settings.mlperf:
+    if not run.config.mlperf.mlperf:
         return MlperfLog()
-    _library()
-    path = os.path.join(job.config.run.output_dir, _FILE)
-    if previous.checkpoint:
-        if job.world.is_root:
+    _required_library()
+    path = os.path.join(run.config.run.output_dir, _FILE)
+    if is_resumed:
+        if is_root:
             _abort(path)
         return MlperfLog()
-    is_cache_cleared = _clear_cache(job) if job.world.local_rank == 0 else None
-    if not job.world.is_root:
+    is_cache_cleared = _clear_cache(shards) if is_first_of_host else False
+    if not is_root:
         return MlperfLog()
-    log = MlperfLog(job, _open(path, "w"))
+    log = MlperfLog(run, _open_file(path, "w"))
     log.describe(begin, is_cache_cleared)
     return log
 
@@ -140,15 +139,15 @@ class _AppendToFile(logging.Handler):
         super().close()
 
 
-def _library() -> Path:
+def _required_library() -> Path:
     """The folder of mlperf_logging. ValueError where it is not installed."""
-    found = mlperf_reference.installed_library()
+    found = rules.installed_library()
     if found is None:
         raise ValueError("--mlperf needs the package mlperf-logging: bash init_tf.sh --mlperf")
     return found
 
 
-def _open(path: str, mode: str) -> Any:
+def _open_file(path: str, mode: str) -> Any:
     """An MLLogger that writes to a file alone. Files of this project are named from its root."""
     from mlperf_logging.mllog.mllog import MLLogger
 
@@ -171,44 +170,39 @@ def _abort(path: str) -> None:
     except FileNotFoundError:
         return
     if '"run_start"' in text and '"run_stop"' not in text:
-        _log_stop(_open(path, "a"), "aborted")
+        _log_stop(_open_file(path, "a"), "aborted")
 
 
-def _clear_cache(job: Job) -> bool:
+def _clear_cache(shards: Collection[str]) -> bool:
     """Drops the shards' pages from this host's page cache, which needs no rights; MLPerf asks for a flushed cache."""
     if not hasattr(os, "posix_fadvise"):
         return False
-    for path in {*job.training.index.paths, *job.evaluation.index.paths}:
+    for path in set(shards):
         with open(path, "rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     return True
 
 
-def _submission(job: Job) -> dict[str, str]:
-    settings = job.config.mlperf
-    return {
-        "benchmark": "bert",
-        "division": settings.mlperf_division,
-        "org": settings.mlperf_submitter,
-        "platform": settings.mlperf_platform or f"{job.device.name} x{job.world.size}",
-        "status": settings.mlperf_status,
-    }
+def _submission(run: TimedRun) -> dict[str, str]:
+    """What the checker asks for of a submission; BERT is not submitted any more."""
+    division = run.config.mlperf.mlperf_division
+    return {"benchmark": "bert", "division": division, "org": "unnamed", "platform": run.system, "status": "onprem"}
 
 
-def _settings(job: Job) -> dict[str, Any]:
+def _hyperparameters(run: TimedRun) -> dict[str, Any]:
     """The data and the hyperparameters, by the keys that the checker knows."""
-    optim, evaluation = job.config.optim, job.evaluation.index.num_records
-    most = job.config.data.max_eval_steps * job.config.data.eval_batch_size
+    optim, data = run.config.optim, run.config.data
+    most = data.max_eval_steps * data.eval_batch_size
     optimizer = "opt_lamb" if optim.optimizer_type == "lamb" else "opt_adamw"
     decay = f"{optimizer}_weight_decay_rate" if optimizer == "opt_lamb" else f"{optimizer}_weight_decay"
     return {
-        "train_samples": job.training.index.num_records,
-        "eval_samples": min(evaluation, most) if most else evaluation,
-        "max_sequence_length": job.training.lengths.seq_length,
-        "global_batch_size": job.examples_per_update,
+        "train_samples": run.num_train_records,
+        "eval_samples": min(run.num_eval_records, most) if most else run.num_eval_records,
+        "max_sequence_length": run.seq_length,
+        "global_batch_size": run.examples_per_update,
         "gradient_accumulation_steps": optim.num_accumulation_steps,
         "opt_name": optimizer[len("opt_") :],
-        "opt_base_learning_rate": schedule.effective_peak(optim, job.world.size, job.config.run.horovod),
+        "opt_base_learning_rate": run.peak_learning_rate,
         "opt_end_learning_rate": 0.0,
         "opt_learning_rate_training_steps": optim.num_train_steps,
         "opt_learning_rate_warmup_steps": optim.num_warmup_steps,
