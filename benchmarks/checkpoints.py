@@ -42,7 +42,7 @@ def measure(model: ModelConfig, output_dir: str, count: int, updates: int) -> li
     run = RunConfig(output_dir=output_dir, keep_checkpoint_max=2)
     with tf.Graph().as_default(), CheckpointWriter(run, [], print) as writer:
         weights = variables.create(model, seed=0)
-        backend = device.choose(DeviceConfig(), set()).backend
+        backend = device.choose_device(DeviceConfig(), set()).backend
         rule = Lamb(OptimConfig(), weights, backend)
         gradients = {name: tf.fill(weight.shape, 1e-3) for name, weight in weights.items()}
         update = rule.apply(gradients, tf.constant(1e-4), tf.constant(1.0))

@@ -21,7 +21,7 @@ from benchmarks.settings import Settings
 from benchmarks.training import MODELS, prepare
 from benchmarks.worker_process import WorkerProcess
 from bert_pretrain.config.model import ModelConfig
-from bert_pretrain.train import utilization
+from bert_pretrain.train import throughput
 from bert_pretrain.train.forward import Statistics
 
 _HUGGING_FACE = "benchmarks.peers.hugging_face_evaluation"
@@ -77,7 +77,7 @@ def _forward_flops(settings: Settings) -> float:
         tokens=lengths.sum(),
         squared_lengths=np.square(lengths).sum(),
     )
-    return utilization.forward_flops(sums, ModelConfig.from_json(settings.model_config))
+    return throughput.forward_flops(sums, ModelConfig.from_json(settings.model_config))
 
 
 def _table(answers: dict[str, list[dict]], flops: float) -> str:

@@ -30,7 +30,7 @@ from bert_pretrain.distributed.world import World
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.protocol import make_kernels
 from bert_pretrain.model import variables
-from bert_pretrain.train import device, forward, train_step, utilization
+from bert_pretrain.train import device, forward, throughput, train_step
 from bert_pretrain.train.job import Job
 
 _PRECISION = {
@@ -52,7 +52,7 @@ class Ours:
         model = ModelConfig.from_json(settings.model_config)
         source = open_source(settings.shards, settings.seq_length, settings.max_predictions, model)
         config = _config(settings)
-        job = Job(config, model, World(), device.choose(config.device, set(), width=model.hidden_size))
+        job = Job(config, model, World(), device.choose_device(config.device, set(), width=model.hidden_size))
         with tf.Graph().as_default():
             weights = variables.create(model, settings.seed)
             first, rewind = EvaluationInput(source, settings.batch_size, pack=False).tensors()
@@ -88,7 +88,7 @@ class Ours:
 
     def matmul_flops(self) -> float:
         size = {"size": _GPU_SIZE} if self._device.is_gpu else {}
-        return utilization.matmul_rate(self._session_config, self._device.compute_dtype, **size)
+        return throughput.matmul_rate(self._session_config, self._device.compute_dtype, **size)
 
     def device_memory_bytes(self) -> Optional[int]:
         if not self._device.is_gpu:
@@ -100,7 +100,7 @@ class Ours:
 
     def step(self) -> Step:
         done = timed(self._update, self._settings)
-        return done._replace(useful_flops=utilization.training_flops(self._sums, self._model))
+        return done._replace(useful_flops=throughput.training_flops(self._sums, self._model))
 
     def trace(self) -> tf.compat.v1.RunMetadata:
         """Does one update; returns TensorFlow's record of its operations."""

@@ -29,7 +29,7 @@ from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.dropout import Dropout
 from bert_pretrain.kernels.protocol import make_kernels
 from bert_pretrain.model import variables
-from bert_pretrain.train import device, forward, utilization
+from bert_pretrain.train import device, forward, throughput
 from bert_pretrain.train.evaluation import Evaluation
 from bert_pretrain.train.forward import Statistics
 from bert_pretrain.train.job import Job, evaluation_input, training_input
@@ -42,7 +42,7 @@ class _Ours(abc.ABC):
         self.versions = {"tensorflow": tf.__version__}
         model = ModelConfig.from_json(settings.model_config)
         config = _config(settings)
-        chosen = device.choose(config.device, set(), width=model.hidden_size)
+        chosen = device.choose_device(config.device, set(), width=model.hidden_size)
         source = open_source(settings.shards, settings.seq_length, settings.max_predictions, model)
         self._job = Job(config, model, World(), chosen, training=source, evaluation=source)
         self._session_config = device.session_config(config.device, 0)
@@ -53,7 +53,7 @@ class _Ours(abc.ABC):
                 self._session = start_session(self._session_config, weights, start)
 
     def matmul_flops(self) -> float:
-        return utilization.matmul_rate(self._session_config)
+        return throughput.matmul_rate(self._session_config)
 
     @abc.abstractmethod
     def _build(self, weights: dict[str, tf.Variable]) -> None:

@@ -68,7 +68,7 @@ def table(title: str, seconds: dict[str, list[float]], units: float, unit: str) 
 def optimizer() -> None:
     """The update of BERT-base's variables, clipping included, against LAMB written as in MLPerf's reference."""
     shapes = variables.shapes(ModelConfig.from_json(str(_CONFIGS / "base.json")))
-    best = device.choose(DeviceConfig(), set()).backend
+    best = device.choose_device(DeviceConfig(), set()).backend
     backends = dict.fromkeys([best, Backend.XLA, Backend.PLAIN])
     parts = {}
     for name, build in (

@@ -26,7 +26,7 @@ def _run(stop: StopRequest) -> int:
         run = config.run
         with connected(run.horovod and not is_replay, run.exchange, stop, run.heartbeat_seconds) as world:
             config = job.with_local_paths(config, world)
-            code = (replay.replay if is_replay else loop.run)(config, given, world)
+            code = (replay.replay_update if is_replay else loop.run)(config, given, world)
             is_root = world.is_root
     except Interrupted:
         stop.print_end()

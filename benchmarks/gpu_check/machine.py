@@ -47,7 +47,7 @@ def describe(report: Callable[[dict], None]) -> None:
     found.update(is_gpu=bool(gpus), gpus=[_details(gpu) for gpu in gpus])
     report(found)
     found["dtypes"], found["not_dtypes"] = _dtypes()
-    found["auto"] = device.choose(DeviceConfig(), set()).compute_dtype.name
+    found["auto"] = device.choose_device(DeviceConfig(), set()).compute_dtype.name
     report(found)
     found["gpu_memory_bytes"] = _gpu_memory() if gpus else None
     report(found)
@@ -62,7 +62,7 @@ def _dtypes() -> tuple[list[str], dict[str, str]]:
     dtypes, missing = ["float32"], {}
     for dtype in ("float16", "bfloat16"):
         try:
-            chosen = device.choose(DeviceConfig(amp_dtype=dtype), {"amp_dtype"})
+            chosen = device.choose_device(DeviceConfig(amp_dtype=dtype), {"amp_dtype"})
         except ValueError as error:
             missing[dtype] = str(error)
             continue

@@ -84,7 +84,7 @@ def checked(dtype: str) -> Side:
     CPU kernel would sum a bias's gradient in bfloat16, wrong in the first digit; its GPU kernel sums in float32.
     """
     config = DeviceConfig(native_kernels=False)
-    chosen = device.choose(config, set())
+    chosen = device.choose_device(config, set())
     is_gpu = chosen.is_gpu or dtype != "bfloat16"
     chosen = chosen._replace(is_gpu=is_gpu, compute_dtype=tf.as_dtype(dtype), backend=Backend.XLA)
     return Side(chosen, device.session_config(config, chosen.gpu))

@@ -54,7 +54,7 @@ def layer_parameters(config: ModelConfig) -> int:
 def flops_per_example(config: ModelConfig, num_tokens: float) -> float:
     """Floating-point operations of forward and backward pass on an example of num_tokens tokens.
 
-    The count of train/utilization.py: a multiply-add is two, backward is twice forward, and behind its attention the
+    The count of train/throughput.py: a multiply-add is two, backward is twice forward, and behind its attention the
     last layer computes the masked tokens alone.
     """
     width = config.hidden_size

@@ -1,9 +1,11 @@
-"""The device of this process: its name, the precision and kernels that it takes, its threads."""
+"""The device of this process: its name, the dtype of its matrix products, its kernels, its threads."""
 
 from __future__ import annotations
 
 import os
-from typing import NamedTuple, Optional
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Optional
 
 import tensorflow as tf
 
@@ -13,8 +15,118 @@ from bert_pretrain.kernels import native
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.model.layers import Precision
 from bert_pretrain.system import files
-from bert_pretrain.train import precision
-from bert_pretrain.train.precision import Offer
+from bert_pretrain.tensorflow_compat import compat
+
+_FLOAT32, _FLOAT16, _BFLOAT16 = "float32", "float16", "bfloat16"
+_LEAST_CAPABILITY = 8, 0  # NVIDIA's compute capability from which on GPUs multiply in bfloat16
+# What a forward and backward pass runs outside XLA's programs on tensors of activations.
+_GPU_OPERATIONS = (
+    *("AddN", "BatchMatMulV2", "BiasAdd", "BiasAddGrad", "ConcatV2", "GatherV2", "MatMul", "Mul", "Pack", "SelectV2"),
+    *("Slice", "Tanh", "TanhGrad", "Transpose", "Unpack", "UnsortedSegmentSum", "ZerosLike"),
+)
+_CPU_INSTRUCTIONS = b"avx512_bf16", b"amx_bf16"
+_TOKENS, _SECONDS = 512, 0.2  # of the measurement
+
+
+class DtypeOffer(NamedTuple):
+    """The dtypes in which this rank's device may multiply, best first."""
+
+    dtypes: tuple[str, ...]
+    reason: str = ""  # why it is not bfloat16, where that was asked or a GPU would be expected to have it
+
+
+def offer_of_gpu(config: DeviceConfig, details: Mapping[str, Any]) -> DtypeOffer:
+    """details: of tf.config.experimental.get_device_details. ValueError where --amp_dtype names what the GPU lacks."""
+    if not (config.amp or config.manual_fp16):
+        return DtypeOffer((_FLOAT32,))
+    capability = details.get("compute_capability")  # absent from other vendors' builds
+    if config.amp_dtype == _FLOAT16 or (config.amp_dtype == "auto" and (capability or (0, 0)) < _LEAST_CAPABILITY):
+        return DtypeOffer((_FLOAT16,))
+    reason = _why_not_bfloat16(capability)
+    if config.amp_dtype == "auto":
+        return DtypeOffer((_FLOAT16,), reason) if reason else DtypeOffer((_BFLOAT16, _FLOAT16))
+    if reason:
+        raise ValueError(f"--amp_dtype=bfloat16: {reason}; give --amp_dtype=float16")
+    return DtypeOffer((_BFLOAT16,))
+
+
+def _why_not_bfloat16(capability: Optional[tuple[int, int]]) -> str:
+    """What a GPU lacks; an empty string where it lacks nothing, as far as is known."""
+    if capability and capability < _LEAST_CAPABILITY:
+        return f"the GPU has compute capability {capability[0]}.{capability[1]}, and bfloat16 needs 8.0"
+    missing = [name for name in _GPU_OPERATIONS if not compat.has_kernel(name, tf.bfloat16)]
+    return f"TensorFlow {tf.__version__} has no bfloat16 kernel of {missing[0]} for GPUs" if missing else ""
+
+
+def offer_of_cpu(config: DeviceConfig, width: int, session_config: tf.compat.v1.ConfigProto) -> DtypeOffer:
+    """float32, and bfloat16 where --amp_dtype names it; which is best is measured. width: of the model's layers."""
+    if not ((config.amp or config.manual_fp16) and config.amp_dtype == _BFLOAT16):
+        return DtypeOffer((_FLOAT32,))
+    if not any(name in native.cpu_instructions() for name in _CPU_INSTRUCTIONS):
+        return DtypeOffer((_FLOAT32,), "this CPU has neither AVX512_BF16 nor AMX")
+    try:
+        speed = _relative_speed(width, session_config)
+    except tf.errors.OpError:
+        return DtypeOffer((_FLOAT32,), f"TensorFlow {tf.__version__} has no bfloat16 products for CPUs")
+    if speed <= 1.0:
+        return DtypeOffer((_FLOAT32, _BFLOAT16), f"bfloat16 products have {speed:.2f} of float32's speed here")
+    return DtypeOffer((_BFLOAT16, _FLOAT32))
+
+
+def agree_on_dtype(world: World, offer: DtypeOffer, previous: Optional[str]) -> tuple[str, list[str]]:
+    """The dtype for all ranks, and a line for the user where it is not what was asked. A collective.
+
+    previous: of the run's last start, where its flags were the same. Otherwise the best for all ranks; where they
+    differ, none takes bfloat16. Ranks whose devices have no dtype in common keep their own; preflight.py refuses them.
+    """
+    offers = world.allgather(offer)
+    common = [dtype for dtype in offers[0].dtypes if all(dtype in other.dtypes for other in offers)]
+    best = {other.dtypes[0] for other in offers}
+    if not common:
+        return offer.dtypes[0], []
+    if previous in common:
+        chosen = previous
+    else:
+        chosen = common[0] if len(best) == 1 else next((one for one in common if one != _BFLOAT16), common[0])
+    return chosen, list(_dtype_notices(offers, chosen, previous))
+
+
+def _dtype_notices(offers: list[DtypeOffer], chosen: str, previous: Optional[str]) -> Iterator[str]:
+    if chosen == _BFLOAT16:
+        return
+    rank = next((rank for rank, offer in enumerate(offers) if offer.reason), None)
+    if rank is not None:
+        where = f"rank {rank}: " if len(offers) > 1 else ""
+        yield f"products in {chosen}, not bfloat16: {where}{offers[rank].reason}"
+    elif any(offer.dtypes[0] == _BFLOAT16 for offer in offers):
+        cause = "as at the previous start of this run" if chosen == previous else "which all ranks can compute"
+        yield f"products in {chosen}, not bfloat16, {cause}"
+
+
+def _relative_speed(width: int, session_config: tf.compat.v1.ConfigProto) -> float:
+    """How many times faster a linear layer's product is in bfloat16 than in float32, casts included; measured."""
+    with tf.Graph().as_default(), tf.compat.v1.Session(config=session_config) as session:
+        shapes = [_TOKENS, width], [width, 4 * width]
+        values = [tf.random.stateless_uniform(shape, [1, 2], -1.0, 1.0) for shape in shapes]
+        names = ("inputs", "kernel")
+        left, right = (
+            tf.compat.v1.get_variable(name, initializer=value, use_resource=True) for name, value in zip(names, values)
+        )
+        products = [
+            tf.cast(tf.matmul(tf.cast(left, dtype), tf.cast(right, dtype)), tf.float32).op
+            for dtype in (tf.float32, tf.bfloat16)
+        ]
+        session.run(tf.compat.v1.global_variables_initializer())
+        seconds = [[], []]
+        end = None
+        while end is None or time.monotonic() < end:
+            for product, measured in zip(products, seconds):
+                begin = time.perf_counter()
+                session.run(product)
+                measured.append(time.perf_counter() - begin)
+            end = end or time.monotonic() + _SECONDS  # the first round creates oneDNN's primitives
+    single, brief = (min(measured[1:] or measured) for measured in seconds)
+    return single / brief
 
 
 class Device(NamedTuple):
@@ -26,7 +138,7 @@ class Device(NamedTuple):
     compute_dtype: tf.DType  # of the encoder's products
     backend: Backend
     notices: list[str]  # settings that have no effect here, each with the reason
-    offer: Offer = Offer(("float32",))  # what compute_dtype could be
+    offer: DtypeOffer = DtypeOffer(("float32",))  # what compute_dtype could be
 
     @property
     def precision(self) -> Precision:
@@ -34,7 +146,7 @@ class Device(NamedTuple):
         return Precision(self.compute_dtype, self.compute_dtype if self.is_gpu else tf.float32)
 
 
-def choose(
+def choose_device(
     config: DeviceConfig, given: set[str], local_rank: int = 0, local_size: int = 1, width: int = 1024
 ) -> Device:
     """Looks at the hardware. `given` names the flags that the user set; only those get a notice.
@@ -54,17 +166,17 @@ def choose(
     is_gpu = bool(gpus)
     if is_gpu:
         details = tf.config.experimental.get_device_details(gpus[gpu])
-        name, offer = details.get("device_name", "gpu"), precision.for_gpu(config, details)
+        name, offer = details.get("device_name", "gpu"), offer_of_gpu(config, details)
     else:
-        name, offer = "cpu", precision.for_cpu(config, width, session_config(config, gpu, local_size))
+        name, offer = "cpu", offer_of_cpu(config, width, session_config(config, gpu, local_size))
     backend, why_not_native = _choose_backend(config, is_gpu)
     notices = _notices(config, given, is_gpu, backend) + ([why_not_native] if why_not_native else [])
     return Device(name, is_gpu, gpu, tf.as_dtype(offer.dtypes[0]), backend, notices, offer)
 
 
-def agree(device: Device, world: World, previous: Optional[str]) -> Device:
+def agree_on_device(device: Device, world: World, previous: Optional[str]) -> Device:
     """The device with the dtype of products that all ranks take (precision.py). A collective."""
-    dtype, notices = precision.agree(world, device.offer, previous)
+    dtype, notices = agree_on_dtype(world, device.offer, previous)
     return device._replace(compute_dtype=tf.as_dtype(dtype), notices=[*device.notices, *notices])
 
 

@@ -1,13 +1,14 @@
 """The one hook of a training session. After each update: time, refuse, report, evaluate, save, stop.
 
-One hook instead of several, so that this order stands in one place. Its input is UpdateValues.
+One hook instead of several, so that this order stands in one place. Its input is UpdateValues. --profile_updates has a
+hook of its own.
 """
 
 from __future__ import annotations
 
 import sys
 from functools import partial
-from typing import Optional
+from typing import Callable, Optional
 
 import numpy as np
 import tensorflow as tf
@@ -21,13 +22,15 @@ from bert_pretrain.mlperf import rules
 from bert_pretrain.model import variables
 from bert_pretrain.run_files import results
 from bert_pretrain.run_files.results import Outcome
-from bert_pretrain.train import plan, refusal
+from bert_pretrain.train import plan, replay
 from bert_pretrain.train.evaluation import Evaluation, is_due
 from bert_pretrain.train.forward import Statistics, loss_of, summarize
 from bert_pretrain.train.job import Job
 from bert_pretrain.train.run_logger import RunLogger, Values
 from bert_pretrain.train.throughput import Throughput
 from bert_pretrain.train.train_step import UpdateValues
+
+UNPROFILED_UPDATES = 3  # updates of a start that are not profiled: they allocate memory, and XLA compiles in them
 
 
 class TrainingHook(train.SessionRunHook):
@@ -149,21 +152,21 @@ class TrainingHook(train.SessionRunHook):
     def _write_refused(self, session: tf.compat.v1.Session, update: UpdateValues, records: list[list[str]]) -> str:
         """Saves the weights and describes the update for --replay_update. Returns the message that ends the run."""
         job, names = self._job, list(variables.shapes(self._job.model))
-        bad_weight = refusal.first_bad_weight(session, names)
+        bad_weight = replay.first_bad_weight(session, names)
         if bad_weight is None and self._step:  # before the first update, the initial weights are at hand
             self._save_last(session)
-        description = refusal.RefusedUpdate(
+        description = replay.RefusedUpdate(
             update=self._step + 1,
             position=int(update.position),
             loss_scale=float(update.loss_scale),
             first_bad_variable=names[int(np.argmin(np.isfinite(update.square_norms)))],
             checkpoint=f"model.ckpt-{self._step}" if self._step else None,
             ranks=job.world.size,
-            settings=refusal.settings_of(self._config),
+            settings=replay.settings_of_update(self._config),
             data=job.training.index.fingerprint,
             records=records,
         )
-        return refusal.refuse(
+        return replay.refuse_update(
             self._config.run.output_dir, description, loss_of(Statistics(*update.statistics)), bad_weight
         )
 
@@ -182,7 +185,7 @@ class TrainingHook(train.SessionRunHook):
             logger.record("train", self._step, self._step * self._job.examples_per_update, values)
             logger.info_values(f"update {self._step}/{num_updates}", values)
         if self._throughput.num_timed == plan.TIMED_UPDATES and self._step < num_updates:
-            logger.info(plan.time_to_come(self._job, self._step, self._throughput.total(), self._outcome.latest))
+            logger.info(plan.remaining_time(self._job, self._step, self._throughput.total(), self._outcome.latest))
 
     def _is_evaluation_due(self) -> bool:
         run = self._config.run
@@ -245,3 +248,50 @@ def _training_values(update: UpdateValues) -> Values:
         "gradient_norm": float(update.gradient_norm),
         "loss_scale": float(update.loss_scale),
     }
+
+
+class ProfileHook(train.SessionRunHook):
+    """Profiles num_updates updates after the first few of a start. What goes wrong with it ends no run."""
+
+    def __init__(self, output_dir: str, num_updates: int, throughput: Throughput, info: Callable[[str], None]) -> None:
+        """The profile is written to output_dir/plugins/profile; info prints a line."""
+        self._output_dir, self._num_updates = output_dir, num_updates
+        self._throughput, self._info = throughput, info
+        self._num_done = 0
+        self._is_active = False
+
+    def before_run(self, run_context: train.SessionRunContext) -> None:
+        """Begins before the first update that is profiled."""
+        if self._num_done == UNPROFILED_UPDATES:
+            with self._throughput.paused():
+                self._is_active = self._succeeds(lambda: tf.profiler.experimental.start(self._output_dir))
+
+    def after_run(self, run_context: train.SessionRunContext, run_values: train.SessionRunValues) -> None:
+        """Writes the profile after the last one."""
+        self._num_done += 1
+        if self._num_done == UNPROFILED_UPDATES + self._num_updates:
+            with self._throughput.paused():
+                self._stop()
+
+    def end(self, session: tf.compat.v1.Session) -> None:
+        """Writes what there is where training ends earlier."""
+        if self._num_done <= UNPROFILED_UPDATES:
+            self._info(f"note: --profile_updates: no profile: this start had only {self._num_done} updates")
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._is_active and self._succeeds(tf.profiler.experimental.stop):
+            self._info(
+                f"profile of {self._num_done - UNPROFILED_UPDATES} updates written to "
+                f"{self._output_dir}/plugins/profile; "
+                f"tensorboard --logdir={self._output_dir} shows it"
+            )
+        self._is_active = False
+
+    def _succeeds(self, action: Callable[[], None]) -> bool:
+        try:
+            action()
+        except (tf.errors.OpError, OSError) as error:
+            self._info(f"note: --profile_updates: no profile: {' '.join(str(error).split())}")
+            return False
+        return True

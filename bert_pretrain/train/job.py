@@ -71,7 +71,7 @@ def open_on_all_ranks(config: Config, given: set[str], world: World) -> Job:
     """open_job on every rank, with products of the dtype that all ranks take. A collective."""
     job = long_task.on_all_ranks(world, lambda report: open_job(config, given, world, report))
     previous = preflight.from_root(world, lambda: run_json.previous_dtype(config))
-    return job._replace(device=device.agree(job.device, world, previous))
+    return job._replace(device=device.agree_on_device(job.device, world, previous))
 
 
 def open_job(config: Config, given: set[str], world: World, report: Report) -> Job:
@@ -89,7 +89,7 @@ def open_job(config: Config, given: set[str], world: World, report: Report) -> J
     is_masking = training is not None and config.masking.dynamic_masking
     masking = DynamicMasking.open(config.masking, config.data.data_seed, training) if is_masking else None
     report("loading kernels", 0, 0)  # the first start on a machine compiles them
-    chosen = device.choose(config.device, given, world.local_rank, world.local_size, model.hidden_size)
+    chosen = device.choose_device(config.device, given, world.local_rank, world.local_size, model.hidden_size)
     return Job(config, model, world, chosen, training, evaluation, masking)
 
 

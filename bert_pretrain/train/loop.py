@@ -29,9 +29,8 @@ from bert_pretrain.run_files import results, run_json
 from bert_pretrain.run_files.results import Outcome
 from bert_pretrain.system.locks import TRAINING, DirectoryLock
 from bert_pretrain.tensorflow_compat import estimator
-from bert_pretrain.train import device, plan, startup_summary, utilization
-from bert_pretrain.train.eval_only import conclude, evaluate_alone, is_evaluation_done
-from bert_pretrain.train.evaluation import is_due
+from bert_pretrain.train import device, plan
+from bert_pretrain.train.evaluation import conclude_training, evaluate_alone, is_due, is_evaluation_done
 from bert_pretrain.train.forward import ratio
 from bert_pretrain.train.job import Job, describe, evaluation_input, open_on_all_ranks, timed_run, training_input
 from bert_pretrain.train.model_fn import make_model_fn
@@ -112,7 +111,7 @@ def _train_or_evaluate(
             logger.info(f"note: {notice}")
         logger.info(results.results_row(previous.results))
         return
-    for line in startup_summary.lines(job, previous, given):
+    for line in plan.summary_lines(job, previous, given):
         logger.info(line)
     if not run.do_train:
         evaluate_alone(job, previous, logger)
@@ -122,7 +121,7 @@ def _train_or_evaluate(
     logger.write_json(run_json.RUN_JSON, history)
     logger.describe(description["settings"])
     is_trained = is_finished or previous.step >= num_updates
-    content = conclude(job, previous, logger) if is_trained else _train(job, previous, logger, output)
+    content = conclude_training(job, previous, logger) if is_trained else _train(job, previous, logger, output)
     logger.write_json(results.RESULTS_JSON, content)
     logger.info(results.results_row(content))
     for line in plan.next_commands(job.config, content, job.training.index.paths):
@@ -184,10 +183,10 @@ def _utilization(job: Job, throughput: Throughput) -> Optional[float]:
     settings = job.config.device
     session_config = device.session_config(settings, job.device.gpu, job.world.local_size)
     name, is_gpu, dtype = job.device.name, job.device.is_gpu, job.device.compute_dtype
-    peak = utilization.peak_flops(name, is_gpu, settings.peak_tflops, session_config, dtype)
+    peak = throughput.peak_flops(name, is_gpu, settings.peak_tflops, session_config, dtype)
     (peaks,) = job.world.host_allreduce(np.array([peak]))
     sums, seconds = throughput.work()
-    return ratio(utilization.training_flops(sums, job.model), peaks * seconds)
+    return ratio(throughput.training_flops(sums, job.model), peaks * seconds)
 
 
 @contextlib.contextmanager

@@ -20,9 +20,8 @@ from bert_pretrain.run_files.results import Outcome
 from bert_pretrain.tensorflow_compat import estimator
 from bert_pretrain.train.evaluation import Evaluation
 from bert_pretrain.train.forward import mean_loss
-from bert_pretrain.train.hooks import TrainingHook
+from bert_pretrain.train.hooks import ProfileHook, TrainingHook
 from bert_pretrain.train.job import Job
-from bert_pretrain.train.profile_hook import ProfileHook
 from bert_pretrain.train.run_logger import RunLogger
 from bert_pretrain.train.throughput import Throughput
 from bert_pretrain.train.train_step import build_train_step

@@ -1,4 +1,4 @@
-"""What a run is going to do and how long it will take, and which commands come after it."""
+"""What a run is about to do and how long that takes, printed before the start, and which commands follow."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any, Optional
 
+from bert_pretrain.checkpoints.resume import PreviousRun
 from bert_pretrain.config.training import Config
 from bert_pretrain.data import side_file
+from bert_pretrain.mlperf import rules
+from bert_pretrain.model import variables
+from bert_pretrain.optim import schedule
 from bert_pretrain.run_files.results import Evaluated, Rates
 from bert_pretrain.train.evaluation import is_due, num_due
-from bert_pretrain.train.job import Job
+from bert_pretrain.train.job import Job, timed_run
 
 TIMED_UPDATES = 3  # after which the time to come is estimated
 
 
-def lines(job: Job, step: int) -> Iterator[str]:
+def plan_lines(job: Job, step: int) -> Iterator[str]:
     """The updates, evaluations and checkpoints that follow update `step`."""
     num_updates, run = job.config.optim.num_train_steps, job.config.run
     if step >= num_updates:
@@ -32,7 +36,7 @@ def lines(job: Job, step: int) -> Iterator[str]:
         yield f"evaluations: {_num_evaluations(job, step):,} to come{ends if run.stop_threshold else ''}"
 
 
-def time_to_come(job: Job, step: int, rates: Rates, latest: Optional[Evaluated]) -> str:
+def remaining_time(job: Job, step: int, rates: Rates, latest: Optional[Evaluated]) -> str:
     """How long the updates after `step` and their evaluations take at the speed of `rates`, which are not None.
 
     latest: the last evaluation; None where none has been timed.
@@ -43,8 +47,8 @@ def time_to_come(job: Job, step: int, rates: Rates, latest: Optional[Evaluated])
         rest = f", evaluations ({number:,}) not included"
     elif number:
         seconds += number * latest.seconds
-        rest = f", evaluations ({number:,} of {duration(latest.seconds)}) included"
-    return f"time to come: about {duration(seconds)} at {rates.updates_per_second:.3g} updates/s{rest}"
+        rest = f", evaluations ({number:,} of {duration_text(latest.seconds)}) included"
+    return f"time to come: about {duration_text(seconds)} at {rates.updates_per_second:.3g} updates/s{rest}"
 
 
 def _num_evaluations(job: Job, step: int) -> int:
@@ -54,7 +58,7 @@ def _num_evaluations(job: Job, step: int) -> int:
     return num_due(step, last, *schedule) + (not is_due(last, *schedule))
 
 
-def duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """Seconds in the two largest units: 45 s, 3 min 20 s, 2 h 5 min, 3 d 4 h."""
     whole = round(seconds)
     for size, unit, smaller_size, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
@@ -94,3 +98,85 @@ def _vocabulary_file(config: Config, shards: Sequence[str]) -> Optional[str]:
     beside_model = os.path.join(os.path.dirname(config.run.bert_config_file), "vocab.txt")
     found = config.as_given.masking.vocab_file or side_file.vocabulary_file(shards)
     return found or (beside_model if os.path.isfile(beside_model) else None)
+
+
+def summary_lines(job: Job, previous: PreviousRun, given: set[str]) -> Iterator[str]:
+    """What will be done, and settings that have no effect; `given` names the flags that the user set."""
+    config, ranks = job.config, job.world.size
+    mlperf = _mlperf_notices(job, previous) if config.mlperf.mlperf else []
+    unused = _masking_notices(job, given)
+    notices = [*job.device.notices, *unused, *_allreduce_notices(job, given), *mlperf, *previous.notices]
+    yield from (f"note: {notice}" for notice in notices)
+    yield (
+        f"model: {variables.num_parameters(job.model):,} parameters; device: {job.device.name} x{ranks}, "
+        f"{job.device.compute_dtype.name}, {job.device.backend.value} kernels"
+    )
+    if config.run.verbose_logging:
+        yield from (f"variable {name} {list(shape)}" for name, shape in variables.shapes(job.model).items())
+    if not config.run.do_train:
+        return
+    yield (
+        f"training data: {job.training.index.num_records:,} records; an update has {job.examples_per_update} examples: "
+        f"{ranks} ranks x {config.optim.num_accumulation_steps} micro-batches x {config.data.train_batch_size}"
+    )
+    if job.masking:
+        whole_words = "whole words, " if config.masking.do_whole_word_mask else ""
+        yield (
+            f"masks: drawn anew at each visit of a record, {whole_words}{config.masking.masked_lm_prob:.3g} of its "
+            f"tokens, at most {job.training.lengths.max_predictions}"
+        )
+    yield f"learning rate: {_learning_rate_text(config, ranks)}"
+    yield from plan_lines(job, previous.step)
+    if previous.checkpoint:
+        yield f"continuing {previous.checkpoint} at update {previous.step}"
+    elif previous.weights:
+        yield (
+            f"continuing {previous.weights} as weights, from update 0: it is a published checkpoint, without the "
+            f"training state of a run of this program"
+        )
+
+
+def _masking_notices(job: Job, given: set[str]) -> Iterator[str]:
+    if job.masking is None:
+        for name in sorted(given & {"vocab_file", "masked_lm_prob", "do_whole_word_mask"}):
+            yield f"--{name}: has no effect without --dynamic_masking: records are trained on with their own masks"
+
+
+def _allreduce_notices(job: Job, given: set[str]) -> Iterator[str]:
+    config, optim = job.config, job.config.optim
+    if not config.run.horovod:
+        for name in ("allreduce_fp16", "allreduce_post_accumulation"):
+            if name in given and getattr(optim, name):
+                yield f"--{name}: has no effect without --horovod: one process has nothing to all-reduce"
+    elif not optim.allreduce_post_accumulation and config.run.do_train:
+        yield (
+            "--allreduce_post_accumulation=False has no effect: gradients are always all-reduced once, after "
+            "accumulation, which gives the same sums"
+        )
+    if config.run.horovod and optim.allreduce_fp16:
+        megabytes = variables.num_parameters(job.model) * 2 / 1e6
+        yield f"--allreduce_fp16: gradients are all-reduced in float16, {megabytes:,.1f} MB an update"
+
+
+def _mlperf_notices(job: Job, previous: PreviousRun) -> Iterator[str]:
+    if previous.checkpoint:
+        yield (
+            f"--mlperf: a timed run cannot be resumed; training continues at update {previous.step} without MLPerf's "
+            f"log. A submission needs a run from the start, in another --output_dir"
+        )
+    elif job.config.mlperf.mlperf_division == "closed":
+        yield from rules.find_deviations(timed_run(job))
+
+
+def _learning_rate_text(config: Config, ranks: int) -> str:
+    """The rule of --lr_scaling as it applies here, and the schedule."""
+    optim = config.optim
+    peak = schedule.effective_peak(optim, ranks, config.run.horovod)
+    if not config.run.horovod:
+        rule = "as given: one process"
+    elif optim.lr_scaling == "none":
+        rule = "as given: --lr_scaling=none"
+    else:
+        rule = f"{optim.learning_rate:g} x {ranks} ranks: --lr_scaling=linear"
+    warm_up = f"warm-up over {optim.num_warmup_steps:,} updates" if optim.num_warmup_steps else "no warm-up"
+    return f"peak {peak:g} ({rule}); {warm_up}, zero at update {optim.num_train_steps:,}"

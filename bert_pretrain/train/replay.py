@@ -1,15 +1,15 @@
-"""--replay_update computes an update again whose gradient was not finite, and reports what is not finite in it.
+"""An update that was refused because its gradient is not finite: described in a file, and computed again from it.
 
-It runs in one process, whatever the number of ranks was: it computes each rank's micro-batches one after the
-other, with their records and dropout masks, from the weights that the refused update had.
+`--replay_update` reports what is not finite in the update, and which record is at fault.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from collections.abc import Iterator, Mapping
-from typing import Optional
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 import tensorflow as tf
@@ -24,23 +24,114 @@ from bert_pretrain.data.schema import Batch, Examples
 from bert_pretrain.data.validation import check_examples
 from bert_pretrain.distributed.world import World
 from bert_pretrain.model import variables
+from bert_pretrain.system.files import write_json
 from bert_pretrain.train import device, train_step
 from bert_pretrain.train.forward import Statistics, loss_of
 from bert_pretrain.train.job import Job, open_on_all_ranks, training_input
-from bert_pretrain.train.refusal import FLAG, RefusedUpdate, read, settings_of
+
+REPLAY_FLAG = "replay_update"
+_SHOWN_RECORDS = 6  # records in the message; the file holds all
+# Of the values that are read from a file.
+_TYPES = {
+    "update": int,
+    "position": int,
+    "loss_scale": float,
+    "checkpoint": (str, type(None)),
+    "ranks": int,
+    "settings": dict,
+    "records": list,
+}
 
 
-def replay(config: Config, given: set[str], world: World) -> int:
+class RefusedUpdate(NamedTuple):
+    """An update that was not applied because its gradient is not finite."""
+
+    update: int  # counted from 1
+    position: int  # updates read from the data before this one
+    loss_scale: float
+    first_bad_variable: str
+    checkpoint: Optional[str]  # its name, beside the file; None before the first update: the initial weights
+    ranks: int
+    settings: dict[str, Any]  # flags that the update depends on
+    data: str  # fingerprint of the training data
+    records: list[list[str]]  # 'path:number' of each rank's records
+
+
+def settings_of_update(config: Config) -> dict[str, Any]:
+    """The flags that decide which records, masks, rows and dropout masks an update has."""
+    data, optim, masking = config.data, config.optim, config.masking
+    names = ("rank_invariant", "invariant_micro_batches")
+    return {
+        **({name: getattr(optim, name) for name in names} if optim.rank_invariant else {}),
+        "seed": config.run.seed,
+        "data_seed": data.data_seed,
+        "train_batch_size": data.train_batch_size,
+        "num_accumulation_steps": optim.num_accumulation_steps,
+        "pack_sequences": data.pack_sequences,
+        "dynamic_masking": masking.dynamic_masking,
+        "masked_lm_prob": masking.masked_lm_prob,
+        "do_whole_word_mask": masking.do_whole_word_mask,
+    }
+
+
+def write_refused_update(output_dir: str, refused: RefusedUpdate) -> str:
+    """Writes refused_update-N.json and returns its path."""
+    path = os.path.join(output_dir, f"refused_update-{refused.update}.json")
+    write_json(path, refused._asdict())
+    return path
+
+
+def refuse_update(output_dir: str, refused: RefusedUpdate, loss: float, bad_weight: Optional[str]) -> str:
+    """Writes the file. Returns the message that ends the run."""
+    path = write_refused_update(output_dir, refused)
+    records = [record for of_rank in refused.records for record in of_rank]
+    more = f" and {len(records) - _SHOWN_RECORDS} more" if len(records) > _SHOWN_RECORDS else ""
+    weights = f"Weights are those of update {refused.update - 1}"
+    if bad_weight:
+        weights = (
+            f"The weights are not finite either, first {bad_weight}, and were not saved; the last checkpoint stays"
+        )
+    return (
+        f"update {refused.update}: the gradient is not finite, first at {refused.first_bad_variable} (loss {loss:g}); "
+        f"its records are {', '.join(records[:_SHOWN_RECORDS])}{more}. {weights}. A lower --learning_rate or longer "
+        f"--num_warmup_steps may help; --{REPLAY_FLAG}={path} computes the update again and names the record at fault"
+    )
+
+
+def read_refused_update(path: str) -> RefusedUpdate:
+    """Reads such a file. ValueError, one line, where it is none."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            refused = RefusedUpdate(**json.load(file))
+    except OSError as error:
+        raise ValueError(f"--{REPLAY_FLAG}: {path} cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"--{REPLAY_FLAG}: {path} is no refused_update-N.json: {error}") from None
+    for name, kind in _TYPES.items():
+        if not isinstance(getattr(refused, name), kind):
+            raise ValueError(f"--{REPLAY_FLAG}: {path}: {name} is {getattr(refused, name)!r}, which no run writes")
+    if not (1 <= refused.ranks == len(refused.records) and 0 <= refused.position < 2**62 and refused.loss_scale >= 1):
+        raise ValueError(f"--{REPLAY_FLAG}: {path}: ranks, records, position and loss_scale are not what a run writes")
+    return refused
+
+
+def first_bad_weight(session: tf.compat.v1.Session, names: list[str]) -> Optional[str]:
+    """The first of the variables `names` whose value is not finite; None where all are."""
+    held = {variable.op.name: variable for variable in session.graph.get_collection("variables")}
+    return next((name for name in names if not np.isfinite(session.run(held[name])).all()), None)
+
+
+def replay_update(config: Config, given: set[str], world: World) -> int:
     """Computes the update of --replay_update again and prints what is not finite. Returns 0 if something is, else 1."""
     tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
     path = config.run.replay_update
-    refused = read(path)
+    refused = read_refused_update(path)
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, do_eval=False))
     job = open_on_all_ranks(config, given, world)
     _check_same(refused, job)
     prefix = os.path.join(os.path.dirname(path), refused.checkpoint) if refused.checkpoint else None
     if prefix:
-        restore.check_model(prefix, FLAG, variables.shapes(job.model))
+        restore.check_model(prefix, REPLAY_FLAG, variables.shapes(job.model))
     print(f"update {refused.update}: {refused.ranks} ranks, weights of {prefix or 'the start'}", flush=True)
     replayed = _Replay(job, refused, prefix)
     grads = replayed.gradient()
@@ -57,16 +148,16 @@ def replay(config: Config, given: set[str], world: World) -> int:
 
 
 def _check_same(refused: RefusedUpdate, job: Job) -> None:
-    now = settings_of(job.config)
+    now = settings_of_update(job.config)
     for name in {**now, **refused.settings}:
         value = now.get(name)
         if refused.settings.get(name) != value:
             raise ValueError(
-                f"--{FLAG}: the update had --{name}={refused.settings.get(name)}, now it is {value}; "
+                f"--{REPLAY_FLAG}: the update had --{name}={refused.settings.get(name)}, now it is {value}; "
                 f"give the flags of that run"
             )
     if refused.data != job.training.index.fingerprint:
-        raise ValueError(f"--{FLAG}: --input_files_dir holds other data than that run had")
+        raise ValueError(f"--{REPLAY_FLAG}: --input_files_dir holds other data than that run had")
 
 
 class _Rank(World):

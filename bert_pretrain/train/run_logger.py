@@ -11,8 +11,10 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Collection
-from typing import Any, Optional
+from collections.abc import Collection, Mapping
+from typing import Any, Optional, TextIO
+
+from tqdm import tqdm
 
 from bert_pretrain.mlperf.mllog import MlperfLog
 from bert_pretrain.run_files import events, metrics
@@ -20,7 +22,6 @@ from bert_pretrain.run_files.events import EventFile
 from bert_pretrain.run_files.metrics import IsObsolete, Values
 from bert_pretrain.run_files.report_file import AppendedFile, JsonFile
 from bert_pretrain.system import files
-from bert_pretrain.train.progress_bar import ProgressBar
 
 # Console label, key of the values, format.
 _LINE = (
@@ -32,6 +33,14 @@ _LINE = (
     ("lr", "learning_rate", "{:.3e}"),
     ("examples/s", "examples_per_second", "{:.2f}"),
     ("updates/s", "updates_per_second", "{:.3f}"),
+)
+_FORMAT = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+_COLOUR = "green"
+# Label, key of the values, format.
+_SHOWN_IN_BAR = (
+    ("loss", "loss", "{:.4f}"),
+    ("mlm_acc", "masked_lm_accuracy", "{:.4f}"),
+    ("examples/s", "examples_per_second", "{:.1f}"),
 )
 
 
@@ -162,3 +171,57 @@ def _usable(flag: str, path: str) -> str:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return path
         raise ValueError(f"--{flag}: {path} cannot be written: {error.strerror}") from None
+
+
+class ProgressBar:
+    """Updates done, the time left, loss, accuracy and speed. OSError of a closed terminal is ignored."""
+
+    def __init__(self, num_updates: int, hidden: tuple[str, ...] = ()) -> None:
+        """hidden: keys of values that are not shown."""
+        self._num_updates, self._hidden = num_updates, hidden
+        self._bar: Optional[tqdm] = None
+
+    @property
+    def is_shown(self) -> bool:
+        """True where stderr is a terminal."""
+        return sys.stderr.isatty()
+
+    def move(self, update: int, values: Mapping[str, Optional[float]]) -> None:
+        """Shows that `update` updates are done, and the values of the last one. NO_COLOR makes the bar colourless."""
+        if not self.is_shown:
+            return
+        with contextlib.suppress(OSError):
+            if self._bar is None:
+                colour = None if os.environ.get("NO_COLOR") else _COLOUR
+                self._bar = tqdm(
+                    total=self._num_updates,
+                    initial=update - 1,
+                    bar_format=_FORMAT,
+                    dynamic_ncols=True,
+                    colour=colour,
+                    file=sys.stderr,
+                )
+            self._bar.set_postfix_str(self._text(values), refresh=False)
+            self._bar.update(update - self._bar.n)
+
+    def print(self, text: str, stream: TextIO) -> None:
+        """Prints a line above the bar."""
+        with contextlib.suppress(OSError):  # a closed terminal or pipe, or a full disk
+            if self._bar is not None:
+                self._bar.write(text, file=stream)
+            else:
+                print(text, file=stream, flush=True)
+
+    def close(self) -> None:
+        """Leaves the bar as it is; lines follow below it."""
+        if self._bar is not None:
+            with contextlib.suppress(OSError):
+                self._bar.close()
+            self._bar = None
+
+    def _text(self, values: Mapping[str, Optional[float]]) -> str:
+        return ", ".join(
+            f"{label} {text.format(values[key])}"
+            for label, key, text in _SHOWN_IN_BAR
+            if values.get(key) is not None and key not in self._hidden
+        )

@@ -26,7 +26,7 @@ from bert_pretrain.optim import schedule
 from bert_pretrain.optim.loss_scale import LossScale
 from bert_pretrain.optim.optimizer import Optimizer, make_optimizer
 from bert_pretrain.tensorflow_compat import compat
-from bert_pretrain.train import exact_gradient, forward
+from bert_pretrain.train import forward, gradient_sum
 from bert_pretrain.train.forward import Statistics
 from bert_pretrain.train.job import Job
 
@@ -101,7 +101,7 @@ def count_over_ranks(world: World, batch: Batch, stop_request: tf.Tensor, exact:
     all-reduce carries the stop requests, so that all ranks stop after the same update. exact: see exact_gradient.py.
     """
     if exact:
-        return Counts(*exact_gradient.count(world, batch, stop_request))
+        return Counts(*gradient_sum.count_exactly(world, batch, stop_request))
     counts = [
         tf.reduce_sum(batch.masked_weights),
         tf.cast(tf.size(batch.next_sentence_labels), tf.float32),
@@ -121,7 +121,7 @@ def compute_gradient(
 ) -> Gradient:
     """The gradient of the update's loss over all micro-batches and ranks."""
     if job.fixed_micro_batches:
-        grad_sums, statistics = exact_gradient.sum_over_ranks(
+        grad_sums, statistics = gradient_sum.sum_exactly_over_ranks(
             job,
             lambda k: micro_batch_gradient(job, weights, batch, counts, loss_scale, k, position),
             [weight.shape for weight in weights.values()],

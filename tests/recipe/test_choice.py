@@ -14,7 +14,7 @@ from bert_pretrain.recipe import choice
 from bert_pretrain.recipe.choice import Corpus, Machine
 from bert_pretrain.recipe.sizes import SIZES, flops_per_example, layer_parameters
 from bert_pretrain.train.forward import Statistics
-from bert_pretrain.train.utilization import training_flops
+from bert_pretrain.train.throughput import training_flops
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "model"
 LAPTOP, SERVER, GPU, GPUS = Machine(1, 2, 0), Machine(1, 32, 0), Machine(1, 8, 1), Machine(8, 64, 8)

@@ -1,4 +1,6 @@
-"""What a run announces: counts of updates and evaluations, the time to come, the next commands."""
+"""What a run announces: counts of updates and evaluations, the time to come, the next commands.
+
+What a run says before it starts: the learning rate's rule, and flags that have no effect here."""
 
 from __future__ import annotations
 
@@ -12,6 +14,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bert_pretrain.checkpoints.resume import PreviousRun
 from bert_pretrain.distributed.world import World
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.run_files.results import Evaluated, Rates
@@ -48,20 +51,20 @@ def test_the_plan_is_told_before_the_start() -> None:
         num_train_steps=1000, samples_start_eval=0, samples_between_eval=6400, stop_threshold=0.0,
         save_checkpoints_steps=150,
     )  # fmt: skip
-    assert list(plan.lines(job, 0)) == [
+    assert list(plan.plan_lines(job, 0)) == [
         "plan: 1,000 updates with 32,000 examples, 0.5 times the training data; a checkpoint every 150 updates",
         "evaluations: 5 to come",
     ]
-    assert list(plan.lines(job, 1000)) == []
+    assert list(plan.plan_lines(job, 1000)) == []
 
 
 def test_the_time_to_come_is_that_of_updates_and_evaluations() -> None:
     job = make_job(num_train_steps=1000, samples_start_eval=0, samples_between_eval=6400)
     rates = NO_RATES._replace(updates_per_second=2.0)
-    assert plan.time_to_come(job, 0, rates, Evaluated({}, 10, 100.0)) == (
+    assert plan.remaining_time(job, 0, rates, Evaluated({}, 10, 100.0)) == (
         "time to come: about 16 min 40 s at 2 updates/s, evaluations (5 of 1 min 40 s) included"
     )
-    assert plan.time_to_come(job, 999, rates, None) == (
+    assert plan.remaining_time(job, 999, rates, None) == (
         "time to come: about 0.5 s at 2 updates/s, evaluations (1) not included"
     )
 
@@ -71,7 +74,7 @@ def test_the_time_to_come_is_that_of_updates_and_evaluations() -> None:
     [(0.25, "0.25 s"), (45, "45 s"), (60, "1 min"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (273_600, "3 d 4 h")],
 )
 def test_durations_have_two_units(seconds: float, text: str) -> None:
-    assert plan.duration(seconds) == text
+    assert plan.duration_text(seconds) == text
 
 
 def test_the_next_commands_can_be_given_to_a_shell() -> None:
@@ -121,3 +124,35 @@ def test_an_exported_model_can_be_asked(end: str, command: str) -> None:
     if command == "ask":
         (line,) = (line for line in lines if " ask" in line)
         assert shlex.split(line)[1:] == ["python", "-m", "bert_pretrain.fill_mask", "my model", "... [MASK] ..."]
+
+
+def say(num_ranks: int = 1, **values: object) -> list[str]:
+    config, world = make_config(**values), World()
+    world.size = num_ranks
+    job = Job(config, MODEL, world, Device("cpu", False, 0, tf.float32, Backend.XLA, []))
+    return list(plan.summary_lines(job, PreviousRun(None, 0, 0), set(values)))
+
+
+def rate(num_ranks: int = 1, **values: object) -> str:
+    config = make_config(num_train_steps=100, **values)
+    return plan._learning_rate_text(config, num_ranks)
+
+
+def test_the_rule_of_the_learning_rate_is_stated_with_its_result() -> None:
+    assert rate(learning_rate=2e-4, num_warmup_steps=10) == (
+        "peak 0.0002 (as given: one process); warm-up over 10 updates, zero at update 100"
+    )
+    assert rate(8, learning_rate=5e-5, num_warmup_steps=0, horovod=True) == (
+        "peak 0.0004 (5e-05 x 8 ranks: --lr_scaling=linear); no warm-up, zero at update 100"
+    )
+    assert rate(8, learning_rate=5e-5, num_warmup_steps=0, horovod=True, lr_scaling="none").startswith(
+        "peak 5e-05 (as given: --lr_scaling=none)"
+    )
+
+
+def test_flags_of_the_exchange_say_what_they_do() -> None:
+    assert len(say(do_eval=True)) == 1
+    (note, _) = say(do_eval=True, allreduce_fp16=True)
+    assert note == "note: --allreduce_fp16: has no effect without --horovod: one process has nothing to all-reduce"
+    (note, _) = say(2, do_eval=True, horovod=True, allreduce_fp16=True)
+    assert note == "note: --allreduce_fp16: gradients are all-reduced in float16, 0.0 MB an update"

@@ -12,8 +12,8 @@ import tensorflow as tf
 
 from bert_pretrain.data.schema import encode
 from bert_pretrain.data.tfrecord import write_shard
-from bert_pretrain.train import refusal
-from bert_pretrain.train.refusal import RefusedUpdate
+from bert_pretrain.train import replay
+from bert_pretrain.train.replay import RefusedUpdate
 from tests.e2e import ranks, runs
 from tests.train.small import random_examples
 
@@ -33,9 +33,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
-    path = refusal.write(str(tmp_path), REFUSED)
+    path = replay.write_refused_update(str(tmp_path), REFUSED)
     assert path == f"{tmp_path}/refused_update-8.json"
-    assert refusal.read(path) == REFUSED
+    assert replay.read_refused_update(path) == REFUSED
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_file_that_no_run_writes_is_refused(tmp_path: Path, change: dict) -> N
     path = tmp_path / "refused_update-8.json"
     path.write_text(json.dumps({**REFUSED._asdict(), **change}))
     with pytest.raises(ValueError, match=f"--replay_update: {path}.*") as error:
-        refusal.read(str(path))
+        replay.read_refused_update(str(path))
     assert "\n" not in str(error.value)
 
 
@@ -58,7 +58,7 @@ def test_a_learning_rate_that_is_too_high_is_replayed_from_the_weights_before(da
         runs.train(**values)
     path = re.search(r"--replay_update=(\S+)", str(error.value))[1]
     first_bad = re.search(r"first at (\S+)", str(error.value))[1]
-    refused = refusal.read(path)
+    refused = replay.read_refused_update(path)
     assert (refused.first_bad_variable, refused.checkpoint) == (first_bad, f"model.ckpt-{refused.update - 1}")
     assert (tmp_path / f"{refused.checkpoint}.index").exists()
     done = runs.start(runs.flags(**values, replay_update=path))
@@ -90,7 +90,7 @@ def test_the_record_at_fault_is_found_alone_among_those_of_two_ranks(data, tmp_p
     ended = ranks.run([*ranks.mpirun(2), *ranks.trainer(arguments)], tmp_path)
     assert ended.code == 2, ended.err
     path = tmp_path / "out" / "refused_update-1.json"
-    refused = refusal.read(str(path))
+    refused = replay.read_refused_update(str(path))
     assert (refused.ranks, refused.checkpoint) == (2, None)
     records = sorted(record for of_rank in refused.records for record in of_rank)
     assert len(set(records)) == 24, "all records"

@@ -27,7 +27,7 @@ def test_a_run_without_native_kernels_uses_xla_and_gives_the_reason(monkeypatch:
         raise native.UnavailableError("there is no g++")
 
     monkeypatch.setattr(native, "library", library)
-    chosen = device.choose(DeviceConfig(), set())
+    chosen = device.choose_device(DeviceConfig(), set())
     assert chosen.backend is Backend.XLA
     assert chosen.notices == ["no native kernels: there is no g++; using the slower xla kernels"]
-    assert device.choose(DeviceConfig(native_kernels=False, use_xla=False), set()).notices == []
+    assert device.choose_device(DeviceConfig(native_kernels=False, use_xla=False), set()).notices == []

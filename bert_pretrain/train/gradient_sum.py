@@ -20,7 +20,7 @@ from bert_pretrain.train.job import Job
 MicroBatchGradient = Callable[[tf.Tensor], "tuple[Statistics, list[tf.Tensor]]"]
 
 
-def count(world: World, batch: Batch, stop_request: tf.Tensor) -> list[tf.Tensor]:
+def count_exactly(world: World, batch: Batch, stop_request: tf.Tensor) -> list[tf.Tensor]:
     """Masked tokens, examples and stop requests of all ranks: float32 scalars, the same bits in any order."""
     unit = tf.constant(2.0**fixed_point.STATISTIC_BITS)
     weights = tf.reduce_sum(tf.cast(tf.round(batch.masked_weights * unit), tf.int64))
@@ -30,7 +30,7 @@ def count(world: World, batch: Batch, stop_request: tf.Tensor) -> list[tf.Tensor
     return [masked / unit, *others]
 
 
-def sum_over_ranks(
+def sum_exactly_over_ranks(
     job: Job,
     micro_batch_gradient: MicroBatchGradient,
     shapes: list[tf.TensorShape],

@@ -13,7 +13,7 @@ import pytest
 
 SCRIPT = """
 import sys, time
-from bert_pretrain.train.progress_bar import ProgressBar
+from bert_pretrain.train.run_logger import ProgressBar
 bar = ProgressBar(40, hidden=tuple(sys.argv[1:]))
 for update in range(11, 21):
     time.sleep(0.02)
