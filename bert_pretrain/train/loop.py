@@ -35,7 +35,7 @@ from bert_pretrain.train.forward import ratio
 from bert_pretrain.train.job import Job, describe, evaluation_input, open_on_all_ranks, timed_run, training_input
 from bert_pretrain.train.model_fn import make_model_fn
 from bert_pretrain.train.run_logger import RunLogger
-from bert_pretrain.train.throughput import Throughput
+from bert_pretrain.train.throughput import Throughput, peak_flops, training_flops
 
 
 def run(config: Config, given: set[str], world: World) -> int:
@@ -183,10 +183,10 @@ def _utilization(job: Job, throughput: Throughput) -> Optional[float]:
     settings = job.config.device
     session_config = device.session_config(settings, job.device.gpu, job.world.local_size)
     name, is_gpu, dtype = job.device.name, job.device.is_gpu, job.device.compute_dtype
-    peak = throughput.peak_flops(name, is_gpu, settings.peak_tflops, session_config, dtype)
+    peak = peak_flops(name, is_gpu, settings.peak_tflops, session_config, dtype)
     (peaks,) = job.world.host_allreduce(np.array([peak]))
     sums, seconds = throughput.work()
-    return ratio(throughput.training_flops(sums, job.model), peaks * seconds)
+    return ratio(training_flops(sums, job.model), peaks * seconds)
 
 
 @contextlib.contextmanager
