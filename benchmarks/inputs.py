@@ -10,7 +10,7 @@ import numpy as np
 
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.data import schema
-from bert_pretrain.data.tfrecord import write_shard
+from bert_pretrain.data.shards.tfrecord import write_shard
 from bert_pretrain.model import variables
 
 HISTOGRAM = pathlib.Path(__file__).parents[1] / "tests" / "golden" / "wiki512_length_histogram.json"
@@ -30,7 +30,7 @@ def make_shards(directory: str, lengths: str, seq_length: int, max_predictions: 
     for number in range(NUM_SHARDS):
         paths.append(os.path.join(directory, f"{lengths}-{seq_length}-{number:05d}-of-{NUM_SHARDS:05d}.tfrecord"))
         num_tokens = _lengths(lengths, seq_length, num_records // NUM_SHARDS, random)
-        write_shard(paths[-1], schema.encode(_examples(num_tokens, seq_length, max_predictions, random)))
+        write_shard(paths[-1], schema.encode_examples(_examples(num_tokens, seq_length, max_predictions, random)))
     return paths
 
 

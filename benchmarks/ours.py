@@ -23,9 +23,8 @@ from bert_pretrain.config.optim import OptimConfig
 from bert_pretrain.config.training import Config, RunConfig
 from bert_pretrain.data.dataset import Lengths, Source
 from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput
-from bert_pretrain.data.schema import Batch
-from bert_pretrain.data.shards import ShardIndex
-from bert_pretrain.data.validation import Limits
+from bert_pretrain.data.schema import Batch, Limits
+from bert_pretrain.data.shards.shard_index import ShardIndex
 from bert_pretrain.distributed.world import World
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.protocol import make_kernels

@@ -27,8 +27,8 @@ from bert_pretrain.data.dataset import Lengths, Source
 from bert_pretrain.data.dynamic_masking import DynamicMasking
 from bert_pretrain.data.input_fn import TrainingInput
 from bert_pretrain.data.masking import MaskingRule
-from bert_pretrain.data.shards import ShardIndex
-from bert_pretrain.data.validation import Limits
+from bert_pretrain.data.schema import Limits
+from bert_pretrain.data.shards.shard_index import ShardIndex
 from bert_pretrain.distributed.connection import connected
 from bert_pretrain.distributed.world import World
 from bert_pretrain.kernels.backend import Backend

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bert_pretrain.config.model import ModelConfig
-from bert_pretrain.data import rank_balance
+from bert_pretrain.data import order
 from bert_pretrain.model import variables
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -95,7 +95,7 @@ def share(num_examples: int, num_ranks: int, rows: str = "dealt") -> Share:
         if rows == "dealt":
             everything = lengths.ravel()
             lengths = np.stack(
-                [everything[rank_balance.records_for_rank(everything, rank, num_ranks)] for rank in range(num_ranks)]
+                [everything[order.records_for_rank(everything, rank, num_ranks)] for rank in range(num_ranks)]
             )
         found[draw] = lengths.sum(axis=1) / _SEQ_LENGTH
     return Share(float(found.mean()), float(found.max(axis=1).mean()))

@@ -21,12 +21,11 @@ from typing import Any
 import numpy as np
 
 from bert_pretrain.config.data import DataConfig
-from bert_pretrain.data import index_table, tfrecord
 from bert_pretrain.data.dataset import Source
-from bert_pretrain.data.indexing import Share
 from bert_pretrain.data.input_fn import TrainingInput
-from bert_pretrain.data.schema import Examples, encode
-from bert_pretrain.data.validation import Limits
+from bert_pretrain.data.schema import Examples, Limits, encode_examples
+from bert_pretrain.data.shards import index_tables, tfrecord
+from bert_pretrain.data.shards.index_tables import Share
 
 _SEQ_LENGTH, _MAX_PREDICTIONS = 512, 76
 _SIZES = (1800, 2900)  # bytes of a record on disk, drawn
@@ -35,8 +34,8 @@ _SIZES = (1800, 2900)  # bytes of a record on disk, drawn
 def simulate(folder: pathlib.Path, num_shards: int, num_records: int) -> None:
     """Sparse shards in `folder`, and their tables in the cache folder."""
     tokens, slots = np.ones([1, _SEQ_LENGTH], int), np.ones([1, _MAX_PREDICTIONS], int)
-    (record,) = encode(Examples(tokens, tokens, 0 * tokens, slots, slots, 1.0 * slots, np.zeros([1], int)))
-    first = tfrecord.frame(record)
+    (record,) = encode_examples(Examples(tokens, tokens, 0 * tokens, slots, slots, 1.0 * slots, np.zeros([1], int)))
+    first = tfrecord.frame_record(record)
     random = np.random.default_rng(0)
     for number in range(num_shards):
         sizes = random.integers(*_SIZES, num_records)
@@ -45,7 +44,7 @@ def simulate(folder: pathlib.Path, num_shards: int, num_records: int) -> None:
         path = folder / f"part-{number:05d}.tfrecord"
         path.write_bytes(first)
         os.truncate(path, int(offsets[-1]))
-        index_table.keep(index_table.identify(str(path)), offsets)
+        index_tables.keep_table(index_tables.identify_shard(str(path)), offsets)
 
 
 def open_as_rank(folder: str, rank: int, num_ranks: int, together: Any, seconds: Any) -> None:
@@ -93,7 +92,7 @@ def measure(folder: pathlib.Path, num_ranks: int) -> tuple[float, int]:
 def drop_tables() -> None:
     """Removes the tables from the page cache."""
     os.sync()
-    for path in index_table.folder().iterdir():
+    for path in index_tables.table_folder().iterdir():
         with open(path, "rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 

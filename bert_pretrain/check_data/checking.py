@@ -13,8 +13,9 @@ from bert_pretrain.check_data import estimate, example_text, histogram, inspecti
 from bert_pretrain.check_data.contents import Expectation, ShardFacts, ShardTask, sum_contents
 from bert_pretrain.config.check_data import CheckDataConfig, EstimateConfig
 from bert_pretrain.config.option import directories
-from bert_pretrain.data import manifest, vocab
-from bert_pretrain.data.shard_files import ShardFile, find_shards, fingerprint, in_directory
+from bert_pretrain.data import vocab
+from bert_pretrain.data.shards import shard_files
+from bert_pretrain.data.shards.shard_files import ShardFile, find_shards, fingerprint, in_directory
 from bert_pretrain.system import worker_pool
 from bert_pretrain.system.files import num_cores
 
@@ -136,9 +137,9 @@ def _draw(path: str, facts: list[ShardFacts]) -> None:
 def _write_manifest(folder: str, facts: list[ShardFacts], expectation: Expectation) -> None:
     files = in_directory([ShardFile(shard.path, shard.num_bytes, shard.num_records) for shard in facts], folder)
     own = {shard.path for shard in files}
-    manifest.write(
+    shard_files.write_manifest(
         folder,
-        manifest.Manifest(
+        shard_files.Manifest(
             sum(shard.num_records for shard in files),
             expectation.seq_length,
             expectation.max_predictions,

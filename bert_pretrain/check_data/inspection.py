@@ -13,9 +13,9 @@ import tensorflow as tf
 from crc32c import crc32c
 
 from bert_pretrain.check_data.contents import Contents, Expectation, ShardFacts, ShardTask, Shown
-from bert_pretrain.data import index_table, offsets, schema, tfrecord
-from bert_pretrain.data.schema import Examples
-from bert_pretrain.data.validation import Limits, rules
+from bert_pretrain.data import schema
+from bert_pretrain.data.schema import Examples, Limits, validation_rules
+from bert_pretrain.data.shards import index_tables, offsets, tfrecord
 from bert_pretrain.system.files import open_regular
 from bert_pretrain.system.worker_pool import Report
 
@@ -28,11 +28,11 @@ _MAX_FAULTS = 3  # named in each shard
 def inspect(task: ShardTask, report: Report) -> ShardFacts:
     """Reads a whole shard. Faults become lines of the result; nothing is raised."""
     try:
-        shard, table = index_table.scan(task.path)
+        shard, table = index_tables.scan_shard(task.path)
     except (ValueError, OSError) as error:
         return ShardFacts(task.path, 0, 0, np.zeros(0, np.uint64), Contents(), [str(error)])
     with contextlib.suppress(OSError):  # where the table cannot be kept, training scans the shard again
-        index_table.keep(shard, table)
+        index_tables.keep_table(shard, table)
     num_records = len(table) - 1
     hashes, faults = _hash_records(task.path, table, report)
     facts = ShardFacts(task.path, int(table[-1]), num_records, hashes, Contents(), faults)
@@ -62,7 +62,7 @@ def _hash_records(path: str, table: np.ndarray, report: Report) -> tuple[np.ndar
             frame = file.read(end - begin)
             content = frame[tfrecord.HEADER.size : -tfrecord.FOOTER.size]
             crc = crc32c(content)
-            if frame[-tfrecord.FOOTER.size :] != tfrecord.FOOTER.pack(tfrecord.masked(crc)):
+            if frame[-tfrecord.FOOTER.size :] != tfrecord.FOOTER.pack(tfrecord.masked_crc(crc)):
                 faults.append(f"{path}:{begin}: record {number} is damaged; {offsets.COPY_AGAIN}")
                 if len(faults) == _MAX_FAULTS:
                     break
@@ -118,7 +118,7 @@ def _parse(records: list[bytes], names: list[str], expectation: Expectation, fau
     """The parsed records, or None after adding the reason to faults."""
     lengths = expectation.seq_length, expectation.max_predictions
     try:
-        parsed = schema.parse(tf.constant(records), tf.constant(names), *lengths)
+        parsed = schema.parse_examples(tf.constant(records), tf.constant(names), *lengths)
         return Examples(*(column.numpy() for column in parsed))
     except (tf.errors.InvalidArgumentError, UnicodeDecodeError):  # the latter where the message quotes a record's bytes
         explained = (fault for record, name in zip(records, names) if (fault := _explain(record, name, expectation)))
@@ -167,7 +167,7 @@ def _add(total: Contents, examples: Examples, unk_id: Optional[int]) -> Contents
 def _faults(examples: Examples, names: list[str], expectation: Expectation) -> list[str]:
     """A line for each kind of fault, naming the first record that has it."""
     vocab_size = _ANY_VOCAB_SIZE if expectation.vocab_size is None else expectation.vocab_size
-    broken = [rule for rule in rules(examples, Limits(vocab_size, _NUM_SEGMENTS)) if rule.broken.any()]
+    broken = [rule for rule in validation_rules(examples, Limits(vocab_size, _NUM_SEGMENTS)) if rule.broken.any()]
     kinds = _structure_faults(examples)
     if expectation.cls_id is not None:
         kinds.update(_special_token_faults(examples, expectation.cls_id, expectation.sep_id))

@@ -9,11 +9,12 @@ from typing import NamedTuple, Optional
 import numpy as np
 
 from bert_pretrain.config.data import DataConfig
-from bert_pretrain.data import manifest, schema
-from bert_pretrain.data.indexing import ALONE, Share
-from bert_pretrain.data.shard_files import find_shards, in_directory
-from bert_pretrain.data.shards import ShardIndex
-from bert_pretrain.data.validation import Limits
+from bert_pretrain.data import schema
+from bert_pretrain.data.schema import Limits
+from bert_pretrain.data.shards import shard_files
+from bert_pretrain.data.shards.index_tables import ALONE, Share
+from bert_pretrain.data.shards.shard_files import find_shards, in_directory
+from bert_pretrain.data.shards.shard_index import ShardIndex
 from bert_pretrain.storage.file_cache import FileCache
 
 
@@ -50,7 +51,7 @@ class Source:
         index = ShardIndex(find_shards(directories, flags.skip_unreadable, is_root), share, cache)
         lengths = read_lengths(index, flags)
         for directory in directories:
-            manifest.enforce(directory, in_directory(index.files, directory), *lengths)
+            shard_files.enforce_manifest(directory, in_directory(index.files, directory), *lengths)
         return cls(index, lengths, limits)
 
 

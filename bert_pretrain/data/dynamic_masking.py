@@ -14,13 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bert_pretrain.config.masking import MaskingConfig
-from bert_pretrain.data import side_file
 from bert_pretrain.data.dataset import Source
-from bert_pretrain.data.hashing import hash_words, splitmix64
 from bert_pretrain.data.masking import MaskingRule, mask
-from bert_pretrain.data.order import Visits
-from bert_pretrain.data.schema import Examples
-from bert_pretrain.data.validation import Rule
+from bert_pretrain.data.order import Visits, hash_words, splitmix64
+from bert_pretrain.data.schema import BrokenRule, Examples
+from bert_pretrain.data.shards import shard_files
 from bert_pretrain.data.vocab import load_vocabulary
 from bert_pretrain.storage.read_ahead import NUM_THREADS
 from bert_pretrain.system.files import hash_file
@@ -72,7 +70,7 @@ class DynamicMasking(NamedTuple):
         return cls(rule, vocabulary.id("[CLS]"), vocabulary.id("[SEP]"), num_entries, seed, fingerprint)
 
     def redraw(self, examples: Examples, visits: Visits, names: Sequence[str]) -> Examples:
-        """The examples [E] with the masks of these visits. They must be valid (validation.py).
+        """The examples [E] with the masks of these visits. They must be valid (schema.py).
 
         ValueError, naming the record by its entry of names [E], where a record was made with another vocabulary.
         """
@@ -102,7 +100,7 @@ class DynamicMasking(NamedTuple):
         ):
             if broken.any():
                 remedy = "give the --vocab_file with which the shards were made, or leave --dynamic_masking out"
-                raise ValueError(Rule(broken, ids, "input_ids", f"{reason}; {remedy}").describe(names))
+                raise ValueError(BrokenRule(broken, ids, "input_ids", f"{reason}; {remedy}").describe(names))
 
 
 def original_tokens(examples: Examples) -> np.ndarray:
@@ -150,7 +148,7 @@ class HashDraws:
 def _check_side_files(shards: Sequence[str], vocab_file: str, fingerprint: str) -> None:
     """ValueError where the JSON file that make_data writes beside a shard names another vocabulary."""
     with ThreadPoolExecutor(NUM_THREADS) as executor:  # a storage answers many requests at a time
-        hashes = list(executor.map(side_file.vocabulary_hash, shards))
+        hashes = list(executor.map(shard_files.vocabulary_hash_of, shards))
     for shard, found in zip(shards, hashes):
         if found not in (None, fingerprint):
             raise ValueError(

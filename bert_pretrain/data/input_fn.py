@@ -18,12 +18,17 @@ import tensorflow as tf
 from bert_pretrain.data import schema
 from bert_pretrain.data.dataset import Source
 from bert_pretrain.data.dynamic_masking import DynamicMasking
-from bert_pretrain.data.fixed_micro_batches import build_micro_batches, examples_for_rank
-from bert_pretrain.data.order import Blocks, Order, Visits, evaluation_slice, update_slice
-from bert_pretrain.data.packing import build_batch
-from bert_pretrain.data.rank_balance import records_for_rank
-from bert_pretrain.data.schema import Batch, Examples
-from bert_pretrain.data.validation import check_examples
+from bert_pretrain.data.order import (
+    Blocks,
+    Order,
+    Visits,
+    evaluation_slice,
+    examples_for_rank,
+    records_for_rank,
+    update_slice,
+)
+from bert_pretrain.data.packing import build_batch, build_micro_batches
+from bert_pretrain.data.schema import Batch, Examples, check_examples
 from bert_pretrain.tensorflow_compat import compat
 
 _BATCHES_AHEAD = 4  # enough to cover a slow read; a few megabytes
@@ -51,7 +56,7 @@ class TrainingInput:
         """masking draws the masks of each visit; None: the masks of the records.
 
         fixed_micro_batches: micro-batches of an update over all ranks (--rank_invariant); 0: by rows_per_micro_batch.
-        few_shapes: rows for a backend that compiles a program for each shape (row_shapes.py).
+        few_shapes: rows for a backend that compiles a program for each shape (packing.add_empty_rows).
         """
         self._source = source
         self._masking = masking
@@ -199,7 +204,7 @@ def _pipeline(
     @tf.autograph.experimental.do_not_convert
     def build(step: tf.Tensor) -> tuple[Batch, tf.Tensor]:
         serialized, names, *visits = tf.numpy_function(read, [step], [tf.string, tf.string, tf.int64, tf.int64])
-        examples = schema.parse(tf.ensure_shape(serialized, [num_examples]), names, *source.lengths)
+        examples = schema.parse_examples(tf.ensure_shape(serialized, [num_examples]), names, *source.lengths)
         arranged = tf.numpy_function(arrange, [names, *visits, *examples], _dtypes())
         with tf.control_dependencies(arranged):
             return _with_shapes(arranged, num_examples), tf.timestamp()

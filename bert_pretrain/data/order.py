@@ -1,25 +1,16 @@
-"""Which records form an update: a pure function of seed, update and batch size.
+"""Which records form an update, and which of them a rank has: a pure function of seed, update and batch size.
 
-Training visits positions 0, 1, 2, ... Update u covers the next G = W * A * B of them, so its records do not depend on
-how G is divided into W, A and B; rank_balance.py divides them among the ranks. N positions, N being the number of
-records, are an epoch, and each epoch is a permutation of all records:
-
-- blocks of BLOCK consecutive records of a shard are permuted over the whole data set;
-- POOL permuted blocks at a time form a pool, and the records inside a pool are permuted.
-
-So the shuffle is global, while reads stay within POOL blocks at a time, which a disk or a network file system can read
-ahead. A permutation sorts integer hashes (hashing.py).
+Random numbers are integer hashes without state. NumPy's generators are not used because their streams may change from
+version to version.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Union
 
 import numpy as np
-
-from bert_pretrain.data.hashing import hash_words, splitmix64
 
 BLOCK = 64  # consecutive records: 160 KB at 2.5 KB a record, a sensible read-ahead
 POOL = 1024  # blocks shuffled into each other: 65,536 records
@@ -144,3 +135,51 @@ class _BlockTable:
 def _permutation(size: int, *key: int) -> np.ndarray:
     """A permutation of range(size), a pure function of its arguments."""
     return np.argsort(splitmix64(hash_words(*key) ^ np.arange(size, dtype=np.uint64)), kind="stable")
+
+
+def splitmix64(state: np.ndarray) -> np.ndarray:
+    """One output for each uint64 state (Steele, Lea and Flood 2014, https://prng.di.unimi.it/splitmix64.c)."""
+    state = state + np.uint64(0x9E3779B97F4A7C15)
+    state ^= state >> np.uint64(30)
+    state *= np.uint64(0xBF58476D1CE4E5B9)
+    state ^= state >> np.uint64(27)
+    state *= np.uint64(0x94D049BB133111EB)
+    state ^= state >> np.uint64(31)
+    return state
+
+
+def hash_words(*words: Union[int, np.ndarray]) -> np.ndarray:
+    """[1] or [E] uint64: a hash of words, each an integer below 2**64 or an array [E] of them."""
+    state = np.zeros([1], np.uint64)
+    for word in words:
+        state = splitmix64(state ^ np.asarray(word, np.uint64))
+    return state
+
+
+def records_for_rank(sizes: np.ndarray, rank: int, num_ranks: int) -> np.ndarray:
+    """[G / W] ascending indices into the record sizes [G]: the examples of `rank`. W divides G. Deterministic."""
+    return divide_by_size(sizes, num_ranks)[rank]
+
+
+def divide_by_size(sizes: np.ndarray, num_parts: int) -> np.ndarray:
+    """[N, G / N] indices into the record sizes [G]: the examples of each of N parts, ascending. N divides G.
+
+    Greedy: from the largest on, N examples at a time, the largest of them to the part with the smallest sum so far.
+    """
+    rounds = np.argsort(-sizes, kind="stable").reshape(-1, num_parts)
+    totals = np.zeros([num_parts], np.int64)
+    parts = np.empty_like(rounds)
+    for taken, dealt in zip(parts, rounds):
+        smallest_first = np.argsort(totals, kind="stable")
+        totals[smallest_first] += sizes[dealt]
+        taken[smallest_first] = dealt
+    return np.sort(parts.T, axis=1)
+
+
+def examples_for_rank(sizes: np.ndarray, num_micro_batches: int, rank: int, num_ranks: int) -> np.ndarray:
+    """[G / W] indices into the record sizes [G]: the examples of a rank's micro-batches, one after the other.
+
+    num_micro_batches is K, over all ranks; it divides G, and W divides it.
+    """
+    per_rank = num_micro_batches // num_ranks
+    return divide_by_size(sizes, num_micro_batches)[rank * per_rank : (rank + 1) * per_rank].reshape(-1)

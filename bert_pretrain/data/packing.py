@@ -1,4 +1,4 @@
-"""Lays the examples of an update into rows: several examples a row, or one.
+"""Lays the examples of an update into rows, several examples a row or one, and the rows into micro-batches.
 
 Packing changes only the time: each example of the update is used once, so all sums over examples and masked tokens
 stay the same. (Krell et al. 2021, arXiv:2107.02027, pack across a whole data set, which changes the batches.)
@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bert_pretrain.data.row_shapes import add_empty_rows
 from bert_pretrain.data.schema import Batch, Examples
 
 WIDTH_MULTIPLE = 64  # of the row width, so that few different shapes occur and matrix kernels have full blocks
 _MAX_SUBSET_SEARCH = 256  # examples; for more, best fit needs at most one row in two hundred too many, and is faster
+_MOST_SHAPES, _RATIO = 8, 7 / 8
 
 
 class _Layout(NamedTuple):
@@ -29,8 +29,8 @@ def build_batch(examples: Examples, rows_per_micro_batch: int, pack: bool, few_s
     """Lays E examples into rows, and the rows into ceil(R / rows_per_micro_batch) micro-batches of even size.
 
     Rows are as wide as the fullest, rounded up to WIDTH_MULTIPLE, at most S. Without `pack` each example has a row of
-    its own, in the given order. Deterministic. The examples must be valid (validation.py). few_shapes: see
-    row_shapes.py.
+    its own, in the given order. Deterministic. The examples must be valid (schema.py). few_shapes: see
+    add_empty_rows.
     """
     lengths = np.count_nonzero(examples.input_mask, axis=1)
     capacity = examples.input_ids.shape[1]
@@ -187,3 +187,70 @@ def _even_splits(num_rows: int, rows_per_micro_batch: int) -> np.ndarray:
     """[K+1] row numbers that separate the micro-batches, whose sizes differ by at most one."""
     num_micro_batches = -(-num_rows // rows_per_micro_batch)
     return np.arange(num_micro_batches + 1) * num_rows // num_micro_batches
+
+
+def row_counts(rows_per_micro_batch: int) -> list[int]:
+    """The numbers of rows that a micro-batch of at most rows_per_micro_batch may have, ascending."""
+    counts = [rows_per_micro_batch]
+    while len(counts) < _MOST_SHAPES and counts[-1] > 1:
+        counts.append(min(counts[-1] - 1, int(np.ceil(counts[-1] * _RATIO))))
+    return counts[::-1]
+
+
+def add_empty_rows(
+    rows: list[list[int]], row_splits: np.ndarray, rows_per_micro_batch: int
+) -> tuple[list[list[int]], np.ndarray]:
+    """rows (the numbers of their examples) and row_splits [K+1] with empty rows at the end of each micro-batch."""
+    counts, padded, splits = row_counts(rows_per_micro_batch), [], [0]
+    for first, end in zip(row_splits[:-1], row_splits[1:]):
+        count = counts[bisect.bisect_left(counts, end - first)]
+        padded += rows[first:end] + [[] for _ in range(count - (end - first))]
+        splits.append(len(padded))
+    return padded, np.array(splits)
+
+
+def build_micro_batches(examples: Examples, num_micro_batches: int, pack: bool, few_shapes: bool = False) -> Batch:
+    """Lays E examples into num_micro_batches of E / num_micro_batches examples, in the given order.
+
+    Rows are as wide as the widest micro-batch needs; forward.narrow gives each micro-batch its own width back. With
+    few_shapes all are as wide as the records.
+    """
+    size = len(examples.input_ids) // num_micro_batches
+    starts = range(0, len(examples.input_ids), size)
+    parts = [
+        build_batch(Examples(*(column[i : i + size] for column in examples)), size, pack, few_shapes) for i in starts
+    ]
+    width = max(part.token_ids.shape[1] for part in parts)
+    rows_before = np.cumsum([0, *(len(part.token_ids) for part in parts)])
+    moved = [_move(part, int(before), width) for part, before in zip(parts, rows_before)]
+    joined = Batch(*(np.concatenate(columns) for columns in zip(*moved)))
+    return joined._replace(
+        row_splits=rows_before.astype(np.int32),
+        masked_splits=_splits([part.masked_ids for part in parts]),
+        example_splits=_splits([part.cls_positions for part in parts]),
+    )
+
+
+def _move(part: Batch, rows_before: int, width: int) -> Batch:
+    """The micro-batch in rows of `width`, behind rows_before rows."""
+    own_width = part.token_ids.shape[1]
+
+    def widened(rows: np.ndarray) -> np.ndarray:
+        return np.pad(rows, [(0, 0), (0, width - own_width)])
+
+    def moved(positions: np.ndarray) -> np.ndarray:
+        rows, columns = np.divmod(positions, own_width)
+        return ((rows + rows_before) * width + columns).astype(np.int32)
+
+    return part._replace(
+        token_ids=widened(part.token_ids),
+        segment_ids=widened(part.segment_ids),
+        position_ids=widened(part.position_ids),
+        example_ids=widened(part.example_ids),
+        masked_positions=moved(part.masked_positions),
+        cls_positions=moved(part.cls_positions),
+    )
+
+
+def _splits(columns: list[np.ndarray]) -> np.ndarray:
+    return np.cumsum([0, *map(len, columns)]).astype(np.int32)

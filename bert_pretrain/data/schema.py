@@ -1,17 +1,45 @@
-"""The features of a record on disk, and the arrays that they become.
+"""The features of a record on disk, the arrays that they become, and the rules that these must follow.
 
-Feature names are written here, and in make_data/serialization.py, which writes records without TensorFlow.
+Checks are vectorised, and an error names record and remedy.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Optional
 
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 _MAX_NAMES = 300  # characters of an error message
+_INT32 = np.iinfo(np.int32)
+# Pattern of an error message -> what the user reads.
+_EXPLANATIONS = (
+    (r"^ValueError: (.+)$", r"\1"),  # of our own code, passed through numpy_function
+    (
+        r"Name: (.+), Key: (\w+), Index: \d+\.\s+Number of \w+ values != expected\.\s+"
+        r"Values size: (\d+) but output shape: \[(\d+)\]",
+        r"\1: \2 has \3 values, the first record of the data has \4; train on records of one length at a time",
+    ),
+    (
+        r"Name: (.+), Feature: (\w+) .*is required but could not be found",
+        r"\1: feature \2 is missing; docs/data_format.md lists what a pretraining record holds",
+    ),
+    (
+        r"Name: (.+), Key: (\w+), .*Data type: (\w+) but expected type: (\w+)",
+        r"\1: \2 holds \3 values, expected \4; docs/data_format.md lists what a pretraining record holds",
+    ),
+    (
+        r"Name: (.+), Key: (\w+), .*Can't parse serialized Example",
+        r"\1: \2 cannot be read although the record's CRC is right; make the shards again",
+    ),
+    (
+        r"Could not parse example input|Unsupported datatype",
+        r"a record is not a tf.train.Example although its CRC is right; make the shards again",
+    ),
+)
 
 
 class Feature(NamedTuple):
@@ -66,7 +94,7 @@ class Batch(NamedTuple):
     example_splits: np.ndarray  # [K+1] int32: the same for examples
 
 
-def encode(examples: Examples) -> list[bytes]:
+def encode_examples(examples: Examples) -> list[bytes]:
     """The records of E examples as serialized tf.train.Example messages."""
     columns = [np.asarray(column).reshape(len(column), -1).tolist() for column in examples]
     return [_encode_one(values) for values in zip(*columns)]
@@ -107,7 +135,7 @@ def record_lengths(record: bytes, name: str) -> tuple[int, int]:
     return lengths["S"], lengths["P"]
 
 
-def parse(serialized: tf.Tensor, names: tf.Tensor, seq_length: int, max_predictions: int) -> Examples:
+def parse_examples(serialized: tf.Tensor, names: tf.Tensor, seq_length: int, max_predictions: int) -> Examples:
     """Parses records [E] string with one operation. Integers beyond int32 become its smallest or largest number.
 
     TensorFlow's error for a bad record quotes its entry of names.
@@ -118,10 +146,90 @@ def parse(serialized: tf.Tensor, names: tf.Tensor, seq_length: int, max_predicti
         for feature in FEATURES
     }
     parsed = tf.io.parse_example(serialized, expected, example_names=names)
-    # Saturated, because tf.cast wraps: 2**32 + 7 would become the valid id 7. validation.py refuses the limits.
+    # Saturated, because tf.cast wraps: 2**32 + 7 would become the valid id 7. validation_rules refuses the limits.
     columns = {
         name: value if value.dtype == tf.float32 else tf.saturate_cast(value, tf.int32)
         for name, value in parsed.items()
     }
     columns["next_sentence_labels"] = tf.squeeze(columns["next_sentence_labels"], axis=1)
     return Examples(**columns)
+
+
+class Limits(NamedTuple):
+    """Sizes of the model's embedding tables; ids must be smaller."""
+
+    vocab_size: int
+    type_vocab_size: int
+
+
+class BrokenRule(NamedTuple):
+    """One rule applied to E examples: where it is broken, and what the user reads then."""
+
+    broken: np.ndarray  # [E, X] bool
+    values: np.ndarray  # [E, X]
+    feature: str
+    remedy: str
+
+    def describe(self, names: Sequence[str]) -> str:
+        """One line about the first value that breaks the rule; names [E] are those of the examples."""
+        row, column = np.argwhere(self.broken)[0]
+        value = _shown_value(self.values[row, column])
+        return f"{names[row]}: {self.feature} has {value} at index {column}; {self.remedy}"
+
+
+def check_examples(examples: Examples, limits: Limits, names: Sequence[str]) -> None:
+    """ValueError for the first broken rule, naming the record by its entry of names [E]."""
+    for rule in validation_rules(examples, limits):
+        if rule.broken.any():
+            raise ValueError(rule.describe(names))
+
+
+def validation_rules(examples: Examples, limits: Limits) -> Iterator[BrokenRule]:
+    """The rules without which training would fail or learn from garbage, applied to E examples."""
+    mask = examples.input_mask
+    lengths = np.count_nonzero(mask, axis=1)[:, None]  # [E, 1]
+    is_token = np.arange(mask.shape[1]) < lengths  # [E, S]: ones, then zeros
+    is_used = examples.masked_lm_weights != 0  # [E, P]
+    vocabulary = f"it must be in [0, {limits.vocab_size}): were the shards made with another vocabulary?"
+    packed = "it must be ones, then zeros; records packed by other tools are not read, packing happens while training"
+    yield BrokenRule(mask != is_token, mask, "input_mask", packed)
+    yield BrokenRule(lengths == 0, lengths, "the number of tokens", "a record must hold at least [CLS]")
+    tokens, segments = examples.input_ids, examples.segment_ids
+    yield BrokenRule(is_token & _outside(tokens, limits.vocab_size), tokens, "input_ids", vocabulary)
+    types = f"it must be in [0, {limits.type_vocab_size}): use the bert_config.json for which the data was made"
+    yield BrokenRule(is_token & _outside(segments, limits.type_vocab_size), segments, "segment_ids", types)
+    weights = examples.masked_lm_weights
+    finite = "weights must be finite and at least 0; 0 marks an unused slot"
+    yield BrokenRule(~((weights >= 0) & np.isfinite(weights)), weights, "masked_lm_weights", finite)
+    positions, masked_ids = examples.masked_lm_positions, examples.masked_lm_ids
+    column = "it must be a column within the record's tokens; make the shards again"
+    yield BrokenRule(is_used & ((positions < 0) | (positions >= lengths)), positions, "masked_lm_positions", column)
+    yield BrokenRule(is_used & _outside(masked_ids, limits.vocab_size), masked_ids, "masked_lm_ids", vocabulary)
+    labels = examples.next_sentence_labels[:, None]
+    yield BrokenRule(_outside(labels, 2), labels, "next_sentence_labels", "it must be 0 or 1")
+
+
+def _shown_value(value: np.generic) -> str:
+    """A value, which schema.parse saturated if it is one of int32's limits."""
+    return f"{value} or more" if value == _INT32.max else f"{value} or less" if value == _INT32.min else str(value)
+
+
+def _outside(values: np.ndarray, size: int) -> np.ndarray:
+    return (values < 0) | (values >= size)
+
+
+def explain_input_error(error: Exception) -> Optional[ValueError]:
+    """One line for an exception of session.run that bad input caused; None for any other.
+
+    The exception is a tf.errors.OpError, or a UnicodeDecodeError, which session.run raises where TensorFlow's message
+    quotes a record's bytes.
+    """
+    if isinstance(error, UnicodeDecodeError):
+        message = error.object.decode(errors="replace")
+    else:
+        message = getattr(error, "message", None) or ""
+    for pattern, line in _EXPLANATIONS:
+        match = re.search(pattern, message, re.MULTILINE)
+        if match:
+            return ValueError(match.expand(line))
+    return None

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from bert_pretrain.config.option import directories
 from bert_pretrain.data import schema
-from bert_pretrain.data.shard_files import find_shards
-from bert_pretrain.data.shards import ShardIndex
+from bert_pretrain.data.shards.shard_files import find_shards
+from bert_pretrain.data.shards.shard_index import ShardIndex
 from bert_pretrain.data.vocab import Vocabulary
 from bert_pretrain.inference.questions import Example
 
@@ -57,7 +57,7 @@ def _records(directory: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for number in range(index.num_records):
         (record,) = index.read(np.array([number]))
         lengths = schema.record_lengths(record, directory)
-        columns = schema.parse(tf.constant([record]), tf.constant([directory]), *lengths)
+        columns = schema.parse_examples(tf.constant([record]), tf.constant([directory]), *lengths)
         example = schema.Examples(*(column.numpy()[0] for column in columns))
         used = example.masked_lm_weights > 0
         ids, positions = example.input_ids.copy(), example.masked_lm_positions[used]

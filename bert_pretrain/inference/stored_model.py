@@ -9,7 +9,7 @@ import numpy as np
 
 from bert_pretrain.checkpoints import restore
 from bert_pretrain.config.model import ModelConfig
-from bert_pretrain.data import side_file
+from bert_pretrain.data.shards import shard_files
 from bert_pretrain.data.vocab import Vocabulary, load_vocabulary
 from bert_pretrain.hugging_face import tokenizer
 from bert_pretrain.model import variables
@@ -51,7 +51,7 @@ def find(
     config = _config(folder, run, bert_config_file, flag)
     vocabulary = _vocabulary_file(folder, run, bert_config_file) if vocab_file is None else vocab_file
     if lower_case is None:
-        of_data = side_file.lower_case(_training_shards(run))
+        of_data = shard_files.lower_case_of(_training_shards(run))
         lower_case = bool(tokenizer.read_settings(folder).get("do_lower_case", of_data is not False))
     return StoredModel(weights, flag, config, load_vocabulary(vocabulary) if vocabulary else None, lower_case)
 
@@ -90,7 +90,7 @@ def _vocabulary_file(folder: str, run: dict[str, Any], bert_config_file: Optiona
         os.path.join(os.path.dirname(config_file), "vocab.txt") if config_file else None,
     ]
     found = next((path for path in candidates if path and os.path.isfile(path)), None)
-    return found or side_file.vocabulary_file(_training_shards(run))
+    return found or shard_files.vocabulary_file_of(_training_shards(run))
 
 
 def _training_shards(run: dict[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from bert_pretrain.config.make_data import ExampleConfig
 from bert_pretrain.data.masking import Masking
-from bert_pretrain.data.tfrecord import write_records
+from bert_pretrain.data.shards.tfrecord import write_records
 from bert_pretrain.data.vocab import load_vocabulary
 from bert_pretrain.make_data import corpus, exact_memory, provenance, serialization
 from bert_pretrain.make_data.fast_examples import draw_examples, masking_rule, picked

@@ -12,7 +12,7 @@ import numpy as np
 from bert_pretrain.config.make_data import ExampleConfig
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.data import vocab
-from bert_pretrain.data.tfrecord import write_shard
+from bert_pretrain.data.shards.tfrecord import write_shard
 from bert_pretrain.make_data import demo_text, fast_examples, serialization, tokenization, tokenized_text, train_vocab
 from bert_pretrain.system.files import write_json
 from bert_pretrain.system.locks import DATA, locked

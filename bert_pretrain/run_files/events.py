@@ -17,7 +17,7 @@ from typing import Any, Optional
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from bert_pretrain.data.tfrecord import FRAME_SIZE, HEADER, frame, header
+from bert_pretrain.data.shards.tfrecord import FRAME_SIZE, HEADER, frame_record, record_header
 from bert_pretrain.run_files.report_file import AppendedFile, Warn
 
 _FILE_PREFIX = "events.out.tfevents."
@@ -65,7 +65,7 @@ class EventFile:
 
     def _append(self, event: tf.compat.v1.Event) -> None:
         event.wall_time = time.time()
-        self.file.append(frame(event.SerializeToString()))
+        self.file.append(frame_record(event.SerializeToString()))
 
 
 def forget_later_events(output_dir: str, last_update: int) -> None:
@@ -96,7 +96,7 @@ def _record_ends(content: bytes) -> Iterator[int]:
     end = 0
     while end + FRAME_SIZE <= len(content):
         (length, _) = HEADER.unpack_from(content, end)
-        if content[end : end + HEADER.size] != header(length) or end + length + FRAME_SIZE > len(content):
+        if content[end : end + HEADER.size] != record_header(length) or end + length + FRAME_SIZE > len(content):
             return
         end += length + FRAME_SIZE
         yield end
@@ -105,7 +105,7 @@ def _record_ends(content: bytes) -> Iterator[int]:
 def _is_later(record: bytes, last_update: int) -> bool:
     """True for a point of this program or a START event after last_update, and for a damaged record."""
     data = record[HEADER.size : len(record) - (FRAME_SIZE - HEADER.size)]
-    if frame(data) != record:
+    if frame_record(data) != record:
         return True
     try:
         event = tf.compat.v1.Event.FromString(data)

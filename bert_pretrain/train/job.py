@@ -13,9 +13,9 @@ from bert_pretrain.config.option import directories
 from bert_pretrain.config.training import PARTS, Config
 from bert_pretrain.data.dataset import Source
 from bert_pretrain.data.dynamic_masking import DynamicMasking
-from bert_pretrain.data.indexing import Share
 from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput
-from bert_pretrain.data.validation import Limits
+from bert_pretrain.data.schema import Limits
+from bert_pretrain.data.shards.index_tables import Share
 from bert_pretrain.distributed import long_task, preflight
 from bert_pretrain.distributed.long_task import Report
 from bert_pretrain.distributed.world import World

@@ -19,7 +19,7 @@ from bert_pretrain.checkpoints.remote_output import RemoteOutput
 from bert_pretrain.checkpoints.resume import PreviousRun, load_previous_run, make_output_dir
 from bert_pretrain.checkpoints.writer import CheckpointWriter
 from bert_pretrain.config.training import Config
-from bert_pretrain.data import input_errors
+from bert_pretrain.data import schema
 from bert_pretrain.distributed import preflight
 from bert_pretrain.distributed.world import World
 from bert_pretrain.mlperf import mllog
@@ -195,7 +195,7 @@ def _explained_input_errors() -> Iterator[None]:
     try:
         yield
     except (tf.errors.OpError, UnicodeDecodeError) as error:
-        explanation = input_errors.explain(error)
+        explanation = schema.explain_input_error(error)
         if explanation is None:
             raise
         raise explanation from None

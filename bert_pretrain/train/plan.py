@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 from bert_pretrain.checkpoints.resume import PreviousRun
 from bert_pretrain.config.training import Config
-from bert_pretrain.data import side_file
+from bert_pretrain.data.shards import shard_files
 from bert_pretrain.mlperf import rules
 from bert_pretrain.model import variables
 from bert_pretrain.optim import schedule
@@ -96,7 +96,7 @@ def next_commands(config: Config, results: dict[str, Any], shards: Sequence[str]
 def _vocabulary_file(config: Config, shards: Sequence[str]) -> Optional[str]:
     """The vocabulary that the user, the data or the model's folder name; None where none of them does."""
     beside_model = os.path.join(os.path.dirname(config.run.bert_config_file), "vocab.txt")
-    found = config.as_given.masking.vocab_file or side_file.vocabulary_file(shards)
+    found = config.as_given.masking.vocab_file or shard_files.vocabulary_file_of(shards)
     return found or (beside_model if os.path.isfile(beside_model) else None)
 
 

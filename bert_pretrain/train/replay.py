@@ -20,8 +20,7 @@ from bert_pretrain.config.training import Config
 from bert_pretrain.data import schema
 from bert_pretrain.data.order import Visits
 from bert_pretrain.data.packing import build_batch
-from bert_pretrain.data.schema import Batch, Examples
-from bert_pretrain.data.validation import check_examples
+from bert_pretrain.data.schema import Batch, Examples, check_examples
 from bert_pretrain.distributed.world import World
 from bert_pretrain.model import variables
 from bert_pretrain.system.files import write_json
@@ -225,7 +224,7 @@ class _Replay:
 def _read_examples(job: Job, visits: Visits) -> Examples:
     source = job.training
     names = source.index.names(visits.records)
-    parsed = schema.parse(tf.constant(source.index.read(visits.records)), tf.constant(names), *source.lengths)
+    parsed = schema.parse_examples(tf.constant(source.index.read(visits.records)), tf.constant(names), *source.lengths)
     examples = Examples(*(column.numpy() for column in parsed))
     check_examples(examples, source.limits, names)
     return job.masking.redraw(examples, visits, names) if job.masking else examples

@@ -193,7 +193,7 @@ def _forward(job: Job, weights: Mapping[str, tf.Tensor], batch: Batch, k: tf.Ten
     backend, rank, part = job.device.backend, job.world.rank, forward.micro_batch(batch, k)
     if job.fixed_micro_batches:
         rank, k = 0, rank * (job.fixed_micro_batches // job.world.size) + k
-        part = part if backend is Backend.XLA else forward.narrow(part)  # XLA's rows have one width (row_shapes.py)
+        part = part if backend is Backend.XLA else forward.narrow(part)  # XLA's rows have one width
     dropout = Dropout(job.config.run.seed, rank, position, k, hashed=backend is not Backend.PLAIN)
     kernels, recompute = make_kernels(backend), job.config.device.recompute
     return forward.statistics(weights, part, job.model, kernels, dropout, job.device.precision, recompute)

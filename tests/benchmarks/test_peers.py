@@ -81,7 +81,7 @@ def test_records_are_read_without_tensorflow(tmp_path, lengths):
     read = records.read(paths)
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         serialized = list(tf.compat.v1.io.tf_record_iterator(paths[0]))
-        ours = session.run(schema.parse(tf.constant(serialized), tf.constant([""] * len(serialized)), 64, 10))
+        ours = session.run(schema.parse_examples(tf.constant(serialized), tf.constant([""] * len(serialized)), 64, 10))
     assert len(read.input_ids) == 24
     for name in schema.Examples._fields:
         np.testing.assert_array_equal(getattr(read, name)[: len(serialized)], getattr(ours, name), err_msg=name)

@@ -4,9 +4,10 @@ import tensorflow as tf
 
 from bert_pretrain.check_data import inspection
 from bert_pretrain.check_data.contents import Expectation, ShardTask
-from bert_pretrain.data import schema, tfrecord
+from bert_pretrain.data import schema
 from bert_pretrain.data.schema import Examples
-from bert_pretrain.data.tfrecord import write_shard
+from bert_pretrain.data.shards import tfrecord
+from bert_pretrain.data.shards.tfrecord import write_shard
 
 UNK, CLS, SEP, MASK = 1, 2, 3, 4
 EXPECTATION = Expectation(16, 3, 100, CLS, SEP)
@@ -29,7 +30,7 @@ def examples():
 def look(tmp_path):
     def inspect(examples, sample_size=0, expectation=EXPECTATION, num_shown=0):
         path = str(tmp_path / "shard")
-        write_shard(path, schema.encode(examples))
+        write_shard(path, schema.encode_examples(examples))
         return inspection.inspect(ShardTask(path, expectation, sample_size, num_shown), lambda share: None)
 
     return inspect
@@ -123,7 +124,7 @@ def test_what_is_no_example_is_named(tmp_path):
 
 def test_what_only_training_s_first_look_refuses_is_a_fault(tmp_path, examples):
     """A feature's name that is no UTF-8: TensorFlow's parser takes it, protobuf reads the first record and does not."""
-    records = schema.encode(examples)
+    records = schema.encode_examples(examples)
     example = tf.train.Example.FromString(records[0])
     example.features.feature["~~~~"].int64_list.value.append(1)
     records[0] = example.SerializeToString().replace(b"~~~~", b"\xff" * 4)
@@ -154,7 +155,7 @@ def test_shown_records_are_spread_over_the_sample(examples, look, num_shown):
 
 def test_damage_and_truncation_are_named_by_byte(tmp_path, examples):
     path = tmp_path / "shard"
-    write_shard(str(path), schema.encode(examples))
+    write_shard(str(path), schema.encode_examples(examples))
     content = bytearray(path.read_bytes())
     first_size = tfrecord.HEADER.unpack_from(content)[0] + tfrecord.FRAME_SIZE
     content[first_size + 40] ^= 1

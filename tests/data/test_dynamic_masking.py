@@ -17,13 +17,11 @@ from bert_pretrain.config.masking import MaskingConfig
 from bert_pretrain.data import schema
 from bert_pretrain.data.dataset import Source
 from bert_pretrain.data.dynamic_masking import DynamicMasking, HashDraws, original_tokens
-from bert_pretrain.data.input_errors import explain
 from bert_pretrain.data.input_fn import TrainingInput
 from bert_pretrain.data.masking import MaskingRule, mask
 from bert_pretrain.data.order import Visits
-from bert_pretrain.data.schema import Batch, Examples
-from bert_pretrain.data.tfrecord import write_shard
-from bert_pretrain.data.validation import Limits
+from bert_pretrain.data.schema import Batch, Examples, Limits, explain_input_error
+from bert_pretrain.data.shards.tfrecord import write_shard
 from tests.data.test_masking import CLS, CONTINUES_WORD, MASK, REPLACEMENTS, RULES, SEP, VOCAB, make_instances
 
 SEQ_LENGTH, MAX_PREDICTIONS = 64, 9
@@ -168,7 +166,7 @@ def make_source(tmp_path, monkeypatch):
     def make(num_records: int = 21, vocab_size: int = VOCAB) -> Source:
         directory = tmp_path / "data"
         directory.mkdir()
-        records = schema.encode(make_examples(make_instances(num_records, SEQ_LENGTH)))
+        records = schema.encode_examples(make_examples(make_instances(num_records, SEQ_LENGTH)))
         write_shard(str(directory / "part-0"), records[: num_records // 3])
         write_shard(str(directory / "part-1"), records[num_records // 3 :])
         return Source.open([str(directory)], DataConfig(), Limits(vocab_size, 2))
@@ -234,7 +232,7 @@ def test_shards_of_another_vocabulary_are_one_line(make_source) -> None:
     ):
         with pytest.raises(tf.errors.OpError) as raised:
             masked_examples(source, 1, masking=masking, W=1, E=6, B=6, pack=False)
-        line = str(explain(raised.value))
+        line = str(explain_input_error(raised.value))
         assert wrong in line and "/data/part-" in line and "\n" not in line, line
         assert line.endswith("give the --vocab_file with which the shards were made, or leave --dynamic_masking out")
 

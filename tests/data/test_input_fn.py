@@ -7,12 +7,10 @@ import tensorflow as tf
 from bert_pretrain.config.data import DataConfig
 from bert_pretrain.data import dataset, input_fn, schema
 from bert_pretrain.data.dataset import Lengths, Source
-from bert_pretrain.data.input_errors import explain
 from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput
 from bert_pretrain.data.packing import build_batch
-from bert_pretrain.data.schema import Batch
-from bert_pretrain.data.tfrecord import write_shard
-from bert_pretrain.data.validation import Limits
+from bert_pretrain.data.schema import Batch, Limits, explain_input_error
+from bert_pretrain.data.shards.tfrecord import write_shard
 from bert_pretrain.tensorflow_compat import estimator
 
 SEQ_LENGTH, MAX_PREDICTIONS = 16, 3
@@ -37,7 +35,7 @@ def make_source(directory, make_examples):
 
     def make(*records_per_shard, limits=LIMITS, spoil=None):
         examples = make_examples(3 + np.arange(sum(records_per_shard)) % 14, SEQ_LENGTH, MAX_PREDICTIONS)
-        records = schema.encode(examples)
+        records = schema.encode_examples(examples)
         if spoil:
             spoil(records)
         start = 0
@@ -237,7 +235,7 @@ def test_a_flag_that_contradicts_the_data_is_named_with_both_numbers(make_source
 
 def test_shards_of_different_lengths_are_named(make_source, make_examples, directory):
     make_source(3)
-    write_shard(str(directory / "part-1"), schema.encode(make_examples([4], 32, 5)))
+    write_shard(str(directory / "part-1"), schema.encode_examples(make_examples([4], 32, 5)))
     with pytest.raises(ValueError) as raised:
         Source.open([str(directory)], DataConfig(), LIMITS)
     assert str(raised.value) == (
@@ -250,7 +248,7 @@ def failure_of(source):
     """The error line when the input of one update over all records fails."""
     with pytest.raises((tf.errors.OpError, UnicodeDecodeError)) as raised:
         run_training(training(source, source.index.num_records), 1)
-    explanation = explain(raised.value)
+    explanation = explain_input_error(raised.value)
     assert isinstance(explanation, ValueError)
     assert "\n" not in str(explanation)
     return str(explanation)
@@ -339,9 +337,9 @@ def test_a_damaged_record_is_explained(make_source, directory):
 
 
 def test_what_the_input_is_not_to_blame_for_is_not_explained():
-    assert explain(tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")) is None
-    assert explain(tf.errors.OutOfRangeError(None, None, "End of sequence")) is None
-    assert explain(RuntimeError("something else")) is None
+    assert explain_input_error(tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")) is None
+    assert explain_input_error(tf.errors.OutOfRangeError(None, None, "End of sequence")) is None
+    assert explain_input_error(RuntimeError("something else")) is None
 
 
 def test_estimator_takes_it_as_an_input_fn(make_source, tmp_path):

@@ -1,10 +1,12 @@
+""""""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert_pretrain.data import order
-from bert_pretrain.data.order import Order
+from bert_pretrain.data.order import Order, hash_words, splitmix64
 
 shard_sizes = st.lists(st.integers(0, 300), min_size=1, max_size=8).filter(any)
 
@@ -99,3 +101,55 @@ def test_evaluation_slices_cover_each_example_once(num_examples, num_ranks):
 def test_evaluating_1003_examples_counts_1003(num_ranks):
     slices = [order.evaluation_slice(1003, rank, num_ranks) for rank in range(num_ranks)]
     assert sum(stop - start for start, stop in slices) == 1003
+
+
+def test_splitmix64_gives_the_published_stream():
+    # First outputs of the reference implementation for seed 1234567.
+    state, gamma = np.uint64(1234567), np.uint64(0x9E3779B97F4A7C15)
+    outputs = splitmix64(state + np.arange(3, dtype=np.uint64) * gamma)
+    assert outputs.tolist() == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+
+
+def test_words_are_hashed_one_after_the_other():
+    rows = np.array([5, 2**63], np.uint64)
+    hashed = hash_words(3, rows, 2**64 - 1)
+    assert hashed.dtype == np.uint64 and len(set(hashed.tolist())) == 2
+    assert hash_words(3, 5, 2**64 - 1).tolist() == hashed[:1].tolist() != hash_words(5, 3, 2**64 - 1).tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 12), st.integers(0, 2**32))
+def test_each_example_goes_to_one_rank_and_each_rank_has_as_many(num_ranks, per_rank, seed):
+    sizes = np.random.default_rng(seed).integers(0, 30, num_ranks * per_rank)
+    shares = [order.records_for_rank(sizes, rank, num_ranks) for rank in range(num_ranks)]
+    assert {len(share) for share in shares} == {per_rank}
+    assert sorted(np.concatenate(shares)) == list(range(len(sizes)))
+    for share in shares:
+        assert list(share) == sorted(share)
+
+
+def test_one_rank_takes_all_in_their_order():
+    np.testing.assert_array_equal(order.records_for_rank(np.array([3, 1, 2]), 0, 1), [0, 1, 2])
+
+
+def test_the_largest_go_apart_and_the_rest_makes_up_for_them():
+    sizes = np.array([512, 500, 100, 90, 20, 8])
+    shares = [order.records_for_rank(sizes, rank, 2).tolist() for rank in (0, 1)]
+    assert shares == [[0, 3, 5], [1, 2, 4]]  # 610 and 620
+
+
+def test_the_share_of_a_rank_is_what_it_always_was():
+    # Frozen: a run that is continued must meet the same examples.
+    sizes = np.array([2400, 2210, 2800, 2333, 2799, 2500, 2212, 2800, 2640, 2350, 2201, 2777])
+    shares = [order.records_for_rank(sizes, rank, 3).tolist() for rank in range(3)]
+    assert shares == [[1, 2, 8, 9], [0, 5, 6, 7], [3, 4, 10, 11]]
+
+
+@pytest.mark.parametrize(("num_ranks", "per_rank", "bound"), [(2, 12, 1.01), (8, 24, 1.005), (64, 24, 1.02)])
+def test_no_rank_has_much_more_than_the_others(num_ranks, per_rank, bound):
+    random = np.random.default_rng(2)
+    for _ in range(10):
+        # A quarter is full and the others are spread evenly, as in Wikipedia's records of 512.
+        lengths = np.minimum(512, random.integers(20, 680, num_ranks * per_rank))
+        totals = [lengths[order.records_for_rank(lengths, rank, num_ranks)].sum() for rank in range(num_ranks)]
+        assert max(totals) / np.mean(totals) < bound

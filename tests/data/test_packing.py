@@ -1,18 +1,54 @@
+"""Micro-batches of --rank_invariant: the same ones, however many ranks divide them."""
+
+from __future__ import annotations
+
 import json
 import pathlib
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bert_pretrain.data import packing, row_shapes
-from bert_pretrain.data.packing import build_batch
+from bert_pretrain.data import packing
+from bert_pretrain.data.order import examples_for_rank
+from bert_pretrain.data.packing import build_batch, build_micro_batches
+from bert_pretrain.data.schema import Batch, Examples
+from bert_pretrain.train import forward
+from tests.train.small import random_examples
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 
 with_fixture = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 length_lists = st.lists(st.integers(1, 200), min_size=1, max_size=40)
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 4, 8])
+def test_ranks_together_have_the_micro_batches_of_one(num_ranks: int) -> None:
+    sizes = np.random.default_rng(0).integers(50, 500, 24)
+    whole = examples_for_rank(sizes, 8, 0, 1)
+    parts = [examples_for_rank(sizes, 8, rank, num_ranks) for rank in range(num_ranks)]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    assert sorted(whole) == list(range(24))
+
+
+@pytest.mark.parametrize("pack", [True, False])
+def test_each_micro_batch_is_as_if_it_were_alone(pack: bool) -> None:
+    """Of different widths in one batch: the short examples come first."""
+    examples = random_examples(np.random.default_rng(0), 12, seq_length=200)
+    short_first = np.argsort(examples.input_mask.sum(axis=1))
+    examples = Examples(*(column[short_first] for column in examples))
+    batch = build_micro_batches(examples, 4, pack)
+    tensors = Batch(*map(tf.constant, batch))
+    widths = set()
+    for k in range(4):
+        alone = build_batch(Examples(*(column[3 * k : 3 * k + 3] for column in examples)), 3, pack)
+        found = forward.narrow(forward.micro_batch(tensors, tf.constant(k)))
+        widths.add(alone.token_ids.shape[1])
+        for name in Batch._fields[:9]:
+            np.testing.assert_array_equal(getattr(found, name), getattr(alone, name), err_msg=name)
+    assert len(widths) > 1
 
 
 def contents(batch):
@@ -119,7 +155,7 @@ def test_few_shapes_have_the_same_content(make_examples, lengths, rows_per_micro
     batch = build_batch(examples, rows_per_micro_batch, pack, few_shapes=True)
     assert contents(batch) == contents(build_batch(examples, rows_per_micro_batch, pack=False))
     assert batch.token_ids.shape == (batch.row_splits[-1], 200)
-    assert set(np.diff(batch.row_splits)) <= set(row_shapes.row_counts(rows_per_micro_batch))
+    assert set(np.diff(batch.row_splits)) <= set(packing.row_counts(rows_per_micro_batch))
     assert batch.masked_splits[-1] == len(batch.masked_positions)
     assert batch.example_splits[-1] == len(lengths)
     owners = np.searchsorted(batch.row_splits, batch.cls_positions // 200, side="right") - 1
@@ -130,7 +166,7 @@ def test_few_shapes_have_the_same_content(make_examples, lengths, rows_per_micro
 
 @pytest.mark.parametrize("rows_per_micro_batch", [1, 6, 8, 9, 24, 512])
 def test_a_micro_batch_has_one_of_at_most_eight_numbers_of_rows(rows_per_micro_batch: int) -> None:
-    counts = row_shapes.row_counts(rows_per_micro_batch)
+    counts = packing.row_counts(rows_per_micro_batch)
     assert len(counts) == min(8, rows_per_micro_batch) and counts[-1] == rows_per_micro_batch
     assert counts == sorted(set(counts)) and counts[0] >= 1
 

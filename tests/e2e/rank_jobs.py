@@ -17,10 +17,9 @@ import tensorflow as tf
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.data.dataset import Source
 from bert_pretrain.data.dynamic_masking import DynamicMasking
-from bert_pretrain.data.indexing import Share
 from bert_pretrain.data.input_fn import TrainingInput
-from bert_pretrain.data.schema import Batch
-from bert_pretrain.data.validation import Limits
+from bert_pretrain.data.schema import Batch, Limits
+from bert_pretrain.data.shards.index_tables import Share
 from bert_pretrain.distributed import connection
 from bert_pretrain.distributed.world import World
 from bert_pretrain.model import variables

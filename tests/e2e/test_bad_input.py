@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from bert_pretrain.config.model import ModelConfig
-from bert_pretrain.data import manifest, vocab
-from bert_pretrain.data.schema import encode
-from bert_pretrain.data.shard_files import find_shards
-from bert_pretrain.data.tfrecord import write_shard
+from bert_pretrain.data import vocab
+from bert_pretrain.data.schema import encode_examples
+from bert_pretrain.data.shards import shard_files
+from bert_pretrain.data.shards.shard_files import find_shards
+from bert_pretrain.data.shards.tfrecord import write_shard
 from bert_pretrain.launch import hosts
 from bert_pretrain.make_data import corpus
 from tests.e2e import runs
@@ -40,7 +41,7 @@ def change_records(directory: str, **columns: Callable[[np.ndarray], np.ndarray]
     """Replaces the first shard's records by ones whose columns are changed."""
     examples = random_examples(np.random.default_rng(5), 40)
     changed = examples._replace(**{name: change(getattr(examples, name)) for name, change in columns.items()})
-    write_shard(f"{directory}/part-00000.tfrecord", encode(changed))
+    write_shard(f"{directory}/part-00000.tfrecord", encode_examples(changed))
 
 
 def no_directory(data: Settings, tmp_path: Path) -> Settings:
@@ -75,7 +76,7 @@ def wrong_length_flag(data: Settings, tmp_path: Path) -> Settings:
 
 def mixed_lengths(data: Settings, tmp_path: Path) -> Settings:
     examples = random_examples(np.random.default_rng(5), 4, seq_length=32)
-    write_shard(f"{data['input_files_dir']}/part-00009.tfrecord", encode(examples))
+    write_shard(f"{data['input_files_dir']}/part-00009.tfrecord", encode_examples(examples))
     return {}
 
 
@@ -224,7 +225,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(data: Settings, tmp_path: Path) -
         ("text.txt", corpus.whole),
         ("hosts", lambda path: hosts.read_hostfile(path, 1)),
         ("part-00000", lambda path: find_shards([os.path.dirname(path)])),
-        ("manifest.json", lambda path: manifest.read(os.path.dirname(path))),
+        ("manifest.json", lambda path: shard_files.read_manifest(os.path.dirname(path))),
     ],
 )
 def test_a_fifo_is_refused_at_once(name: str, read: Callable[[str], object], tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 
 from bert_pretrain.data.packing import build_batch
-from bert_pretrain.data.schema import Batch, encode
-from bert_pretrain.data.tfrecord import write_shard
+from bert_pretrain.data.schema import Batch, encode_examples
+from bert_pretrain.data.shards.tfrecord import write_shard
 from bert_pretrain.distributed.world import World
 from bert_pretrain.train import replay
 from bert_pretrain.train.job import open_job, training_input
@@ -31,7 +31,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """Settings that name 41 records, fewer than seven updates have examples, with their vocabulary."""
     folder = tmp_path_factory.mktemp("masking")
     (folder / "train").mkdir()
-    write_shard(str(folder / "train" / "part.tfrecord"), encode(make_examples(make_instances(41, SEQ_LENGTH))))
+    write_shard(str(folder / "train" / "part.tfrecord"), encode_examples(make_examples(make_instances(41, SEQ_LENGTH))))
     for name, model in MODELS.items():
         runs.write_model(folder / f"{name}.json", dataclasses.replace(model, vocab_size=VOCAB))
     return {

@@ -390,7 +390,7 @@ def test_eight_ranks_train_and_evaluate(data: Data, tmp_path: Path) -> None:
 def test_a_bad_record_that_one_rank_meets_ends_the_job(data: Data, tmp_path: Path) -> None:
     before = """
 if RANK == 1:
-    from bert_pretrain.data.shards import ShardIndex
+    from bert_pretrain.data.shards.shard_index import ShardIndex
     read = ShardIndex.read
     def bad(self, records):
         if 11 in records and len(records) == 6:

@@ -16,21 +16,21 @@ from hypothesis import strategies as st
 
 from bert_pretrain.check_data import contents, inspection
 from bert_pretrain.config.data import DataConfig
-from bert_pretrain.data import index_table, manifest, schema, tfrecord, vocab
+from bert_pretrain.data import schema, vocab
 from bert_pretrain.data.dataset import Source
-from bert_pretrain.data.input_errors import explain
 from bert_pretrain.data.packing import build_batch
-from bert_pretrain.data.shard_files import find_shards
-from bert_pretrain.data.shards import ShardIndex
-from bert_pretrain.data.validation import Limits, check_examples
+from bert_pretrain.data.schema import Limits, check_examples, explain_input_error
+from bert_pretrain.data.shards import index_tables, shard_files, tfrecord
+from bert_pretrain.data.shards.shard_files import find_shards
+from bert_pretrain.data.shards.shard_index import ShardIndex
 from tests.fuzz.examples import assert_is_one_line, fuzz
 from tests.train.small import MODEL, random_examples
 
 _MAX_MEMORY = 16 << 20  # bytes, for inputs of a few kilobytes
 _S, _P = 16, 3
 LIMITS = Limits(MODEL.vocab_size, MODEL.type_vocab_size)
-RECORDS = schema.encode(random_examples(np.random.default_rng(0), 4, seq_length=_S, max_predictions=_P))
-SHARD = b"".join(map(tfrecord.frame, RECORDS))
+RECORDS = schema.encode_examples(random_examples(np.random.default_rng(0), 4, seq_length=_S, max_predictions=_P))
+SHARD = b"".join(map(tfrecord.frame_record, RECORDS))
 
 # A feature's name that becomes invalid UTF-8, which protobuf refuses and TensorFlow's parser takes.
 _NO_UTF8_YET = "~~~~"
@@ -39,7 +39,7 @@ _NO_UTF8_YET = "~~~~"
 changes = st.lists(
     st.tuples(st.floats(0, 1), st.sampled_from([0, 1, 2, 8, 12, 10**9]), st.binary(max_size=16)), max_size=3
 )
-headers = st.integers(0, 2**64 - 1).map(tfrecord.header)  # with a right CRC
+headers = st.integers(0, 2**64 - 1).map(tfrecord.record_header)  # with a right CRC
 int64 = st.integers(-(2**63), 2**63 - 1) | st.sampled_from([0, 1, 2, _S, MODEL.vocab_size, 2**31, 2**32 + 7, -1])
 floats = st.floats(width=32) | st.just(1.0)
 
@@ -102,7 +102,7 @@ def or_one_line(function: Callable[[], object]) -> object:
 def test_a_damaged_shard_is_read_whole_or_refused(folder: Path, content: bytes, header: bytes, place: float) -> None:
     """What is read is, framed again, the very file."""
     if header is not None:
-        at = len(tfrecord.frame(RECORDS[0])) if place < 0.5 else int(place * len(content))
+        at = len(tfrecord.frame_record(RECORDS[0])) if place < 0.5 else int(place * len(content))
         content = content[:at] + header + content[at + len(header) :]
     (folder / "shard").write_bytes(content)
 
@@ -115,7 +115,7 @@ def test_a_damaged_shard_is_read_whole_or_refused(folder: Path, content: bytes, 
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < _MAX_MEMORY
-    assert found is None or b"".join(map(tfrecord.frame, found)) == content
+    assert found is None or b"".join(map(tfrecord.frame_record, found)) == content
 
 
 def trained_on(folder: Path) -> object:
@@ -124,9 +124,9 @@ def trained_on(folder: Path) -> object:
     numbers = np.arange(source.index.num_records)
     names = source.index.names(numbers)
     try:
-        parsed = schema.parse(tf.constant(source.index.read(numbers)), tf.constant(names), *source.lengths)
+        parsed = schema.parse_examples(tf.constant(source.index.read(numbers)), tf.constant(names), *source.lengths)
     except (tf.errors.OpError, UnicodeDecodeError) as error:
-        raise explain(error) or error from None
+        raise explain_input_error(error) or error from None
     examples = schema.Examples(*(column.numpy() for column in parsed))
     check_examples(examples, LIMITS, names)
     return build_batch(examples, 2, True)
@@ -154,9 +154,9 @@ def test_records_of_any_contents_are_trained_on_or_refused(folder: Path, stored:
 @given(st.one_of(st.binary(), st.none()), changes)
 def test_a_damaged_index_table_is_never_used(folder: Path, anything: bytes, edits: list) -> None:
     (folder / "shard").write_bytes(SHARD)
-    shard, table = index_table.scan(str(folder / "shard"))
-    index_table.keep(shard, table)
-    path = index_table.folder() / shard.key
+    shard, table = index_tables.scan_shard(str(folder / "shard"))
+    index_tables.keep_table(shard, table)
+    path = index_tables.table_folder() / shard.key
     path.write_bytes(changed(path.read_bytes(), edits) if anything is None else anything)
     assert ShardIndex([str(folder / "shard")]).read(np.arange(len(RECORDS))) == RECORDS
 
@@ -181,8 +181,8 @@ def test_any_bytes_are_a_vocabulary_or_refused(folder: Path, content: bytes) -> 
 def _manifest_of(folder: Path) -> tuple[dict[str, object], ShardIndex]:
     (folder / "shard").write_bytes(SHARD)
     index = ShardIndex([str(folder / "shard")])
-    sound = manifest.Manifest(len(RECORDS), _S, _P, 99, index.fingerprint, {"shard": len(RECORDS)})
-    manifest.write(str(folder), sound)
+    sound = shard_files.Manifest(len(RECORDS), _S, _P, 99, index.fingerprint, {"shard": len(RECORDS)})
+    shard_files.write_manifest(str(folder), sound)
     return sound, index
 
 
@@ -193,7 +193,7 @@ json_values = st.recursive(
 )
 
 
-fields = st.sampled_from([*manifest.Manifest._fields, "more"])
+fields = st.sampled_from([*shard_files.Manifest._fields, "more"])
 
 
 @fuzz()
@@ -205,11 +205,11 @@ def test_a_changed_manifest_is_the_same_or_refused(folder: Path, values: dict, e
     path.write_bytes(changed(content, edits))
 
     def enforce() -> bool:
-        manifest.enforce(str(folder), index.files, _S, _P)
+        shard_files.enforce_manifest(str(folder), index.files, _S, _P)
         return True
 
     if or_one_line(enforce):
-        found = manifest.read(str(folder))
+        found = shard_files.read_manifest(str(folder))
         assert (found.fingerprint, found.shards) == (sound.fingerprint, sound.shards)
 
 
@@ -217,7 +217,7 @@ def test_a_changed_manifest_is_the_same_or_refused(folder: Path, values: dict, e
 def test_deep_and_long_json_is_no_manifest(folder: Path, content: bytes) -> None:
     (folder / "manifest.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"manifest\.json: not a manifest"):
-        manifest.read(str(folder))
+        shard_files.read_manifest(str(folder))
 
 
 def test_a_large_file_is_no_vocabulary(folder: Path) -> None:

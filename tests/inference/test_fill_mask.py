@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from bert_pretrain.config.fill_mask import FillMaskConfig
-from bert_pretrain.data.schema import Examples, encode
-from bert_pretrain.data.tfrecord import write_shard
+from bert_pretrain.data.schema import Examples, encode_examples
+from bert_pretrain.data.shards.tfrecord import write_shard
 from bert_pretrain.data.vocab import load_vocabulary
 from bert_pretrain.inference import answers, held_out, questions
 from tests.export.conftest import Exported, _exported  # noqa: F401 (a fixture)
@@ -63,7 +63,7 @@ def test_held_out_sentences_come_from_the_shards(exported: Exported, tmp_path: P
     sentence = "[CLS] the cat is of the dog and [MASK] is a b c . d [SEP] e f . [SEP] [PAD] [PAD]".split()
     ids = np.array([[vocabulary.id(entry) for entry in sentence]])
     mask = (ids != 0).astype(int)
-    record = encode(Examples(ids, mask, mask * 0, [[8, 0]], [[vocabulary.id("cat"), 0]], [[1.0, 0.0]], [0]))
+    record = encode_examples(Examples(ids, mask, mask * 0, [[8, 0]], [[vocabulary.id("cat"), 0]], [[1.0, 0.0]], [0]))
     write_shard(str(tmp_path / "a.tfrecord"), record)
     (blank,) = held_out.blanks(str(tmp_path), vocabulary, 3)
     assert held_out.text(blank, vocabulary) == "the cat is of the dog and [MASK] is a b c ."

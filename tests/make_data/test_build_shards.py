@@ -7,7 +7,7 @@ import pytest
 
 from bert_pretrain.config.make_data import ExampleConfig
 from bert_pretrain.data import schema
-from bert_pretrain.data.shards import ShardIndex
+from bert_pretrain.data.shards.shard_index import ShardIndex
 from bert_pretrain.make_data import build_shards, tokenized_text
 from tests.make_data import killed
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_pretrain.data import schema, tfrecord
+from bert_pretrain.data import schema
+from bert_pretrain.data.shards import tfrecord
 from bert_pretrain.make_data import demo, demo_text
 from bert_pretrain.make_data.demo import DemoSettings, make_demo
 
@@ -66,7 +67,7 @@ def test_other_settings_make_other_data(tmp_path):
 
 def test_shards_of_somebody_else_are_not_touched(tmp_path):
     (tmp_path / "train").mkdir()
-    (tmp_path / "train" / "mine.tfrecord").write_bytes(tfrecord.frame(b"mine"))
+    (tmp_path / "train" / "mine.tfrecord").write_bytes(tfrecord.frame_record(b"mine"))
     with pytest.raises(ValueError, match="not the demo's"):
         make_demo(str(tmp_path), SETTINGS)
-    assert (tmp_path / "train" / "mine.tfrecord").read_bytes() == tfrecord.frame(b"mine")
+    assert (tmp_path / "train" / "mine.tfrecord").read_bytes() == tfrecord.frame_record(b"mine")

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 
 from bert_pretrain.config.make_data import ExampleConfig
-from bert_pretrain.data.shards import ShardIndex
+from bert_pretrain.data.shards.shard_index import ShardIndex
 from bert_pretrain.make_data import build_shards
 from bert_pretrain.make_data.repeated_records import RepeatedRecords
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bert_pretrain.data import schema
-from bert_pretrain.data.shards import ShardIndex
+from bert_pretrain.data.shards.shard_index import ShardIndex
 
 ROOT = Path(__file__).parents[2]
 WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau".split(" ")

@@ -24,7 +24,9 @@ def test_records_are_what_protobuf_writes():
     instances = Instances(input_ids, num_first, num_tokens, is_random_next)
     found = serialization.records(instances, Masking(input_ids, positions, ids, num_masked))
     integers = schema.Examples(*(np.asarray(column, int) for column in expected))
-    assert [_canonical(record) for record in found] == schema.encode(integers._replace(masked_lm_weights=used * 1.0))
+    assert [_canonical(record) for record in found] == schema.encode_examples(
+        integers._replace(masked_lm_weights=used * 1.0)
+    )
 
 
 def _canonical(record):

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bert_pretrain.data.schema import encode
-from bert_pretrain.data.tfrecord import write_shard
+from bert_pretrain.data.schema import encode_examples
+from bert_pretrain.data.shards.tfrecord import write_shard
 from tests.e2e import ranks, runs
 from tests.train.small import MODEL, random_examples
 
@@ -37,7 +37,7 @@ def write_easy_shard(folder: Path, random: np.random.Generator, count: int) -> s
     usual = random.random(examples.masked_lm_ids.shape) < 0.85
     ids = np.where(usual & (examples.masked_lm_ids > 0), 7, examples.masked_lm_ids)
     folder.mkdir()
-    write_shard(str(folder / "part-00000.tfrecord"), encode(examples._replace(masked_lm_ids=ids)))
+    write_shard(str(folder / "part-00000.tfrecord"), encode_examples(examples._replace(masked_lm_ids=ids)))
     return str(folder)
 
 

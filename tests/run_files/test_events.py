@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from bert_pretrain.data.tfrecord import frame
+from bert_pretrain.data.shards.tfrecord import frame_record
 from bert_pretrain.run_files import events
 from bert_pretrain.run_files.events import EventFile
 
@@ -80,7 +80,7 @@ def test_a_torn_record_is_cut_off_and_other_programs_files_stay(tmp_path: Path) 
         writer.close()
     (other,) = tmp_path.glob("*.other")
     with other.open("ab") as file:
-        file.write(frame(b"\xff no event"))
+        file.write(frame_record(b"\xff no event"))
     before = other.read_bytes()
     events.forget_later_events(str(tmp_path), 3)
     assert other.read_bytes() == before

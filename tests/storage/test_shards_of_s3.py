@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bert_pretrain.data import indexing, manifest, remote_scan, shard_files, tfrecord
-from bert_pretrain.data.indexing import ALONE, Share
 from bert_pretrain.data.order import BLOCK, Order
-from bert_pretrain.data.shard_files import find_shards
-from bert_pretrain.data.shards import ShardIndex
+from bert_pretrain.data.shards import index_tables, offsets, shard_files, tfrecord
+from bert_pretrain.data.shards.index_tables import ALONE, Share
+from bert_pretrain.data.shards.shard_files import find_shards
+from bert_pretrain.data.shards.shard_index import ShardIndex
 from bert_pretrain.storage import remote
 from bert_pretrain.storage.file_cache import FileCache
 from tests.storage import servers
@@ -32,13 +32,13 @@ RECORDS = [record(shard, number) for shard, size in enumerate(SIZES) for number 
 @pytest.fixture(autouse=True)
 def _small_pieces(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("BERT_PRETRAIN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(remote_scan, "_PART_BYTES", 3000)
+    monkeypatch.setattr(offsets, "_PART_BYTES", 3000)
 
 
 @pytest.fixture
 def paths(put) -> list[str]:
     return [
-        put(f"data/part-{shard}", b"".join(tfrecord.frame(record(shard, number)) for number in range(size)))
+        put(f"data/part-{shard}", b"".join(tfrecord.frame_record(record(shard, number)) for number in range(size)))
         for shard, size in enumerate(SIZES)
     ]
 
@@ -117,7 +117,7 @@ def test_blocks_that_were_announced_are_fetched_once(paths, proxy) -> None:
 
 
 def test_a_damaged_shard_is_named_with_the_byte(put, proxy) -> None:
-    frames = [tfrecord.frame(record(0, number)) for number in range(100)]
+    frames = [tfrecord.frame_record(record(0, number)) for number in range(100)]
     begin = sum(map(len, frames[:60]))
     content = bytearray(b"".join(frames))
     content[begin + 14] ^= 1
@@ -132,7 +132,7 @@ def test_a_damaged_shard_is_named_with_the_byte(put, proxy) -> None:
 
 def test_a_replaced_shard_is_named(paths, put) -> None:
     index = ShardIndex(paths)
-    put("data/part-2", b"".join(tfrecord.frame(record(5, number)) for number in range(150)))
+    put("data/part-2", b"".join(tfrecord.frame_record(record(5, number)) for number in range(150)))
     with pytest.raises(ValueError, match=f"^{paths[2]}: the file was replaced since it was indexed; start again"):
         index.read(np.array([202, 300]))
 
@@ -150,13 +150,13 @@ def test_a_storage_that_stays_away_is_one_line(paths, proxy, monkeypatch) -> Non
 def test_the_manifest_is_enforced(bucket, paths, put) -> None:
     index = ShardIndex(paths)
     names = {os.path.basename(file.path): file.num_records for file in index.files}
-    state = manifest.Manifest(351, 512, 76, 1, index.fingerprint, names)
+    state = shard_files.Manifest(351, 512, 76, 1, index.fingerprint, names)
     directory = f"{bucket}/data"
-    assert manifest.read(directory) is None
-    put("data/manifest.json", manifest.json.dumps(state._asdict()).encode())
-    manifest.enforce(directory, shard_files.in_directory(index.files, directory), 512, 76)
+    assert shard_files.read_manifest(directory) is None
+    put("data/manifest.json", shard_files.json.dumps(state._asdict()).encode())
+    shard_files.enforce_manifest(directory, shard_files.in_directory(index.files, directory), 512, 76)
     with pytest.raises(ValueError, match=r"the data differ from manifest\.json"):
-        manifest.enforce(directory, index.files[:2], 512, 76)
+        shard_files.enforce_manifest(directory, index.files[:2], 512, 76)
 
 
 def test_a_cache_holds_whole_shards_and_a_second_start_asks_for_none(paths, proxy, tmp_path) -> None:
@@ -195,4 +195,4 @@ def test_the_tables_of_a_local_shard_need_no_library_of_a_storage(tmp_path, monk
     path = str(tmp_path / "own")
     tfrecord.write_shard(path, [b"one"])
     monkeypatch.setattr(remote, "_filesystem", None)
-    assert indexing.load([path], ALONE).remote == [None]
+    assert index_tables.load_tables([path], ALONE).remote == [None]

@@ -99,7 +99,7 @@ def test_what_is_wrong_with_a_url_is_one_line(data, bucket, tmp_path: Path) -> N
 
 def test_credentials_that_are_missing_or_a_server_that_is_away_are_one_line(bucket, tmp_path: Path) -> None:
     program = (
-        "from bert_pretrain.data.shard_files import find_shards\n"
+        "from bert_pretrain.data.shards.shard_files import find_shards\n"
         "try: find_shards(['s3://bucket/x'])\n"
         "except ValueError as error: print(error)"
     )

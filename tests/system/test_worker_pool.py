@@ -53,7 +53,7 @@ def test_sigterm_ends_all_processes_and_leaves_no_half_file(tmp_path, num_proces
         textwrap.dedent(f"""
         import time
         from bert_pretrain.system import worker_pool
-        from bert_pretrain.data.tfrecord import write_shard
+        from bert_pretrain.data.shards.tfrecord import write_shard
 
         def endless():
             while True:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from bert_pretrain.config.model import ModelConfig
-from bert_pretrain.data.schema import Examples, encode
-from bert_pretrain.data.tfrecord import write_shard
+from bert_pretrain.data.schema import Examples, encode_examples
+from bert_pretrain.data.shards.tfrecord import write_shard
 
 MODEL = ModelConfig(
     vocab_size=97,
@@ -52,6 +52,7 @@ def write_shards(directory: Path, seed: int, counts: list[int], model: ModelConf
     directory.mkdir(parents=True, exist_ok=True)
     for number, count in enumerate(counts):
         write_shard(
-            str(directory / f"part-{number:05d}.tfrecord"), encode(random_examples(random, count, model, **lengths))
+            str(directory / f"part-{number:05d}.tfrecord"),
+            encode_examples(random_examples(random, count, model, **lengths)),
         )
     return str(directory)

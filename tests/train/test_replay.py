@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_pretrain.data.schema import encode
-from bert_pretrain.data.tfrecord import write_shard
+from bert_pretrain.data.schema import encode_examples
+from bert_pretrain.data.shards.tfrecord import write_shard
 from bert_pretrain.train import replay
 from bert_pretrain.train.replay import RefusedUpdate
 from tests.e2e import ranks, runs
@@ -28,7 +28,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     examples = random_examples(np.random.default_rng(2), 24)
     assert np.flatnonzero(examples.input_mask[:, 63]).tolist() == [LONGEST]
     (folder / "train").mkdir()
-    write_shard(str(folder / "train" / "part.tfrecord"), encode(examples))
+    write_shard(str(folder / "train" / "part.tfrecord"), encode_examples(examples))
     return {"input_files_dir": str(folder / "train"), "bert_config_file": runs.write_model(folder / "model.json")}
 
 

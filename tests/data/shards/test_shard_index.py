@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_pretrain.data import open_files
-from bert_pretrain.data.indexing import Share
 from bert_pretrain.data.order import Blocks
-from bert_pretrain.data.shards import Location, ShardIndex
-from bert_pretrain.data.tfrecord import write_shard
+from bert_pretrain.data.shards import shard_index
+from bert_pretrain.data.shards.index_tables import Share
+from bert_pretrain.data.shards.shard_index import Location, ShardIndex
+from bert_pretrain.data.shards.tfrecord import write_shard
 
 
 @pytest.fixture(autouse=True)
@@ -120,7 +120,7 @@ def test_a_shard_that_disappears_is_named(directory):
 
 
 def test_files_beyond_the_limit_are_closed(directory, monkeypatch):
-    monkeypatch.setattr(open_files, "_MAX_OPEN_FILES", 2)
+    monkeypatch.setattr(shard_index, "_MAX_OPEN_FILES", 2)
     index = ShardIndex(write(directory, [1] * 6))
     before = len(os.listdir("/proc/self/fd"))
     assert index.read(np.arange(6)) == [content(shard, 0) for shard in range(6)]
@@ -135,8 +135,8 @@ def test_any_number_of_shards_needs_few_descriptors(directory):
 import os, resource, sys
 import numpy as np
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
-from bert_pretrain.data import offsets
-from bert_pretrain.data.shards import ShardIndex
+from bert_pretrain.data.shards import offsets
+from bert_pretrain.data.shards.shard_index import ShardIndex
 paths = [os.path.join({str(directory)!r}, name) for name in sorted(os.listdir({str(directory)!r}))]
 ShardIndex(paths)
 offsets.scan = None  # everything is indexed
@@ -186,7 +186,7 @@ def test_a_replaced_shard_whose_ends_are_the_same_is_not_called_damaged(director
 
 
 def test_threads_read_the_same(directory, monkeypatch):
-    monkeypatch.setattr(open_files, "_MAX_OPEN_FILES", 2)
+    monkeypatch.setattr(shard_index, "_MAX_OPEN_FILES", 2)
     sizes = [5, 6, 7, 8, 9]
     index = ShardIndex(write(directory, sizes))
     expected = [content(shard, number) for shard, size in enumerate(sizes) for number in range(size)]

@@ -25,7 +25,7 @@ _MASK_DELTA = 0xA282EAD8
 _RECORDS_AT_ONCE = 128  # to a write, about 300 kB
 
 
-def masked(crc: Any) -> Any:
+def masked_crc(crc: Any) -> Any:
     """TFRecord's masked form of a CRC-32C (an int, or an array of uint64).
 
     TFRecord masks CRCs because the CRC of data that contains its own CRC is degenerate.
@@ -34,15 +34,15 @@ def masked(crc: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=1 << 14)
-def header(length: int) -> bytes:
+def record_header(length: int) -> bytes:
     """The twelve bytes before a record of `length` bytes."""
     packed = _LENGTH.pack(length)
-    return packed + FOOTER.pack(masked(crc32c(packed)))
+    return packed + FOOTER.pack(masked_crc(crc32c(packed)))
 
 
-def frame(record: bytes) -> bytes:
+def frame_record(record: bytes) -> bytes:
     """A record with header and footer, as it is stored in a shard."""
-    return header(len(record)) + record + FOOTER.pack(masked(crc32c(record)))
+    return record_header(len(record)) + record + FOOTER.pack(masked_crc(crc32c(record)))
 
 
 def write_shard(path: str, records: Iterable[bytes]) -> int:
@@ -55,7 +55,7 @@ def write_records(file: IO[bytes], records: Iterable[bytes]) -> int:
     """Appends records to an open file; returns their number."""
     num_records = 0
     records = iter(records)
-    while frames := [frame(record) for record in itertools.islice(records, _RECORDS_AT_ONCE)]:
+    while frames := [frame_record(record) for record in itertools.islice(records, _RECORDS_AT_ONCE)]:
         file.write(b"".join(frames))
         num_records += len(frames)
     return num_records

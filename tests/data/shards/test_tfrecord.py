@@ -1,6 +1,6 @@
 import tensorflow as tf
 
-from bert_pretrain.data import tfrecord
+from bert_pretrain.data.shards import tfrecord
 
 
 def test_a_frame_is_what_tensorflow_writes(tmp_path):
@@ -9,4 +9,4 @@ def test_a_frame_is_what_tensorflow_writes(tmp_path):
         writer.write(b"some bytes")
         writer.write(b"")
     with open(path, "rb") as file:
-        assert file.read() == tfrecord.frame(b"some bytes") + tfrecord.frame(b"")
+        assert file.read() == tfrecord.frame_record(b"some bytes") + tfrecord.frame_record(b"")

@@ -1,8 +1,12 @@
-"""Where each record of a remote shard begins: one pass over the whole shard, which checks the CRC of every record."""
+"""Where each record of a shard begins: a local shard is read from header to header, a remote one as a whole.
+
+One pass over a remote shard checks the CRC of every record, too.
+"""
 
 from __future__ import annotations
 
 import collections
+import os
 from array import array
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,15 +15,53 @@ from typing import IO, Callable, Optional
 import numpy as np
 from crc32c import crc32c
 
-from bert_pretrain.data import offsets, tfrecord
+from bert_pretrain.data.shards import tfrecord
 from bert_pretrain.storage import remote
 from bert_pretrain.storage.remote import RemoteFile
+from bert_pretrain.system.files import open_regular
 
+COPY_AGAIN = "copy the file again from its source, or remove it"
+
+_CHUNK_BYTES = 4 << 20
 _PART_BYTES = 4 << 20
 _PARTS_AHEAD = 8
 
 
-def scan(file: RemoteFile, report: Callable[[int], None], copy: Optional[IO[bytes]] = None) -> np.ndarray:
+def scan_offsets(path: str, report: Callable[[int], None] = lambda done: None) -> np.ndarray:
+    """[N+1] int64: the byte at which each of a shard's N records begins, and the end of the file.
+
+    Checks the CRC of each length and calls report(bytes done) now and then. ValueError, naming file and byte, for a
+    shard that is damaged or cut short; OSError where it cannot be read.
+    """
+    offsets = array("q")
+    with open_regular(path, "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        base = 0
+        while base < size:
+            chunk = os.pread(file.fileno(), _CHUNK_BYTES, base)
+            within = 0
+            while within + tfrecord.HEADER.size <= len(chunk):
+                length = tfrecord.HEADER.unpack_from(chunk, within)[0]
+                if tfrecord.record_header(length) != chunk[within : within + tfrecord.HEADER.size]:
+                    raise ValueError(f"{path}:{base + within}: the header at this byte is damaged; {COPY_AGAIN}")
+                offsets.append(base + within)
+                within += length + tfrecord.FRAME_SIZE
+            if base + within > size or not within:
+                raise ValueError(f"{path}:{offsets[-1] if within else base}: {cut_short(size)}")
+            base += within
+            report(base)
+    offsets.append(size)
+    return np.frombuffer(offsets, np.int64)
+
+
+def cut_short(size: int) -> str:
+    """Error text for a record that extends beyond the end of its file."""
+    return f"the record at this byte is cut short, the file ends at byte {size}; {COPY_AGAIN}"
+
+
+def scan_remote_offsets(
+    file: RemoteFile, report: Callable[[int], None], copy: Optional[IO[bytes]] = None
+) -> np.ndarray:
     """[N+1] int64: the byte at which each of a shard's N records begins, and its end. Writes the shard to `copy`, too.
 
     ValueError, naming URL and byte, for a shard that is damaged or cut short; OSError where it cannot be read.
@@ -39,7 +81,7 @@ def scan(file: RemoteFile, report: Callable[[int], None], copy: Optional[IO[byte
         rest, base = rest[parsed:], base + parsed
         report(base)
     if rest:
-        raise ValueError(f"{file.url}:{base}: {offsets.cut_short(file.num_bytes)}")
+        raise ValueError(f"{file.url}:{base}: {cut_short(file.num_bytes)}")
     found.append(file.num_bytes)
     return np.frombuffer(found, np.int64)
 
@@ -53,7 +95,7 @@ def parse(content: bytes, base: int) -> tuple[list[int], int, Optional[str]]:
     while within + tfrecord.HEADER.size <= len(content):
         header = content[within : within + tfrecord.HEADER.size]
         length = tfrecord.HEADER.unpack(header)[0]
-        if tfrecord.header(length) != header:
+        if tfrecord.record_header(length) != header:
             return starts, within, f"the header at byte {base + within} is damaged"
         stop = within + length + tfrecord.FRAME_SIZE
         if stop > len(content):
@@ -67,12 +109,12 @@ def parse(content: bytes, base: int) -> tuple[list[int], int, Optional[str]]:
 
 
 def _footer(content: bytes, begin: int, end: int) -> bytes:
-    return tfrecord.FOOTER.pack(tfrecord.masked(crc32c(memoryview(content)[begin:end])))
+    return tfrecord.FOOTER.pack(tfrecord.masked_crc(crc32c(memoryview(content)[begin:end])))
 
 
 def _problem(content: bytes, base: int) -> Optional[str]:
     problem = parse(content, base)[2]
-    return problem and f"{problem}; {offsets.COPY_AGAIN}"
+    return problem and f"{problem}; {COPY_AGAIN}"
 
 
 def _parts(file: RemoteFile) -> Iterator[bytes]:

@@ -1,11 +1,15 @@
+""""""
+
 import gzip
 import os
 import socket
 
 import pytest
 
-from bert_pretrain.data.shard_files import ShardFile, find_shards, in_directory
-from bert_pretrain.data.tfrecord import write_shard
+from bert_pretrain.data.shards import shard_files
+from bert_pretrain.data.shards.shard_files import Manifest, ShardFile, find_shards, in_directory
+from bert_pretrain.data.shards.shard_index import ShardIndex
+from bert_pretrain.data.shards.tfrecord import write_shard
 
 
 @pytest.fixture
@@ -111,3 +115,55 @@ def test_the_shards_of_a_directory_are_told_from_those_of_others(tmp_path, direc
     files = [ShardFile(path, 0, 0) for path in find_shards([name, "other"])]
     assert in_directory(files, name) == files[:2]
     assert in_directory(files, "other") == files[2:]
+
+
+@pytest.fixture
+def checked(tmp_path):
+    """A directory of two shards with its manifest, and a way to look at it again."""
+    for name in ("a", "b"):
+        write_shard(str(tmp_path / name), [b"one", b"two", b"three"])
+    index = ShardIndex([str(tmp_path / name) for name in ("a", "b")])
+    shard_files.write_manifest(str(tmp_path), Manifest(6, 128, 20, 99, index.fingerprint, {"a": 3, "b": 3}))
+
+    def enforce(names="ab", lengths=(128, 20)):
+        shard_files.enforce_manifest(
+            str(tmp_path), ShardIndex([str(tmp_path / name) for name in names]).files, *lengths
+        )
+
+    return tmp_path, enforce
+
+
+def test_unchanged_data_passes(checked):
+    folder, enforce = checked
+    enforce()
+    assert shard_files.read_manifest(str(folder)).num_records == 6
+
+
+def test_data_without_a_manifest_passes(checked):
+    folder, enforce = checked
+    (folder / "manifest.json").unlink()
+    enforce(lengths=(1, 1))
+
+
+def test_changes_are_named(checked):
+    folder, enforce = checked
+    with pytest.raises(ValueError, match="b is missing"):
+        enforce("a")
+    write_shard(str(folder / "c"), [b"one"])
+    with pytest.raises(ValueError, match="c is new"):
+        enforce("abc")
+    with pytest.raises(ValueError, match="records of 128 tokens and 20 predictions, now 512 and 76"):
+        enforce(lengths=(512, 76))
+    write_shard(str(folder / "b"), [b"one", b"two", b"thirty"])
+    with pytest.raises(ValueError, match="a shard has another size"):
+        enforce()
+    write_shard(str(folder / "b"), [b"one"])
+    with pytest.raises(ValueError, match="b has 1 records instead of 3"):
+        enforce()
+
+
+def test_what_is_no_manifest_is_refused(checked):
+    folder, enforce = checked
+    (folder / "manifest.json").write_text('{"num_records": 3}')
+    with pytest.raises(ValueError, match=r"manifest\.json: not a manifest"):
+        enforce()

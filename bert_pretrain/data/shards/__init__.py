@@ -1,0 +1,1 @@
+"""The records of TFRecord shards, read by number, local or remote."""
