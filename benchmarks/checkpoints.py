@@ -17,9 +17,8 @@ import tensorflow as tf
 
 from bert_pretrain.checkpoints import checkpoint_files
 from bert_pretrain.checkpoints.writer import CheckpointWriter
-from bert_pretrain.config.device import DeviceConfig
 from bert_pretrain.config.model import ModelConfig
-from bert_pretrain.config.training import OptimConfig, RunConfig
+from bert_pretrain.config.training import DeviceConfig, OptimConfig, RunConfig
 from bert_pretrain.model import variables
 from bert_pretrain.optim.lamb import Lamb
 from bert_pretrain.run_files.results import peak_memory_bytes

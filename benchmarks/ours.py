@@ -16,11 +16,9 @@ import tensorflow as tf
 
 from benchmarks.settings import Settings
 from benchmarks.worker import Step, serve, timed
-from bert_pretrain.config.data import DataConfig
-from bert_pretrain.config.device import DeviceConfig
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.optim import OptimConfig
-from bert_pretrain.config.training import Config, RunConfig
+from bert_pretrain.config.training import Config, DataConfig, DeviceConfig, RunConfig
 from bert_pretrain.data.dataset import Lengths, Source
 from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput
 from bert_pretrain.data.schema import Batch, Limits

@@ -18,11 +18,9 @@ import tensorflow as tf
 from benchmarks.ours import batch_of, open_source, start_session
 from benchmarks.settings import Settings
 from benchmarks.worker import Evaluated, answer_of_evaluation, serve
-from bert_pretrain.config.data import DataConfig
-from bert_pretrain.config.device import DeviceConfig
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.optim import OptimConfig
-from bert_pretrain.config.training import Config, RunConfig
+from bert_pretrain.config.training import Config, DataConfig, DeviceConfig, RunConfig
 from bert_pretrain.data.input_fn import TrainingInput
 from bert_pretrain.distributed.world import World
 from bert_pretrain.kernels.backend import Backend

@@ -19,9 +19,9 @@ import tensorflow as tf
 
 from benchmarks import inputs
 from benchmarks.peers import google_optimizers
-from bert_pretrain.config.device import DeviceConfig
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.optim import OptimConfig
+from bert_pretrain.config.training import DeviceConfig
 from bert_pretrain.data import packing, schema
 from bert_pretrain.data.dataset import Lengths, Source
 from bert_pretrain.data.dynamic_masking import DynamicMasking

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from bert_pretrain.config.data import DataConfig
+from bert_pretrain.config.training import DataConfig
 from bert_pretrain.data.dataset import Source
 from bert_pretrain.data.input_fn import TrainingInput
 from bert_pretrain.data.schema import Examples, Limits, encode_examples

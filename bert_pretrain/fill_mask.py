@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from bert_pretrain import cli
-from bert_pretrain.config.fill_mask import FillMaskConfig
+from bert_pretrain.config.export import FillMaskConfig
 from bert_pretrain.storage import local_copies
 from bert_pretrain.tensorflow_compat import tensorflow_import
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from bert_pretrain import after_training, cli
+import os
+
+from bert_pretrain import cli
+from bert_pretrain.config.export import ExportConfig, FillMaskConfig
 from bert_pretrain.config.training import PARTS, Config
 from bert_pretrain.distributed.stop import Interrupted, StopRequest
-from bert_pretrain.system import processes, stderr
+from bert_pretrain.run_files import results
+from bert_pretrain.system import files, processes, stderr
 from bert_pretrain.tensorflow_compat import tensorflow_import
 
 
@@ -32,8 +36,52 @@ def _run(stop: StopRequest) -> int:
         stop.print_end()
         return 0
     if is_root and not is_replay and config.run.do_train:
-        after_training.conclude(config)
+        _export_and_fill(config)
     return code
+
+
+def _export_and_fill(config: Config) -> None:
+    """After training: exports the model and fills in sentences, where the flags ask for it and no signal ended it.
+
+    ValueError, one line, where the model cannot be exported. Sentences that cannot be filled in are only a note.
+    """
+    if not (config.run.hf_dir or config.run.filled_sentences) or not _is_finished(config.run.output_dir):
+        return
+    if config.run.hf_dir:
+        _export(config)
+    if config.run.filled_sentences:
+        _fill_sentences(config)
+
+
+def _is_finished(output_dir: str) -> bool:
+    done = results.read_results(output_dir)
+    return done is not None and done["end"] != results.INTERRUPTED
+
+
+def _export(config: Config) -> None:
+    from bert_pretrain.export import writing
+
+    hf_dir = config.run.hf_dir
+    if os.path.isdir(hf_dir) and os.listdir(hf_dir):
+        print(f"note: --hf_dir: {hf_dir} is there already and is kept", flush=True)
+        return
+    files.remove_partials(os.path.abspath(hf_dir))
+    writing.export(ExportConfig(checkpoint=config.run.output_dir, vocab_file=config.masking.vocab_file, hf_dir=hf_dir))
+
+
+def _fill_sentences(config: Config) -> None:
+    from bert_pretrain.inference import answers
+
+    question = FillMaskConfig(
+        held_out_shards=config.data.eval_files_dir,
+        num_sentences=config.run.filled_sentences,
+        vocab_file=config.masking.vocab_file,
+    )
+    try:
+        for line in answers.lines(question, config.run.output_dir, []):
+            print(line, flush=True)
+    except (ValueError, OSError) as error:
+        print(f"note: --filled_sentences: {error}", flush=True)
 
 
 def main() -> None:

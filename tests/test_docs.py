@@ -16,13 +16,12 @@ import pytest
 from bert_pretrain import cli
 from bert_pretrain.config import training
 from bert_pretrain.config.check_data import CheckDataConfig, EstimateConfig
-from bert_pretrain.config.export import ExportConfig
-from bert_pretrain.config.fill_mask import FillMaskConfig
+from bert_pretrain.config.export import ExportConfig, FillMaskConfig
 from bert_pretrain.config.make_data import ExampleConfig, MakeDataConfig, TextConfig
-from bert_pretrain.config.masking import MaskingConfig
 from bert_pretrain.config.option import groups
 from bert_pretrain.config.recipe import LauncherConfig, RecipeConfig
 from bert_pretrain.config.report import ReportConfig
+from bert_pretrain.config.training import MaskingConfig
 from tests.config.test_training import DEEPSPARKHUB_FLAGS
 
 ROOT = Path(__file__).parent.parent

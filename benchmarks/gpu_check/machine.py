@@ -14,7 +14,7 @@ import tensorflow as tf
 from tensorflow.python.client import device_lib
 
 from benchmarks import training
-from bert_pretrain.config.device import DeviceConfig
+from bert_pretrain.config.training import DeviceConfig
 from bert_pretrain.system import files
 from bert_pretrain.train import device
 

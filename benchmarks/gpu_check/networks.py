@@ -10,11 +10,9 @@ import tensorflow as tf
 
 from benchmarks import inputs
 from benchmarks.ours import batch_of, open_source, start_session
-from bert_pretrain.config.data import DataConfig
-from bert_pretrain.config.device import DeviceConfig
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.optim import OptimConfig
-from bert_pretrain.config.training import Config, RunConfig
+from bert_pretrain.config.training import Config, DataConfig, DeviceConfig, RunConfig
 from bert_pretrain.data.input_fn import TrainingInput
 from bert_pretrain.data.schema import Batch
 from bert_pretrain.distributed.world import World

@@ -1,4 +1,4 @@
-"""The shape of the network, read from Google's bert_config.json."""
+"""The shape of the network, in Google's bert_config.json and in Hugging Face's config.json."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import json
 from typing import Any
 
-from bert_pretrain.config import hugging_face
 from bert_pretrain.config.option import require
 from bert_pretrain.system.files import open_regular
 
@@ -19,6 +18,12 @@ _IGNORED_MODEL_KEYS = frozenset(
 _MAX_SIZE = 2**31 - 1  # TensorFlow counts in int32 here
 _MAX_SHOWN = 100  # characters of a value in an error
 _QUOTES = "'\""
+# The tanh form of GELU. transformers' "gelu" is the exact form, with erf; hub models that were trained by Google's
+# program with the tanh form say "gelu", too. The two differ by at most 0.0005 (Hendrycks & Gimpel 2016).
+_TANH_GELU = "gelu_new"
+_GELUS = (_TANH_GELU, "gelu_pytorch_tanh", "gelu")
+# What this program's model cannot be: key -> the one value that it has, the default of a file without the key.
+_FIXED = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +87,7 @@ class ModelConfig:
             raise ValueError(f"--bert_config_file: {path} cannot be read as JSON: {error}") from None
         require(isinstance(values, dict), f"--bert_config_file: {path} holds no JSON object")
         fields = {field.name: field for field in dataclasses.fields(cls)}
-        if hugging_face.is_hugging_face(values):
+        if is_hugging_face_config(values):
             values = _translated(path, values, list(fields))
         unknown = sorted(set(values) - set(fields) - _IGNORED_MODEL_KEYS)
         require(not unknown, f"--bert_config_file: {path}: unknown keys {_shown(', '.join(unknown)).strip(_QUOTES)}")
@@ -98,7 +103,7 @@ class ModelConfig:
 
 def _translated(path: str, values: dict[str, Any], keys: list[str]) -> dict[str, Any]:
     try:
-        return hugging_face.to_google(values, keys, LAYER_NORM_EPSILON)
+        return google_config_of(values, keys, LAYER_NORM_EPSILON)
     except ValueError as error:
         raise ValueError(f"--bert_config_file: {path}: {error}") from None
 
@@ -115,3 +120,39 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _shown(value: Any) -> str:
     """A value in an error: one line, not too long."""
     return ascii(value)[:_MAX_SHOWN]
+
+
+def is_hugging_face_config(values: dict[str, Any]) -> bool:
+    """True for the content of a Hugging Face config.json."""
+    return "model_type" in values or "architectures" in values
+
+
+def google_config_of(values: dict[str, Any], keys: list[str], layer_norm_epsilon: float) -> dict[str, Any]:
+    """The given keys of a config.json, in the words of Google's bert_config.json.
+
+    ValueError where it describes a network other than BERT's.
+    """
+    kind = values.get("model_type", "bert")
+    require(kind == "bert", f"model_type must be 'bert', got {kind!r}")
+    epsilon = values.get("layer_norm_eps", layer_norm_epsilon)
+    require(epsilon == layer_norm_epsilon, f"layer_norm_eps must be {layer_norm_epsilon}, got {epsilon!r}")
+    for key, fixed in _FIXED.items():
+        require(values.get(key, fixed) in (fixed, None), f"{key} must be {fixed!r}, got {values.get(key)!r}")
+    activation = values.get("hidden_act", "gelu")
+    require(activation in _GELUS, f"hidden_act must be one of {', '.join(_GELUS)}, got {activation!r}")
+    return {**{key: values[key] for key in keys if key in values}, "hidden_act": "gelu"}
+
+
+def hugging_face_config_of(values: dict[str, Any], layer_norm_epsilon: float, pad_token_id: int) -> dict[str, Any]:
+    """The content of config.json for the content of a bert_config.json."""
+    return {
+        "architectures": ["BertForPreTraining"],
+        "model_type": "bert",
+        **values,
+        "hidden_act": _TANH_GELU,
+        "layer_norm_eps": layer_norm_epsilon,
+        "pad_token_id": pad_token_id,
+        "position_embedding_type": "absolute",
+        "tie_word_embeddings": True,
+        "torch_dtype": "float32",
+    }

@@ -5,16 +5,198 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Optional
 
-from bert_pretrain.config.data import DataConfig
-from bert_pretrain.config.device import DeviceConfig
-from bert_pretrain.config.fill_mask import MAX_SENTENCES
-from bert_pretrain.config.masking import MaskingConfig
-from bert_pretrain.config.mlperf import MlperfConfig
+from bert_pretrain.config.export import MAX_SENTENCES
 from bert_pretrain.config.optim import MAX_MICRO_BATCHES, OptimConfig
 from bert_pretrain.config.option import option, require, require_numbers
 from bert_pretrain.system.files import is_url
 
+_MAX_THREADS = 1024
+_MAX_PROFILED = 1000  # updates: a profile is held in memory until it is written
+MLPERF_TARGET = 0.720  # the masked-LM accuracy that ends a run of the closed division
 _DAY = 86_400  # seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Data: which records are read, and how many make a batch."""
+
+    input_files_dir: Optional[str] = option(
+        None,
+        "Directory with training shards, or several separated by commas; required by --do_train. A directory may be a "
+        "URL: s3://bucket/directory, gs://..., hdfs://...; docs/storage.md.",
+        is_path=True,
+        takes_url=True,
+    )
+    eval_files_dir: Optional[str] = option(
+        None,
+        "Directory with evaluation shards, or several separated by commas; required by --do_eval. URLs as above.",
+        is_path=True,
+        takes_url=True,
+    )
+    cache_dir: Optional[str] = option(
+        None,
+        "Local directory for copies of the shards that are given as URLs; all processes of a host share it. Default: "
+        "none, and records are read by ranges.",
+        is_path=True,
+    )
+    cache_gb: float = option(
+        100.0, "Most gigabytes (10^9 bytes) in --cache_dir; shards beyond them are read by ranges."
+    )
+    max_seq_length: Optional[int] = option(
+        None, "Tokens in a record. Read from the data if not given; an error if it differs from the data."
+    )
+    max_predictions_per_seq: Optional[int] = option(
+        None, "Prediction slots in a record. Read from the data if not given; an error if it differs from the data."
+    )
+    train_batch_size: int = option(32, "Examples in a micro-batch, per rank.")
+    eval_batch_size: int = option(8, "Examples in an evaluation batch, per rank.")
+    max_eval_steps: int = option(
+        100,
+        "Evaluate the first max_eval_steps x eval_batch_size examples, over all ranks together; 0: all examples.",
+    )
+    skip_unreadable: bool = option(
+        False, "Leave out files in the data directories that are not TFRecords and name each, instead of stopping."
+    )
+    pack_sequences: bool = option(
+        True, "Pack several examples into a row. Loss, gradients and update are the same, with less padding."
+    )
+    data_seed: int = option(0, "Seed of the order of the records, and of --dynamic_masking's masks.")
+
+    def check(self) -> None:
+        """ValueError for an invalid setting."""
+        require_numbers(self)
+        for name in ("train_batch_size", "eval_batch_size"):
+            require(getattr(self, name) >= 1, f"--{name} must be at least 1, got {getattr(self, name)}")
+        require(self.max_eval_steps >= 0, f"--max_eval_steps must be at least 0, got {self.max_eval_steps}")
+        for name in ("max_seq_length", "max_predictions_per_seq"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"--{name} must be at least 1, got {value}")
+        require(self.cache_gb > 0, f"--cache_gb must be above 0, got {self.cache_gb}")
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskingConfig:
+    """Masking: whether the masks of the training records are drawn anew in each epoch."""
+
+    dynamic_masking: bool = option(
+        False, "Draw the masks of a training record anew at each visit; evaluation keeps the masks of its records."
+    )
+    vocab_file: Optional[str] = option(
+        None,
+        "With --dynamic_masking, which requires it: the vocabulary with which the shards were made.",
+        is_path=True,
+        is_fetched=True,
+    )
+    masked_lm_prob: float = option(0.15, "With --dynamic_masking: share of the tokens that are masked.")
+    do_whole_word_mask: bool = option(False, "With --dynamic_masking: mask all pieces of a word, or none.")
+
+    def check(self) -> None:
+        """ValueError for an invalid setting."""
+        require_numbers(self)
+        require(0 <= self.masked_lm_prob <= 1, f"--masked_lm_prob must be in [0, 1], got {self.masked_lm_prob}")
+        require(
+            not self.dynamic_masking or bool(self.vocab_file),
+            "--dynamic_masking needs --vocab_file, the vocabulary with which the shards were made",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceConfig:
+    """Device: precision, kernels, threads, memory."""
+
+    amp: bool = option(
+        True, "Mixed precision: products of --amp_dtype, float32 weights. On CPUs for --amp_dtype=bfloat16 alone."
+    )
+    amp_dtype: str = option(
+        "auto",
+        "Dtype of products under --amp. float16: with a dynamic loss scale, on GPUs. bfloat16: without; on CPUs in the "
+        "encoder's linear layers, if it is faster than float32 there. auto: on GPUs bfloat16 from compute capability "
+        "8.0 on, else float16; on CPUs float32.",
+        choices=["auto", "float16", "bfloat16"],
+    )
+    manual_fp16: bool = option(False, "Same as --amp.")
+    use_xla: bool = option(
+        True, "Compile with XLA what is faster compiled: on GPUs, and on CPUs without native kernels."
+    )
+    native_kernels: bool = option(
+        True, "On a CPU, use C++ kernels, which are compiled for it if there is a C++ compiler."
+    )
+    intra_op_threads: int = option(0, "Threads of one operation; 0: one per core that this process may use.")
+    inter_op_threads: int = option(1, "Operations that run at the same time.")
+    recompute: bool = option(
+        False, "Keep only the input of each layer and run the layer again in the backward pass: less memory, more time."
+    )
+    peak_tflops: Optional[float] = option(
+        None, "Peak TFLOP/s of the GPU, for the utilization in results.json; a CPU's matmul rate is measured."
+    )
+    profile_updates: int = option(
+        0,
+        "Write a profile of this many updates, after the first three of a start, into output_dir for TensorBoard. 0: "
+        "none. Of several ranks, rank 0 alone.",
+    )
+    enable_device_warmup: bool = option(
+        False, "Before the first update, compute one that is neither timed nor applied, so that compiling is not timed."
+    )
+    iterations_per_loop: int = option(
+        1000, "Updates per session.run on a TPU; each session.run is one update here.", no_effect=True
+    )
+
+    def check(self) -> None:
+        """ValueError for an invalid setting."""
+        require_numbers(self)
+        require(
+            0 <= self.profile_updates <= _MAX_PROFILED,
+            f"--profile_updates must be 0 to {_MAX_PROFILED}, got {self.profile_updates}",
+        )
+        for name, least in (("intra_op_threads", 0), ("inter_op_threads", 1)):
+            value = getattr(self, name)
+            require(least <= value <= _MAX_THREADS, f"--{name} must be {least} to {_MAX_THREADS}, got {value}")
+        require(
+            self.peak_tflops is None or self.peak_tflops > 0, f"--peak_tflops must be above 0, got {self.peak_tflops}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class MlperfConfig:
+    """MLPerf: its log, the check of the initial weights."""
+
+    mlperf: bool = option(False, "Write mllog.txt for MLPerf Training v5.0 in output_dir; docs/mlperf.md.")
+    mlperf_division: str = option("closed", "Division whose rules apply.", ("closed", "open"))
+    verify_init: bool = option(
+        False, "Evaluate before training; stop if the masked-LM accuracy is not --init_accuracy, to 0.001."
+    )
+    init_accuracy: float = option(
+        0.34085, "What --verify_init expects; MLPerf states the default for model.ckpt-28252 on its 10,000 examples."
+    )
+
+    def check(self) -> None:
+        """ValueError for an invalid setting."""
+        require_numbers(self)
+        require(0.0 <= self.init_accuracy <= 1.0, f"--init_accuracy must be in [0, 1], got {self.init_accuracy}")
+
+    def check_with(self, config: Config) -> None:
+        """ValueError for other settings that do not go with these."""
+        run, data, optim = config.run, config.data, config.optim
+        if self.verify_init:
+            is_complete = run.do_train and run.do_eval and run.init_checkpoint and data.max_eval_steps == 0
+            require(
+                bool(is_complete),
+                "--verify_init needs --do_train, --do_eval, --init_checkpoint, and --max_eval_steps=0: all examples",
+            )
+        if not self.mlperf:
+            return
+        require(run.do_train and run.do_eval, "--mlperf needs --do_train and --do_eval")
+        require(
+            run.seed == data.data_seed,
+            f"--mlperf logs one seed for weights and data: --seed is {run.seed}, --data_seed {data.data_seed}",
+        )
+        if self.mlperf_division == "closed":
+            for is_right, flag, found in (
+                (optim.optimizer_type == "lamb", "--optimizer_type=lamb", optim.optimizer_type),
+                (run.stop_threshold >= MLPERF_TARGET, f"--stop_threshold={MLPERF_TARGET}", run.stop_threshold),
+                (data.max_eval_steps == 0, "--max_eval_steps=0", data.max_eval_steps),
+            ):
+                require(is_right, f"--mlperf_division=closed needs {flag}, got {found}")
 
 
 @dataclasses.dataclass(frozen=True)

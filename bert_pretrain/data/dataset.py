@@ -8,7 +8,7 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
-from bert_pretrain.config.data import DataConfig
+from bert_pretrain.config.training import DataConfig
 from bert_pretrain.data import schema
 from bert_pretrain.data.schema import Limits
 from bert_pretrain.data.shards import shard_files

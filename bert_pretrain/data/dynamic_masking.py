@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bert_pretrain.config.masking import MaskingConfig
+from bert_pretrain.config.training import MaskingConfig
 from bert_pretrain.data.dataset import Source
 from bert_pretrain.data.masking import MaskingRule, mask
 from bert_pretrain.data.order import Visits, hash_words, splitmix64

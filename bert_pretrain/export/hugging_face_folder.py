@@ -9,8 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from safetensors.numpy import save_file
 
-from bert_pretrain.config import hugging_face
-from bert_pretrain.config.model import LAYER_NORM_EPSILON, ModelConfig
+from bert_pretrain.config.model import LAYER_NORM_EPSILON, ModelConfig, hugging_face_config_of
 from bert_pretrain.data.vocab import Vocabulary, write_vocabulary
 from bert_pretrain.hugging_face import names, tokenizer
 from bert_pretrain.hugging_face.safetensors_files import WEIGHTS
@@ -40,7 +39,7 @@ def write(
 ) -> None:
     """Writes all files into an existing folder. values: variable -> float32; readme: the content of README.md."""
     pad = vocabulary.numbered()["[PAD]"]
-    model = hugging_face.from_google(dataclasses.asdict(config), LAYER_NORM_EPSILON, pad)
+    model = hugging_face_config_of(dataclasses.asdict(config), LAYER_NORM_EPSILON, pad)
     files.write_json(os.path.join(folder, "config.json"), model, indent=2)
     save_file(
         {names.hugging_face_name(name): names.convert(name, value) for name, value in values.items()},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from bert_pretrain.config.fill_mask import FillMaskConfig
+from bert_pretrain.config.export import FillMaskConfig
 from bert_pretrain.inference import held_out, questions, stored_model
 from bert_pretrain.inference.network import Network
 

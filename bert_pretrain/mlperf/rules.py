@@ -13,9 +13,8 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
-from bert_pretrain.config.mlperf import TARGET, MlperfConfig
 from bert_pretrain.config.model import ModelConfig
-from bert_pretrain.config.training import Config
+from bert_pretrain.config.training import MLPERF_TARGET, Config, MlperfConfig
 from bert_pretrain.run_files.results import Evaluated
 
 EVAL_EXAMPLES = 10_000
@@ -91,10 +90,12 @@ class ReferenceConvergence(NamedTuple):
     def standing(self, samples: int, accuracy: Optional[float]) -> str:
         """One line: where a run stands that has `accuracy` after `samples` training samples."""
         needs = f"the reference needs {self.mean:,.0f} +- {self.deviation:,.0f} at batch {self.batch:,}"
-        if (accuracy or 0.0) < TARGET:
-            return f"MLPerf: {samples:,} samples, {samples / self.mean:.0%} of the way to {TARGET}; {needs}"
+        if (accuracy or 0.0) < MLPERF_TARGET:
+            return f"MLPerf: {samples:,} samples, {samples / self.mean:.0%} of the way to {MLPERF_TARGET}; {needs}"
         deviations = (samples - self.mean) / self.deviation
-        return f"MLPerf: {TARGET} reached after {samples:,} samples; {needs}, {deviations:+.1f} standard deviations"
+        return (
+            f"MLPerf: {MLPERF_TARGET} reached after {samples:,} samples; {needs}, {deviations:+.1f} standard deviations"
+        )
 
 
 def installed_library() -> Optional[Path]:

@@ -16,7 +16,6 @@ from bert_pretrain.kernels.dropout import Dropout
 from bert_pretrain.kernels.protocol import Kernels
 from bert_pretrain.kernels.unpadding import Tokens, take
 from bert_pretrain.model.layers import FLOAT32, Precision, Weights, dense, fused_dense, layer_norm
-from bert_pretrain.model.recompute import run_with_recompute
 
 
 class Rows(NamedTuple):
@@ -71,7 +70,7 @@ def encode(
     """Returns the hidden states of the last layer, in precision.activations.
 
     dropout None means no dropout, as in evaluation. With recompute, each layer keeps only its input, and the backward
-    pass runs it again (recompute.py). wanted: the slots [X] int32, none of them padding, that will be
+    pass runs it again. wanted: the slots [X] int32, none of them padding, that will be
     gathered; the last layer then computes only these behind its attention. None: all tokens.
     """
     tokens = kernels.find_tokens(rows.example_ids)
@@ -88,7 +87,7 @@ def encode(
         num_computed = tf.size(kept) if kept is not None else tf.shape(hidden)[0]
         bits = _layer_bits(dropout, config, rows, num_computed)
         layer = functools.partial(_layer, encoder, prefix, bits=bits, kept=kept)
-        hidden = run_with_recompute(layer, own, hidden) if recompute else layer(own, hidden)
+        hidden = _run_with_recompute(layer, own, hidden) if recompute else layer(own, hidden)
     return Sequence(hidden, tokens, tokens.indices if wanted is None else _positions(wanted, tokens.indices))
 
 
@@ -164,3 +163,26 @@ def _add_and_norm(
 ) -> tf.Tensor:
     gamma, beta = weights[f"{name}/gamma"], weights[f"{name}/beta"]
     return encoder.kernels.add_and_norm(inputs, residual, gamma, beta, bits, encoder.config.hidden_dropout_prob)
+
+
+def _run_with_recompute(
+    layer: Callable[[Weights, tf.Tensor], tf.Tensor], weights: Weights, hidden: tf.Tensor
+) -> tf.Tensor:
+    """layer(weights, hidden), which keeps none of its intermediate results for the backward pass and runs again in it.
+
+    Chen et al. 2016, arXiv:1604.06174. It adds about a third to the work of the layers.
+    """
+    names = list(weights)
+
+    @tf.custom_gradient
+    def kernel(hidden: tf.Tensor, *values: tf.Tensor):
+        def gradient(grad_output: tf.Tensor) -> list[tf.Tensor]:
+            # Without this dependency, TensorFlow would merge the second run with the first and keep its results.
+            with tf.control_dependencies([grad_output]):
+                inputs = [tf.identity(value) for value in (hidden, *values)]
+            output = layer(dict(zip(names, inputs[1:])), inputs[0])
+            return tf.gradients(output, inputs, grad_output)
+
+        return layer(dict(zip(names, values)), hidden), gradient
+
+    return kernel(hidden, *weights.values())

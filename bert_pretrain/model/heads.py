@@ -1,9 +1,11 @@
-"""The two pretraining heads: masked language model and next-sentence prediction (Devlin et al. 2018).
+"""The two pretraining heads, masked language model and next-sentence prediction (Devlin et al. 2018), and their losses.
 
-Letters: M masked tokens, E examples, H hidden, V vocabulary.
+Losses are sums and counts instead of means: only sums can be added over micro-batches and ranks.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -36,3 +38,22 @@ def next_sentence_logits(weights: Weights, sequence: Sequence, cls_positions: tf
     pooled = pooled_output(weights, sequence, cls_positions)
     logits = tf.matmul(pooled, weights["cls/seq_relationship/output_weights"], transpose_b=True)  # [E, 2]
     return tf.nn.bias_add(logits, weights["cls/seq_relationship/output_bias"])
+
+
+class LossSums(NamedTuple):
+    """Sums over tokens or examples, each a float32 scalar."""
+
+    loss: tf.Tensor  # weighted cross entropy, nats
+    correct: tf.Tensor  # sum of the weights where the highest logit is the label
+    count: tf.Tensor  # sum of all weights
+
+
+def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> LossSums:
+    """logits [X, C] float32, labels [X] int32, weights [X] float32 -> sums over X."""
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)  # [X]
+    hits = tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), labels)  # [X]
+    return LossSums(
+        loss=tf.reduce_sum(weights * losses),
+        correct=tf.reduce_sum(weights * tf.cast(hits, tf.float32)),
+        count=tf.reduce_sum(weights),
+    )

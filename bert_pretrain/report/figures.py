@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Optional
 
-from bert_pretrain.config.mlperf import TARGET
+from bert_pretrain.config.training import MLPERF_TARGET
 from bert_pretrain.mlperf import rules
 from bert_pretrain.report import drawing
 from bert_pretrain.report.run_folder import EVALUATIONS, Run, is_number
@@ -166,9 +166,9 @@ def _goal(runs: Sequence[Run], axis: _Axis) -> tuple[Optional[drawing.Goal], str
             return None, "MLPerf's reference is not drawn: bash init_tf.sh --mlperf installs its data. "
         needs = rules.reference_convergence(library, round(batch))
         scale = axis.scale[number] / batch  # 1 on an axis of examples
-        goal = drawing.Goal(number, TARGET, needs.mean * scale, needs.deviation * scale)
+        goal = drawing.Goal(number, MLPERF_TARGET, needs.mean * scale, needs.deviation * scale)
         return goal, (
-            f"Diamond: MLPerf's reference has {TARGET:.0%} after {needs.mean:,.0f} \N{PLUS-MINUS SIGN} "
+            f"Diamond: MLPerf's reference has {MLPERF_TARGET:.0%} after {needs.mean:,.0f} \N{PLUS-MINUS SIGN} "
             f"{needs.deviation:,.0f} examples at batch {needs.batch:,} (v{rules.RULESET}). "
         )
     return None, ""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Optional
 
 import tensorflow as tf
 
-from bert_pretrain.config.device import DeviceConfig
+from bert_pretrain.config.training import DeviceConfig
 from bert_pretrain.distributed.world import World
 from bert_pretrain.kernels import native
 from bert_pretrain.kernels.backend import Backend

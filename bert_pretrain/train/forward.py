@@ -11,7 +11,7 @@ from bert_pretrain.data.packing import WIDTH_MULTIPLE
 from bert_pretrain.data.schema import Batch
 from bert_pretrain.kernels.dropout import Dropout
 from bert_pretrain.kernels.protocol import Kernels
-from bert_pretrain.model import encoder, heads, losses
+from bert_pretrain.model import encoder, heads
 from bert_pretrain.model.layers import FLOAT32, Precision, Weights
 
 
@@ -43,12 +43,12 @@ def statistics(
     # XLA would compile the last layer for each number of masked tokens.
     read = None if kernels.is_compiled else tf.concat([batch.masked_positions, batch.cls_positions], axis=0)
     sequence = encoder.encode(weights, rows, model, kernels, dropout, precision, recompute, read)
-    masked_lm = losses.cross_entropy(
+    masked_lm = heads.cross_entropy(
         heads.masked_lm_logits(weights, sequence, batch.masked_positions),
         batch.masked_ids,
         batch.masked_weights,
     )
-    next_sentence = losses.cross_entropy(
+    next_sentence = heads.cross_entropy(
         heads.next_sentence_logits(weights, sequence, batch.cls_positions),
         batch.next_sentence_labels,
         tf.ones_like(batch.next_sentence_labels, tf.float32),

@@ -12,8 +12,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bert_pretrain.config.data import DataConfig
-from bert_pretrain.config.masking import MaskingConfig
+from bert_pretrain.config.training import DataConfig, MaskingConfig
 from bert_pretrain.data import schema
 from bert_pretrain.data.dataset import Source
 from bert_pretrain.data.dynamic_masking import DynamicMasking, HashDraws, original_tokens

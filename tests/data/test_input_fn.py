@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_pretrain.config.data import DataConfig
+from bert_pretrain.config.training import DataConfig
 from bert_pretrain.data import dataset, input_fn, schema
 from bert_pretrain.data.dataset import Lengths, Source
 from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bert_pretrain.config.fill_mask import FillMaskConfig
+from bert_pretrain.config.export import FillMaskConfig
 from bert_pretrain.data.vocab import load_vocabulary
 from bert_pretrain.export import verification
 from bert_pretrain.hugging_face import tokenizer

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bert_pretrain.check_data import contents, inspection
-from bert_pretrain.config.data import DataConfig
+from bert_pretrain.config.training import DataConfig
 from bert_pretrain.data import schema, vocab
 from bert_pretrain.data.dataset import Source
 from bert_pretrain.data.packing import build_batch

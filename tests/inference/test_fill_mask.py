@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bert_pretrain.config.fill_mask import FillMaskConfig
+from bert_pretrain.config.export import FillMaskConfig
 from bert_pretrain.data.schema import Examples, encode_examples
 from bert_pretrain.data.shards.tfrecord import write_shard
 from bert_pretrain.data.vocab import load_vocabulary

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bert_pretrain.config.mlperf import MlperfConfig
+from bert_pretrain.config.training import MlperfConfig
 from bert_pretrain.mlperf import rules
 from bert_pretrain.mlperf.rules import ReferenceConvergence
 from bert_pretrain.run_files.results import Evaluated

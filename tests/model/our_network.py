@@ -11,7 +11,7 @@ import tensorflow as tf
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.protocol import make_kernels
-from bert_pretrain.model import encoder, heads, losses
+from bert_pretrain.model import encoder, heads
 from tests.references.random_examples import RowBatch
 
 
@@ -36,9 +36,9 @@ def results(
         sequence = encoder.encode(tensors, rows, config, kernels)
         masked_lm_logits = heads.masked_lm_logits(tensors, sequence, tf.constant(batch.masked_positions))
         next_sentence_logits = heads.next_sentence_logits(tensors, sequence, tf.constant(batch.cls_positions))
-        masked_lm = losses.cross_entropy(masked_lm_logits, batch.masked_ids, batch.masked_weights)
+        masked_lm = heads.cross_entropy(masked_lm_logits, batch.masked_ids, batch.masked_weights)
         ones = np.ones(batch.next_sentence_labels.shape, np.float32)
-        next_sentence = losses.cross_entropy(next_sentence_logits, batch.next_sentence_labels, ones)
+        next_sentence = heads.cross_entropy(next_sentence_logits, batch.next_sentence_labels, ones)
         masked_lm_loss = masked_lm.loss / (masked_lm.count + 1e-5)  # Google's denominator
         next_sentence_loss = next_sentence.loss / next_sentence.count
         gradients = tf.gradients(masked_lm_loss + next_sentence_loss, list(tensors.values()))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_pretrain.config.device import DeviceConfig
+from bert_pretrain.config.training import DeviceConfig
 from bert_pretrain.kernels import native
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.dropout import Dropout

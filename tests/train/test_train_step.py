@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_pretrain.config.data import DataConfig
-from bert_pretrain.config.device import DeviceConfig
 from bert_pretrain.config.optim import OptimConfig
-from bert_pretrain.config.training import Config, RunConfig
+from bert_pretrain.config.training import Config, DataConfig, DeviceConfig, RunConfig
 from bert_pretrain.data.packing import build_batch
 from bert_pretrain.data.schema import Batch, Examples
 from bert_pretrain.distributed.world import World

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bert_pretrain.config.device import DeviceConfig
+from bert_pretrain.config.training import DeviceConfig
 from bert_pretrain.kernels import native
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.native import build

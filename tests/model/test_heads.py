@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_pretrain.model import losses
+from bert_pretrain.model import heads
 
 
-def _sums(logits, labels, weights) -> losses.Sums:
+def _sums(logits, labels, weights) -> heads.LossSums:
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         arguments = np.asarray(logits, np.float32), np.asarray(labels, np.int32), np.asarray(weights, np.float32)
-        return session.run(losses.cross_entropy(*map(tf.constant, arguments)))
+        return session.run(heads.cross_entropy(*map(tf.constant, arguments)))
 
 
 def _expected(logits, labels, weights) -> tuple[float, float, float]:
@@ -69,7 +69,7 @@ def test_gradient_is_weight_times_softmax_minus_label():
     logits, labels, weights = _random()
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         tensor = tf.constant(logits)
-        sums = losses.cross_entropy(tensor, tf.constant(labels, tf.int32), tf.constant(weights))
+        sums = heads.cross_entropy(tensor, tf.constant(labels, tf.int32), tf.constant(weights))
         gradient = session.run(tf.gradients(sums.loss, tensor)[0])
     softmax = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     expected = weights[:, None] * (softmax - np.eye(logits.shape[1])[labels])
