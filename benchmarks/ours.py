@@ -17,7 +17,6 @@ import tensorflow as tf
 from benchmarks.settings import Settings
 from benchmarks.worker import Step, serve, timed
 from bert_pretrain.config.model import ModelConfig
-from bert_pretrain.config.optim import OptimConfig
 from bert_pretrain.config.training import Config, DataConfig, DeviceConfig, RunConfig
 from bert_pretrain.data.dataset import Lengths, Source
 from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput
@@ -27,6 +26,7 @@ from bert_pretrain.distributed.world import World
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.protocol import make_kernels
 from bert_pretrain.model import variables
+from bert_pretrain.optim.settings import OptimConfig
 from bert_pretrain.train import device, forward, throughput, train_step
 from bert_pretrain.train.job import Job
 

@@ -19,7 +19,6 @@ from benchmarks.ours import batch_of, open_source, start_session
 from benchmarks.settings import Settings
 from benchmarks.worker import Evaluated, answer_of_evaluation, serve
 from bert_pretrain.config.model import ModelConfig
-from bert_pretrain.config.optim import OptimConfig
 from bert_pretrain.config.training import Config, DataConfig, DeviceConfig, RunConfig
 from bert_pretrain.data.input_fn import TrainingInput
 from bert_pretrain.distributed.world import World
@@ -27,6 +26,7 @@ from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.dropout import Dropout
 from bert_pretrain.kernels.protocol import make_kernels
 from bert_pretrain.model import variables
+from bert_pretrain.optim.settings import OptimConfig
 from bert_pretrain.train import device, forward, throughput
 from bert_pretrain.train.evaluation import Evaluation
 from bert_pretrain.train.forward import Statistics

@@ -20,7 +20,6 @@ import tensorflow as tf
 from benchmarks import inputs
 from benchmarks.peers import google_optimizers
 from bert_pretrain.config.model import ModelConfig
-from bert_pretrain.config.optim import OptimConfig
 from bert_pretrain.config.training import DeviceConfig
 from bert_pretrain.data import packing, schema
 from bert_pretrain.data.dataset import Lengths, Source
@@ -34,6 +33,7 @@ from bert_pretrain.distributed.world import World
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.model import variables
 from bert_pretrain.optim.lamb import Lamb
+from bert_pretrain.optim.settings import OptimConfig
 from bert_pretrain.train import device
 
 _CONFIGS = pathlib.Path(__file__).parents[1] / "configs" / "model"

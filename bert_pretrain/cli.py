@@ -14,7 +14,7 @@ from typing import Any, Callable, Optional, TypeVar
 
 from absl import app, flags
 
-from bert_pretrain.config.option import groups, local_paths, require_one_line
+from bert_pretrain.config.option import facts_of, groups, local_paths, options_of, require_one_line
 
 T = TypeVar("T")
 
@@ -32,8 +32,8 @@ def define(*config_classes: type) -> None:
 
 
 def _define_flag(field: dataclasses.Field, annotation: Any, values: flags.FlagValues) -> None:
-    help_text, choices = field.metadata["help"], field.metadata["choices"]
-    plain = _plain_type(annotation)
+    facts, plain = facts_of(field), _plain_type(annotation)
+    help_text, choices = facts.help, facts.choices
     if choices:
         flags.DEFINE_enum(field.name, field.default, list(choices), help_text, case_sensitive=False, flag_values=values)
     elif plain is bool:
@@ -45,6 +45,8 @@ def _define_flag(field: dataclasses.Field, annotation: Any, values: flags.FlagVa
     else:
         assert plain is str, f"no flag type for {field.name}: {annotation}"
         flags.DEFINE_string(field.name, field.default, help_text, flag_values=values)
+    if facts.old_name:
+        flags.DEFINE_alias(facts.old_name, field.name, flag_values=values)
 
 
 def _plain_type(annotation: Any) -> Any:
@@ -106,14 +108,18 @@ def _value(field: dataclasses.Field, values: flags.FlagValues) -> Any:
     value = getattr(values, field.name)
     if isinstance(value, str):
         require_one_line(field.name, value)
-    if not value or not field.metadata["is_path"]:
+    if not value or not facts_of(field).is_path:
         return value
-    return local_paths(field.name, value, field.metadata["takes_url"])
+    return local_paths(field.name, value, facts_of(field).takes_url)
 
 
-def given(config_class: type) -> set[str]:
-    """Names of the dataclass's flags that the command line or a flagfile set."""
-    return {f.name for f in dataclasses.fields(config_class) if flags.FLAGS[f.name].present}
+def explicit_flags(*config_classes: type) -> frozenset[str]:
+    """Names of the dataclasses' flags that the command line or a flagfile set."""
+    return frozenset(
+        field.name
+        for field, facts in options_of(*config_classes)
+        if any(flags.FLAGS[name].present for name in (field.name, facts.old_name) if name)
+    )
 
 
 def main(run: Callable[..., int], description: Optional[str] = None, takes_arguments: bool = False) -> None:
@@ -185,11 +191,13 @@ def _help_lines(width: int) -> Iterator[str]:
 def _usage(field: dataclasses.Field, plain: Any) -> str:
     if plain is bool:
         return f"--[no]{field.name}"
-    choices = field.metadata["choices"]
+    choices = facts_of(field).choices
     return f"--{field.name}={'|'.join(choices) if choices else plain.__name__.upper()}"
 
 
 def _explanation(field: dataclasses.Field) -> str:
-    required = " Required." if field.metadata["required"] else ""
+    facts = facts_of(field)
+    required = " Required." if facts.required else ""
+    old_name = f" Also --{facts.old_name}." if facts.old_name else ""
     default = "" if field.default is None else f" Default: {field.default}."
-    return field.metadata["help"] + required + default
+    return facts.help + required + old_name + default

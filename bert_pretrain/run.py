@@ -15,8 +15,8 @@ from bert_pretrain.tensorflow_compat import tensorflow_import
 
 def _run(stop: StopRequest) -> int:
     """Reads the flags and starts the training loop. Returns the exit code."""
-    config = Config(**{name: cli.read(part) for name, part in PARTS.items()})
-    given = set().union(*(cli.given(part) for part in PARTS.values()))
+    parts = {name: cli.read(part) for name, part in PARTS.items()}
+    config = Config(**parts, explicit_flags=cli.explicit_flags(*PARTS.values()))
     config.check()
     for line in processes.forget_schedulers():
         print(line, flush=True)
@@ -30,7 +30,7 @@ def _run(stop: StopRequest) -> int:
         run = config.run
         with connected(run.horovod and not is_replay, run.exchange, stop, run.heartbeat_seconds) as world:
             config = job.with_local_paths(config, world)
-            code = (replay.replay_update if is_replay else loop.run)(config, given, world)
+            code = (replay.replay_update if is_replay else loop.run)(config, world)
             is_root = world.is_root
     except Interrupted:
         stop.print_end()

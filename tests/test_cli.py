@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from bert_pretrain import cli
 from bert_pretrain.config.check_data import CheckDataConfig, EstimateConfig
 from bert_pretrain.config.make_data import ExampleConfig, MakeDataConfig, TextConfig
-from bert_pretrain.config.option import local_paths
+from bert_pretrain.config.option import facts_of, local_paths
 from bert_pretrain.config.training import PARTS
+from bert_pretrain.optim.settings import OptimConfig
 
 SCRIPT = '''
 import dataclasses
@@ -36,7 +39,7 @@ def main():
     settings = cli.read(Settings)
     if settings.size < 0:
         raise ValueError("--size must be positive")
-    print(settings, sorted(cli.given(Settings)))
+    print(settings, sorted(cli.explicit_flags(Settings)))
     return 0
 
 cli.define(Settings)
@@ -94,7 +97,7 @@ def test_every_flag_that_names_a_file_is_a_path() -> None:
     for part in (*PARTS.values(), MakeDataConfig, ExampleConfig, TextConfig, CheckDataConfig, EstimateConfig):
         for field in dataclasses.fields(part):
             names_a_file = field.name.endswith(("_dir", "_file", "_path", "_checkpoint"))
-            assert field.metadata["is_path"] or not names_a_file, field.name
+            assert facts_of(field).is_path or not names_a_file, field.name
 
 
 def test_help_lists_the_flags_in_groups() -> None:
@@ -119,3 +122,12 @@ def test_a_control_character_in_a_value_is_refused_in_one_line(value: str) -> No
     assert done.returncode == 2
     message = f"error: --name holds the control character {value.lstrip('ab')[0]!r}; give it without line breaks\n"
     assert done.stderr == message
+
+
+def test_an_old_name_of_a_flag_is_still_taken(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.flags"
+    path.write_text("--lamb_beta_1=0.5\n--beta_2=0.75\n")
+    (optim,) = cli.read_flagfile(str(path), [OptimConfig])
+    assert (optim.beta_1, optim.beta_2) == (0.5, 0.75)
+    (optim,) = cli.read_arguments(["--lamb_weight_decay_rate=0.25"], [OptimConfig])
+    assert optim.weight_decay_rate == 0.25

@@ -18,7 +18,7 @@ from bert_pretrain.config import training
 from bert_pretrain.config.check_data import CheckDataConfig, EstimateConfig
 from bert_pretrain.config.export import ExportConfig, FillMaskConfig
 from bert_pretrain.config.make_data import ExampleConfig, MakeDataConfig, TextConfig
-from bert_pretrain.config.option import groups
+from bert_pretrain.config.option import facts_of, groups
 from bert_pretrain.config.recipe import LauncherConfig, RecipeConfig
 from bert_pretrain.config.report import ReportConfig
 from bert_pretrain.config.training import MaskingConfig
@@ -59,11 +59,12 @@ def markdown(table: Table) -> str:
     for group in groups(*table.parts):
         lines += ["", f"**{group.title}**", "", "| flag | type | default | meaning |", "|---|---|---|---|"]
         for field in group.fields:
-            choices = field.metadata["choices"]
+            facts = facts_of(field)
+            choices, also = facts.choices, f" Also `--{facts.old_name}`." if facts.old_name else ""
             kind = " or ".join(choices) if choices else re.sub(r"Optional\[(.*)\]", r"\1", field.type)
             mark = "*" if field.name in table.marked else ""
-            default = "required" if field.metadata["required"] else "" if field.default is None else field.default
-            lines.append(f"| `--{field.name}`{mark} | {kind} | {default} | {field.metadata['help']} |")
+            default = "required" if facts.required else "" if field.default is None else field.default
+            lines.append(f"| `--{field.name}`{mark} | {kind} | {default} | {facts.help}{also} |")
     return "\n".join([*lines, ""])
 
 

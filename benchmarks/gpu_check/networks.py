@@ -11,7 +11,6 @@ import tensorflow as tf
 from benchmarks import inputs
 from benchmarks.ours import batch_of, open_source, start_session
 from bert_pretrain.config.model import ModelConfig
-from bert_pretrain.config.optim import OptimConfig
 from bert_pretrain.config.training import Config, DataConfig, DeviceConfig, RunConfig
 from bert_pretrain.data.input_fn import TrainingInput
 from bert_pretrain.data.schema import Batch
@@ -19,6 +18,7 @@ from bert_pretrain.distributed.world import World
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.protocol import make_kernels
 from bert_pretrain.model import encoder, heads, variables
+from bert_pretrain.optim.settings import OptimConfig
 from bert_pretrain.train import device, forward, train_step
 from bert_pretrain.train.device import Device
 from bert_pretrain.train.job import Job

@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from bert_pretrain.checkpoints import checkpoint_files
 from bert_pretrain.hugging_face.safetensors_reader import SafetensorsReader, find_weights
+from bert_pretrain.optim import optimizers
 
 Shape = Tuple[int, ...]
 
@@ -295,7 +296,7 @@ def _count_matched(matched: Iterable[str], weights: Mapping[str, tf.Variable], s
 
 def _kinds_of_extra(names: list[str]) -> str:
     """' (796 slots, beta1_power, beta2_power, global_step)' and the like."""
-    slots = [name for name in names if name.rsplit("/", 1)[-1] in ("LAMB", "LAMB_1", "adam_m", "adam_v")]
+    slots = [name for name in names if optimizers.is_slot(name)]
     others = [name for name in names if name not in slots]
     parts = ([f"{len(slots)} optimizer slots"] if slots else []) + ([_first_names(others)] if others else [])
     return f" ({', '.join(parts)})" if parts else ""

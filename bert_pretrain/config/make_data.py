@@ -30,10 +30,12 @@ class ExampleConfig:
         "fast",
         "exact: the same records as google-research/bert's script; fast: the same distribution, other random numbers.",
         ("exact", "fast"),
+        set_by_script=True,
     )
     num_picked_examples: int = option(
         0,
         "Keep at most this many examples of a shard, at equal distances, as MLPerf does for evaluation; 0 keeps all.",
+        set_by_script=True,
     )
 
     def check(self) -> None:
@@ -65,32 +67,42 @@ class MakeDataConfig:
         None,
         "Text files, one sentence a line and a blank line between documents: patterns, separated by commas.",
         is_path=True,
+        set_by_script=True,
     )
     output_file: Optional[str] = option(
-        None, "TFRecord files for the examples of all inputs, separated by commas.", is_path=True
+        None, "TFRecord files for the examples of all inputs, separated by commas.", is_path=True, set_by_script=True
     )
     output_dir: Optional[str] = option(
         None,
         "Instead of --output_file: a directory for one TFRecord file for each input file, or for --num_shards files. "
         "With --make_text: for the text. With --demo: for the demo; default: demo in the cache folder.",
         is_path=True,
+        set_by_script=True,
     )
     num_shards: int = option(
         0,
         "Number of files in --output_dir; the text of all inputs is divided between documents. 0: one for each input. "
         "With --train_vocab: whether the text has documents enough for them is checked first.",
+        set_by_script=True,
     )
     num_processes: int = option(
-        0, "Processes on this machine; 0: one for each core. Under mpirun -np N there are N - 1 instead."
+        0,
+        "Processes on this machine; 0: one for each core. Under mpirun -np N there are N - 1 instead.",
+        set_by_script=True,
     )
-    vocab_file: Optional[str] = option(None, "WordPiece vocabulary, one entry a line.", is_path=True)
-    train_vocab: bool = option(False, "Only train a vocabulary from the text and write it to --vocab_file.")
+    vocab_file: Optional[str] = option(
+        None, "WordPiece vocabulary, one entry a line.", is_path=True, set_by_script=True
+    )
+    train_vocab: bool = option(
+        False, "Only train a vocabulary from the text and write it to --vocab_file.", set_by_script=True
+    )
     vocab_size: int = option(30_522, "With --train_vocab: number of entries.")
     eval_input_file: Optional[str] = option(
         None,
         "With --train_vocab: text whose coverage is measured, patterns as in --input_file; default: the last 1 % of "
         "the text, which is held out.",
         is_path=True,
+        set_by_script=True,
     )
     max_memory_gb: float = option(
         2.0,
@@ -101,12 +113,14 @@ class MakeDataConfig:
         False,
         "Only divide raw text into documents and sentences: --input_file names files, or folders that are searched "
         "deeply; --output_dir gets train/ and eval/ in the form that the other steps read.",
+        set_by_script=True,
     )
     demo: bool = option(
         False,
         "Only make the embedded demo's vocabulary, model and shards, from text that every Python installation has.",
+        set_by_script=True,
     )
-    verbose_logging: bool = option(False, "Show tracebacks of errors.")
+    verbose_logging: bool = option(False, "Show tracebacks of errors.", set_by_script=True)
 
     @property
     def demo_dir(self) -> str:
@@ -163,12 +177,13 @@ class TextConfig:
         "Encoding of text that is not UTF-8 (or UTF-16 or UTF-32), such as cp1250. auto: the one in which text has the "
         "letters of --language, else what chardet detects.",
     )
-    num_held_out: int = option(10_000, "Largest number of documents for eval/.")
+    num_held_out: int = option(10_000, "Largest number of documents for eval/.", set_by_script=True)
     held_out: str = option(
         "by_size",
         "Which documents are held out. by_size: drawn over all files together, at most a tenth. mlperf: an equal "
         "number of each file by MLPerf's rule, without removal of duplicates.",
         ("by_size", "mlperf"),
+        set_by_script=True,
     )
     keep_duplicates: bool = option(False, "Keep documents that equal or nearly equal an earlier one.")
 

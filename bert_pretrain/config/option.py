@@ -1,12 +1,18 @@
-"""A dataclass field that is also a flag, the groups in which flags are shown, and checks of their values."""
+"""A dataclass field that is also a flag, all that is known of a flag, and checks of values.
+
+What is known of a flag stands once, at its option(). From there follow the flags themselves (cli.py), docs/flags.md,
+what a resumed run allows (run_files/run_json.py), refused_update-N.json (train/replay.py), the notices at a start
+(train/plan.py), and the flags of scripts/pretrain_text.sh.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import enum
 import os
 import unicodedata
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Optional
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Optional, Union
 
 from bert_pretrain.system.files import is_url
 
@@ -18,25 +24,78 @@ _INT32 = 2**31 - 1
 _FLOAT32 = 1.1754944e-38, 3.4028234e38  # the smallest (TensorFlow takes even smaller ones as 0) and largest float32
 
 
-def option(
-    default: Any,
-    help: str,
-    choices: Optional[Sequence[str]] = None,
-    required: bool = False,
-    no_effect: bool = False,
-    is_path: bool = False,
-    takes_url: bool = False,
-    is_fetched: bool = False,
-) -> Any:
-    """A dataclass field that is also a flag: default, help text, and the allowed words of an enumeration.
+class OnResume(enum.Enum):
+    """What a change of a flag does when a run goes on; a line says so."""
 
-    required says that a run cannot start without the flag; no_effect that it exists for other programs' commands only;
-    is_path that it is a path, or several separated by commas; takes_url that such a path may be a URL; is_fetched that
-    what a URL names is copied to a local disk before it is used.
-    """
-    metadata = {"help": help, "choices": choices, "required": required, "no_effect": no_effect, "is_path": is_path}
-    metadata.update(takes_url=takes_url or is_fetched, is_fetched=is_fetched)
-    return dataclasses.field(default=default, metadata=metadata)
+    AT_ONCE = "applies from the next update on"
+    MASKS = "applies to the masks that --dynamic_masking draws from the next update on"
+    INVARIANT = "the same examples and, to rounding, the same sums, with other dropout masks"
+    MICRO_BATCHES = "refused where it changes the number of micro-batches of an update under --rank_invariant"
+    RATE = "the learning rate follows the new schedule from the next update on"
+    BATCH = "the size of an update changes, or its division; a line says where the data continue"
+    UNUSED = "without effect: the run continues its own checkpoint"
+    CHECKED = "data and model are compared with those of the previous start, wherever they are"
+    NONE = "without effect on a run"
+    ROUNDING = "the same update, up to rounding"
+    EVALUATION = "applies to the evaluations that follow"
+    REPORTS = "changes what is written, not what is trained"
+    MLPERF = "without effect: MLPerf's log of a run ends with its first start"
+    HOSTS = "decides when a silent host ends the job, not what is trained"
+
+
+class RefusedOnResume(NamedTuple):
+    """A change that contradicts the checkpoint. Elsewhere than with the setting `only_with` it applies at once."""
+
+    reason: str
+    only_with: Optional[tuple[str, Any]] = None  # another flag of the same dataclass, and its value
+
+    def applies_to(self, settings: Mapping[str, Any]) -> bool:
+        """Whether a run with these settings, of the flag's dataclass, refuses the change."""
+        return self.only_with is None or settings[self.only_with[0]] == self.only_with[1]
+
+
+class Needs(NamedTuple):
+    """A flag without which another has no effect."""
+
+    flag: str
+    because: str
+
+
+@dataclasses.dataclass(frozen=True)
+class FlagFacts:
+    """All that is known of a flag beside its name, type and default."""
+
+    help: str
+    choices: Optional[tuple[str, ...]] = None  # the allowed words of an enumeration
+    required: bool = False  # a run cannot start without it
+    no_effect: bool = False  # it exists for other programs' commands only
+    is_path: bool = False  # a path, or several separated by commas
+    takes_url: bool = False  # such a path may be a URL
+    is_fetched: bool = False  # what a URL names is copied to a local disk before it is used
+    old_name: Optional[str] = None  # is still taken, from command lines, flagfiles and an older run.json
+    needs: Optional[Needs] = None
+    on_resume: Union[OnResume, RefusedOnResume, None] = None  # every flag of bert_pretrain.run has it
+    of_update: bool = False  # it decides which records, masks, rows and dropout masks an update has
+    set_by_script: bool = False  # scripts/pretrain_text.sh sets it itself, or it makes no sense there
+
+
+def option(default: Any, help: str, choices: Optional[Sequence[str]] = None, **facts: Any) -> Any:
+    """A dataclass field that is also a flag: its default, its help, its choices, and other FlagFacts."""
+    if facts.get("is_fetched"):
+        facts["takes_url"] = True
+    known = FlagFacts(help, tuple(choices) if choices else None, **facts)
+    return dataclasses.field(default=default, metadata={"facts": known})
+
+
+def facts_of(field: dataclasses.Field) -> FlagFacts:
+    """What option() says of a field."""
+    return field.metadata["facts"]
+
+
+def options_of(*config_classes: type) -> Iterator[tuple[dataclasses.Field, FlagFacts]]:
+    """Every flag of the dataclasses."""
+    for config_class in config_classes:
+        yield from ((field, facts_of(field)) for field in dataclasses.fields(config_class))
 
 
 class Group(NamedTuple):
@@ -50,10 +109,10 @@ def groups(*config_classes: type) -> list[Group]:
     """A group for each dataclass, titled by its docstring, required flags first; flags without effect come last."""
     found = []
     for config_class in config_classes:
-        fields = [field for field in dataclasses.fields(config_class) if not field.metadata["no_effect"]]
-        fields.sort(key=lambda field: not field.metadata["required"])
-        found.append(Group(config_class.__doc__.strip().rstrip("."), fields))
-    idle = [f for part in config_classes for f in dataclasses.fields(part) if f.metadata["no_effect"]]
+        fields = [field for field, facts in options_of(config_class) if not facts.no_effect]
+        fields.sort(key=lambda field: not facts_of(field).required)
+        found.append(Group((config_class.__doc__ or "").strip().rstrip("."), fields))
+    idle = [field for field, facts in options_of(*config_classes) if facts.no_effect]
     return [*found, Group(NO_EFFECT, idle)] if idle else found
 
 

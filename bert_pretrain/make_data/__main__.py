@@ -40,7 +40,7 @@ def _run() -> int:
 
 
 def _make_demo(config: MakeDataConfig) -> int:
-    given = set().union(*map(cli.given, _CONFIGS)) - {"demo", "output_dir", "verbose_logging"}
+    given = cli.explicit_flags(*_CONFIGS) - {"demo", "output_dir", "verbose_logging"}
     require(not given, f"--demo has its own settings and takes no --{', --'.join(sorted(given))}")
     counts = make_demo(config.demo_dir)
     num_train, num_eval = (counts[split]["examples"] for split in ("train", "eval"))

@@ -209,7 +209,7 @@ def _hyperparameters(run: TimedRun) -> dict[str, Any]:
         "num_warmup_steps": optim.num_warmup_steps,
         "start_warmup_step": optim.start_warmup_step,
         f"{optimizer}_epsilon": optim.epsilon,
-        f"{optimizer}_beta_1": optim.lamb_beta_1,
-        f"{optimizer}_beta_2": optim.lamb_beta_2,
-        decay: optim.lamb_weight_decay_rate,
+        f"{optimizer}_beta_1": optim.beta_1,
+        f"{optimizer}_beta_2": optim.beta_2,
+        decay: optim.weight_decay_rate,
     }

@@ -9,39 +9,24 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from bert_pretrain.config.optim import OptimConfig
-from bert_pretrain.kernels import xla
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.native_update import update_in_place
-from bert_pretrain.optim.variables import create_slots, is_exempt
+from bert_pretrain.optim.optimizer import Optimizer
 
 
-class Adamw:
-    """See Optimizer. Variables are named as in Google's checkpoints: `<weight>/adam_m` and `<weight>/adam_v`."""
+class AdamW(Optimizer):
+    """See Optimizer. Variables are named as in Google's checkpoints."""
 
-    def __init__(
-        self, config: OptimConfig, weights: Mapping[str, tf.Variable], backend: Backend = Backend.PLAIN
-    ) -> None:
-        self._backend = backend
-        self._run = xla.runner(compiled=backend is Backend.XLA)
-        self._config = config
-        self._weights = weights
-        self._m = create_slots(weights, "adam_m")
-        self._v = create_slots(weights, "adam_v")
+    SLOTS = ("adam_m", "adam_v")
 
     def apply(
         self, gradients: Mapping[str, tf.Tensor], learning_rate: tf.Tensor, gradient_scale: tf.Tensor
     ) -> tf.Operation:
         """See Optimizer."""
-        config, updates = self._config, []
-        for name, weight in self._weights.items():
-            variables, inputs = (weight, self._m[name], self._v[name]), (gradients[name], gradient_scale, learning_rate)
-            numbers = {
-                "beta_1": config.lamb_beta_1,
-                "beta_2": config.lamb_beta_2,
-                "epsilon": config.epsilon,
-                "decay": 0.0 if is_exempt(name) else config.lamb_weight_decay_rate,
-            }
+        updates: list[tf.Operation] = []
+        for name, gradient in gradients.items():
+            variables, numbers = self._variables_of(name), self._numbers_of(name)
+            inputs = gradient, gradient_scale, learning_rate
             if self._backend is Backend.NATIVE:
                 updates.append(update_in_place("bert_pretrain_adamw", variables, *inputs, **numbers))
             else:

@@ -11,33 +11,32 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from bert_pretrain.config.optim import OptimConfig
-from bert_pretrain.kernels import xla
 from bert_pretrain.kernels.backend import Backend
-from bert_pretrain.kernels.fixed_point import square_sums
 from bert_pretrain.kernels.native_update import update_in_place
-from bert_pretrain.optim.variables import create_slots, is_exempt
+from bert_pretrain.optim.optimizer import Optimizer, SquareSums, is_exempt, square_sums
+from bert_pretrain.optim.settings import OptimConfig
 from bert_pretrain.tensorflow_compat import graph_variables
 from bert_pretrain.tensorflow_compat.graph_variables import Spec
 
 
-class Lamb:
+class Lamb(Optimizer):
     """See Optimizer.
 
     Variables are named as in MLPerf's checkpoints: `<weight>/LAMB` is m, `<weight>/LAMB_1` is v, and `beta1_power` and
     `beta2_power` are the betas to the power t, the 1-based number of the next update.
     """
 
+    SLOTS = ("LAMB", "LAMB_1")
+
     def __init__(
-        self, config: OptimConfig, weights: Mapping[str, tf.Variable], backend: Backend = Backend.PLAIN
+        self,
+        config: OptimConfig,
+        weights: Mapping[str, tf.Variable],
+        backend: Backend = Backend.PLAIN,
+        square_sums: SquareSums = square_sums,
     ) -> None:
-        self._backend = backend
-        self._run = xla.runner(compiled=backend is Backend.XLA)
-        self._config = config
-        self._weights = weights
-        self._m = create_slots(weights, "LAMB")
-        self._v = create_slots(weights, "LAMB_1")
-        powers = {"beta1_power": Spec(initial=config.lamb_beta_1), "beta2_power": Spec(initial=config.lamb_beta_2)}
+        super().__init__(config, weights, backend, square_sums)
+        powers = {"beta1_power": Spec(initial=config.beta_1), "beta2_power": Spec(initial=config.beta_2)}
         self._beta_1_power, self._beta_2_power = graph_variables.create(powers).values()
 
     def apply(
@@ -52,8 +51,8 @@ class Lamb:
                 done = self._update(name, gradient, gradient_scale, corrections, learning_rate)
         with tf.control_dependencies(done):
             return tf.group(
-                self._beta_1_power.assign(self._beta_1_power * self._config.lamb_beta_1),
-                self._beta_2_power.assign(self._beta_2_power * self._config.lamb_beta_2),
+                self._beta_1_power.assign(self._beta_1_power * self._config.beta_1),
+                self._beta_2_power.assign(self._beta_2_power * self._config.beta_2),
             )
 
     def _update(
@@ -65,13 +64,7 @@ class Lamb:
         learning_rate: tf.Tensor,
     ) -> list[tf.Operation]:
         """The operations that update one weight and its moments."""
-        variables, exempt = (self._weights[name], self._m[name], self._v[name]), is_exempt(name)
-        numbers = {
-            "beta_1": self._config.lamb_beta_1,
-            "beta_2": self._config.lamb_beta_2,
-            "epsilon": self._config.epsilon,
-            "decay": 0.0 if exempt else self._config.lamb_weight_decay_rate,
-        }
+        variables, numbers, exempt = self._variables_of(name), self._numbers_of(name), is_exempt(name)
         if self._backend is Backend.NATIVE:
             inputs = (variables, gradient, gradient_scale, learning_rate)
             more = {"corrections": corrections, "use_trust_ratio": not exempt}
@@ -85,12 +78,9 @@ class Lamb:
     def _trust_ratio(self, weight: tf.Tensor, direction: tf.Tensor) -> tf.Tensor:
         """|weight| / |direction|, or 1 if either is zero.
 
-        Never compiled: XLA sums on one thread, one number at a time, l2_loss on all threads.
+        Never compiled: XLA sums on one thread, one number at a time, TensorFlow's operations on all threads.
         """
-        if self._config.rank_invariant:
-            weight_square, direction_square = tf.unstack(square_sums([weight, direction]))
-        else:
-            weight_square, direction_square = tf.nn.l2_loss(weight), tf.nn.l2_loss(direction)
+        weight_square, direction_square = tf.unstack(self._square_sums([weight, direction]), num=2)
         usable = tf.logical_and(weight_square > 0.0, direction_square > 0.0)
         return tf.where(usable, tf.sqrt(weight_square / direction_square), 1.0)
 

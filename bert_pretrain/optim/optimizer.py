@@ -1,21 +1,45 @@
-"""The interface of the optimizers, and how to get the one that --optimizer_type names."""
+"""What optimizers have in common: their interface, their variables, and which weights decay leaves alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+import abc
+from collections.abc import Mapping, Sequence
+from typing import Callable, ClassVar
 
 import tensorflow as tf
 
-from bert_pretrain.config.optim import OptimConfig
+from bert_pretrain.kernels import xla
 from bert_pretrain.kernels.backend import Backend
-from bert_pretrain.optim.adamw import Adamw
-from bert_pretrain.optim.lamb import Lamb
+from bert_pretrain.optim.settings import OptimConfig
+from bert_pretrain.tensorflow_compat import graph_variables
+from bert_pretrain.tensorflow_compat.graph_variables import Spec
+
+SquareSums = Callable[[Sequence[tf.Tensor]], tf.Tensor]  # [N] float32: the sum of squares of each of N tensors
 
 
-class Optimizer(Protocol):
-    """What Lamb and Adamw have in common."""
+def square_sums(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    """[N] float32: the sum of squares of each of N tensors; its last bits depend on the number of threads."""
+    return 2.0 * tf.stack([tf.nn.l2_loss(tensor) for tensor in tensors])
 
+
+class Optimizer(abc.ABC):
+    """An optimizer's variables in the default graph, and its update."""
+
+    SLOTS: ClassVar[tuple[str, ...]]  # a variable `<weight>/<slot>` of zeros for each weight, in the published names
+
+    def __init__(
+        self,
+        config: OptimConfig,
+        weights: Mapping[str, tf.Variable],
+        backend: Backend = Backend.PLAIN,
+        square_sums: SquareSums = square_sums,
+    ) -> None:
+        """Creates the slots. square_sums: for norms, as train/gradient_sum.py computes them."""
+        self._config, self._weights, self._backend, self._square_sums = config, weights, backend, square_sums
+        self._run = xla.runner(compiled=backend is Backend.XLA)
+        self._slots = [_create_slots(weights, slot) for slot in self.SLOTS]
+
+    @abc.abstractmethod
     def apply(
         self, gradients: Mapping[str, tf.Tensor], learning_rate: tf.Tensor, gradient_scale: tf.Tensor
     ) -> tf.Operation:
@@ -24,7 +48,26 @@ class Optimizer(Protocol):
         gradients: by variable name, float32, dense. learning_rate and gradient_scale: float32 scalars.
         """
 
+    def _variables_of(self, name: str) -> list[tf.Variable]:
+        """A weight and its slots."""
+        return [self._weights[name], *(slot[name] for slot in self._slots)]
 
-def make_optimizer(config: OptimConfig, weights: Mapping[str, tf.Variable], backend: Backend) -> Optimizer:
-    """Returns the optimizer that --optimizer_type names; its variables are created in the default graph."""
-    return {"lamb": Lamb, "adam": Adamw}[config.optimizer_type](config, weights, backend)
+    def _numbers_of(self, name: str) -> dict[str, float]:
+        """The constants in a weight's update."""
+        config = self._config
+        decay = 0.0 if is_exempt(name) else config.weight_decay_rate
+        return {"beta_1": config.beta_1, "beta_2": config.beta_2, "epsilon": config.epsilon, "decay": decay}
+
+
+def is_exempt(name: str) -> bool:
+    """True for the layer norms and biases, which have neither weight decay nor LAMB's trust ratio.
+
+    The patterns are those of exclude_from_weight_decay in google-research/bert optimization.py. "bias" also matches
+    the output_bias of both heads.
+    """
+    return any(part in name for part in ("LayerNorm", "layer_norm", "bias"))
+
+
+def _create_slots(weights: Mapping[str, tf.Variable], slot: str) -> dict[str, tf.Variable]:
+    specs = {f"{name}/{slot}": Spec(tuple(weight.shape.as_list())) for name, weight in weights.items()}
+    return dict(zip(weights, graph_variables.create(specs).values()))

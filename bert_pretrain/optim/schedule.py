@@ -9,7 +9,7 @@ from typing import Union
 
 import tensorflow as tf
 
-from bert_pretrain.config.optim import OptimConfig
+from bert_pretrain.optim.settings import OptimConfig
 
 Number = Union[int, float, tf.Tensor]
 

@@ -18,7 +18,7 @@ _STEPS = {"begin": steps.begin, "choose": steps.choose, "plan": steps.plan}
 
 
 def _run(arguments: list[str]) -> int:
-    given = flags.read()
+    given = flags.read_script_flags()
     if len(arguments) != 3 or arguments[0] not in _STEPS:
         found = " ".join(arguments[1:]) or "none"
         raise ValueError(f"expected a folder of text and a folder for the model, got {found}; --help lists the flags")

@@ -14,7 +14,7 @@ from bert_pretrain.config.option import require
 from bert_pretrain.data.vocab import load_vocabulary
 from bert_pretrain.launch import hosts, launcher
 from bert_pretrain.pretrain_text import pretrained
-from bert_pretrain.pretrain_text.flags import Given, flag_file
+from bert_pretrain.pretrain_text.flags import ScriptFlags, flagfile_text
 from bert_pretrain.pretrain_text.folder import Folder, claim
 from bert_pretrain.recipe import choice
 from bert_pretrain.recipe.sizes import SIZES, layer_parameters
@@ -26,7 +26,7 @@ _UNTIMED = 2  # updates that train/throughput.py leaves out
 _DATA_FLAGS, _TEXT_FLAGS, _SPEED_FLAGS, _TRAIN_FLAGS = "data.flags", "text.flags", "speed.flags", "train.flags"
 
 
-def begin(source: str, folder: Folder, given: Given) -> Iterator[str]:
+def begin(source: str, folder: Folder, given: ScriptFlags) -> Iterator[str]:
     """Checks the command, and writes the flags of make_data."""
     start = given.training.get("init_checkpoint")
     require(os.path.isdir(source), f"{source}: no such folder; give one that holds text")
@@ -44,15 +44,15 @@ def begin(source: str, folder: Folder, given: Given) -> Iterator[str]:
     if model and not os.path.exists(folder.vocab_file):
         with files.atomic_write(folder.vocab_file, "wb") as file, open(model.vocab_file, "rb") as original:
             shutil.copyfileobj(original, file)
-    _write(folder, _TEXT_FLAGS, flag_file(["flags of make_data --make_text"], given.text))
-    _write(folder, _DATA_FLAGS, flag_file(["flags of make_data, for vocabulary and shards"], data))
+    _write(folder, _TEXT_FLAGS, flagfile_text(["flags of make_data --make_text"], given.text))
+    _write(folder, _DATA_FLAGS, flagfile_text(["flags of make_data, for vocabulary and shards"], data))
     _write(folder, "ranks", f"{machine.num_ranks}\n")
     launcher = vars(given.launcher) if machine.num_ranks > 1 else {}
     _write(folder, "launcher.flags", " ".join(f"--{name}={value}" for name, value in launcher.items()) + "\n")
     yield "text, vocabulary and shards come first; the time that training takes is told before it begins"
 
 
-def choose(source: str, folder: Folder, given: Given) -> Iterator[str]:
+def choose(source: str, folder: Folder, given: ScriptFlags) -> Iterator[str]:
     """Chooses the model, and writes the flags of the run that measures its speed. Nothing where that is done."""
     if os.path.exists(folder.recipe(_TRAIN_FLAGS)):
         return
@@ -77,11 +77,11 @@ def choose(source: str, folder: Folder, given: Given) -> Iterator[str]:
         filled_sentences=None,
         **_paths(folder),
     )
-    _write(folder, _SPEED_FLAGS, flag_file(["flags of the short run that measures the speed"], flags))
+    _write(folder, _SPEED_FLAGS, flagfile_text(["flags of the short run that measures the speed"], flags))
     yield f"measuring the speed of training here with {timed} updates"
 
 
-def plan(source: str, folder: Folder, given: Given) -> Iterator[str]:
+def plan(source: str, folder: Folder, given: ScriptFlags) -> Iterator[str]:
     """Writes the flags of training, once, and tells them and the time that they take."""
     corpus, machine = _corpus(folder), _machine()
     path = folder.recipe(_TRAIN_FLAGS)
@@ -95,7 +95,7 @@ def plan(source: str, folder: Folder, given: Given) -> Iterator[str]:
         flags.update(output_dir=folder.run, eval_files_dir=os.path.join(folder.data, "eval"), hf_dir=folder.model)
         flags.setdefault("filled_sentences", 3)
         comments = [*_told(folder, corpus, machine, given), _time(seconds, speed, machine)]
-        _write(folder, _TRAIN_FLAGS, flag_file(comments, flags))
+        _write(folder, _TRAIN_FLAGS, flagfile_text(comments, flags))
         shutil.rmtree(folder.calibration, ignore_errors=True)
     with open(path, encoding="utf-8") as file:
         lines = file.read().splitlines()
@@ -103,7 +103,7 @@ def plan(source: str, folder: Folder, given: Given) -> Iterator[str]:
     yield from (line[2:] if line.startswith("# ") else f"  {line}" for line in lines)
 
 
-def _check_flags(given: Given) -> None:
+def _check_flags(given: ScriptFlags) -> None:
     """Everything that can be known of the flags before the work; the programs check the rest."""
     for name in ("train_batch_size", "num_accumulation_steps", "eval_batch_size", "num_train_steps"):
         value = given.training.get(name, 1)
@@ -136,11 +136,11 @@ def _corpus(folder: Folder) -> choice.Corpus:
     return choice.Corpus(sums["train"][0], sums["train"][1], sums["eval"][0])
 
 
-def _hours(given: Given, corpus: choice.Corpus, machine: choice.Machine) -> float:
+def _hours(given: ScriptFlags, corpus: choice.Corpus, machine: choice.Machine) -> float:
     return given.recipe.hours or choice.default_hours(corpus, machine)
 
 
-def _model(folder: Folder, given: Given, corpus: choice.Corpus, machine: choice.Machine) -> ModelConfig:
+def _model(folder: Folder, given: ScriptFlags, corpus: choice.Corpus, machine: choice.Machine) -> ModelConfig:
     if _is_continued(given):
         return ModelConfig.from_json(os.path.join(given.training["init_checkpoint"], "config.json"))
     num_entries = len(load_vocabulary(folder.vocab_file).entries)
@@ -171,7 +171,7 @@ def _measured_speed(folder: Folder) -> float:
     return found["examples_per_second"]
 
 
-def _told(folder: Folder, corpus: choice.Corpus, machine: choice.Machine, given: Given) -> Iterator[str]:
+def _told(folder: Folder, corpus: choice.Corpus, machine: choice.Machine, given: ScriptFlags) -> Iterator[str]:
     config = ModelConfig.from_json(folder.recipe("bert_config.json"))
     yield (
         f"text: {corpus.num_tokens:,} tokens in {corpus.num_records:,} records for training, "
@@ -188,7 +188,7 @@ def _told(folder: Folder, corpus: choice.Corpus, machine: choice.Machine, given:
     yield f"machine: {devices}; ranks: {machine.num_ranks}; time for training: {time}"
 
 
-def _is_continued(given: Given) -> bool:
+def _is_continued(given: ScriptFlags) -> bool:
     return "init_checkpoint" in given.training
 
 

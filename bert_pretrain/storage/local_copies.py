@@ -34,7 +34,7 @@ def localized(settings: T, report: Report = lambda what, done, total: None) -> T
     ValueError, one line, naming flag and URL, for what cannot be fetched.
     """
     given = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
-    fetched = {field.name for field in dataclasses.fields(settings) if field.metadata["is_fetched"]}
+    fetched = {field.name for field in dataclasses.fields(settings) if field.metadata["facts"].is_fetched}
     urls = {name: value for name, value in given.items() if name in fetched and value and files.is_url(value.strip())}
     return dataclasses.replace(settings, **{name: local_path(name, url, report) for name, url in urls.items()})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple, Optional
 
 import tensorflow as tf
@@ -147,9 +147,13 @@ class Device(NamedTuple):
 
 
 def choose_device(
-    config: DeviceConfig, given: set[str], local_rank: int = 0, local_size: int = 1, width: int = 1024
+    config: DeviceConfig,
+    explicit_flags: Collection[str] = (),
+    local_rank: int = 0,
+    local_size: int = 1,
+    width: int = 1024,
 ) -> Device:
-    """Looks at the hardware. `given` names the flags that the user set; only those get a notice.
+    """Looks at the hardware. explicit_flags: the flags that the user set; only those get a notice.
 
     local_size: ranks on this host; width: of the model's layers, for the measurement of --amp_dtype=bfloat16.
 
@@ -170,7 +174,7 @@ def choose_device(
     else:
         name, offer = "cpu", offer_of_cpu(config, width, session_config(config, gpu, local_size))
     backend, why_not_native = _choose_backend(config, is_gpu)
-    notices = _notices(config, given, is_gpu, backend) + ([why_not_native] if why_not_native else [])
+    notices = _notices(config, explicit_flags, is_gpu, backend) + ([why_not_native] if why_not_native else [])
     return Device(name, is_gpu, gpu, tf.as_dtype(offer.dtypes[0]), backend, notices, offer)
 
 
@@ -192,19 +196,19 @@ def _choose_backend(config: DeviceConfig, is_gpu: bool) -> tuple[Backend, Option
     return Backend.NATIVE, None
 
 
-def _notices(config: DeviceConfig, given: set[str], is_gpu: bool, backend: Backend) -> list[str]:
+def _notices(config: DeviceConfig, explicit_flags: Collection[str], is_gpu: bool, backend: Backend) -> list[str]:
     """A line for each flag that the user set and that has no effect here."""
     notices = []
-    half = [name for name in ("amp", "manual_fp16") if name in given and getattr(config, name)]
+    half = [name for name in ("amp", "manual_fp16") if name in explicit_flags and getattr(config, name)]
     if config.amp_dtype == "float16":
         half = [*half, "amp_dtype=float16"]
     if half and not is_gpu and config.amp_dtype != "bfloat16":
         notices.append(f"--{half[0]} ignored: no GPU; training in float32, which a CPU computes faster than float16")
-    if "amp_dtype" in given and not (config.amp or config.manual_fp16):
+    if "amp_dtype" in explicit_flags and not (config.amp or config.manual_fp16):
         notices.append("--amp_dtype has no effect with --noamp: products are in float32")
-    if "use_xla" in given and config.use_xla and backend is Backend.NATIVE:
+    if "use_xla" in explicit_flags and config.use_xla and backend is Backend.NATIVE:
         notices.append("--use_xla has no effect: this CPU uses native C++ kernels; --nonative_kernels turns them off")
-    if "iterations_per_loop" in given:
+    if "iterations_per_loop" in explicit_flags:
         notices.append("--iterations_per_loop has no effect: it concerns TPUs; each session.run is one update here")
     return notices
 

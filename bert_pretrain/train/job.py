@@ -62,20 +62,20 @@ def with_local_paths(config: Config, world: World) -> Config:
         if config.output_url:
             directory = config.run.local_output_dir or remote_output.default_output_directory(config.output_url)
             parts["run"] = dataclasses.replace(parts["run"], output_dir=directory)
-        return dataclasses.replace(config, **parts, given=config)
+        return dataclasses.replace(config, **parts, with_urls=config)
 
     return long_task.on_all_ranks(world, fetch)
 
 
-def open_on_all_ranks(config: Config, given: set[str], world: World) -> Job:
+def open_on_all_ranks(config: Config, world: World) -> Job:
     """open_job on every rank, with products of the dtype that all ranks take. A collective."""
-    job = long_task.on_all_ranks(world, lambda report: open_job(config, given, world, report))
+    job = long_task.on_all_ranks(world, lambda report: open_job(config, world, report))
     previous = preflight.from_root(world, lambda: run_json.previous_dtype(config))
     return job._replace(device=device.agree_on_device(job.device, world, previous))
 
 
-def open_job(config: Config, given: set[str], world: World, report: Report) -> Job:
-    """Opens everything that the run reads. `given` names the flags that the user set.
+def open_job(config: Config, world: World, report: Report) -> Job:
+    """Opens everything that the run reads.
 
     ValueError, one line, for the first thing that is wrong.
     """
@@ -89,7 +89,9 @@ def open_job(config: Config, given: set[str], world: World, report: Report) -> J
     is_masking = training is not None and config.masking.dynamic_masking
     masking = DynamicMasking.open(config.masking, config.data.data_seed, training) if is_masking else None
     report("loading kernels", 0, 0)  # the first start on a machine compiles them
-    chosen = device.choose_device(config.device, given, world.local_rank, world.local_size, model.hidden_size)
+    chosen = device.choose_device(
+        config.device, config.explicit_flags, world.local_rank, world.local_size, model.hidden_size
+    )
     return Job(config, model, world, chosen, training, evaluation, masking)
 
 

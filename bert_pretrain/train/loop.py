@@ -38,14 +38,14 @@ from bert_pretrain.train.run_logger import RunLogger
 from bert_pretrain.train.throughput import Throughput, peak_flops, training_flops
 
 
-def run(config: Config, given: set[str], world: World) -> int:
-    """Does what the settings ask for; returns the exit code. `given` names the flags that the user set.
+def run(config: Config, world: World) -> int:
+    """Does what the settings ask for; returns the exit code.
 
     ValueError, one line, for anything that is wrong with the input.
     """
     begin = time.time()
     tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
-    job = open_on_all_ranks(config, given, world)
+    job = open_on_all_ranks(config, world)
     description = describe(job)
     facts = preflight.comparable(description, variables.shapes(job.model))
     preflight.on_all_ranks(world, lambda: preflight.check_same(world, facts))
@@ -57,7 +57,7 @@ def run(config: Config, given: set[str], world: World) -> int:
         logger = preflight.on_all_ranks(world, lambda: _open_logger(job, previous, begin))
         try:
             with _explained_input_errors():
-                _train_or_evaluate(job, previous, logger, description, given, output)
+                _train_or_evaluate(job, previous, logger, description, output)
         finally:
             logger.close()
         return remote_output.finish_output(output, config, world)
@@ -96,7 +96,6 @@ def _train_or_evaluate(
     previous: PreviousRun,
     logger: RunLogger,
     description: dict[str, Any],
-    given: set[str],
     output: Optional[RemoteOutput],
 ) -> None:
     """Does what the settings ask for, writes results.json and prints the results row."""
@@ -111,7 +110,7 @@ def _train_or_evaluate(
             logger.info(f"note: {notice}")
         logger.info(results.results_row(previous.results))
         return
-    for line in plan.summary_lines(job, previous, given):
+    for line in plan.summary_lines(job, previous):
         logger.info(line)
     if not run.do_train:
         evaluate_alone(job, previous, logger)

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Optional
 
 from bert_pretrain.checkpoints.resume import PreviousRun
-from bert_pretrain.config.training import Config
+from bert_pretrain.config.option import options_of
+from bert_pretrain.config.training import PARTS, Config
 from bert_pretrain.data.shards import shard_files
 from bert_pretrain.mlperf import rules
 from bert_pretrain.model import variables
@@ -70,7 +71,7 @@ def duration_text(seconds: float) -> str:
 
 def next_commands(config: Config, results: dict[str, Any], shards: Sequence[str] = ()) -> Iterator[str]:
     """The commands that follow a run which ended with `results`; shards: its training data."""
-    run, output_dir = config.as_given.run, shlex.quote(config.as_given.run.output_dir)
+    run, output_dir = config.original.run, shlex.quote(config.original.run.output_dir)
     if not run.do_train:
         return
     yield "next:"
@@ -96,16 +97,15 @@ def next_commands(config: Config, results: dict[str, Any], shards: Sequence[str]
 def _vocabulary_file(config: Config, shards: Sequence[str]) -> Optional[str]:
     """The vocabulary that the user, the data or the model's folder name; None where none of them does."""
     beside_model = os.path.join(os.path.dirname(config.run.bert_config_file), "vocab.txt")
-    found = config.as_given.masking.vocab_file or shard_files.vocabulary_file_of(shards)
+    found = config.original.masking.vocab_file or shard_files.vocabulary_file_of(shards)
     return found or (beside_model if os.path.isfile(beside_model) else None)
 
 
-def summary_lines(job: Job, previous: PreviousRun, given: set[str]) -> Iterator[str]:
-    """What will be done, and settings that have no effect; `given` names the flags that the user set."""
+def summary_lines(job: Job, previous: PreviousRun) -> Iterator[str]:
+    """What will be done, and settings that have no effect."""
     config, ranks = job.config, job.world.size
     mlperf = _mlperf_notices(job, previous) if config.mlperf.mlperf else []
-    unused = _masking_notices(job, given)
-    notices = [*job.device.notices, *unused, *_allreduce_notices(job, given), *mlperf, *previous.notices]
+    notices = [*job.device.notices, *_unused_flags(config), *_allreduce_notices(job), *mlperf, *previous.notices]
     yield from (f"note: {notice}" for notice in notices)
     yield (
         f"model: {variables.num_parameters(job.model):,} parameters; device: {job.device.name} x{ranks}, "
@@ -136,24 +136,25 @@ def summary_lines(job: Job, previous: PreviousRun, given: set[str]) -> Iterator[
         )
 
 
-def _masking_notices(job: Job, given: set[str]) -> Iterator[str]:
-    if job.masking is None:
-        for name in sorted(given & {"vocab_file", "masked_lm_prob", "do_whole_word_mask"}):
-            yield f"--{name}: has no effect without --dynamic_masking: records are trained on with their own masks"
+def _unused_flags(config: Config) -> Iterator[str]:
+    """A line for each flag that the user set and that needs another one, which is not set."""
+    settings = {name: value for part in config.settings().values() for name, value in part.items()}
+    for field, facts in options_of(*PARTS.values()):
+        is_set = field.name in config.explicit_flags and settings[field.name]
+        if is_set and facts.needs and not settings[facts.needs.flag]:
+            yield f"--{field.name}: has no effect without --{facts.needs.flag}: {facts.needs.because}"
 
 
-def _allreduce_notices(job: Job, given: set[str]) -> Iterator[str]:
+def _allreduce_notices(job: Job) -> Iterator[str]:
     config, optim = job.config, job.config.optim
     if not config.run.horovod:
-        for name in ("allreduce_fp16", "allreduce_post_accumulation"):
-            if name in given and getattr(optim, name):
-                yield f"--{name}: has no effect without --horovod: one process has nothing to all-reduce"
-    elif not optim.allreduce_post_accumulation and config.run.do_train:
+        return
+    if not optim.allreduce_post_accumulation and config.run.do_train:
         yield (
             "--allreduce_post_accumulation=False has no effect: gradients are always all-reduced once, after "
             "accumulation, which gives the same sums"
         )
-    if config.run.horovod and optim.allreduce_fp16:
+    if optim.allreduce_fp16:
         megabytes = variables.num_parameters(job.model) * 2 / 1e6
         yield f"--allreduce_fp16: gradients are all-reduced in float16, {megabytes:,.1f} MB an update"
 

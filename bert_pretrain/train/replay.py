@@ -16,7 +16,8 @@ import tensorflow as tf
 
 from bert_pretrain.checkpoints import restore
 from bert_pretrain.checkpoints.restore import CheckpointReader
-from bert_pretrain.config.training import Config
+from bert_pretrain.config.option import options_of
+from bert_pretrain.config.training import PARTS, Config
 from bert_pretrain.data import schema
 from bert_pretrain.data.order import Visits
 from bert_pretrain.data.packing import build_batch
@@ -26,6 +27,7 @@ from bert_pretrain.model import variables
 from bert_pretrain.system.files import write_json
 from bert_pretrain.train import device, train_step
 from bert_pretrain.train.forward import Statistics, loss_of
+from bert_pretrain.train.gradient_sum import Counts
 from bert_pretrain.train.job import Job, open_on_all_ranks, training_input
 
 REPLAY_FLAG = "replay_update"
@@ -58,19 +60,9 @@ class RefusedUpdate(NamedTuple):
 
 def settings_of_update(config: Config) -> dict[str, Any]:
     """The flags that decide which records, masks, rows and dropout masks an update has."""
-    data, optim, masking = config.data, config.optim, config.masking
-    names = ("rank_invariant", "invariant_micro_batches")
-    return {
-        **({name: getattr(optim, name) for name in names} if optim.rank_invariant else {}),
-        "seed": config.run.seed,
-        "data_seed": data.data_seed,
-        "train_batch_size": data.train_batch_size,
-        "num_accumulation_steps": optim.num_accumulation_steps,
-        "pack_sequences": data.pack_sequences,
-        "dynamic_masking": masking.dynamic_masking,
-        "masked_lm_prob": masking.masked_lm_prob,
-        "do_whole_word_mask": masking.do_whole_word_mask,
-    }
+    settings = {name: value for part in config.settings().values() for name, value in part.items()}
+    names = [field.name for field, facts in options_of(*PARTS.values()) if facts.of_update]
+    return {name: settings[name] for name in names}
 
 
 def write_refused_update(output_dir: str, refused: RefusedUpdate) -> str:
@@ -120,13 +112,13 @@ def first_bad_weight(session: tf.compat.v1.Session, names: list[str]) -> Optiona
     return next((name for name in names if not np.isfinite(session.run(held[name])).all()), None)
 
 
-def replay_update(config: Config, given: set[str], world: World) -> int:
+def replay_update(config: Config, world: World) -> int:
     """Computes the update of --replay_update again and prints what is not finite. Returns 0 if something is, else 1."""
     tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
     path = config.run.replay_update
     refused = read_refused_update(path)
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, do_eval=False))
-    job = open_on_all_ranks(config, given, world)
+    job = open_on_all_ranks(config, world)
     _check_same(refused, job)
     prefix = os.path.join(os.path.dirname(path), refused.checkpoint) if refused.checkpoint else None
     if prefix:
@@ -147,13 +139,12 @@ def replay_update(config: Config, given: set[str], world: World) -> int:
 
 
 def _check_same(refused: RefusedUpdate, job: Job) -> None:
-    now = settings_of_update(job.config)
-    for name in {**now, **refused.settings}:
-        value = now.get(name)
-        if refused.settings.get(name) != value:
+    defaults = {field.name: field.default for field, _ in options_of(*PARTS.values())}
+    for name, now in settings_of_update(job.config).items():
+        before = refused.settings.get(name, defaults[name])  # a file of an older version lacks newer flags
+        if before != now:
             raise ValueError(
-                f"--{REPLAY_FLAG}: the update had --{name}={refused.settings.get(name)}, now it is {value}; "
-                f"give the flags of that run"
+                f"--{REPLAY_FLAG}: the update had --{name}={before}, now it is {now}; give the flags of that run"
             )
     if refused.data != job.training.index.fingerprint:
         raise ValueError(f"--{REPLAY_FLAG}: --input_files_dir holds other data than that run had")
@@ -239,7 +230,7 @@ class _MicroBatchGraph:
             weights = variables.create(job.model, job.config.run.seed)
             self._batch = Batch(*(_placeholder(name) for name in Batch._fields))
             self._k = tf.compat.v1.placeholder(tf.int32, [])
-            totals = train_step.Counts(*map(tf.constant, counts), stop_requests=tf.constant(0.0))
+            totals = Counts(*map(tf.constant, counts), stop_requests=tf.constant(0.0))
             scale, position = tf.constant(refused.loss_scale), tf.constant(refused.position, tf.int64)
             sums, grads = train_step.micro_batch_gradient(job, weights, self._batch, totals, scale, self._k, position)
             self._fetches = sums, grads

@@ -26,6 +26,7 @@ from bert_pretrain.model import variables
 from bert_pretrain.system import processes, stderr
 from bert_pretrain.train import evaluation, loop, train_step
 from bert_pretrain.train.device import Device
+from bert_pretrain.train.gradient_sum import make_gradient_sum
 from bert_pretrain.train.job import Job
 from tests import backends
 from tests.e2e import runs
@@ -50,7 +51,7 @@ def gradient(ranks: World, values: Values) -> tuple[dict[str, np.ndarray], list[
         features = shares()
         batch = Batch(*(features[name] for name in Batch._fields))
         job = Job(config, model, ranks, Device("cpu", False, 0, tf.float32, backends.best(), []))
-        counts = train_step.count_over_ranks(ranks, batch, tf.constant(0.0))
+        counts = make_gradient_sum(job).count(batch, tf.constant(0.0))
         zero = tf.constant(0, tf.int64)
         found = train_step.compute_gradient(job, weights, batch, counts, tf.constant(1.0), zero)
         with tf.compat.v1.Session() as session:
@@ -71,7 +72,7 @@ def _run(ranks: World, job: Values) -> object:
     values = {**job["settings"], **(job.get("of_rank_1", {}) if ranks.rank == 1 else {})}
     config = runs.make_config(**values, horovod=True)
     try:
-        return loop.run(config, set(values), ranks)
+        return loop.run(config, ranks)
     except (ValueError, SystemExit) as error:
         return str(error)
 

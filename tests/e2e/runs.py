@@ -70,12 +70,12 @@ def settings(**changes: object) -> dict[str, object]:
 
 def make_config(**values: object) -> Config:
     """A Config from flat settings."""
-    parts = {}
+    parts, explicit_flags = {}, frozenset(values)
     for name, kind in PARTS.items():
         own = {field.name for field in dataclasses.fields(kind)} & set(values)
         parts[name] = kind(**{key: values.pop(key) for key in own})
     assert not values, f"no such settings: {sorted(values)}"
-    return Config(**parts)
+    return Config(**parts, explicit_flags=explicit_flags)
 
 
 def train(**values: object) -> dict[str, object]:
@@ -84,7 +84,7 @@ def train(**values: object) -> dict[str, object]:
     config.check()
     with connection.connected(config.run.horovod) as ranks:
         config = job.with_local_paths(config, ranks)
-        assert loop.run(config, set(values), ranks) == 0
+        assert loop.run(config, ranks) == 0
     return json.loads((Path(config.run.output_dir) / "results.json").read_text())
 
 

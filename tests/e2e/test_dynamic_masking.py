@@ -81,7 +81,7 @@ def test_static_masks_train_other_weights_and_a_change_is_told(data, undisturbed
 
 def test_a_refused_update_is_computed_again_with_its_masks(data, tmp_path: Path) -> None:
     config = runs.make_config(**data, **runs.settings(output_dir=str(tmp_path)))
-    job = open_job(config, set(data), World(), lambda *progress: None)
+    job = open_job(config, World(), lambda *progress: None)
     inputs = training_input(job, first_update=9)  # in the second epoch
     read = replay._read_examples(job, inputs.visits(9))
     expected = build_batch(read, config.data.train_batch_size, config.data.pack_sequences)

@@ -99,7 +99,7 @@ def test_a_second_job_is_refused_and_an_evaluation_does_not_disturb(data, tmp_pa
         evaluated = {**data, "do_eval": True, "output_dir": str(out), "eval_batch_size": 64}
         config = runs.make_config(**evaluated)
         with runs.connection.connected(False) as world:
-            assert runs.loop.run(config, set(evaluated), world) == 0
+            assert runs.loop.run(config, world) == 0
         said = capsys.readouterr().out
         assert "note: the results are printed but not written: --output_dir:" in said and "| BERT Pretraining |" in said
         assert not (out / "results.json").exists()
@@ -156,7 +156,7 @@ def test_a_finished_run_is_evaluated_when_that_is_asked_for(data, tmp_path: Path
 def test_changed_flags_are_refused_or_told(data, tmp_path: Path, capsys) -> None:
     values = runs.settings(output_dir=str(tmp_path))
     runs.train(**data, **{**values, "num_train_steps": 3})
-    for name, value in (("data_seed", 1), ("seed", 1), ("lamb_beta_1", 0.8), ("optimizer_type", "adam")):
+    for name, value in (("data_seed", 1), ("seed", 1), ("beta_1", 0.8), ("optimizer_type", "adam")):
         with pytest.raises(ValueError, match=f"holds a run with --{name} .* this one has {value}: .*; give --{name}="):
             runs.train(**data, **{**values, name: value})
     capsys.readouterr()

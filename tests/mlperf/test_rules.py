@@ -91,9 +91,9 @@ def test_recipes_have_the_reference_s_hyperparameters(folder: Path, recipe: Path
         "opt_learning_rate_training_steps": int(flags["num_train_steps"]),
         "num_warmup_steps": int(flags["num_warmup_steps"]),
         "start_warmup_step": int(flags["start_warmup_step"]),
-        "opt_lamb_beta_1": float(flags["lamb_beta_1"]),
-        "opt_lamb_beta_2": float(flags["lamb_beta_2"]),
-        "opt_lamb_weight_decay_rate": float(flags["lamb_weight_decay_rate"]),
+        "opt_lamb_beta_1": float(flags["beta_1"]),
+        "opt_lamb_beta_2": float(flags["beta_2"]),
+        "opt_lamb_weight_decay_rate": float(flags["weight_decay_rate"]),
     }
     assert found == pytest.approx({name: wanted[name] for name in found})
     ranks = int(re.search(r"(\d+) ranks x", recipe.read_text())[1])

@@ -8,8 +8,8 @@ from typing import Callable, TypeVar
 import numpy as np
 import tensorflow as tf
 
-from bert_pretrain.config.optim import OptimConfig
-from bert_pretrain.optim.optimizer import Optimizer
+from bert_pretrain.optim.optimizers import Optimizer
+from bert_pretrain.optim.settings import OptimConfig
 from tests.references.numpy_lamb import NumpyAdamw, NumpyLamb
 
 Reference = TypeVar("Reference", NumpyLamb, NumpyAdamw)

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_pretrain.config.optim import OptimConfig
-from bert_pretrain.optim.adamw import Adamw
+from bert_pretrain.optim.adamw import AdamW
+from bert_pretrain.optim.settings import OptimConfig
 from tests.optim import five_updates
 from tests.references import google_modeling
 from tests.references.numpy_lamb import NumpyAdamw
 
 CONFIGS = {
     "default": OptimConfig(optimizer_type="adam"),
-    "other betas": OptimConfig(optimizer_type="adam", lamb_beta_1=0.8, lamb_beta_2=0.98),
-    "no decay": OptimConfig(optimizer_type="adam", lamb_weight_decay_rate=0.0),
+    "other betas": OptimConfig(optimizer_type="adam", beta_1=0.8, beta_2=0.98),
+    "no decay": OptimConfig(optimizer_type="adam", weight_decay_rate=0.0),
 }
 
 
@@ -25,12 +25,12 @@ CONFIGS = {
 def test_five_updates_are_those_of_numpy(config, backend):
     reference = NumpyAdamw(
         five_updates.initial_weights(),
-        config.lamb_beta_1,
-        config.lamb_beta_2,
+        config.beta_1,
+        config.beta_2,
         epsilon=10.0**config.log_epsilon,
-        weight_decay_rate=config.lamb_weight_decay_rate,
+        weight_decay_rate=config.weight_decay_rate,
     )
-    ours = five_updates.ours(functools.partial(Adamw, backend=backend), config)
+    ours = five_updates.ours(functools.partial(AdamW, backend=backend), config)
     for values, expected in zip(ours, five_updates.reference_updates(reference)):
         for name in five_updates.SHAPES:
             np.testing.assert_allclose(values[name], expected.weights[name], rtol=0, atol=1e-6, err_msg=name)
@@ -40,7 +40,7 @@ def test_five_updates_are_those_of_numpy(config, backend):
 
 
 def test_five_updates_are_those_of_googles_class():
-    ours = five_updates.ours(Adamw, CONFIGS["default"])
+    ours = five_updates.ours(AdamW, CONFIGS["default"])
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         weights = {
             name: tf.compat.v1.get_variable(name, initializer=tf.constant(value))

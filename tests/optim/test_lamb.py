@@ -9,17 +9,17 @@ import pytest
 import tensorflow as tf
 
 from bert_pretrain.config.model import ModelConfig
-from bert_pretrain.config.optim import OptimConfig
 from bert_pretrain.model import variables
 from bert_pretrain.optim.lamb import Lamb
+from bert_pretrain.optim.settings import OptimConfig
 from tests.golden import checkpoint
 from tests.optim import five_updates
 from tests.references.numpy_lamb import NumpyLamb
 
 CONFIGS = {
     "default": OptimConfig(),
-    "recipe for batch 8192": OptimConfig(lamb_beta_1=0.88, lamb_beta_2=0.88, lamb_weight_decay_rate=0.0166629),
-    "no decay": OptimConfig(lamb_weight_decay_rate=0.0),
+    "recipe for batch 8192": OptimConfig(beta_1=0.88, beta_2=0.88, weight_decay_rate=0.0166629),
+    "no decay": OptimConfig(weight_decay_rate=0.0),
     "large epsilon": OptimConfig(log_epsilon=-2),
 }
 
@@ -28,10 +28,10 @@ CONFIGS = {
 def test_five_updates_are_those_of_numpy(config, backend):
     reference = NumpyLamb(
         five_updates.initial_weights(),
-        config.lamb_beta_1,
-        config.lamb_beta_2,
+        config.beta_1,
+        config.beta_2,
         epsilon=10.0**config.log_epsilon,
-        weight_decay_rate=config.lamb_weight_decay_rate,
+        weight_decay_rate=config.weight_decay_rate,
     )
     ours = five_updates.ours(functools.partial(Lamb, backend=backend), config)
     for values, expected in zip(ours, five_updates.reference_updates(reference)):

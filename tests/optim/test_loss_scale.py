@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from bert_pretrain.config.optim import OptimConfig
 from bert_pretrain.optim.lamb import Lamb
 from bert_pretrain.optim.loss_scale import LossScale
+from bert_pretrain.optim.optimizer import square_sums
+from bert_pretrain.optim.settings import OptimConfig
 from bert_pretrain.train import train_step
 
 
@@ -22,7 +23,7 @@ class Training:
         scale = self.scale.read()
         loss = tf.reduce_sum(self.weights["w"]) * self.factor
         values = dict(zip(self.weights, tf.gradients(loss * scale, list(self.weights.values()))))
-        gradient = train_step.measure_gradient(values, tf.zeros([1]), scale)
+        gradient = train_step.measure_gradient(values, tf.zeros([1]), scale, square_sums)
         self.square_norms = gradient.square_norms
         optimizer = Lamb(OptimConfig(), self.weights)
         self.update = train_step.apply_gradient(gradient, optimizer, tf.constant(0.1), self.scale, 1.0, self.step)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_pretrain.config.optim import OptimConfig
 from bert_pretrain.optim import schedule
+from bert_pretrain.optim.settings import OptimConfig
 from tests.references import numpy_schedule
 
 PEAK = 1e-3

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
+from bert_pretrain.config.option import OnResume, RefusedOnResume, options_of
 from bert_pretrain.config.training import PARTS
 from bert_pretrain.run_files import run_json
 from tests.train.small import MODEL
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "training.md"
-BEGIN, END = "<!-- changed flags: made from run_files/run_json.py -->", "<!-- end of changed flags -->"
+BEGIN, END = "<!-- changed flags: made from the options -->", "<!-- end of changed flags -->"
 FLAGS = {field.name: part for part, kind in PARTS.items() for field in dataclasses.fields(kind)}
 
 
@@ -37,34 +39,43 @@ def described(**flags: object) -> dict:
     }
 
 
-def test_every_flag_has_one_rule() -> None:
-    missing = set(FLAGS) - set(run_json.REFUSED) - set(run_json.HARMLESS)
-    assert not missing, "add these flags to bert_pretrain/run_files/run_json.py: " + ", ".join(sorted(missing))
-    assert set(run_json.REFUSED).isdisjoint(run_json.HARMLESS)
-    assert set(run_json.REFUSED) | set(run_json.HARMLESS) == set(FLAGS), "a rule for a flag that does not exist"
+RULES = {field.name: facts.on_resume for field, facts in options_of(*PARTS.values())}
+REFUSED = {name: rule for name, rule in RULES.items() if isinstance(rule, RefusedOnResume)}
+HARMLESS = {name: rule for name, rule in RULES.items() if isinstance(rule, OnResume)}
 
 
-@pytest.mark.parametrize("name", run_json.REFUSED)
+def test_every_flag_has_a_rule() -> None:
+    assert {name for name, rule in RULES.items() if rule is None} == set(), "give their option() an on_resume"
+
+
+@pytest.mark.parametrize("name", REFUSED)
 def test_a_change_that_contradicts_the_checkpoint_is_refused(name: str) -> None:
     before = "adam" if name == "optimizer_type" else 0.25
     with pytest.raises(ValueError) as error:
         run_json.notices_of_changes("/out", described(**{name: before}), described(), 10)
-    assert f"/out holds a run with --{name} {before}, this one has " in str(error.value)
-    assert run_json.REFUSED[name] in str(error.value) and f"give --{name}={before}" in str(error.value)
+    assert REFUSED[name].reason in str(error.value) and f"give --{name}={before}" in str(error.value)
 
 
-@pytest.mark.parametrize("name", set(run_json.HARMLESS) - {"train_batch_size", "num_accumulation_steps"})
+@pytest.mark.parametrize("name", set(HARMLESS) - {"train_batch_size", "num_accumulation_steps"})
 def test_a_harmless_change_is_one_line_with_both_values(name: str) -> None:
     now = described()["settings"][FLAGS[name]][name]
     (line,) = run_json.notices_of_changes("/out", described(**{name: "before"}), described(), 10)
-    assert line == f"--{name} was before at the previous start and is {now} now: {run_json.HARMLESS[name]}"
+    assert line == f"--{name} was before at the previous start and is {now} now: {HARMLESS[name].value}"
 
 
 def test_betas_may_change_with_adam_which_corrects_no_bias() -> None:
-    (line,) = run_json.notices_of_changes(
-        "/out", described(optimizer_type="adam", lamb_beta_1=0.8), described(optimizer_type="adam"), 10
-    )
-    assert line.startswith("--lamb_beta_1 was 0.8 at the previous start and is 0.9 now")
+    adam = described(optimizer_type="adam")
+    (line,) = run_json.notices_of_changes("/out", described(optimizer_type="adam", beta_1=0.8), adam, 10)
+    assert line.startswith("--beta_1 was 0.8 at the previous start and is 0.9 now")
+
+
+def test_a_run_json_with_older_names_of_flags_is_the_same_run(tmp_path: Path) -> None:
+    older = described()
+    for name in ("beta_1", "beta_2", "weight_decay_rate"):
+        older["settings"]["optim"][f"lamb_{name}"] = older["settings"]["optim"].pop(name)
+    older["settings"]["mlperf"]["mlperf_submitter"] = "a flag that is gone"
+    (tmp_path / "run.json").write_text(json.dumps(older))
+    assert run_json.notices_of_changes("/out", run_json.read_run_json(str(tmp_path)), described(), 10) == []
 
 
 @pytest.mark.parametrize("key", ["num_attention_heads", "vocab_size", "hidden_dropout_prob", "initializer_range"])
@@ -103,11 +114,11 @@ def test_the_history_says_what_changed_when_and_at_which_update() -> None:
 
 def table() -> str:
     lines = ["| flags | a change |", "|---|---|"]
-    for name, reason in run_json.REFUSED.items():
-        lines.append(f"| `--{name}` | **refused**: {reason} |")
-    for effect in dict.fromkeys(run_json.HARMLESS.values()):
-        names = [name for name, other in run_json.HARMLESS.items() if other == effect]
-        lines.append(f"| {', '.join(f'`--{name}`' for name in names)} | {effect} |")
+    for name, rule in REFUSED.items():
+        lines.append(f"| `--{name}` | **refused**: {rule.reason} |")
+    for effect in OnResume:
+        names = [f"`--{name}`" for name, rule in HARMLESS.items() if rule is effect]
+        lines.append(f"| {', '.join(names)} | {effect.value} |")
     return "\n".join(lines)
 
 

@@ -66,4 +66,4 @@ def test_hidden_values_are_not_shown() -> None:
 
 def test_elsewhere_there_is_no_bar() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
-    assert done.stderr == "" and done.stdout.splitlines() == [*(f"line {update}" for update in range(11, 21)), "end"]
+    assert "%|" not in done.stderr and done.stdout.splitlines() == [*(f"line {update}" for update in range(11, 21)), "end"]

@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_pretrain.config.optim import OptimConfig
 from bert_pretrain.config.training import Config, DataConfig, DeviceConfig, RunConfig
 from bert_pretrain.data.packing import build_batch
 from bert_pretrain.data.schema import Batch, Examples
 from bert_pretrain.distributed.world import World
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.model import variables
+from bert_pretrain.optim.settings import OptimConfig
 from bert_pretrain.train import train_step
 from bert_pretrain.train.device import Device
 from bert_pretrain.train.forward import Statistics
+from bert_pretrain.train.gradient_sum import make_gradient_sum
 from bert_pretrain.train.job import Job
 from tests import backends
 from tests.train.small import MODEL, random_examples
@@ -33,7 +34,7 @@ def gradient(
         weights = variables.create(model, seed=1)
         batch = row_batch(examples, rows_per_micro_batch, pack, few_shapes=backend is Backend.XLA)
         zero = tf.constant(0, tf.int64)
-        counts = train_step.count_over_ranks(job.world, batch, tf.constant(0.0))
+        counts = make_gradient_sum(job).count(batch, tf.constant(0.0))
         found = train_step.compute_gradient(job, weights, batch, counts, tf.constant(1.0), zero)
         with tf.compat.v1.Session() as session:
             session.run(tf.compat.v1.global_variables_initializer())

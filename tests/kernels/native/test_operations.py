@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_pretrain.config.optim import OptimConfig
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.protocol import make_kernels
 from bert_pretrain.kernels.unpadding import find_tokens
-from bert_pretrain.optim.adamw import Adamw
+from bert_pretrain.optim.adamw import AdamW
 from bert_pretrain.optim.lamb import Lamb
+from bert_pretrain.optim.settings import OptimConfig
 from tests import backends
 
 HEADS, HIDDEN, RATE = 2, 32, 0.1
@@ -75,7 +75,7 @@ def test_any_number_of_threads_gives_the_same_bits() -> None:
         np.testing.assert_array_equal(one, three)
 
 
-@pytest.mark.parametrize("optimizer", [Lamb, Adamw])
+@pytest.mark.parametrize("optimizer", [Lamb, AdamW])
 def test_a_value_read_before_the_update_does_not_change(optimizer: type) -> None:
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         weight = tf.compat.v1.get_variable("kernel", initializer=tf.ones([5]), use_resource=True)

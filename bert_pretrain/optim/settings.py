@@ -1,10 +1,10 @@
-"""The settings of the optimizer and of the learning rate's schedule."""
+"""The settings of the optimizers and of the learning rate's schedule. Standard library only, as config/."""
 
 from __future__ import annotations
 
 import dataclasses
 
-from bert_pretrain.config.option import option, require, require_numbers
+from bert_pretrain.config.option import Needs, OnResume, RefusedOnResume, option, require, require_numbers
 
 _LARGEST_BETA = 1 - 2**-24  # larger numbers below 1 are 1 as a float32
 MAX_MICRO_BATCHES = 2**20  # dropout masks are numbered by update and micro-batch
@@ -18,46 +18,86 @@ class OptimConfig:
         "lamb",
         "lamb as in MLPerf's reference, or adam: AdamW without bias correction, as in google-research/bert.",
         ("lamb", "adam"),
+        on_resume=RefusedOnResume("the checkpoint holds the moments of the other optimizer"),
     )
-    learning_rate: float = option(5e-5, "Peak learning rate, before --lr_scaling.")
+    learning_rate: float = option(5e-5, "Peak learning rate, before --lr_scaling.", on_resume=OnResume.RATE)
     lr_scaling: str = option(
         "linear",
         "linear: with --horovod, --learning_rate is multiplied by the number of ranks; none: it is used as given.",
         ("linear", "none"),
+        on_resume=OnResume.RATE,
     )
-    num_train_steps: int = option(100_000, "Updates after which training is complete.")
-    num_warmup_steps: int = option(10_000, "Updates of linear warm-up; 0 means none.")
+    num_train_steps: int = option(100_000, "Updates after which training is complete.", on_resume=OnResume.RATE)
+    num_warmup_steps: int = option(10_000, "Updates of linear warm-up; 0 means none.", on_resume=OnResume.RATE)
     start_warmup_step: int = option(
-        0, "Update, at most 0, at which the warm-up line crosses zero; MLPerf recipes use -76 and -100."
+        0,
+        "Update, at most 0, at which the warm-up line crosses zero; MLPerf recipes use -76 and -100.",
+        on_resume=OnResume.RATE,
     )
-    poly_power: float = option(1.0, "Power of the polynomial decay to zero; 1 is linear.")
-    num_accumulation_steps: int = option(1, "Micro-batches summed into one update.")
-    lamb_weight_decay_rate: float = option(
-        0.01, "Weight decay, for both optimizers; LayerNorm and bias variables are exempt."
+    poly_power: float = option(1.0, "Power of the polynomial decay to zero; 1 is linear.", on_resume=OnResume.RATE)
+    num_accumulation_steps: int = option(
+        1, "Micro-batches summed into one update.", on_resume=OnResume.BATCH, of_update=True
     )
-    lamb_beta_1: float = option(0.9, "Decay rate of the first moment, for both optimizers.")
-    lamb_beta_2: float = option(0.999, "Decay rate of the second moment, for both optimizers.")
-    log_epsilon: int = option(-6, "Base-10 logarithm of epsilon, for both optimizers.")
+    weight_decay_rate: float = option(
+        0.01,
+        "Weight decay, for both optimizers; LayerNorm and bias variables are exempt.",
+        on_resume=OnResume.AT_ONCE,
+        old_name="lamb_weight_decay_rate",
+    )
+    beta_1: float = option(
+        0.9,
+        "Decay rate of the first moment, for both optimizers.",
+        on_resume=RefusedOnResume(
+            "with LAMB, beta1_power and the moments of the checkpoint belong to the other value",
+            ("optimizer_type", "lamb"),
+        ),
+        old_name="lamb_beta_1",
+    )
+    beta_2: float = option(
+        0.999,
+        "Decay rate of the second moment, for both optimizers.",
+        on_resume=RefusedOnResume(
+            "with LAMB, beta2_power and the moments of the checkpoint belong to the other value",
+            ("optimizer_type", "lamb"),
+        ),
+        old_name="lamb_beta_2",
+    )
+    log_epsilon: int = option(-6, "Base-10 logarithm of epsilon, for both optimizers.", on_resume=OnResume.AT_ONCE)
     clip_norm: float = option(
-        1.0, "Largest global norm of the gradient; larger ones are scaled down to it. 0 turns clipping off."
+        1.0,
+        "Largest global norm of the gradient; larger ones are scaled down to it. 0 turns clipping off.",
+        on_resume=OnResume.AT_ONCE,
     )
-    init_loss_scale: int = option(2**15, "Initial loss scale of float16 training.")
+    init_loss_scale: int = option(2**15, "Initial loss scale of float16 training.", on_resume=OnResume.UNUSED)
     allreduce_post_accumulation: bool = option(
         False,
         "Gradients are always all-reduced once, after accumulation; the sums are the same.",
         no_effect=True,
+        on_resume=OnResume.NONE,
+        set_by_script=True,
+        needs=Needs("horovod", "one process has nothing to all-reduce"),
     )
-    allreduce_fp16: bool = option(False, "All-reduce gradients in float16: half the bytes, less precision.")
+    allreduce_fp16: bool = option(
+        False,
+        "All-reduce gradients in float16: half the bytes, less precision.",
+        on_resume=OnResume.AT_ONCE,
+        needs=Needs("horovod", "one process has nothing to all-reduce"),
+    )
 
     rank_invariant: bool = option(
         False,
         "Weights that are the same bits for any number of ranks: fixed micro-batches, gradients summed exactly in "
         "64-bit fixed point. Needs --lr_scaling=none.",
+        on_resume=OnResume.INVARIANT,
+        of_update=True,
     )
     invariant_micro_batches: int = option(
         0,
         "With --rank_invariant: micro-batches of an update over all ranks, which must stay the same in a run; "
         "0: ranks x num_accumulation_steps.",
+        on_resume=OnResume.MICRO_BATCHES,
+        of_update=True,
+        needs=Needs("rank_invariant", "micro-batches follow from the other flags"),
     )
 
     @property
@@ -75,9 +115,9 @@ class OptimConfig:
             self.num_accumulation_steps <= MAX_MICRO_BATCHES,
             f"--num_accumulation_steps must be at most {MAX_MICRO_BATCHES}, got {self.num_accumulation_steps}",
         )
-        for name in ("num_warmup_steps", "clip_norm", "lamb_weight_decay_rate"):
+        for name in ("num_warmup_steps", "clip_norm", "weight_decay_rate"):
             require(getattr(self, name) >= 0, f"--{name} must be at least 0, got {getattr(self, name)}")
-        for name in ("lamb_beta_1", "lamb_beta_2"):
+        for name in ("beta_1", "beta_2"):
             value = getattr(self, name)
             require(0 <= value <= _LARGEST_BETA, f"--{name} must be in [0, 1), also as a float32, got {value}")
         require(
