@@ -39,7 +39,7 @@ class Saved(NamedTuple):
 def measure(model: ModelConfig, output_dir: str, count: int, updates: int) -> list[Saved]:
     """Saves `count` checkpoints, with as many updates as given between them."""
     run = RunConfig(output_dir=output_dir, keep_checkpoint_max=2)
-    with tf.Graph().as_default(), CheckpointWriter(run, [], print) as writer:
+    with tf.Graph().as_default(), CheckpointWriter(run, []) as writer:
         weights = variables.create(model, seed=0)
         backend = device.choose_device(DeviceConfig(), set()).backend
         rule = Lamb(OptimConfig(), weights, backend)

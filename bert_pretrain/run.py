@@ -10,6 +10,7 @@ from bert_pretrain.config.training import PARTS, Config
 from bert_pretrain.distributed.stop import Interrupted, StopRequest
 from bert_pretrain.run_files import results
 from bert_pretrain.system import files, processes, stderr
+from bert_pretrain.system.console import log
 from bert_pretrain.tensorflow_compat import tensorflow_import
 
 
@@ -19,7 +20,7 @@ def _run(stop: StopRequest) -> int:
     config = Config(**parts, explicit_flags=cli.explicit_flags(*PARTS.values()))
     config.check()
     for line in processes.forget_schedulers():
-        print(line, flush=True)
+        log.info(line)
     # TensorFlow is imported late: --help and invalid flags are answered at once.
     with tensorflow_import.imported_quickly():
         from bert_pretrain.distributed.connection import connected
@@ -63,7 +64,7 @@ def _export(config: Config) -> None:
 
     hf_dir = config.run.hf_dir
     if os.path.isdir(hf_dir) and os.listdir(hf_dir):
-        print(f"note: --hf_dir: {hf_dir} is there already and is kept", flush=True)
+        log.info(f"note: --hf_dir: {hf_dir} is there already and is kept")
         return
     files.remove_partials(os.path.abspath(hf_dir))
     writing.export(ExportConfig(checkpoint=config.run.output_dir, vocab_file=config.masking.vocab_file, hf_dir=hf_dir))
@@ -79,9 +80,9 @@ def _fill_sentences(config: Config) -> None:
     )
     try:
         for line in answers.lines(question, config.run.output_dir, []):
-            print(line, flush=True)
+            log.info(line)
     except (ValueError, OSError) as error:
-        print(f"note: --filled_sentences: {error}", flush=True)
+        log.info(f"note: --filled_sentences: {error}")
 
 
 def main() -> None:

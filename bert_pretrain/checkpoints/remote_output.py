@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import socket
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Callable, NamedTuple, Optional, Tuple
@@ -30,6 +29,7 @@ from bert_pretrain.storage.remote import Folder, RemoteFile
 from bert_pretrain.storage.remote_lock import RemoteLock
 from bert_pretrain.storage.uploader import Upload, Uploader
 from bert_pretrain.system import files
+from bert_pretrain.system.console import log
 
 _OF_CHECKPOINT = re.compile(r"(.+)\.(index|data-\d+-of-(\d+))")
 _STAGE = ".uploads"  # of what waits for its upload
@@ -132,7 +132,7 @@ def synchronize(url: str, directory: str, report: Report) -> RemoteStart:
     fetched = _fetch_first(url, folder, wanted, directory, report)
     if fetched or not here:
         _fetch_side_files(folder, best, directory)
-    print(f"output_dir: {_description(url, directory, here, fetched, there)}", flush=True)
+    log.info(f"output_dir: {_description(url, directory, here, fetched, there)}")
     prefix = os.path.join(directory, fetched) if fetched else here
     is_own = prefix is not None and restore.holds_run(prefix)  # else a published checkpoint, which stays
     only_here = here if here and not fetched and os.path.basename(here) not in there else None
@@ -236,13 +236,13 @@ class RemoteOutput:
         self._held: dict[str, list[str]] = {}  # names of remote checkpoints, oldest first; by folder
         self._uploaded: dict[str, Stamp] = {}  # files beside the checkpoints
         self._lock: Optional[RemoteLock] = None
-        self._uploader = Uploader(lambda line: print(line, file=sys.stderr, flush=True))
+        self._uploader = Uploader(log.warning)
 
     def open(self, report: Report) -> None:
         """Takes the lock, and makes the local directory as new as the remote one. ValueError, one line."""
         if self._run.do_train:
             shutil.rmtree(os.path.join(self._directory, _STAGE), ignore_errors=True)
-            self._lock = RemoteLock(self._url, _place_of(self._directory), partial(print, flush=True))
+            self._lock = RemoteLock(self._url, _place_of(self._directory), log.info)
         try:
             start = synchronize(self._url, self._directory, report)
             if self._run.do_train:
@@ -275,16 +275,16 @@ class RemoteOutput:
     def finish(self) -> bool:
         """Uploads what is left and waits for it. False, after a line on stderr, where that failed."""
         if not self._run.do_train and (found := self._job_there()):
-            print(f"note: results are in {self._directory} alone: {found} trains in {self._url}", flush=True)
+            log.info(f"note: results are in {self._directory} alone: {found} trains in {self._url}")
             return True
         upload = Upload(f"{self._url}: the files of the run", self._upload_side_files, lambda: None)
         self._uploader.submit("files", upload)
         problem = self._uploader.finish()
         if problem is None:
-            print(f"output_dir: {self._url} has all that the run wrote", flush=True)
+            log.info(f"output_dir: {self._url} has all that the run wrote")
             return True
         remedy = f"it is in {self._directory}, and the same command on this machine uploads it"
-        print(f"error: {problem}; {remedy}", file=sys.stderr, flush=True)
+        log.warning(f"error: {problem}; {remedy}")
         return False
 
     def release(self) -> None:

@@ -19,6 +19,7 @@ from bert_pretrain.config.training import RunConfig
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.snapshot import Snapshot, snapshot
 from bert_pretrain.system import files
+from bert_pretrain.system.console import log
 
 BEST = "best"  # directory in output_dir
 _BEST_FILE = "evaluation.json"
@@ -31,14 +32,13 @@ class CheckpointWriter:
         self,
         run: RunConfig,
         kept: Sequence[str],
-        warn: Callable[[str], None],
         on_written: Callable[[str], None] = lambda prefix: None,
     ) -> None:
-        """kept: this run's earlier checkpoints, oldest first; warn prints a line.
+        """kept: this run's earlier checkpoints, oldest first.
 
         on_written(prefix) is called, on the thread, for each checkpoint that is whole, those in best/ included.
         """
-        self._run, self._kept, self._warn, self._on_written = run, list(kept), warn, on_written
+        self._run, self._kept, self._on_written = run, list(kept), on_written
         self._best_directory = os.path.join(run.output_dir, BEST)
         self._best = _read_best(self._best_directory)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
@@ -102,7 +102,7 @@ class CheckpointWriter:
         self._num_failed += 1
         if is_last or self._num_failed >= self._run.max_failed_checkpoints:
             raise ValueError(f"--output_dir: {problem}; earlier checkpoints are untouched")
-        self._warn(
+        log.warning(
             f"warning: {problem}; training goes on, the next one is tried "
             f"({self._num_failed} of --max_failed_checkpoints={self._run.max_failed_checkpoints} failed)"
         )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Optional
@@ -129,7 +128,7 @@ class _AppendToFile(logging.Handler):
     def __init__(self, path: str, mode: str) -> None:
         super().__init__()
         with open(path, mode, encoding="utf-8"):  # "w" empties the file
-            self._file = AppendedFile(path, lambda line: print(line, file=sys.stderr, flush=True))
+            self._file = AppendedFile(path)
 
     def emit(self, record: logging.LogRecord) -> None:
         self._file.append(f"{record.getMessage()}\n".encode())

@@ -18,7 +18,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from bert_pretrain.data.shards.tfrecord import FRAME_SIZE, HEADER, frame_record, record_header
-from bert_pretrain.run_files.report_file import AppendedFile, Warn
+from bert_pretrain.run_files.report_file import AppendedFile
 
 _FILE_PREFIX = "events.out.tfevents."
 _VERSION = "brain.Event:2"
@@ -30,9 +30,9 @@ _TENSOR_CLASS = 2  # SummaryMetadata's DATA_CLASS_TENSOR
 class EventFile:
     """The event file of one start of a run. It is made with the first point."""
 
-    def __init__(self, output_dir: str, warn: Warn) -> None:
+    def __init__(self, output_dir: str) -> None:
         name = f"{_FILE_PREFIX}{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
-        self.file = AppendedFile(os.path.join(output_dir, name), warn)
+        self.file = AppendedFile(os.path.join(output_dir, name))
         self._first_update = 0
         self._is_new = True
         self._settings: Mapping[str, Mapping[str, Any]] = {}

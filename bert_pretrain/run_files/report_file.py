@@ -12,18 +12,15 @@ import json
 import os
 from typing import Any, Callable, Optional
 
+from bert_pretrain.system.console import log
 from bert_pretrain.system.files import atomic_write, write_json
-
-Warn = Callable[[str], None]
 
 
 class _ReportFile(abc.ABC):
     """Warns at the first failure, tells once that the file is complete again, and counts what is lost at the end."""
 
-    def __init__(self, path: str, warn: Warn) -> None:
-        """warn(line) tells the user."""
+    def __init__(self, path: str) -> None:
         self.path = path
-        self._warn = warn
         self._failure: Optional[str] = None  # of the newest attempt
         self._has_warned = self._has_told = False
 
@@ -34,14 +31,14 @@ class _ReportFile(abc.ABC):
         except OSError as error:
             self._failure = error.strerror
             if not self._has_warned:
-                self._warn(
+                log.warning(
                     f"warning: {self.path} cannot be written: {error.strerror}; the run goes on, and what is missing "
                     f"there is kept in memory and written later"
                 )
             self._has_warned = True
         else:
             if self._failure and not self._has_told:
-                self._warn(f"{self.path} can be written again; nothing is missing")
+                log.warning(f"{self.path} can be written again; nothing is missing")
                 self._has_told = True
             self._failure = None
 
@@ -49,7 +46,7 @@ class _ReportFile(abc.ABC):
         """The last attempt to write; says what is lost."""
         self.flush()
         if self._failure:
-            self._warn(f"error: {self.path} cannot be written: {self._failure}; {self._lost()} missing there")
+            log.warning(f"error: {self.path} cannot be written: {self._failure}; {self._lost()} missing there")
 
     @abc.abstractmethod
     def _write(self) -> None:
@@ -63,8 +60,8 @@ class _ReportFile(abc.ABC):
 class AppendedFile(_ReportFile):
     """A file that grows by whole records."""
 
-    def __init__(self, path: str, warn: Warn) -> None:
-        super().__init__(path, warn)
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
         self._pending: list[bytes] = []
         self._begin: Optional[int] = None  # size of the file before an attempt that has not succeeded
 
@@ -84,7 +81,7 @@ class AppendedFile(_ReportFile):
             if len(kept) < len(lines):
                 self._replace(lines, kept)
         except OSError as error:
-            self._warn(f"warning: {self.path} cannot be cleared of repeated records: {error.strerror}")
+            log.warning(f"warning: {self.path} cannot be cleared of repeated records: {error.strerror}")
 
     def _replace(self, lines: list[bytes], kept: list[bytes]) -> None:
         """Cuts the file where only its end is removed, which needs no space; else writes it anew."""
@@ -134,8 +131,8 @@ def _write_whole(descriptor: int, record: bytes, size: int) -> None:
 class JsonFile(_ReportFile):
     """A JSON file that is replaced as a whole."""
 
-    def __init__(self, path: str, warn: Warn) -> None:
-        super().__init__(path, warn)
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
         self._content: Optional[dict[str, Any]] = None  # still to be written
 
     def replace(self, content: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ from bert_pretrain.mlperf import rules
 from bert_pretrain.model import variables
 from bert_pretrain.run_files import results
 from bert_pretrain.run_files.results import Outcome
+from bert_pretrain.system.console import log
 from bert_pretrain.train import plan, replay
 from bert_pretrain.train.evaluation import Evaluation, is_due
 from bert_pretrain.train.forward import Statistics, loss_of, summarize
@@ -253,10 +254,10 @@ def _training_values(update: UpdateValues) -> Values:
 class ProfileHook(train.SessionRunHook):
     """Profiles num_updates updates after the first few of a start. What goes wrong with it ends no run."""
 
-    def __init__(self, output_dir: str, num_updates: int, throughput: Throughput, info: Callable[[str], None]) -> None:
-        """The profile is written to output_dir/plugins/profile; info prints a line."""
+    def __init__(self, output_dir: str, num_updates: int, throughput: Throughput) -> None:
+        """The profile is written to output_dir/plugins/profile."""
         self._output_dir, self._num_updates = output_dir, num_updates
-        self._throughput, self._info = throughput, info
+        self._throughput = throughput
         self._num_done = 0
         self._is_active = False
 
@@ -276,12 +277,12 @@ class ProfileHook(train.SessionRunHook):
     def end(self, session: tf.compat.v1.Session) -> None:
         """Writes what there is where training ends earlier."""
         if self._num_done <= UNPROFILED_UPDATES:
-            self._info(f"note: --profile_updates: no profile: this start had only {self._num_done} updates")
+            log.info(f"note: --profile_updates: no profile: this start had only {self._num_done} updates")
         self._stop()
 
     def _stop(self) -> None:
         if self._is_active and self._succeeds(tf.profiler.experimental.stop):
-            self._info(
+            log.info(
                 f"profile of {self._num_done - UNPROFILED_UPDATES} updates written to "
                 f"{self._output_dir}/plugins/profile; "
                 f"tensorboard --logdir={self._output_dir} shows it"
@@ -292,6 +293,6 @@ class ProfileHook(train.SessionRunHook):
         try:
             action()
         except (tf.errors.OpError, OSError) as error:
-            self._info(f"note: --profile_updates: no profile: {' '.join(str(error).split())}")
+            log.info(f"note: --profile_updates: no profile: {' '.join(str(error).split())}")
             return False
         return True

@@ -27,6 +27,7 @@ from bert_pretrain.mlperf.mllog import MlperfLog
 from bert_pretrain.model import variables
 from bert_pretrain.run_files import results, run_json
 from bert_pretrain.run_files.results import Outcome
+from bert_pretrain.system.console import log
 from bert_pretrain.system.locks import TRAINING, DirectoryLock
 from bert_pretrain.tensorflow_compat import estimator
 from bert_pretrain.train import device, plan
@@ -77,7 +78,7 @@ def _lock(config: Config, world: World) -> Optional[DirectoryLock]:
     if not (config.run.do_train and world.is_root):
         return None
     make_output_dir(config.run.output_dir)
-    return DirectoryLock(config.run.output_dir, TRAINING, lambda line: print(line, flush=True))
+    return DirectoryLock(config.run.output_dir, TRAINING, log.info)
 
 
 def _open_logger(job: Job, previous: PreviousRun, begin: float) -> RunLogger:
@@ -141,7 +142,7 @@ def _train(job: Job, previous: PreviousRun, logger: RunLogger, output: Optional[
     writer = None
     if world.is_root:
         announced = {"on_written": output.on_written} if output else {}
-        writer = CheckpointWriter(config.run, previous.kept_checkpoints, logger.info, **announced)
+        writer = CheckpointWriter(config.run, previous.kept_checkpoints, **announced)
     model_fn = make_model_fn(job, examples, evaluation_input(job), previous, writer, logger, throughput, outcome)
     trainer = estimator.Estimator(model_fn, _model_dir(config, world), _estimator_config(job))
     with writer or contextlib.nullcontext():

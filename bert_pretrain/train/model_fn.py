@@ -51,7 +51,7 @@ def make_model_fn(
         scaffold = restore.make_scaffold(stored, global_step)
         evaluation = Evaluation(job, weights, evaluation_input) if evaluation_input else None
         hook = TrainingHook(job, values, training_input, evaluation, writer, logger, throughput, outcome)
-        hooks = [hook, *_profile_hooks(job, throughput, logger)]
+        hooks = [hook, *_profile_hooks(job, throughput)]
         # Estimator ends the run at a NaN loss; a skipped float16 update must not.
         loss = tf.where(values.is_finite, mean_loss(values.statistics), 0.0)
         return estimator.EstimatorSpec(mode, loss=loss, train_op=train_op, training_hooks=hooks, scaffold=scaffold)
@@ -63,11 +63,11 @@ def make_model_fn(
     return model_fn
 
 
-def _profile_hooks(job: Job, throughput: Throughput, logger: RunLogger) -> list[ProfileHook]:
+def _profile_hooks(job: Job, throughput: Throughput) -> list[ProfileHook]:
     num_updates = job.config.device.profile_updates
     if not (num_updates and job.world.is_root):
         return []
-    return [ProfileHook(job.config.run.output_dir, num_updates, throughput, logger.info)]
+    return [ProfileHook(job.config.run.output_dir, num_updates, throughput)]
 
 
 def _stop_request(job: Job) -> tf.Tensor:

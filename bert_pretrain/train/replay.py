@@ -24,6 +24,7 @@ from bert_pretrain.data.packing import build_batch
 from bert_pretrain.data.schema import Batch, Examples, check_examples
 from bert_pretrain.distributed.world import World
 from bert_pretrain.model import variables
+from bert_pretrain.system.console import log
 from bert_pretrain.system.files import write_json
 from bert_pretrain.train import device, train_step
 from bert_pretrain.train.forward import Statistics, loss_of
@@ -123,18 +124,20 @@ def replay_update(config: Config, world: World) -> int:
     prefix = os.path.join(os.path.dirname(path), refused.checkpoint) if refused.checkpoint else None
     if prefix:
         restore.check_model(prefix, REPLAY_FLAG, variables.shapes(job.model))
-    print(f"update {refused.update}: {refused.ranks} ranks, weights of {prefix or 'the start'}", flush=True)
+    log.info(f"update {refused.update}: {refused.ranks} ranks, weights of {prefix or 'the start'}")
     replayed = _Replay(job, refused, prefix)
     grads = replayed.gradient()
     norms = _square_norms(grads, refused.loss_scale)
     loss = loss_of(replayed.statistics)
-    print(f"the update: loss {loss:g}, gradient norm {np.sqrt(np.sum(norms)):g}")
+    log.info(f"the update: loss {loss:g}, gradient norm {np.sqrt(np.sum(norms)):g}")
     if np.isfinite(np.sum(norms)):
-        print("not reproduced: the gradient is finite")
+        log.info("not reproduced: the gradient is finite")
         return 1
     bad = [name for name, norm in zip(variables.shapes(job.model), norms) if not np.isfinite(norm)]
-    print(f"reproduced: {len(bad)} of {len(norms)} variables are not finite, first {bad[0] if bad else 'none alone'}")
-    print(f"first record whose own gradient is not finite: {replayed.first_bad_record or 'none alone'}", flush=True)
+    log.info(
+        f"reproduced: {len(bad)} of {len(norms)} variables are not finite, first {bad[0] if bad else 'none alone'}"
+    )
+    log.info(f"first record whose own gradient is not finite: {replayed.first_bad_record or 'none alone'}")
     return 0
 
 
@@ -197,7 +200,7 @@ class _Replay:
         self.statistics = Statistics(*(total + part for total, part in zip(self.statistics, statistics)))
         norm = np.sqrt(np.sum(_square_norms(grads, self._refused.loss_scale)))
         loss = loss_of(statistics)
-        print(f"rank {job.world.rank}, micro-batch {k}: loss {loss:g}, norm of its gradient {norm:g}", flush=True)
+        log.info(f"rank {job.world.rank}, micro-batch {k}: loss {loss:g}, norm of its gradient {norm:g}")
 
     def _find_bad_record(self, job: Job, graph: _MicroBatchGraph) -> Optional[str]:
         """The first of the rank's records whose gradient is not finite where it is computed in a row of its own."""

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Collection, Mapping
-from typing import Any, Optional, TextIO
+from typing import Any, Optional
 
 from tqdm import tqdm
 
@@ -22,6 +22,7 @@ from bert_pretrain.run_files.events import EventFile
 from bert_pretrain.run_files.metrics import IsObsolete, Values
 from bert_pretrain.run_files.report_file import AppendedFile, JsonFile
 from bert_pretrain.system import files
+from bert_pretrain.system.console import log
 
 # Console label, key of the values, format.
 _LINE = (
@@ -65,17 +66,15 @@ class RunLogger:
         if not is_root:
             return
         self._output_dir, dllog_path = output_dir, dllog_path or os.path.join(output_dir, "bert_dllog.json")
-        self._metrics = AppendedFile(_usable("output_dir", os.path.join(output_dir, metrics.METRICS_JSONL)), self._warn)
-        self._dllog = AppendedFile(_usable("dllog_path", dllog_path), self._warn)
-        self._events = EventFile(output_dir, self._warn)
-        self._json = {
-            name: JsonFile(os.path.join(output_dir, name), self._warn) for name in ("run.json", "results.json")
-        }
+        self._metrics = AppendedFile(_usable("output_dir", os.path.join(output_dir, metrics.METRICS_JSONL)))
+        self._dllog = AppendedFile(_usable("dllog_path", dllog_path))
+        self._events = EventFile(output_dir)
+        self._json = {name: JsonFile(os.path.join(output_dir, name)) for name in ("run.json", "results.json")}
 
     def info(self, text: str) -> None:
         """Prints one line on the console."""
         if self._is_root:
-            self._bar.print(text, sys.stdout)
+            log.info(text)
 
     @property
     def has_bar(self) -> bool:
@@ -99,7 +98,7 @@ class RunLogger:
         try:
             events.forget_later_events(self._output_dir, last_update)
         except OSError as error:
-            self._warn(f"warning: {self._output_dir}: event files keep repeated points: {error.strerror}")
+            log.warning(f"warning: {self._output_dir}: event files keep repeated points: {error.strerror}")
         for name in (*self._json, metrics.METRICS_JSONL):
             with contextlib.suppress(OSError):
                 files.remove_partials(os.path.join(self._output_dir, name))
@@ -157,9 +156,6 @@ class RunLogger:
         for file in (self._metrics, self._dllog, self._events.file, *self._json.values()):
             file.close()
 
-    def _warn(self, text: str) -> None:
-        self._bar.print(text, sys.stderr)
-
 
 def _usable(flag: str, path: str) -> str:
     """The path, if it can be appended to or the disk is only full. ValueError otherwise."""
@@ -203,14 +199,6 @@ class ProgressBar:
                 )
             self._bar.set_postfix_str(self._text(values), refresh=False)
             self._bar.update(update - self._bar.n)
-
-    def print(self, text: str, stream: TextIO) -> None:
-        """Prints a line above the bar."""
-        with contextlib.suppress(OSError):  # a closed terminal or pipe, or a full disk
-            if self._bar is not None:
-                self._bar.write(text, file=stream)
-            else:
-                print(text, file=stream, flush=True)
 
     def close(self) -> None:
         """Leaves the bar as it is; lines follow below it."""

@@ -26,9 +26,8 @@ class Run:
     """A session with three variables, their LAMB slots and what else a run has, and what saves them."""
 
     def __init__(self, output_dir: Path, backend: Backend = Backend.PLAIN, **settings: int) -> None:
-        self.lines: list[str] = []
         config = RunConfig(output_dir=str(output_dir), **settings)
-        self.writer = CheckpointWriter(config, [], self.lines.append)
+        self.writer = CheckpointWriter(config, [])
         weights = {name: tf.compat.v1.get_variable(name, shape, use_resource=True) for name, shape in SHAPES.items()}
         LossScale(1.0, dynamic=False)
         step = tf.compat.v1.train.get_or_create_global_step()
@@ -123,7 +122,9 @@ def test_the_best_is_kept_apart(tmp_path: Path) -> None:
     assert held(tmp_path / "best") == ["model.ckpt-8"]
 
 
-def test_a_checkpoint_that_cannot_be_written_warns_and_the_third_in_a_row_ends(tmp_path: Path) -> None:
+def test_a_checkpoint_that_cannot_be_written_warns_and_the_third_in_a_row_ends(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     def block(step: int) -> Path:
         """Something that is in the way of a checkpoint."""
         path = Path(checkpoint_files.prefix_of(str(tmp_path), step) + ".index")
@@ -138,8 +139,9 @@ def test_a_checkpoint_that_cannot_be_written_warns_and_the_third_in_a_row_ends(t
             run.writer.save(run.session, step)
         with pytest.raises(ValueError, match=r"model\.ckpt-5 cannot be written: Is a directory; earlier .* untouched"):
             run.writer.finish()
-        assert all(line.endswith("(1 of --max_failed_checkpoints=2 failed)") for line in run.lines)
-        assert [line.partition(" cannot")[0][-12:] for line in run.lines] == ["model.ckpt-2", "model.ckpt-4"]
+        warnings = capsys.readouterr().err.splitlines()
+        assert all(line.endswith("(1 of --max_failed_checkpoints=2 failed)") for line in warnings)
+        assert [line.partition(" cannot")[0][-12:] for line in warnings] == ["model.ckpt-2", "model.ckpt-4"]
     assert not list(tmp_path.glob(".unpublished*"))
     assert Path(restore.find_newest(str(tmp_path)).prefix).name == "model.ckpt-3"
 

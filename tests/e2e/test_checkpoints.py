@@ -93,7 +93,7 @@ sys.exit(supervisor.run(command, "nothing", 1))
     )
     assert ended.returncode == 0, ended.stderr
     assert "restart 1 of 1 from the last checkpoint" in ended.stderr
-    assert f"continuing {tmp_path}/model.ckpt-5 at update 5" in ended.stdout
+    assert f"continuing {tmp_path}/model.ckpt-5 at update 5" in ended.stderr
     assert_same_end(undisturbed, tmp_path)
 
 
@@ -226,7 +226,7 @@ def test_a_full_disk_costs_checkpoints_and_no_update(data, undisturbed: Path, di
     assert ended.returncode == 0, ended.stderr
     for number, step in enumerate((6, 8), start=1):
         line = f"model.ckpt-{step} cannot be written: No space left on device; training goes on, the next one is tried"
-        assert f"{line} ({number} of --max_failed_checkpoints=3 failed)" in ended.stdout
+        assert f"{line} ({number} of --max_failed_checkpoints=3 failed)" in ended.stderr
     assert "Graph execution error" not in ended.stdout + ended.stderr
     assert checkpoint_files.prefixes(str(disk)) == [prefix(disk, 12)]
     assert_same_end(undisturbed, disk)
@@ -240,7 +240,7 @@ def test_a_disk_that_stays_full_ends_the_run_with_one_line(data, disk: Path, bet
     assert ended.returncode == 2
     (line,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
     assert "cannot be written: No space left on device; earlier checkpoints are untouched" in line
-    assert ended.stdout.count("cannot be written") == tries - 1 and "Traceback" not in ended.stderr
+    assert ended.stderr.count("training goes on") == tries - 1 and "Traceback" not in ended.stderr
     held = [os.path.basename(path) for path in checkpoint_files.prefixes(str(disk))]
     assert held == (["model.ckpt-2", "model.ckpt-4"] if between == 2 else [])
     for path in held:

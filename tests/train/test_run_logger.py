@@ -13,16 +13,17 @@ import pytest
 
 SCRIPT = """
 import sys, time
+from bert_pretrain.system.console import log
 from bert_pretrain.train.run_logger import ProgressBar
 bar = ProgressBar(40, hidden=tuple(sys.argv[1:]))
 for update in range(11, 21):
     time.sleep(0.02)
     bar.move(update, {"loss": 7.25, "masked_lm_accuracy": 0.125, "examples_per_second": 61.5})
-    bar.print(f"line {update}", sys.stdout)
+    log.info(f"line {update}")
 time.sleep(0.2)
 bar.move(21, {"loss": None, "masked_lm_accuracy": None, "examples_per_second": None})
 bar.close()
-bar.print("end", sys.stdout)
+log.info("end")
 """
 
 
@@ -66,4 +67,7 @@ def test_hidden_values_are_not_shown() -> None:
 
 def test_elsewhere_there_is_no_bar() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
-    assert "%|" not in done.stderr and done.stdout.splitlines() == [*(f"line {update}" for update in range(11, 21)), "end"]
+    assert "%|" not in done.stderr and done.stdout.splitlines() == [
+        *(f"line {update}" for update in range(11, 21)),
+        "end",
+    ]
