@@ -13,7 +13,7 @@ from benchmarks.ours import batch_of, open_source, start_session
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.training import Config, DataConfig, DeviceConfig, RunConfig
 from bert_pretrain.data.input_fn import TrainingInput
-from bert_pretrain.data.schema import Batch
+from bert_pretrain.data.schema import BatchTensors
 from bert_pretrain.distributed.world import World
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.protocol import make_kernels
@@ -32,7 +32,7 @@ class Case(NamedTuple):
 
     model: ModelConfig  # without dropout
     start: dict[str, np.ndarray]  # variable -> first value
-    batch: Batch  # one micro-batch
+    batch: BatchTensors  # one micro-batch
 
 
 class Side(NamedTuple):
@@ -91,7 +91,7 @@ def checked(dtype: str) -> Side:
 def logits(case: Case, side: Side) -> tuple[np.ndarray, np.ndarray]:
     """Of masked tokens [M, V] and of examples [E, 2]."""
     with tf.Graph().as_default():
-        weights, batch = variables.create(case.model, seed=0), Batch(*map(tf.constant, case.batch))
+        weights, batch = variables.create(case.model, seed=0), BatchTensors(*map(tf.constant, case.batch))
         kernels, rows = make_kernels(side.device.backend), encoder.Rows(*batch[:4])
         sequence = encoder.encode(weights, rows, case.model, kernels, precision=side.device.precision)
         outputs = (
@@ -108,7 +108,7 @@ def update(case: Case, side: Side) -> Update:
     config = Config(RunConfig(), DataConfig(train_batch_size=len(case.batch.cls_positions)), optim, DeviceConfig())
     job = Job(config, case.model, World(), side.device)
     with tf.Graph().as_default():
-        weights, batch = variables.create(case.model, seed=0), Batch(*map(tf.constant, case.batch))
+        weights, batch = variables.create(case.model, seed=0), BatchTensors(*map(tf.constant, case.batch))
         global_step, zero = tf.compat.v1.train.get_or_create_global_step(), tf.constant(0.0)
         operation, values = train_step.build_train_step(job, weights, batch, zero, zero, global_step)
         slots = {variable.op.name: variable for variable in tf.compat.v1.global_variables()}

@@ -171,7 +171,7 @@ def step_of(prefix: Optional[str]) -> int:
     return int(reader.get_tensor("global_step")) if reader and reader.has_tensor("global_step") else 0
 
 
-def position_of(prefix: Optional[str]) -> int:
+def updates_read_by(prefix: Optional[str]) -> int:
     """Updates read from the data before a run's checkpoint was written, skipped ones included."""
     return step_of(prefix) + (int(tf.train.load_checkpoint(prefix).get_tensor(_OWN_VARIABLE)) if prefix else 0)
 

@@ -21,7 +21,7 @@ class PreviousRun(NamedTuple):
 
     checkpoint: Optional[str]  # prefix to continue from
     step: int  # updates done
-    position: int  # updates read from the data, skipped ones included
+    updates_read: int  # updates read from the data, skipped ones included
     results: Optional[dict[str, Any]] = None  # results.json
     notices: tuple[str, ...] = ()  # what has changed since the previous start
     description: Optional[dict[str, Any]] = None  # run.json
@@ -58,17 +58,17 @@ def load_previous_run(run: RunConfig, model: ModelConfig, description: dict[str,
     found, previous = _find_checkpoint(run, model), run_json.read_run_json(run.output_dir)
     if not found.is_own:
         return PreviousRun(None, 0, 0, notices=found.notices, description=previous, weights=found.prefix)
-    step, position = restore.step_of(found.prefix), restore.position_of(found.prefix)
+    step, updates_read = restore.step_of(found.prefix), restore.updates_read_by(found.prefix)
     notices: list[str] = []
     if previous and run.do_train:
-        notices = run_json.notices_of_changes(run.output_dir, previous, description, position)
+        notices = run_json.notices_of_changes(run.output_dir, previous, description, updates_read)
     elif previous and not run.eval_checkpoint_path:
         run_json.check_same_model(run.output_dir, previous, description)
     evaluations = _evaluations(run.output_dir, step) if _has_same_evaluation_data(previous, description) else ()
     return PreviousRun(
         found.prefix,
         step,
-        position,
+        updates_read,
         results.read_results(run.output_dir),
         (*found.notices, *notices),
         previous,

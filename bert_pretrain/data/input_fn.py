@@ -28,7 +28,7 @@ from bert_pretrain.data.order import (
     update_slice,
 )
 from bert_pretrain.data.packing import build_batch, build_micro_batches
-from bert_pretrain.data.schema import Batch, Examples, check_examples
+from bert_pretrain.data.schema import Batch, BatchTensors, Examples, check_examples
 from bert_pretrain.tensorflow_compat import compat
 
 _BATCHES_AHEAD = 4  # enough to cover a slow read; a few megabytes
@@ -202,7 +202,7 @@ def _pipeline(
         return arrange_rows(_checked(Examples(*columns), source, Visits(records, epochs), names, masking))
 
     @tf.autograph.experimental.do_not_convert
-    def build(step: tf.Tensor) -> tuple[Batch, tf.Tensor]:
+    def build(step: tf.Tensor) -> tuple[BatchTensors, tf.Tensor]:
         serialized, names, *visits = tf.numpy_function(read, [step], [tf.string, tf.string, tf.int64, tf.int64])
         examples = schema.parse_examples(tf.ensure_shape(serialized, [num_examples]), names, *source.lengths)
         arranged = tf.numpy_function(arrange, [names, *visits, *examples], _dtypes())
@@ -234,22 +234,22 @@ def _dtypes() -> list[tf.DType]:
     return [tf.float32 if name == "masked_weights" else tf.int32 for name in Batch._fields]
 
 
-def _with_shapes(tensors: list[tf.Tensor], num_examples: Optional[int]) -> Batch:
+def _with_shapes(tensors: list[tf.Tensor], num_examples: Optional[int]) -> BatchTensors:
     rows, masked, examples, splits = [None, None], [None], [num_examples], [None]
-    shapes = Batch(
-        token_ids=rows,
-        segment_ids=rows,
-        position_ids=rows,
-        example_ids=rows,
-        masked_positions=masked,
-        masked_ids=masked,
-        masked_weights=masked,
-        cls_positions=examples,
-        next_sentence_labels=examples,
-        row_splits=splits,
-        masked_splits=splits,
-        example_splits=splits,
-    )
-    for tensor, shape in zip(tensors, shapes):
-        tensor.set_shape(shape)
-    return Batch(*tensors)
+    shapes = {
+        "token_ids": rows,
+        "segment_ids": rows,
+        "position_ids": rows,
+        "example_ids": rows,
+        "masked_positions": masked,
+        "masked_ids": masked,
+        "masked_weights": masked,
+        "cls_positions": examples,
+        "next_sentence_labels": examples,
+        "row_splits": splits,
+        "masked_splits": splits,
+        "example_splits": splits,
+    }
+    for tensor, name in zip(tensors, BatchTensors._fields):
+        tensor.set_shape(shapes[name])
+    return BatchTensors(*tensors)

@@ -94,6 +94,26 @@ class Batch(NamedTuple):
     example_splits: np.ndarray  # [K+1] int32: the same for examples
 
 
+class BatchTensors(NamedTuple):
+    """A Batch in a graph, field by field."""
+
+    token_ids: tf.Tensor
+    segment_ids: tf.Tensor
+    position_ids: tf.Tensor
+    example_ids: tf.Tensor
+    masked_positions: tf.Tensor
+    masked_ids: tf.Tensor
+    masked_weights: tf.Tensor
+    cls_positions: tf.Tensor
+    next_sentence_labels: tf.Tensor
+    row_splits: tf.Tensor
+    masked_splits: tf.Tensor
+    example_splits: tf.Tensor
+
+
+assert BatchTensors._fields == Batch._fields
+
+
 def encode_examples(examples: Examples) -> list[bytes]:
     """The records of E examples as serialized tf.train.Example messages."""
     columns = [np.asarray(column).reshape(len(column), -1).tolist() for column in examples]

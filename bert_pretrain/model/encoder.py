@@ -40,9 +40,9 @@ class Encoder(NamedTuple):
 class Sequence(NamedTuple):
     """The output of the encoder."""
 
-    hidden: tf.Tensor  # [T, H], or [X, H] of the X slots that were asked for
+    hidden: tf.Tensor  # [T, H], or [X, H] of the X output slots
     tokens: Tokens
-    indices: tf.Tensor  # [R * S] int32: the row of `hidden` of each slot; -1 for slots that were not asked for
+    indices: tf.Tensor  # [R * S] int32: the row of `hidden` of each slot; -1 for what is no output slot
 
     def gather(self, slots: tf.Tensor) -> tf.Tensor:
         """The hidden states [Y, H] in these slots [Y], none of which may be padding."""
@@ -65,13 +65,13 @@ def encode(
     dropout: Optional[Dropout] = None,
     precision: Precision = FLOAT32,
     recompute: bool = False,
-    wanted: Optional[tf.Tensor] = None,
+    output_slots: Optional[tf.Tensor] = None,
 ) -> Sequence:
     """Returns the hidden states of the last layer, in precision.activations.
 
     dropout None means no dropout, as in evaluation. With recompute, each layer keeps only its input, and the backward
-    pass runs it again. wanted: the slots [X] int32, none of them padding, that will be
-    gathered; the last layer then computes only these behind its attention. None: all tokens.
+    pass runs it again. output_slots: the slots [X] int32, none of them padding, that the heads read; the last
+    layer then computes only these after its attention. None: all tokens.
     """
     tokens = kernels.find_tokens(rows.example_ids)
     attend = kernels.attention(
@@ -83,21 +83,25 @@ def encode(
         prefix = f"bert/encoder/layer_{number}/"
         own = {name: weight for name, weight in weights.items() if name.startswith(prefix)}
         is_last = number == config.num_hidden_layers - 1
-        kept = tf.gather(tokens.indices, wanted) if is_last and wanted is not None else None
-        num_computed = tf.size(kept) if kept is not None else tf.shape(hidden)[0]
+        output_tokens = tf.gather(tokens.indices, output_slots) if is_last and output_slots is not None else None
+        num_computed = tf.size(output_tokens) if output_tokens is not None else tf.shape(hidden)[0]
         bits = _layer_bits(dropout, config, rows, num_computed)
-        layer = functools.partial(_layer, encoder, prefix, bits=bits, kept=kept)
+        layer = functools.partial(_layer, encoder, prefix, bits=bits, output_tokens=output_tokens)
         hidden = _run_with_recompute(layer, own, hidden) if recompute else layer(own, hidden)
-    return Sequence(hidden, tokens, tokens.indices if wanted is None else _positions(wanted, tokens.indices))
+    return Sequence(
+        hidden, tokens, tokens.indices if output_slots is None else _positions(output_slots, tokens.indices)
+    )
 
 
-def _positions(wanted: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-    """[R * S] int32: the position in `wanted` of each slot, -1 for the others."""
-    return tf.tensor_scatter_nd_update(tf.fill(tf.shape(like), -1), wanted[:, None], tf.range(tf.size(wanted)))
+def _positions(output_slots: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """[R * S] int32: the position in `output_slots` of each slot, -1 for the others."""
+    return tf.tensor_scatter_nd_update(
+        tf.fill(tf.shape(like), -1), output_slots[:, None], tf.range(tf.size(output_slots))
+    )
 
 
 def _layer_bits(dropout: Optional[Dropout], config: ModelConfig, rows: Rows, num_tokens: tf.Tensor) -> LayerBits:
-    """num_tokens: those that the layer computes behind its attention."""
+    """num_tokens: those that the layer computes after its attention."""
     num_rows, width = tf.unstack(tf.shape(rows.example_ids))
     probabilities = tf.stack([num_rows, config.num_attention_heads, width, width])
     hidden = tf.stack([num_tokens, config.hidden_size])
@@ -129,15 +133,20 @@ def _embed(encoder: Encoder, weights: Weights, rows: Rows, dropout: Optional[Dro
 
 
 def _layer(
-    encoder: Encoder, prefix: str, weights: Weights, hidden: tf.Tensor, bits: LayerBits, kept: Optional[tf.Tensor]
+    encoder: Encoder,
+    prefix: str,
+    weights: Weights,
+    hidden: tf.Tensor,
+    bits: LayerBits,
+    output_tokens: Optional[tf.Tensor],
 ) -> tf.Tensor:
     """hidden [T, H] -> [T, H]: attention and feed-forward, each followed by dropout, residual and layer norm.
 
-    With kept [X], numbers of tokens, the result is theirs alone, [X, H].
+    With output_tokens [X], places in T, the result is theirs alone, [X, H].
     """
     context = _attend(encoder, f"{prefix}attention/self", weights, hidden, bits.attention)
-    if kept is not None:
-        context, hidden = take(context, kept), take(hidden, kept)
+    if output_tokens is not None:
+        context, hidden = take(context, output_tokens), take(hidden, output_tokens)
     output = dense(weights, f"{prefix}attention/output/dense", context, encoder.products)
     name = f"{prefix}attention/output/LayerNorm"
     hidden = _add_and_norm(encoder, name, weights, output, hidden, bits.attention_output)

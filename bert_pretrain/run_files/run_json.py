@@ -107,12 +107,14 @@ def check_same_model(output_dir: str, previous: dict[str, Any], present: dict[st
         _refuse(output_dir, change)
 
 
-def notices_of_changes(output_dir: str, previous: dict[str, Any], present: dict[str, Any], position: int) -> list[str]:
-    """A line for each change since the previous start; position counts updates read.
+def notices_of_changes(
+    output_dir: str, previous: dict[str, Any], present: dict[str, Any], updates_read: int
+) -> list[str]:
+    """A line for each change since the previous start; updates_read counts updates read.
 
     ValueError where a change contradicts the checkpoints in output_dir.
     """
-    found = [_batch_notice(previous, present, position)] if _batch_of(previous) != _batch_of(present) else []
+    found = [_batch_notice(previous, present, updates_read)] if _batch_of(previous) != _batch_of(present) else []
     for change in find_changes(previous, present):
         _refuse(output_dir, change)
         if change.name not in _TOLD_TOGETHER:
@@ -147,7 +149,7 @@ def _refuse(output_dir: str, change: Change) -> None:
         )
 
 
-def _batch_notice(previous: dict[str, Any], present: dict[str, Any], position: int) -> str:
+def _batch_notice(previous: dict[str, Any], present: dict[str, Any], updates_read: int) -> str:
     before, now = _batch_of(previous), _batch_of(present)
     num_examples = math.prod(now)
     if num_examples == math.prod(before):
@@ -158,7 +160,9 @@ def _batch_notice(previous: dict[str, Any], present: dict[str, Any], position: i
             else "the same examples follow, with other dropout masks; sums over them are equal up to rounding"
         )
     else:
-        effect = f"the position in the data is counted in updates and continues at example {position * num_examples:,}"
+        effect = (
+            f"the position in the data is counted in updates and continues at example {updates_read * num_examples:,}"
+        )
     return (
         f"an update had {before[0]} ranks x {before[1]} micro-batches x {before[2]} examples at the previous start and "
         f"has {now[0]} x {now[1]} x {now[2]} now; {effect}"

@@ -17,7 +17,7 @@ import tensorflow as tf
 from bert_pretrain.checkpoints import restore
 from bert_pretrain.checkpoints.resume import PreviousRun
 from bert_pretrain.data.input_fn import EvaluationInput
-from bert_pretrain.data.schema import Batch
+from bert_pretrain.data.schema import BatchTensors
 from bert_pretrain.distributed import preflight
 from bert_pretrain.distributed.stop import Interrupted
 from bert_pretrain.kernels.backend import Backend
@@ -41,7 +41,7 @@ class Evaluation:
 
     def __init__(self, job: Job, weights: Mapping[str, tf.Variable], source: EvaluationInput) -> None:
         features, self._rewind = source.tensors()
-        batch = Batch(*(features[name] for name in Batch._fields))
+        batch = BatchTensors(*(features[name] for name in BatchTensors._fields))
         # XLA gains little in a forward pass, and compiling for each new shape costs more than that.
         backend = Backend.PLAIN if job.device.backend is Backend.XLA else job.device.backend
         sums = forward.statistics(weights, batch, job.model, make_kernels(backend), precision=job.device.precision)

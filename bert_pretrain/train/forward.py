@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.data.packing import WIDTH_MULTIPLE
-from bert_pretrain.data.schema import Batch
+from bert_pretrain.data.schema import BatchTensors
 from bert_pretrain.kernels.dropout import Dropout
 from bert_pretrain.kernels.protocol import Kernels
 from bert_pretrain.model import encoder, heads
@@ -16,33 +16,50 @@ from bert_pretrain.model.layers import FLOAT32, Precision, Weights
 
 
 class Statistics(NamedTuple):
-    """Sums over examples, each a number or a float32 scalar. Sums of micro-batches and of ranks can be added."""
+    """Sums over examples. Those of micro-batches and of ranks can be added."""
 
-    masked_lm_loss: tf.Tensor  # nats, weighted
+    masked_lm_loss: float  # nats, weighted
+    masked_lm_correct: float
+    masked_lm_count: float
+    next_sentence_loss: float  # nats
+    next_sentence_correct: float
+    next_sentence_count: float  # = examples
+    tokens: float  # without padding
+    squared_lengths: float  # sum over examples of length^2, for the work of attention
+    computed: float  # tokens plus the padding that the linear layers compute
+
+
+class StatisticTensors(NamedTuple):
+    """Statistics in a graph, float32 scalars, field by field."""
+
+    masked_lm_loss: tf.Tensor
     masked_lm_correct: tf.Tensor
     masked_lm_count: tf.Tensor
-    next_sentence_loss: tf.Tensor  # nats
+    next_sentence_loss: tf.Tensor
     next_sentence_correct: tf.Tensor
-    next_sentence_count: tf.Tensor  # = examples
-    tokens: tf.Tensor  # without padding
-    squared_lengths: tf.Tensor  # sum over examples of length^2, for the work of attention
-    computed: tf.Tensor  # tokens plus the padding that the linear layers compute
+    next_sentence_count: tf.Tensor
+    tokens: tf.Tensor
+    squared_lengths: tf.Tensor
+    computed: tf.Tensor
+
+
+assert StatisticTensors._fields == Statistics._fields
 
 
 def statistics(
     weights: Weights,
-    batch: Batch,
+    batch: BatchTensors,
     model: ModelConfig,
     kernels: Kernels,
     dropout: Optional[Dropout] = None,
     precision: Precision = FLOAT32,
     recompute: bool = False,
-) -> Statistics:
+) -> StatisticTensors:
     """Runs encoder, heads and losses over all rows of the batch."""
     rows = encoder.Rows(batch.token_ids, batch.segment_ids, batch.position_ids, batch.example_ids)
     # XLA would compile the last layer for each number of masked tokens.
-    read = None if kernels.is_compiled else tf.concat([batch.masked_positions, batch.cls_positions], axis=0)
-    sequence = encoder.encode(weights, rows, model, kernels, dropout, precision, recompute, read)
+    output_slots = None if kernels.is_compiled else tf.concat([batch.masked_positions, batch.cls_positions], axis=0)
+    sequence = encoder.encode(weights, rows, model, kernels, dropout, precision, recompute, output_slots)
     masked_lm = heads.cross_entropy(
         heads.masked_lm_logits(weights, sequence, batch.masked_positions),
         batch.masked_ids,
@@ -53,19 +70,19 @@ def statistics(
         batch.next_sentence_labels,
         tf.ones_like(batch.next_sentence_labels, tf.float32),
     )
-    return Statistics(
+    return StatisticTensors(
         *masked_lm, *next_sentence, *_token_counts(batch), tf.cast(tf.size(sequence.tokens.slots), tf.float32)
     )
 
 
-def micro_batch(batch: Batch, k: tf.Tensor) -> Batch:
+def micro_batch(batch: BatchTensors, k: tf.Tensor) -> BatchTensors:
     """The rows, masked tokens and examples of micro-batch k, with flat positions counted from its first row."""
     width = tf.shape(batch.token_ids)[1]
     first = batch.row_splits[k] * width
     rows = _slice(batch.row_splits, k)
     masked = _slice(batch.masked_splits, k)
     examples = _slice(batch.example_splits, k)
-    return Batch(
+    return BatchTensors(
         token_ids=batch.token_ids[rows],
         segment_ids=batch.segment_ids[rows],
         position_ids=batch.position_ids[rows],
@@ -81,7 +98,7 @@ def micro_batch(batch: Batch, k: tf.Tensor) -> Batch:
     )
 
 
-def narrow(batch: Batch) -> Batch:
+def narrow(batch: BatchTensors) -> BatchTensors:
     """A micro-batch in rows as wide as its fullest, rounded up to WIDTH_MULTIPLE: those in which it was packed."""
     width = tf.shape(batch.token_ids)[1]
     fullest = tf.reduce_max(tf.reduce_sum(tf.cast(batch.example_ids > 0, tf.int32), axis=1))
@@ -105,7 +122,7 @@ def _slice(splits: tf.Tensor, k: tf.Tensor) -> slice:
     return slice(splits[k], splits[k + 1])
 
 
-def _token_counts(batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+def _token_counts(batch: BatchTensors) -> tuple[tf.Tensor, tf.Tensor]:
     real = tf.cast(batch.example_ids > 0, tf.float32)  # [R, S]
     # 1 + 3 + 5 + ... + (2L - 1) = L^2, so positions alone tell the squared lengths.
     odd = 2.0 * tf.cast(batch.position_ids, tf.float32) + 1.0
@@ -135,6 +152,6 @@ def loss_of(sums: Statistics) -> float:
 
 def mean_loss(statistics: tf.Tensor) -> tf.Tensor:
     """Statistics [9] -> mean masked-LM loss plus mean next-sentence loss, in nats."""
-    sums = Statistics(*tf.unstack(statistics))
+    sums = StatisticTensors(*tf.unstack(statistics))
     masked_lm = tf.math.divide_no_nan(sums.masked_lm_loss, sums.masked_lm_count)
     return masked_lm + tf.math.divide_no_nan(sums.next_sentence_loss, sums.next_sentence_count)

@@ -14,16 +14,16 @@ from typing import Callable, NamedTuple
 
 import tensorflow as tf
 
-from bert_pretrain.data.schema import Batch
+from bert_pretrain.data.schema import BatchTensors
 from bert_pretrain.kernels import fixed_point
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.optim import optimizer
 from bert_pretrain.train import forward
-from bert_pretrain.train.forward import Statistics
+from bert_pretrain.train.forward import Statistics, StatisticTensors
 from bert_pretrain.train.job import Job
 
 # k -> the sums of micro-batch k, and what it adds to the gradient, a float32 tensor for each variable.
-MicroBatchGradient = Callable[[tf.Tensor], "tuple[Statistics, list[tf.Tensor]]"]
+MicroBatchGradient = Callable[[tf.Tensor], "tuple[StatisticTensors, list[tf.Tensor]]"]
 
 
 class Counts(NamedTuple):
@@ -40,7 +40,7 @@ class PlainSum:
     def __init__(self, job: Job) -> None:
         self._job, self._world = job, job.world
 
-    def count(self, batch: Batch, stop_request: tf.Tensor) -> Counts:
+    def count(self, batch: BatchTensors, stop_request: tf.Tensor) -> Counts:
         """The counts of all ranks, in one small all-reduce; stop_request is 1.0 where this rank was asked to stop."""
         counts = [
             tf.reduce_sum(batch.masked_weights),
@@ -50,7 +50,7 @@ class PlainSum:
         (totals,) = self._world.allreduce([tf.stack(counts)])
         return Counts(*tf.unstack(totals))
 
-    def micro_batch(self, batch: Batch, k: tf.Tensor) -> Batch:
+    def micro_batch(self, batch: BatchTensors, k: tf.Tensor) -> BatchTensors:
         """The rows of this rank's micro-batch k."""
         return forward.micro_batch(batch, k)
 
@@ -62,7 +62,7 @@ class PlainSum:
         self,
         micro_batch_gradient: MicroBatchGradient,
         shapes: Sequence[tf.TensorShape],
-        batch: Batch,
+        batch: BatchTensors,
         loss_scale: tf.Tensor,
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Gradients of variables of these shapes, times the loss scale, and Statistics [9]; sums over all ranks."""
@@ -79,7 +79,7 @@ class PlainSum:
         return optimizer.square_sums(tensors)
 
     def _of_rank(
-        self, micro_batch_gradient: MicroBatchGradient, shapes: Sequence[tf.TensorShape], batch: Batch
+        self, micro_batch_gradient: MicroBatchGradient, shapes: Sequence[tf.TensorShape], batch: BatchTensors
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
         """This rank's sums over its micro-batches."""
 
@@ -100,7 +100,7 @@ class PlainSum:
 class ExactSum(PlainSum):
     """Sums of --rank_invariant: the same bits for any number of ranks. See PlainSum for the methods."""
 
-    def count(self, batch: Batch, stop_request: tf.Tensor) -> Counts:
+    def count(self, batch: BatchTensors, stop_request: tf.Tensor) -> Counts:
         """See PlainSum."""
         unit = tf.constant(2.0**fixed_point.STATISTIC_BITS)
         weights = tf.reduce_sum(tf.cast(tf.round(batch.masked_weights * unit), tf.int64))
@@ -109,7 +109,7 @@ class ExactSum(PlainSum):
         masked, *others = tf.unstack(tf.cast(totals, tf.float32))
         return Counts(masked / unit, *others)
 
-    def micro_batch(self, batch: Batch, k: tf.Tensor) -> Batch:
+    def micro_batch(self, batch: BatchTensors, k: tf.Tensor) -> BatchTensors:
         """See PlainSum: as wide as it was packed, whatever the widths of others. XLA's rows all have one width."""
         part = super().micro_batch(batch, k)
         return part if self._job.device.backend is Backend.XLA else forward.narrow(part)
@@ -122,7 +122,7 @@ class ExactSum(PlainSum):
         self,
         micro_batch_gradient: MicroBatchGradient,
         shapes: Sequence[tf.TensorShape],
-        batch: Batch,
+        batch: BatchTensors,
         loss_scale: tf.Tensor,
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
         """See PlainSum."""
@@ -140,7 +140,7 @@ class ExactSum(PlainSum):
         return fixed_point.square_sums(tensors)
 
     def _fixed_point_sums(
-        self, micro_batch_gradient: MicroBatchGradient, factors: Sequence[tf.Tensor], batch: Batch
+        self, micro_batch_gradient: MicroBatchGradient, factors: Sequence[tf.Tensor], batch: BatchTensors
     ) -> list[tf.Tensor]:
         """This rank's: how many terms of each sum were refused [variables + 1], then the sums, int64."""
         num_terms, backend = self._job.fixed_micro_batches, self._job.device.backend
@@ -161,7 +161,10 @@ def make_gradient_sum(job: Job) -> PlainSum:
 
 
 def _loop(
-    batch: Batch, add_micro_batch: Callable[..., tuple[tf.Tensor, ...]], first: tf.Tensor, others: list[tf.Tensor]
+    batch: BatchTensors,
+    add_micro_batch: Callable[..., tuple[tf.Tensor, ...]],
+    first: tf.Tensor,
+    others: list[tf.Tensor],
 ) -> list[tf.Tensor]:
     """What add_micro_batch(k, first, *others) has made of its arguments after all of this rank's micro-batches.
 

@@ -29,7 +29,7 @@ from bert_pretrain.train.forward import Statistics, loss_of, summarize
 from bert_pretrain.train.job import Job
 from bert_pretrain.train.run_logger import RunLogger, Values
 from bert_pretrain.train.throughput import Throughput
-from bert_pretrain.train.train_step import UpdateValues
+from bert_pretrain.train.train_step import UpdateTensors, UpdateValues
 
 UNPROFILED_UPDATES = 3  # updates of a start that are not profiled: they allocate memory, and XLA compiles in them
 
@@ -40,7 +40,7 @@ class TrainingHook(train.SessionRunHook):
     def __init__(
         self,
         job: Job,
-        values: UpdateValues,
+        values: UpdateTensors,
         training_input: TrainingInput,
         evaluation: Optional[Evaluation],
         writer: Optional[CheckpointWriter],
@@ -143,7 +143,7 @@ class TrainingHook(train.SessionRunHook):
                 f"update {self._step + 1} skipped: its gradient is not finite at loss scale {update.loss_scale:g}"
             )
             return
-        records = self._job.world.allgather(self._training_input.record_names(int(update.position)))
+        records = self._job.world.allgather(self._training_input.record_names(int(update.updates_read)))
         # The other ranks wait for the checkpoint: mpirun ends all where one of them exits.
         message = preflight.from_root(self._job.world, lambda: self._write_refused(session, update, records))
         if not self._job.world.is_root:
@@ -158,7 +158,7 @@ class TrainingHook(train.SessionRunHook):
             self._save_last(session)
         description = replay.RefusedUpdate(
             update=self._step + 1,
-            position=int(update.position),
+            position=int(update.updates_read),
             loss_scale=float(update.loss_scale),
             first_bad_variable=names[int(np.argmin(np.isfinite(update.square_norms)))],
             checkpoint=f"model.ckpt-{self._step}" if self._step else None,

@@ -131,7 +131,7 @@ def _train_or_evaluate(
 def _train(job: Job, previous: PreviousRun, logger: RunLogger, output: Optional[RemoteOutput]) -> dict[str, Any]:
     """Trains from the newest checkpoint, or from the start; returns the content of results.json."""
     config, world = job.config, job.world
-    examples = training_input(job, first_update=previous.position)
+    examples = training_input(job, first_update=previous.updates_read)
     outcome = Outcome(
         initial=previous.initial,
         latest=previous.latest,

@@ -13,7 +13,7 @@ from bert_pretrain.checkpoints.restore import CheckpointReader
 from bert_pretrain.checkpoints.resume import PreviousRun
 from bert_pretrain.checkpoints.writer import CheckpointWriter
 from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput
-from bert_pretrain.data.schema import Batch
+from bert_pretrain.data.schema import BatchTensors
 from bert_pretrain.distributed import preflight
 from bert_pretrain.model import variables
 from bert_pretrain.run_files.results import Outcome
@@ -45,7 +45,7 @@ def make_model_fn(
     def build(features: dict[str, tf.Tensor], mode: str) -> estimator.EstimatorSpec:
         global_step = tf.compat.v1.train.get_or_create_global_step()
         weights = variables.create(job.model, job.config.run.seed)
-        batch, waited = Batch(*(features[name] for name in Batch._fields)), features["input_wait_seconds"]
+        batch, waited = BatchTensors(*(features[name] for name in BatchTensors._fields)), features["input_wait_seconds"]
         train_op, values = build_train_step(job, weights, batch, waited, _stop_request(job), global_step)
         stored = _stored_values(job, previous, weights, logger) if job.world.is_root else {}
         scaffold = restore.make_scaffold(stored, global_step)

@@ -21,7 +21,7 @@ from bert_pretrain.config.training import PARTS, Config
 from bert_pretrain.data import schema
 from bert_pretrain.data.order import Visits
 from bert_pretrain.data.packing import build_batch
-from bert_pretrain.data.schema import Batch, Examples, check_examples
+from bert_pretrain.data.schema import Batch, BatchTensors, Examples, check_examples
 from bert_pretrain.distributed.world import World
 from bert_pretrain.model import variables
 from bert_pretrain.system.console import log
@@ -231,11 +231,13 @@ class _MicroBatchGraph:
         """counts: masked tokens and examples of the update; prefix: the weights, None for initial ones."""
         with tf.Graph().as_default():
             weights = variables.create(job.model, job.config.run.seed)
-            self._batch = Batch(*(_placeholder(name) for name in Batch._fields))
+            self._batch = BatchTensors(*(_placeholder(name) for name in Batch._fields))
             self._k = tf.compat.v1.placeholder(tf.int32, [])
             totals = Counts(*map(tf.constant, counts), stop_requests=tf.constant(0.0))
-            scale, position = tf.constant(refused.loss_scale), tf.constant(refused.position, tf.int64)
-            sums, grads = train_step.micro_batch_gradient(job, weights, self._batch, totals, scale, self._k, position)
+            scale, updates_read = tf.constant(refused.loss_scale), tf.constant(refused.position, tf.int64)
+            sums, grads = train_step.micro_batch_gradient(
+                job, weights, self._batch, totals, scale, self._k, updates_read
+            )
             self._fetches = sums, grads
             config = device.session_config(job.config.device, job.device.gpu)
             self.session = tf.compat.v1.Session(config=config)

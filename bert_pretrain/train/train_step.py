@@ -12,11 +12,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
-from bert_pretrain.data.schema import Batch
+from bert_pretrain.data.schema import BatchTensors
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.dropout import Dropout
 from bert_pretrain.kernels.protocol import make_kernels
@@ -26,7 +27,7 @@ from bert_pretrain.optim.optimizer import Optimizer, SquareSums
 from bert_pretrain.optim.optimizers import make_optimizer
 from bert_pretrain.tensorflow_compat import compat
 from bert_pretrain.train import forward
-from bert_pretrain.train.forward import Statistics
+from bert_pretrain.train.forward import StatisticTensors
 from bert_pretrain.train.gradient_sum import Counts, make_gradient_sum
 from bert_pretrain.train.job import Job
 
@@ -41,29 +42,47 @@ class Gradient(NamedTuple):
     is_finite: tf.Tensor  # bool scalar
 
 
-class UpdateValues(NamedTuple):
-    """What an update reports: tensors in the graph, NumPy values after session.run."""
+class UpdateTensors(NamedTuple):
+    """What an update reports, in the graph."""
 
-    step: Any  # updates done, this one included
-    position: Any  # updates read from the data before this one, skipped ones included
-    statistics: Any  # [9], Statistics summed over ranks
-    learning_rate: Any
-    gradient_norm: Any
-    square_norms: Any  # [variables], of the gradient
-    is_finite: Any
-    loss_scale: Any
-    stop_requests: Any  # ranks that were asked to stop
-    input_wait_seconds: Any
+    step: tf.Tensor  # updates done, this one included
+    updates_read: tf.Tensor  # from the data before this one, skipped ones included
+    statistics: tf.Tensor  # [9] float32, Statistics summed over ranks
+    learning_rate: tf.Tensor
+    gradient_norm: tf.Tensor
+    square_norms: tf.Tensor  # [variables], of the gradient
+    is_finite: tf.Tensor
+    loss_scale: tf.Tensor
+    stop_requests: tf.Tensor  # ranks that were asked to stop
+    input_wait_seconds: tf.Tensor
+
+
+class UpdateValues(NamedTuple):
+    """UpdateTensors after session.run, field by field."""
+
+    step: int
+    updates_read: int
+    statistics: np.ndarray
+    learning_rate: float
+    gradient_norm: float
+    square_norms: np.ndarray
+    is_finite: bool
+    loss_scale: float
+    stop_requests: float
+    input_wait_seconds: float
+
+
+assert UpdateValues._fields == UpdateTensors._fields
 
 
 def build_train_step(
     job: Job,
     weights: Mapping[str, tf.Variable],
-    batch: Batch,
+    batch: BatchTensors,
     input_wait_seconds: tf.Tensor,
     stop_request: tf.Tensor,
     global_step: tf.Variable,
-) -> tuple[tf.Operation, UpdateValues]:
+) -> tuple[tf.Operation, UpdateTensors]:
     """The operation that makes one update, and what it reports. Creates the variables of optimizer and loss scale.
 
     batch holds this rank's examples; stop_request is 1.0 where this rank was asked to stop, else 0.0.
@@ -72,12 +91,12 @@ def build_train_step(
     optimizer = make_optimizer(optim, weights, job.device.backend, gradient_sum.square_sums)
     loss_scale = LossScale(optim.init_loss_scale, dynamic=job.device.compute_dtype == tf.float16)
     step, scale = global_step.read_value(), loss_scale.read()
-    position = step + loss_scale.skipped_updates.read_value()
+    updates_read = step + loss_scale.skipped_updates.read_value()
 
     # The two mean losses have different denominators, so both are needed before a gradient can be weighted. The same
     # small all-reduce carries the stop requests, so that all ranks stop after the same update.
     counts = gradient_sum.count(batch, stop_request)
-    gradient = compute_gradient(job, weights, batch, counts, scale, position)
+    gradient = compute_gradient(job, weights, batch, counts, scale, updates_read)
     peak = schedule.effective_peak(optim, job.world.size, job.config.run.horovod)
     learning_rate = schedule.learning_rate(step, optim, peak)
     train_op = apply_gradient(gradient, optimizer, learning_rate, loss_scale, optim.clip_norm, global_step)
@@ -85,21 +104,21 @@ def build_train_step(
     with tf.control_dependencies([train_op]):
         step_after = global_step.read_value()
     values = gradient.statistics, learning_rate, gradient.norm, gradient.square_norms, gradient.is_finite, scale
-    return train_op, UpdateValues(step_after, position, *values, counts.stop_requests, input_wait_seconds)
+    return train_op, UpdateTensors(step_after, updates_read, *values, counts.stop_requests, input_wait_seconds)
 
 
 def compute_gradient(
     job: Job,
     weights: Mapping[str, tf.Variable],
-    batch: Batch,
+    batch: BatchTensors,
     counts: Counts,
     loss_scale: tf.Tensor,
-    position: tf.Tensor,
+    updates_read: tf.Tensor,
 ) -> Gradient:
     """The gradient of the update's loss over all micro-batches and ranks."""
     gradient_sum = make_gradient_sum(job)
     grad_sums, statistics = gradient_sum.over_ranks(
-        lambda k: micro_batch_gradient(job, weights, batch, counts, loss_scale, k, position),
+        lambda k: micro_batch_gradient(job, weights, batch, counts, loss_scale, k, updates_read),
         [weight.shape for weight in weights.values()],
         batch,
         loss_scale,
@@ -110,30 +129,32 @@ def compute_gradient(
 def micro_batch_gradient(
     job: Job,
     weights: Mapping[str, tf.Variable],
-    batch: Batch,
+    batch: BatchTensors,
     counts: Counts,
     loss_scale: tf.Tensor,
     k: tf.Tensor,
-    position: tf.Tensor,
-) -> tuple[Statistics, list[tf.Tensor]]:
+    updates_read: tf.Tensor,
+) -> tuple[StatisticTensors, list[tf.Tensor]]:
     """Sums of micro-batch k, and what it adds to the update's gradient, by variable, multiplied by the loss scale."""
     # tf.gradients needs tensors of the loop's own graph, not those that the loop captures.
     local = {name: tf.identity(weight) for name, weight in weights.items()}
-    sums = _forward(job, local, batch, k, position)
+    sums = _forward(job, local, batch, k, updates_read)
     loss = _loss(sums, counts) * loss_scale
     return sums, [compat.dense(grad) for grad in tf.gradients(loss, [*local.values()])]
 
 
-def _forward(job: Job, weights: Mapping[str, tf.Tensor], batch: Batch, k: tf.Tensor, position: tf.Tensor) -> Statistics:
+def _forward(
+    job: Job, weights: Mapping[str, tf.Tensor], batch: BatchTensors, k: tf.Tensor, updates_read: tf.Tensor
+) -> StatisticTensors:
     """Statistics of micro-batch k, with dropout masks that depend on seed, rank, update and micro-batch alone."""
     backend, gradient_sum = job.device.backend, make_gradient_sum(job)
     rank, number = gradient_sum.dropout_place(k)
-    dropout = Dropout(job.config.run.seed, rank, position, number, hashed=backend is not Backend.PLAIN)
+    dropout = Dropout(job.config.run.seed, rank, updates_read, number, hashed=backend is not Backend.PLAIN)
     kernels, recompute, part = make_kernels(backend), job.config.device.recompute, gradient_sum.micro_batch(batch, k)
     return forward.statistics(weights, part, job.model, kernels, dropout, job.device.precision, recompute)
 
 
-def _loss(sums: Statistics, counts: Counts) -> tf.Tensor:
+def _loss(sums: StatisticTensors, counts: Counts) -> tf.Tensor:
     """The part that a micro-batch contributes to the update's loss.
 
     The update's loss is the mean masked-LM loss over all its masked tokens plus the mean next-sentence loss over all

@@ -33,7 +33,7 @@ def content(ranks: int, micro_batches: int, examples: int) -> dict:
     ],
 )
 def test_another_batch_is_noticed(present: tuple[int, int, int], told: str) -> None:
-    notices = run_json.notices_of_changes("/out", content(2, 4, 6), content(*present), position=10)
+    notices = run_json.notices_of_changes("/out", content(2, 4, 6), content(*present), 10)
     if told is None:
         assert notices == []
     else:

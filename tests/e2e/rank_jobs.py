@@ -18,7 +18,7 @@ from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.data.dataset import Source
 from bert_pretrain.data.dynamic_masking import DynamicMasking
 from bert_pretrain.data.input_fn import TrainingInput
-from bert_pretrain.data.schema import Batch, Limits
+from bert_pretrain.data.schema import BatchTensors, Limits
 from bert_pretrain.data.shards.index_tables import Share
 from bert_pretrain.distributed import connection
 from bert_pretrain.distributed.world import World
@@ -49,7 +49,7 @@ def gradient(ranks: World, values: Values) -> tuple[dict[str, np.ndarray], list[
     with tf.Graph().as_default():
         weights = variables.create(model, seed=1)
         features = shares()
-        batch = Batch(*(features[name] for name in Batch._fields))
+        batch = BatchTensors(*(features[name] for name in BatchTensors._fields))
         job = Job(config, model, ranks, Device("cpu", False, 0, tf.float32, backends.best(), []))
         counts = make_gradient_sum(job).count(batch, tf.constant(0.0))
         zero = tf.constant(0, tf.int64)

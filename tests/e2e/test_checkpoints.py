@@ -93,7 +93,7 @@ sys.exit(supervisor.run(command, "nothing", 1))
     )
     assert ended.returncode == 0, ended.stderr
     assert "restart 1 of 1 from the last checkpoint" in ended.stderr
-    assert f"continuing {tmp_path}/model.ckpt-5 at update 5" in ended.stderr
+    assert f"continuing {tmp_path}/model.ckpt-5 at update 5" in ended.stdout
     assert_same_end(undisturbed, tmp_path)
 
 

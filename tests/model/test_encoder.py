@@ -23,7 +23,7 @@ def test_the_wanted_slots_do_not_depend_on_the_others(backend: Backend) -> None:
         weights = {k: tf.constant(v) for k, v in random_examples.weights(variables.shapes(TINY)).items()}
         rows, kernels = encoder.Rows(*map(tf.constant, batch[:4])), make_kernels(backend)
         whole = encoder.encode(weights, rows, TINY, kernels)
-        pruned = encoder.encode(weights, rows, TINY, kernels, wanted=tf.constant(wanted, tf.int32))
+        pruned = encoder.encode(weights, rows, TINY, kernels, output_slots=tf.constant(wanted, tf.int32))
         expected, found = session.run([whole.gather(wanted), pruned.gather(wanted)])
         assert pruned.hidden.shape[0] in (None, len(wanted))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
@@ -39,7 +39,9 @@ def test_gradients_are_the_same_where_only_the_wanted_slots_are_computed(backend
 
         def gradients(slots: Optional[tf.Tensor]) -> dict[str, tf.Tensor]:
             rows, kernels = encoder.Rows(*map(tf.constant, batch[:4])), make_kernels(backend)
-            hidden = encoder.encode(weights, rows, TINY, kernels, recompute=recompute, wanted=slots).gather(wanted)
+            hidden = encoder.encode(weights, rows, TINY, kernels, recompute=recompute, output_slots=slots).gather(
+                wanted
+            )
             factors = tf.random.stateless_normal(tf.shape(hidden), [1, 2])
             grads = tf.gradients(tf.reduce_sum(hidden * factors), [*weights.values()])
             return dict(zip(weights, map(tf.convert_to_tensor, grads)))

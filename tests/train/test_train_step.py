@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from bert_pretrain.config.training import Config, DataConfig, DeviceConfig, RunConfig
 from bert_pretrain.data.packing import build_batch
-from bert_pretrain.data.schema import Batch, Examples
+from bert_pretrain.data.schema import BatchTensors, Examples
 from bert_pretrain.distributed.world import World
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.model import variables
@@ -42,9 +42,9 @@ def gradient(
     return values, Statistics(*statistics)
 
 
-def row_batch(examples: Examples, rows_per_micro_batch: int, pack: bool, few_shapes: bool = False) -> Batch:
+def row_batch(examples: Examples, rows_per_micro_batch: int, pack: bool, few_shapes: bool = False) -> BatchTensors:
     """The rows and micro-batches of the examples, in the default graph."""
-    return Batch(*map(tf.constant, build_batch(examples, rows_per_micro_batch, pack, few_shapes)))
+    return BatchTensors(*map(tf.constant, build_batch(examples, rows_per_micro_batch, pack, few_shapes)))
 
 
 def relative_difference(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
