@@ -12,8 +12,8 @@ from bert_pretrain.data import vocab
 from bert_pretrain.make_data import build_shards, corpus, python_random
 from bert_pretrain.make_data.build_vocab import build_vocabulary
 from bert_pretrain.make_data.demo import make_demo
-from bert_pretrain.make_data.raw_text.make_text import make_text
 from bert_pretrain.make_data.task_progress import run_tasks
+from bert_pretrain.make_data.text.make_text import make_text
 from bert_pretrain.system import worker_pool
 from bert_pretrain.system.files import num_cores
 from bert_pretrain.system.locks import DATA, locked

@@ -16,7 +16,7 @@ from bert_pretrain.config.make_data import ExampleConfig, TextConfig
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.data import vocab
 from bert_pretrain.make_data import build_shards, corpus, train_vocab
-from bert_pretrain.make_data.raw_text import make_text
+from bert_pretrain.make_data.text import make_text
 from bert_pretrain.system import worker_pool
 from tests.config.test_model import GOOD
 from tests.fuzz.examples import assert_is_one_line, fuzz

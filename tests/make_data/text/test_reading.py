@@ -1,16 +1,18 @@
-"""The encoding of raw files, with and without a hint of their language."""
+"""Finding raw files, reading their bytes as text, and their encoding with and without a hint of their language."""
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 from pathlib import Path
 
 import pytest
 
 from bert_pretrain.config.languages import LANGUAGES
 from bert_pretrain.config.make_data import TextConfig
-from bert_pretrain.make_data.raw_text import decoding
-from bert_pretrain.make_data.raw_text.encoding import Encoding, NotTextError, find_encoding
-from bert_pretrain.make_data.raw_text.sources import Source
+from bert_pretrain.make_data.text import reading
+from bert_pretrain.make_data.text.reading import Encoding, NotTextError, TextSource, find_encoding, find_sources
 
 WESTERN = "Der Bär läuft schön über die Straße.\nÉtait-ce déjà l'été à la fenêtre?\n" * 20
 TEXTS = {
@@ -39,13 +41,78 @@ BY_LANGUAGE = [
 ]
 
 
-def write(path: Path, content: bytes) -> Source:
+def source(path: Path, compression: str = "") -> TextSource:
+    return TextSource(str(path), "text", compression, path.stat().st_size)
+
+
+def write(path: Path, content: bytes) -> TextSource:
     path.write_bytes(content)
-    return Source(str(path), "text", "", len(content))
+    return source(path)
 
 
-def read(source: Source, encoding: str) -> str:
-    return "".join(f"{line}\n" for line in decoding.lines(source, encoding))
+def read(source: TextSource, encoding: str = "utf-8") -> str:
+    return "".join(f"{line}\n" for line in reading.decoded_lines(source, encoding))
+
+
+def test_folders_are_searched_and_other_suffixes_counted(tmp_path: Path) -> None:
+    names = ["b/x.txt", "b/.hidden.txt", ".git/y.txt", "a.MD", "c/README", "c/z.py", "c/w.jsonl.gz", "i.png", "j.py"]
+    for name in [*names, "empty.txt"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("" if name.startswith("empty") else "text")
+    found, left_out = find_sources(f"{tmp_path},{tmp_path}/b")
+    assert [(Path(one.path).name, one.form, one.compression) for one in found] == [
+        ("a.MD", "markdown", ""), ("x.txt", "text", ""), ("README", "text", ""), ("w.jsonl.gz", "jsonl", ".gz"),
+    ]  # fmt: skip
+    assert left_out == {".py": 2, ".png": 1, "(empty)": 1}
+    assert find_sources(f"{tmp_path}/j.py")[0][0].form == "text"  # named by the user
+
+
+def test_a_folder_without_text_is_refused_with_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("x")
+    with pytest.raises(ValueError, match=r"holds no text \(1 \.png\); known are \.htm"):
+        find_sources(str(tmp_path))
+    with pytest.raises(ValueError, match="no file matches"):
+        find_sources(f"{tmp_path}/*.txt")
+
+
+def test_damaged_places_in_utf8_are_replaced_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes((WESTERN * 30).encode() + b"\xff\xfe" + WESTERN.encode())
+    count = [0]
+    text = "\n".join(reading.decoded_lines(source(path), "utf-8", count))
+    assert text.count("\ufffd") == count[0] == 2 and text.count("Bär") == 31 * 20
+
+
+def test_bytes_are_counted_across_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_bytes(("a\ufffdbc\ufffd\ufffd" * 9).encode())
+    for chunk in (1, 2, 3, 4, 100):
+        monkeypatch.setattr(reading, "_CHUNK", chunk)
+        assert reading.count_occurrences(source(tmp_path / "a"), "\ufffd".encode()) == 27
+
+
+def compress(suffix: str, content: bytes) -> bytes:
+    if suffix == ".zst":
+        zstandard = pytest.importorskip("zstandard")
+        return zstandard.compress(content[:9]) + zstandard.compress(content[9:])  # two frames, as zstd -T writes
+    return {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}[suffix](content)
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz", ".zst"])
+def test_compressed_files(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(compress(suffix, WESTERN.encode()))
+    assert read(source(path, suffix)) == WESTERN
+    path.write_bytes(compress(suffix, WESTERN.encode())[:-20])
+    with pytest.raises(ValueError, match=r"a\.\w+: cannot be read \("):
+        read(source(path, suffix))
+    path.write_bytes(b"no such format")
+    with pytest.raises(ValueError, match=r"a\.\w+: cannot be read \("):
+        read(source(path, suffix))
+
+
+def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="a strange file needs no_such_library, which is not installed; run: bash"):
+        reading.require_library("no_such_library", "a strange file")
 
 
 def needs_chardet() -> None:

@@ -12,12 +12,11 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from bert_pretrain.config.make_data import TextConfig
 from bert_pretrain.make_data import corpus, task_progress
-from bert_pretrain.make_data.raw_text import held_out, make_text, parts, sources
+from bert_pretrain.make_data.text import make_text, parts, reading
 from bert_pretrain.system.worker_pool import workers
 from tests.make_data import killed
 
@@ -150,7 +149,7 @@ def test_the_files_do_not_depend_on_processes_or_interruptions(
 
 @pytest.mark.parametrize("num_renames", [1, 2, 3])  # what documents are compared by, the side file, the documents
 def test_a_killed_part_is_found_again(raw: Path, tmp_path: Path, num_renames: int) -> None:
-    planned = parts.plan(sources.find_sources(str(raw))[0], str(tmp_path / "text"), TextConfig())
+    planned = parts.plan_parts(reading.find_sources(str(raw))[0], str(tmp_path / "text"), TextConfig())
     assert killed.run(parts.find_documents, planned[0], num_renames)
     make(raw, tmp_path / "text")
     make(raw, tmp_path / "other")
@@ -178,24 +177,13 @@ def test_mlperfs_rule_holds_out_as_many_of_each_file(articles: Path, tmp_path: P
         assert [len(list(corpus.read_documents([corpus.whole(str(path))]))) for path in files] == sizes
 
 
-def test_mlperfs_rule_is_the_published_one() -> None:
-    chosen = [held_out.by_mlperf(number, 3, 10, 50, "x") for number in range(3)]
-    assert [len(part) for part in chosen] == [3, 3, 4]
-    rng = random.Random(12345 + 13 * 2)
-    assert {int(rng.random() * 50) for _ in range(4)} == set(chosen[2].tolist())
-    with pytest.raises(
-        ValueError, match="x: 3 articles, and 5 of each file are to be held out; lower --num_held_out 5"
-    ):
-        held_out.by_mlperf(0, 1, 5, 3, "x")
-
-
 def test_files_of_one_name_are_refused(tmp_path: Path) -> None:
     for name in ("a/b", "a-b"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("text")
-    found = sources.find_sources(str(tmp_path))[0]
+    found = reading.find_sources(str(tmp_path))[0]
     with pytest.raises(ValueError, match=r"two files would become a-b\.txt"):
-        parts.plan(found, str(tmp_path / "text"), TextConfig(held_out="mlperf"))
+        parts.plan_parts(found, str(tmp_path / "text"), TextConfig(held_out="mlperf"))
 
 
 def test_a_single_document_gives_its_last_tenth(tmp_path: Path) -> None:
@@ -213,32 +201,6 @@ def test_a_folder_named_documents_is_not_emptied(raw: Path, tmp_path: Path) -> N
     mine.write_text("kept")
     make(raw, tmp_path / "text")
     assert [path.name for path in mine.parent.iterdir()] == ["mine.txt"]
-
-
-def test_held_out_documents_by_size() -> None:
-    rng = np.random.default_rng(0)
-    keys, num_bytes = rng.integers(0, 2**63, 1000).astype(np.uint64), rng.integers(100, 10_000, 1000)
-    chosen = held_out.by_size(keys, num_bytes, 10_000).whole
-    assert 80 <= len(chosen) <= 100 and num_bytes[chosen].sum() <= num_bytes.sum() / 10
-    assert len(held_out.by_size(keys, num_bytes, 7).whole) == 7
-    assert len(held_out.by_size(keys, num_bytes, 0).whole) == 0
-    order = rng.permutation(1000)  # the order of documents, and so the names of files, is without influence
-    again = held_out.by_size(keys[order], num_bytes[order], 10_000).whole
-    assert set(keys[order][again]) == set(keys[chosen])
-
-
-@pytest.mark.parametrize(
-    "sizes, whole, divided",
-    [([500, 40], [1], None), ([500, 90], [1], None), ([500, 300], [], 0), ([500], [], 0)],
-)
-def test_little_text_is_held_out_of_few_documents(sizes: list[int], whole: list[int], divided: int) -> None:
-    drawn = held_out.by_size(np.arange(len(sizes), dtype=np.uint64), np.array(sizes), 9)
-    assert (drawn.whole.tolist(), drawn.divided) == (whole, divided)
-
-
-@pytest.mark.parametrize("num_sentences, end", [(2, 1), (9, 8), (30, 27)])
-def test_at_least_a_sentence_of_a_divided_document_is_held_out(num_sentences: int, end: int) -> None:
-    assert held_out.end_of_training(num_sentences) == end
 
 
 def test_mlperfs_text_is_divided_as_it_has_always_been(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from bert_pretrain.config.make_data import TextConfig
-from bert_pretrain.make_data.raw_text import extraction
-from bert_pretrain.make_data.raw_text.pieces import pieces
-from bert_pretrain.make_data.raw_text.sources import Source, find_sources
+from bert_pretrain.make_data.text import extraction
+from bert_pretrain.make_data.text.parts import cut_into_pieces
+from bert_pretrain.make_data.text.reading import TextSource, find_sources
 
 pytestmark = pytest.mark.skipif(not importlib.util.find_spec("sentencex"), reason="needs sentencex")
 
@@ -27,9 +27,9 @@ def texts(count: int = 60) -> list[list[str]]:
     ]
 
 
-def extract(sources: list[Source], settings: TextConfig) -> tuple[list[list[str]], dict[str, int], list[str]]:
+def extract(sources: list[TextSource], settings: TextConfig) -> tuple[list[list[str]], dict[str, int], list[str]]:
     account = extraction.Account()
-    found = [document for source in sources for document in extraction.extract(source, settings, account)]
+    found = [document for source in sources for document in extraction.extract_documents(source, settings, account)]
     return found, dict(account.counts), account.notes
 
 
@@ -40,7 +40,7 @@ def same_in_pieces(path: Path, settings: TextConfig) -> int:
     assert len(whole[0]) > 20
     most = 0
     for size in (1, 50, 130, 333, 1000, 2500, 5000):
-        found = pieces(source, settings, size)
+        found = cut_into_pieces(source, settings, size)
         assert sum(piece.num_bytes for piece in found) <= source.num_bytes
         assert extract(found, settings) == whole
         most = max(most, len(found))
@@ -93,7 +93,7 @@ def test_what_cannot_be_cut_stays_whole(tmp_path: Path, name: str, content: byte
         pytest.importorskip("pyarrow")
     (tmp_path / name).write_bytes(content)
     (source,) = find_sources(str(tmp_path / name))[0]
-    found = pieces(source, TextConfig(**settings), 100)
+    found = cut_into_pieces(source, TextConfig(**settings), 100)
     assert [piece.num_bytes for piece in found] == [len(content)]
 
 
@@ -103,7 +103,7 @@ def test_bad_json_is_named_by_its_line_in_the_file(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
     (source,) = find_sources(str(tmp_path / "a.jsonl"))[0]
     with pytest.raises(ValueError, match="line 71 is not a JSON object"):
-        extract(pieces(source, TextConfig(), 500), TextConfig())
+        extract(cut_into_pieces(source, TextConfig(), 500), TextConfig())
 
 
 def test_damaged_places_of_a_piece_are_named_by_its_bytes(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_damaged_places_of_a_piece_are_named_by_its_bytes(tmp_path: Path) -> Non
     content += json.dumps({"text": "It is damaged. Here it is: X."}).encode().replace(b"X", b"\xff\xff")
     (tmp_path / "a.jsonl").write_bytes(content)
     (source,) = find_sources(str(tmp_path / "a.jsonl"))[0]
-    found = pieces(source, TextConfig(), 10_000)
+    found = cut_into_pieces(source, TextConfig(), 10_000)
     _, counts, (note,) = extract(found, TextConfig())
     assert counts["damaged characters"] == 2
     assert f"a.jsonl, bytes {found[-1].start} to {len(content)}: 2 characters are not utf-8" in note

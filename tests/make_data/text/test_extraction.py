@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bert_pretrain.config.make_data import TextConfig
-from bert_pretrain.make_data.raw_text import extraction
-from bert_pretrain.make_data.raw_text.sources import find_sources
+from bert_pretrain.make_data.text import extraction
+from bert_pretrain.make_data.text.reading import find_sources
 
 pytestmark = pytest.mark.skipif(not importlib.util.find_spec("sentencex"), reason="needs sentencex")
 
@@ -23,7 +23,7 @@ def extract(path: Path, **settings: str) -> list[list[str]]:
     return [
         document
         for source in find_sources(str(path))[0]
-        for document in extraction.extract(source, TextConfig(**settings), account)
+        for document in extraction.extract_documents(source, TextConfig(**settings), account)
     ]
 
 
@@ -112,7 +112,7 @@ def test_what_is_no_text_is_left_out_and_named(tmp_path: Path) -> None:
     )
     account = extraction.Account()
     for source in find_sources(str(tmp_path))[0]:
-        list(extraction.extract(source, TextConfig(language="de"), account))
+        list(extraction.extract_documents(source, TextConfig(language="de"), account))
     assert account.counts["binary files"] == 1
     assert [note.rpartition("/")[2] for note in account.notes] == [
         "a.txt: binary, left out",
@@ -124,5 +124,5 @@ def test_a_replacement_character_of_the_text_is_no_damage(tmp_path: Path) -> Non
     (tmp_path / "a.txt").write_text(f"{STORY} A \ufffd stands for what cannot be decoded.\n")
     account = extraction.Account()
     for source in find_sources(str(tmp_path))[0]:
-        list(extraction.extract(source, TextConfig(), account))
+        list(extraction.extract_documents(source, TextConfig(), account))
     assert not account.notes and not account.counts["damaged characters"]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_pretrain.make_data.raw_text import layout, markup, prose, sentences
+from bert_pretrain.make_data.text import prose
 
 PLAIN = """
 Installation
@@ -101,7 +101,7 @@ HTML = """<html><head><title>T.</title><style>p { color: red. }</style></head><b
 
 def paragraphs(text: str, is_rst: bool = False, is_wrapped: bool = True) -> tuple[list[str], Counter]:
     left_out: Counter = Counter()
-    return list(prose.paragraphs(text.split("\n"), is_rst, is_wrapped, left_out)), left_out
+    return list(prose.plain_paragraphs(text.split("\n"), is_rst, is_wrapped, left_out)), left_out
 
 
 def test_plain_text() -> None:
@@ -129,7 +129,7 @@ def test_restructured_text() -> None:
 
 def test_lines_of_ideographs_are_joined_without_a_space() -> None:
     assert (
-        prose.join(["今日は天気が", "いいです。", "Then English", "goes on."])
+        prose.join_lines(["今日は天気が", "いいです。", "Then English", "goes on."])
         == "今日は天気がいいです。 Then English goes on."
     )
     assert paragraphs("今日は天気がいいので、友達と一緒に公園へ行きました。")[0]
@@ -138,7 +138,7 @@ def test_lines_of_ideographs_are_joined_without_a_space() -> None:
 def test_markdown() -> None:
     pytest.importorskip("markdown_it")
     left_out: Counter = Counter()
-    assert list(markup.markdown_paragraphs(MARKDOWN, left_out)) == [
+    assert list(prose.markdown_paragraphs(MARKDOWN, left_out)) == [
         "Some emphasised text with code and a link that goes on in the next line.",
         "A list item that is a whole sentence is kept here.",
     ]
@@ -148,7 +148,7 @@ def test_markdown() -> None:
 def test_html() -> None:
     pytest.importorskip("bs4")
     left_out: Counter = Counter()
-    assert list(markup.html_paragraphs(HTML, left_out)) == [
+    assert list(prose.html_paragraphs(HTML, left_out)) == [
         "Tom & Jerry ran very fast over the hill. They slept.",
         "A list item that is a whole sentence.",
         "Loose text within a block is a paragraph as well.",
@@ -173,7 +173,7 @@ def test_html() -> None:
     ],
 )
 def test_layouts(text: str, line: str, document: str) -> None:
-    found = layout.look(text.split("\n"))
+    found = prose.find_layout(text.split("\n"))
     assert (found.line, found.document) == (line, document)
 
 
@@ -188,7 +188,7 @@ def test_layouts(text: str, line: str, document: str) -> None:
     ],
 )
 def test_remains_of_wiki_markup_are_removed(raw: str, clean: str) -> None:
-    assert sentences.clean_paragraph(raw) == clean
+    assert prose.clean_paragraph(raw) == clean
 
 
 needs_sentencex = pytest.mark.skipif(not importlib.util.find_spec("sentencex"), reason="needs sentencex")
@@ -207,21 +207,24 @@ needs_sentencex = pytest.mark.skipif(not importlib.util.find_spec("sentencex"), 
 )
 def test_sentences_of_five_languages(language: str, found: list[str]) -> None:
     space = "" if language == "ja" else " "
-    assert sentences.of_paragraph(space.join(found), language) == found
+    assert prose.sentences_of_paragraph(space.join(found), language) == found
 
 
 @needs_sentencex
 def test_both_forms_of_the_greek_question_mark_end_a_sentence() -> None:
-    found = sentences.of_paragraph("Ποιος ήρθε\u037e Η Μαρία. Τι είναι αυτό; Ένα βιβλίο.", "el")
+    found = prose.sentences_of_paragraph("Ποιος ήρθε\u037e Η Μαρία. Τι είναι αυτό; Ένα βιβλίο.", "el")
     assert found == ["Ποιος ήρθε;", "Η Μαρία.", "Τι είναι αυτό;", "Ένα βιβλίο."]
-    assert sentences.of_paragraph("See this; It is so.", "en") == ["See this; It is so."]
+    assert prose.sentences_of_paragraph("See this; It is so.", "en") == ["See this; It is so."]
 
 
 @needs_sentencex
 def test_headings_of_articles_are_left_out_in_scripts_with_and_without_spaces() -> None:
     article = ["History.", "", "Dr. Smith arrived in the U.S. in 1999. He left &ndash; soon after.", "See also."]
-    assert sentences.of_article(article, "en") == ["Dr. Smith arrived in the U.S. in 1999.", "He left – soon after."]
-    assert sentences.of_article(["歴史", "今日は天気がいいです。公園へ行きました。"], "ja") == [
+    assert prose.sentences_of_article(article, "en") == [
+        "Dr. Smith arrived in the U.S. in 1999.",
+        "He left – soon after.",
+    ]
+    assert prose.sentences_of_article(["歴史", "今日は天気がいいです。公園へ行きました。"], "ja") == [
         "今日は天気がいいです。",
         "公園へ行きました。",
     ]
@@ -245,4 +248,4 @@ def test_letters_are_counted_with_combining_marks(text: str) -> None:
     ],
 )
 def test_roles_leave_their_text(markup: str, text: str) -> None:
-    assert prose.without_roles(markup) == text
+    assert prose.without_rst_markup(markup) == text
