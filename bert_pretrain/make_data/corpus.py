@@ -22,7 +22,7 @@ class Span(NamedTuple):
     end: int
 
 
-def whole(path: str) -> Span:
+def whole_file(path: str) -> Span:
     """All of a text file. ValueError for one that is empty or cannot be read."""
     try:
         with open_regular(path, "rb") as file:
@@ -42,11 +42,11 @@ def read_documents(spans: Iterable[Span], as_google: bool = False) -> Iterator[l
     """
     if as_google:
         lines = chain.from_iterable(map(read_lines, spans))
-        return group(line.replace("\r", "").strip() for line in lines)
-    return chain.from_iterable(group(read_lines(span)) for span in spans)
+        return group_documents(line.replace("\r", "").strip() for line in lines)
+    return chain.from_iterable(group_documents(read_lines(span)) for span in spans)
 
 
-def group(lines: Iterable[str]) -> Iterator[list[str]]:
+def group_documents(lines: Iterable[str]) -> Iterator[list[str]]:
     """Groups lines into documents, which are runs of non-empty lines."""
     document: list[str] = []
     for line in lines:
@@ -89,7 +89,7 @@ def read_blocks(span: Span) -> Iterator[str]:
         ) from None
 
 
-def read_blocks_of(spans: Iterable[Span], max_bytes: int) -> Iterator[str]:
+def read_first_blocks(spans: Iterable[Span], max_bytes: int) -> Iterator[str]:
     """The blocks of several texts, until at least max_bytes characters have been read."""
     num_chars = 0
     for block in chain.from_iterable(map(read_blocks, spans)):
@@ -121,7 +121,7 @@ def split_end(spans: Sequence[Span], num_bytes: int) -> tuple[list[Span], list[S
     return _between(spans, (0, spans[0].start), cut), _between(spans, cut, (len(spans), 0))
 
 
-def divide(spans: list[Span], num_parts: int) -> list[list[Span]]:
+def divide_text(spans: list[Span], num_parts: int) -> list[list[Span]]:
     """Cuts text between documents into `num_parts` of about equal size. ValueError if there are too few documents."""
     total = sum(span.end - span.start for span in spans)
     cuts = [_next_beginning(spans, total * part // num_parts) for part in range(num_parts)]

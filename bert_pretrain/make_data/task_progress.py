@@ -15,11 +15,14 @@ from bert_pretrain.system import worker_pool
 _LOG_SECONDS = 10  # between lines of progress where there is no terminal
 
 
-class Done(NamedTuple):
-    """What a task reports: the share of its text and the examples, or documents, since its previous report."""
+class Progress(NamedTuple):
+    """What a task has done since its previous report."""
 
-    share: float
-    results: int
+    share: float  # of its text
+    results: int = 0  # examples or documents
+
+
+ReportProgress = Callable[[Progress], None]
 
 
 def run_tasks(
@@ -33,7 +36,7 @@ def run_tasks(
 ) -> list[Any]:
     """Runs the tasks, the largest first, and returns their results as they are finished.
 
-    With on_result, it gets the results instead, in the order of the pieces. `unit` names what Done counts.
+    With on_result, it gets the results instead, in the order of the pieces. `unit` names the results of Progress.
     """
     order = sorted(range(len(pieces)), key=lambda piece: -sizes[piece]) if on_result is None else [*range(len(pieces))]
     if num_all > len(pieces):
@@ -86,13 +89,10 @@ class _Bar:
     def __exit__(self, *_: object) -> None:
         self._tqdm.close()
 
-    def progress(self, number: int, done: float | Done) -> None:
-        """A task has done this share more."""
-        share = done
-        if isinstance(done, Done):
-            share, results = done
-            self._num_results += results
-        self._advance(number, min(self._left[number], int(share * self._sizes[number])))
+    def progress(self, number: int, progress: Progress) -> None:
+        """A task has done so much more."""
+        self._num_results += progress.results
+        self._advance(number, min(self._left[number], int(progress.share * self._sizes[number])))
 
     def finish(self, number: int) -> None:
         """A task is finished."""

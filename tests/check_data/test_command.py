@@ -13,7 +13,7 @@ import pytest
 
 from bert_pretrain.config.check_data import CheckDataConfig, EstimateConfig
 from bert_pretrain.config.make_data import ExampleConfig
-from bert_pretrain.make_data import build_shards
+from bert_pretrain.make_data.shards import build_shards
 
 PROJECT = Path(__file__).parents[2]
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{number}" for number in range(200))]
@@ -37,7 +37,7 @@ def data(tmp_path):
     for task in build_shards.tasks_for_directory(
         spans, str(tmp_path / "shards"), 0, str(tmp_path / "vocabulary"), config
     ):
-        build_shards.make(task, lambda share: None)
+        build_shards.make_shards(task, lambda progress: None)
     return tmp_path
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Optional
 
 from bert_pretrain.config.make_data import TextConfig
-from bert_pretrain.make_data.corpus import group
+from bert_pretrain.make_data.corpus import group_documents
 from bert_pretrain.make_data.text import prose, reading
 from bert_pretrain.make_data.text.reading import NotTextError, TextSource, find_encoding
 
@@ -114,7 +114,7 @@ def _from_lines(
         if source.is_beginning:
             account.counts[f"files with {found.reason}"] += 1
         if content.kind == "blank_line":
-            yield from _documents(group(line.strip() for line in lines), found.line, settings, account)
+            yield from _documents(group_documents(line.strip() for line in lines), found.line, settings, account)
         elif found.line == "sentence":
             yield from _checked([line.strip() for line in lines if line.strip()], settings, account)
         else:

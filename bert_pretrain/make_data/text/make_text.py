@@ -18,7 +18,7 @@ import numpy as np
 
 from bert_pretrain.config.make_data import TextConfig
 from bert_pretrain.make_data import corpus, provenance
-from bert_pretrain.make_data.task_progress import Done, run_tasks
+from bert_pretrain.make_data.task_progress import Progress, ReportProgress, run_tasks
 from bert_pretrain.make_data.text import prose, reading
 from bert_pretrain.make_data.text.duplicates import SIGNATURE_FILES
 from bert_pretrain.make_data.text.parts import (
@@ -40,7 +40,7 @@ from bert_pretrain.make_data.text.selection import (
 )
 from bert_pretrain.system.files import atomic_write
 from bert_pretrain.system.locks import DATA, locked
-from bert_pretrain.system.worker_pool import Report, Workers
+from bert_pretrain.system.worker_pool import Workers
 
 _REPORT_FILE = "text_report.json"
 _MAX_NOTES = 10  # printed; text_report.json has all
@@ -118,7 +118,7 @@ def _sum_accounts(parts: Sequence[TextPart]) -> dict[str, Any]:
     counts: Counter = Counter()
     notes: list[str] = []
     for part in parts:
-        described = provenance.read(part.path("documents"))
+        described = provenance.read_provenance(part.path("documents"))
         assert described is not None, part.name
         counts.update(described["counts"])
         notes += described["notes"]
@@ -135,7 +135,7 @@ def _sum_outputs(parts: Sequence[TextPart]) -> dict[str, Any]:
     outputs: dict[str, int] = {}
     for folder in _FOLDERS:
         for part in parts:
-            described = provenance.read(part.path(folder)) if os.path.exists(part.path(folder)) else None
+            described = provenance.read_provenance(part.path(folder)) if os.path.exists(part.path(folder)) else None
             if described is not None:
                 outputs[f"{folder}/{part.name}.txt"] = described["bytes"]
                 for unit in ("documents", "sentences", "bytes"):
@@ -145,10 +145,10 @@ def _sum_outputs(parts: Sequence[TextPart]) -> dict[str, Any]:
 
 def _write_report(output_dir: str, content: dict[str, Any], parts: Sequence[TextPart]) -> None:
     path = os.path.join(output_dir, _REPORT_FILE)
-    provenance.remove_partials(path)
+    provenance.remove_partial_output(path)
     with atomic_write(path) as file:
         json.dump(content, file, indent=1)
-        provenance.write(path, file, _origin(parts), {})
+        provenance.write_provenance(path, file, _origin(parts), {})
 
 
 def _remove_documents(output_dir: str, parts: Sequence[TextPart]) -> None:
@@ -164,12 +164,12 @@ def _remove_documents(output_dir: str, parts: Sequence[TextPart]) -> None:
         os.rmdir(folder)
 
 
-def write_part(task: SelectedPart, report: Report) -> None:
+def write_part(task: SelectedPart, report: ReportProgress) -> None:
     """Writes the files of a part, each complete or not at all."""
     origin = task.part.origin()
     for folder, fate in _FOLDERS.items():
         output = task.part.path(folder)
-        provenance.remove_partials(output)
+        provenance.remove_partial_output(output)
         is_empty = not np.isin(task.fates, (fate, DIVIDED)).any()
         if is_empty or provenance.is_finished(output, origin):
             continue
@@ -179,8 +179,8 @@ def write_part(task: SelectedPart, report: Report) -> None:
                 corpus.write_documents(file, [document])
                 num_documents += 1
                 num_sentences += len(document)
-            provenance.write(output, file, origin, {"documents": num_documents, "sentences": num_sentences})
-        report(Done(0.5, num_documents))
+            provenance.write_provenance(output, file, origin, {"documents": num_documents, "sentences": num_sentences})
+        report(Progress(0.5, num_documents))
 
 
 def _joined(task: SelectedPart, fate: int) -> Iterator[list[str]]:
@@ -207,7 +207,7 @@ def _chosen(task: SelectedPart, fate: int) -> Iterator[tuple[list[str], int, int
         return
     rows = document_rows(task.part)
     folders = document_folders(task.part, rows)
-    documents = corpus.read_documents([corpus.whole(path)])
+    documents = corpus.read_documents([corpus.whole_file(path)])
     for number, document in enumerate(documents):
         if task.fates[number] == DIVIDED:
             end = end_of_training(len(document))

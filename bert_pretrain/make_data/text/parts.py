@@ -21,13 +21,12 @@ import numpy as np
 
 from bert_pretrain.config.make_data import TextConfig
 from bert_pretrain.make_data import corpus, provenance
-from bert_pretrain.make_data.task_progress import Done
+from bert_pretrain.make_data.task_progress import Progress, ReportProgress
 from bert_pretrain.make_data.text import extraction, prose
 from bert_pretrain.make_data.text.duplicates import NUM_HASHES, Signer
 from bert_pretrain.make_data.text.extraction import find_encoding_and_content
 from bert_pretrain.make_data.text.reading import NotTextError, TextSource, decompressed, is_cut_at_line_feeds
 from bert_pretrain.system.files import atomic_write
-from bert_pretrain.system.worker_pool import Report
 
 DOCUMENT_SUFFIXES = (".txt", ".txt.json", ".table", ".signatures")  # of a part's files in documents/
 _TEXT, _, _TABLE, _SIGNATURES = DOCUMENT_SUFFIXES
@@ -198,12 +197,12 @@ def has_documents(part: TextPart) -> bool:
     return provenance.is_finished(part.path("documents"), part.origin())
 
 
-def find_documents(part: TextPart, report: Report) -> None:
+def find_documents(part: TextPart, report: ReportProgress) -> None:
     """Writes a part's documents to documents/, complete or not at all, with what they are compared by."""
     account = extraction.Account()
     output, table_path, signatures_path = (part.path("documents", suffix) for suffix in (_TEXT, _TABLE, _SIGNATURES))
     for path in (output, table_path, signatures_path):
-        provenance.remove_partials(path)
+        provenance.remove_partial_output(path)
     with contextlib.ExitStack() as stack:
         # The text gets its name last: where it is, the table is complete, too.
         file = stack.enter_context(atomic_write(output))
@@ -216,11 +215,11 @@ def find_documents(part: TextPart, report: Report) -> None:
                 corpus.write_documents(file, [document])
                 unreported += writer.add(document, number)
                 if unreported > _BYTES_BETWEEN_REPORTS:
-                    report(Done(unreported / part.num_bytes, writer.num_documents - num_reported))
+                    report(Progress(unreported / part.num_bytes, writer.num_documents - num_reported))
                     unreported, num_reported = 0, writer.num_documents
-        report(Done(0, writer.num_documents - num_reported))
+        report(Progress(0, writer.num_documents - num_reported))
         counts = {"documents": writer.num_documents, "counts": dict(account.counts), "notes": account.notes}
-        provenance.write(output, file, part.origin(), counts)
+        provenance.write_provenance(output, file, part.origin(), counts)
 
 
 class _TableWriter:

@@ -53,7 +53,7 @@ def make(raw: Path, output: Path, **settings: object) -> list[str]:
 
 
 def documents(folder: Path) -> list[list[str]]:
-    spans = [corpus.whole(str(path)) for path in sorted(folder.glob("*.txt"))]
+    spans = [corpus.whole_file(str(path)) for path in sorted(folder.glob("*.txt"))]
     return list(corpus.read_documents(spans))
 
 
@@ -174,7 +174,7 @@ def test_mlperfs_rule_holds_out_as_many_of_each_file(articles: Path, tmp_path: P
     for folder, sizes in (("train", [5, 5, 4]), ("eval", [1, 1, 2])):
         files = sorted((tmp_path / "text" / folder).glob("*.txt"))
         assert [path.name for path in files] == names
-        assert [len(list(corpus.read_documents([corpus.whole(str(path))]))) for path in files] == sizes
+        assert [len(list(corpus.read_documents([corpus.whole_file(str(path))]))) for path in files] == sizes
 
 
 def test_files_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from bert_pretrain.config.make_data import ExampleConfig
 from bert_pretrain.data import schema
 from bert_pretrain.data.shards.shard_index import ShardIndex
-from bert_pretrain.make_data import build_shards, tokenized_text
+from bert_pretrain.make_data.shards import build_shards, instances
 from tests.make_data import killed
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{number}" for number in range(200))]
@@ -29,7 +29,7 @@ def folder(tmp_path):
 
 
 def make(tasks):
-    return [build_shards.make(task, lambda share: None) for task in tasks]
+    return [build_shards.make_shards(task, lambda progress: None) for task in tasks]
 
 
 def contents(directory):
@@ -66,7 +66,7 @@ def test_text_is_divided_for_a_number_of_shards(folder):
 def test_finished_shards_are_kept(folder):
     tasks = in_directory(folder)
     make(tasks[1:2])
-    assert build_shards.unfinished(tasks) == [tasks[0], tasks[2]]
+    assert build_shards.unfinished_tasks(tasks) == [tasks[0], tasks[2]]
 
 
 @pytest.mark.parametrize("mode", ["exact", "fast"])
@@ -79,9 +79,9 @@ def test_a_killed_process_leaves_nothing_that_is_refused(folder, mode):
     for num_renames in (1, 2):  # the shard and its side file
         os.remove(shard)
         os.remove(f"{shard}.json")
-        assert killed.run(build_shards.make, tasks[0], num_renames)
-        make(build_shards.unfinished(tasks))
-        assert contents(folder / "shards") == whole and not build_shards.unfinished(tasks)
+        assert killed.run(build_shards.make_shards, tasks[0], num_renames)
+        make(build_shards.unfinished_tasks(tasks))
+        assert contents(folder / "shards") == whole and not build_shards.unfinished_tasks(tasks)
 
 
 def test_a_fast_shard_depends_on_its_name_and_text_alone(folder):
@@ -96,7 +96,7 @@ def test_a_fast_shard_depends_on_its_name_and_text_alone(folder):
 
 def test_text_larger_than_a_block_is_made_in_blocks(folder, monkeypatch):
     whole = make(in_directory(folder, num_shards=1))[0]
-    monkeypatch.setattr(tokenized_text, "_CHARS_AT_ONCE", 200)
+    monkeypatch.setattr(instances, "_CHARS_AT_ONCE", 200)
     monkeypatch.setattr(build_shards, "_TOKENS_AT_ONCE", 100)
     blocks = make(in_directory(folder, num_shards=1, output="blocks"))[0]
     assert (blocks.documents, blocks.tokens) == (whole.documents, whole.tokens)

@@ -12,7 +12,7 @@ import functools
 import numpy as np
 
 from bert_pretrain.data.masking import Masking
-from bert_pretrain.make_data.instances import Instances
+from bert_pretrain.make_data.shards.instances import Instances
 
 _LENGTH_DELIMITED = 2
 _MAP_ORDER = (
@@ -21,7 +21,7 @@ _MAP_ORDER = (
 )  # fmt: skip
 
 
-def records(instances: Instances, masking: Masking) -> list[bytes]:
+def serialize_examples(instances: Instances, masking: Masking) -> list[bytes]:
     """The records of E instances."""
     seq_length, max_predictions = masking.input_ids.shape[1], masking.positions.shape[1]
     zeros, ones = bytes(max(seq_length, max_predictions)), b"\1" * seq_length

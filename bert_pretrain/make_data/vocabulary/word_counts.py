@@ -1,7 +1,7 @@
 """How often each word of a text occurs, in bounded memory.
 
-Parts of the text are counted independently, by any number of processes, and added in the order of the text. So the
-counts depend on the text and on the limit alone.
+Tasks, each for a part of the text, count independently in any number of processes, and their counts are added in the
+order of the text. So the counts depend on the text and on the limit alone.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import NamedTuple
 import numpy as np
 
 from bert_pretrain.make_data import corpus
+from bert_pretrain.make_data.task_progress import ReportProgress
 from bert_pretrain.make_data.tokenization import split_words
-from bert_pretrain.system.worker_pool import Report
 
-_BYTES_IN_PART = 32_000_000
-_MAX_COUNTED_PIECES = 500_000  # about 75 MB
-_PIECES_AT_ONCE = 100_000
+_BYTES_IN_TASK = 32_000_000
+_MAX_COUNTED_PIECES = 500_000  # between spaces, before they are divided into words; about 75 MB
+_PIECES_AT_ONCE = 100_000  # that are divided
 
 
-class Part(NamedTuple):
+class WordCountTask(NamedTuple):
     """Text that is counted by one process."""
 
     span: corpus.Span
@@ -34,14 +34,14 @@ class Part(NamedTuple):
         return self.span.end - self.span.start
 
 
-def parts(spans: Iterable[corpus.Span], lower_case: bool) -> list[Part]:
-    """Text cut between lines, the same for the same files."""
-    return [Part(span, lower_case) for span in corpus.cut_between_lines(spans, _BYTES_IN_PART)]
+def tasks_for_counting(spans: Iterable[corpus.Span], lower_case: bool) -> list[WordCountTask]:
+    """A task for each part of the text, which is cut between lines; the same for the same files."""
+    return [WordCountTask(span, lower_case) for span in corpus.cut_between_lines(spans, _BYTES_IN_TASK)]
 
 
-def count_part(part: Part, report: Report) -> tuple[list[str], np.ndarray]:
-    """The distinct words of a part, in the order of their first occurrence, and how often each occurs [W] int64."""
-    words = count_words(corpus.read_blocks(part.span), part.lower_case)
+def count_words_of_task(task: WordCountTask, report: ReportProgress) -> tuple[list[str], np.ndarray]:
+    """The distinct words of a task, in the order of their first occurrence, and how often each occurs [W] int64."""
+    words = count_words(corpus.read_blocks(task.span), task.lower_case)
     return list(words), np.fromiter(words.values(), np.int64, len(words))
 
 

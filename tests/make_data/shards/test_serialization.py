@@ -2,8 +2,8 @@ import numpy as np
 
 from bert_pretrain.data import schema
 from bert_pretrain.data.masking import Masking
-from bert_pretrain.make_data import serialization
-from bert_pretrain.make_data.instances import Instances
+from bert_pretrain.make_data.shards import serialization
+from bert_pretrain.make_data.shards.instances import Instances
 
 
 def test_records_are_what_protobuf_writes():
@@ -22,7 +22,7 @@ def test_records_are_what_protobuf_writes():
         input_ids, is_token, is_token & (column >= num_first[:, None]), positions, ids, used, is_random_next
     )
     instances = Instances(input_ids, num_first, num_tokens, is_random_next)
-    found = serialization.records(instances, Masking(input_ids, positions, ids, num_masked))
+    found = serialization.serialize_examples(instances, Masking(input_ids, positions, ids, num_masked))
     integers = schema.Examples(*(np.asarray(column, int) for column in expected))
     assert [_canonical(record) for record in found] == schema.encode_examples(
         integers._replace(masked_lm_weights=used * 1.0)
@@ -50,4 +50,4 @@ def test_features_are_in_the_order_of_protobuf_4():
     input_ids = np.array([[101, 300, 103, 102, 2000, 102, 0, 0]])
     instances = Instances(input_ids, np.array([4]), np.array([6]), np.array([True]))
     masking = Masking(input_ids, np.array([[2, 0]]), np.array([[20000, 0]]), np.array([1]))
-    assert serialization.records(instances, masking) == [expected]
+    assert serialization.serialize_examples(instances, masking) == [expected]

@@ -1,4 +1,4 @@
-"""Equality with google-research/bert's create_pretraining_data.py, which runs as published in one subprocess.
+"""Exact mode equals google-research/bert's create_pretraining_data.py, which runs as published in one subprocess.
 
 Byte for byte where its protobuf writes the order of serialization.py; with other protobufs the order of a record's
 features varies from run to run, so the records are compared with their features sorted.
@@ -16,9 +16,10 @@ import tensorflow as tf
 from google.protobuf.internal import api_implementation
 
 from bert_pretrain.config.make_data import ExampleConfig
-from bert_pretrain.make_data import build_shards
+from bert_pretrain.make_data.shards import build_shards
+from bert_pretrain.make_data.shards.exact_examples import MemoryNeed
 
-REFERENCE = Path(__file__).parent.parent / "references" / "google_data.py"
+REFERENCE = Path(__file__).parents[2] / "references" / "google_data.py"
 # upb, protobuf's runtime for Python since 4.21, has hashed with another seed in each process since 6.
 HAS_FIXED_ORDER = api_implementation.Type() == "upb" and 4 <= int(google.protobuf.__version__.partition(".")[0]) < 6
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -165,7 +166,7 @@ def test_shards_equal_googles(made, corpus, name):
     ours, theirs = (outputs(made, maker, corpus, name, flags) for maker in ("ours", "google"))
     spans = build_shards.find_text(f"{made}/{corpus}.*.txt")
     (task,) = build_shards.tasks_for_files(spans, ours, str(made / vocabulary_of(flags)), config)
-    counts = build_shards.make(task, lambda share: None)
+    counts = build_shards.make_shards(task, lambda progress: None)
     assert counts.examples > 0
     for one, other in zip(ours, theirs):
         if HAS_FIXED_ORDER:
@@ -178,3 +179,35 @@ def test_shards_equal_googles(made, corpus, name):
 def sorted_features(path):
     records = tf.data.TFRecordDataset(path).as_numpy_iterator()
     return [tf.train.Example.FromString(record).SerializeToString(deterministic=True) for record in records]
+
+
+def tasks_of(folder, num_bytes, mode="exact"):
+    """A shard of a sparse file of num_bytes that begins with 3.5 MB of text."""
+    (folder / "vocabulary").write_text("\n".join([*SPECIAL, "one", "two"]))
+    text = "\n\n".join(["one two two one two\ntwo one one one"] * 100_000) + "\n\n"
+    with open(folder / "text.txt", "w", encoding="utf-8") as file:
+        file.write(text)
+        file.truncate(num_bytes)
+    spans = build_shards.find_text(str(folder / "text.txt"))
+    config = ExampleConfig(max_seq_length=64, max_predictions_per_seq=10, mode=mode)
+    return build_shards.tasks_for_files(spans, [str(folder / "shard")], str(folder / "vocabulary"), config)
+
+
+def test_too_much_text_for_a_shard_is_refused_with_a_remedy(tmp_path):
+    tasks = tasks_of(tmp_path, 2_000_000_000)
+    with pytest.raises(ValueError, match=r"2\.00 GB of text need about .* GB of memory.*--num_shards=\d+ needs less"):
+        build_shards.require_memory(tasks, 2.0)
+    build_shards.require_memory(tasks, 100.0)
+
+
+def test_fast_mode_and_little_text_need_no_more_than_the_smallest_limit(tmp_path):
+    build_shards.require_memory(tasks_of(tmp_path, 400_000_000, "fast"), 0.6)
+    build_shards.require_memory(tasks_of(tmp_path, 4_000_000), 0.6)
+
+
+def test_the_number_of_shards_that_is_named_is_enough():
+    need = MemoryNeed(bytes_per_byte=2.5)
+    for num_bytes in (10**9, 4 * 10**10):
+        num_shards = need.num_shards(num_bytes, 2e9)
+        assert need.of(num_bytes // num_shards) < 2e9
+        need.require("shard", num_bytes // num_shards, num_bytes, 2.0)

@@ -1,13 +1,21 @@
+"""Pairs of fast mode, and that it writes no record twice for one block of text."""
+
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bert_pretrain.config.make_data import ExampleConfig
 from bert_pretrain.data.masking import MaskingRule
-from bert_pretrain.make_data import instances
-from bert_pretrain.make_data.google_exact import ExactExamples, ExactRule
-from bert_pretrain.make_data.instances import Pairs, assemble, draw_pairs
-from bert_pretrain.make_data.tokenized_text import TokenizedText
+from bert_pretrain.data.shards.shard_index import ShardIndex
+from bert_pretrain.make_data.shards import build_shards, fast_examples
+from bert_pretrain.make_data.shards.exact_examples import ExactExamples, ExactRule
+from bert_pretrain.make_data.shards.fast_examples import RepeatedRecords, draw_pairs
+from bert_pretrain.make_data.shards.instances import Pairs, TokenizedText
+
+CONFIG = ExampleConfig(max_seq_length=64, max_predictions_per_seq=10, dupe_factor=40)
 
 
 def make_text(sentence_lengths):
@@ -53,7 +61,7 @@ def test_each_sentence_is_first_or_second_once_in_a_pass():
 
 def test_distribution_equals_that_of_the_exact_procedure(text, tmp_path):
     rule = ExactRule(64, 0.1, 25, 12345, MaskingRule(0.15, 20, 4, np.arange(50, dtype=np.int32)))
-    exact = ExactExamples(text, rule, str(tmp_path), lambda share: None)
+    exact = ExactExamples(text, rule, str(tmp_path), lambda progress: None)
     expected = exact._drawn.pairs(np.arange(len(exact)))
     found = draw_pairs(text, 64, 0.1, 25, np.random.default_rng(2))
     assert len(found.a_start) == pytest.approx(len(expected.a_start), rel=0.01)
@@ -81,7 +89,7 @@ def test_truncation_ends_as_token_by_token(num_a, num_b, capacity, seed):
     while sum(left) > capacity:
         left[0 if left[0] > left[1] else 1] -= 1
     pairs = Pairs(*(np.array([value]) for value in (100, 100 + num_a, 500, 500 + num_b)), np.array([True]))
-    found = instances._truncate(pairs, capacity, np.random.default_rng(seed))
+    found = fast_examples._truncate(pairs, capacity, np.random.default_rng(seed))
     assert [found.a_end[0] - found.a_start[0], found.b_end[0] - found.b_start[0]] == left
     assert found.a_start[0] >= 100 and found.a_end[0] <= 100 + num_a
     assert found.b_start[0] >= 500 and found.b_end[0] <= 500 + num_b
@@ -89,7 +97,7 @@ def test_truncation_ends_as_token_by_token(num_a, num_b, capacity, seed):
 
 def test_truncation_takes_from_both_ends():
     pairs = Pairs(*(np.full(2000, value) for value in (0, 40, 100, 110)), np.ones(2000, bool))
-    found = instances._truncate(pairs, 30, np.random.default_rng(0))
+    found = fast_examples._truncate(pairs, 30, np.random.default_rng(0))
     assert found.a_start.mean() == pytest.approx(10, abs=0.3)  # half of the 20 that A has too many
 
 
@@ -102,14 +110,26 @@ def test_no_document_no_pair():
     assert len(draw_pairs(make_text([]), 16, 0.1, 3, np.random.default_rng(0)).a_start) == 0
 
 
-def test_sequences_are_assembled():
-    text = make_text([[3, 2, 4]])
-    pairs = Pairs(np.array([0, 1]), np.array([3, 2]), np.array([5, 3]), np.array([7, 9]), np.array([True, False]))
-    found = assemble(text, pairs, 10, 2, 3)
-    assert found.ids.tolist() == [
-        [2, 100, 101, 102, 3, 105, 106, 3, 0, 0],
-        [2, 101, 3, 103, 104, 105, 106, 107, 108, 3],
-    ]
-    assert found.num_first.tolist() == [5, 3]
-    assert found.num_tokens.tolist() == [8, 10]
-    assert found.ids.dtype == np.int32
+def test_short_documents_give_no_record_twice(tmp_path):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{number}" for number in range(60))]
+    (tmp_path / "vocabulary").write_text("\n".join(words))
+    documents = [f"w{3 * number} w{3 * number + 1}\nw{3 * number + 2}" for number in range(20)]
+    (tmp_path / "text.txt").write_text("\n\n".join(documents))
+    spans, output = build_shards.find_text(str(tmp_path / "text.txt")), str(tmp_path / "shard")
+    (task,) = build_shards.tasks_for_files(spans, [output], str(tmp_path / "vocabulary"), CONFIG)
+    counts = build_shards.make_shards(task, lambda progress: None)
+    index = ShardIndex([output])
+    records = index.read(np.arange(counts.examples))
+    assert max(Counter(map(bytes, records)).values()) == 1
+    assert counts.repeats > 100, "40 passes over documents of three tokens repeat themselves"
+
+
+def test_only_equal_records_of_a_block_are_left_out():
+    repeated = RepeatedRecords()
+    repeated.begin_block()
+    assert list(repeated.without_repeats([b"a", b"b", b"a", b"ab"], [True] * 4)) == [b"a", b"b", b"ab"]
+    assert list(repeated.without_repeats([b"b", b"c"], [True] * 2)) == [b"c"]
+    repeated.begin_block()
+    assert list(repeated.without_repeats([b"a"], [True])) == [b"a"]
+    assert list(repeated.without_repeats([b"d", b"d"], [False] * 2)) == [b"d", b"d"], "not compared"
+    assert (repeated.num_kept, repeated.num_left_out) == (7, 2)

@@ -25,7 +25,7 @@ _FUNCTIONS = {  # of python_random.cc: result, and arguments after the generator
 }
 
 
-class Draws(Protocol):
+class PythonDraws(Protocol):
     """A random.Random that is seeded. Integers are below 2**32. Arrays are valid until the next call."""
 
     def uniform(self) -> float:
@@ -41,7 +41,7 @@ class Draws(Protocol):
         """What replaces `count` masked tokens: mask_id, KEPT or one of the entries; int32 [count]."""
 
 
-def make_draws(seed: int, mask_id: int, entries: np.ndarray) -> Draws:
+def make_draws(seed: int, mask_id: int, entries: np.ndarray) -> PythonDraws:
     """The faster draws of the two that this machine can have. `entries` (int32) are what may replace a token."""
     assert entries.dtype == np.int32
     try:
@@ -50,17 +50,17 @@ def make_draws(seed: int, mask_id: int, entries: np.ndarray) -> Draws:
         return InterpretedDraws(seed, mask_id, entries)
 
 
-def describe_speed() -> str:
+def describe_draw_speed() -> str:
     """Why draws are slow on this machine; nothing where they are not."""
     try:
-        library()
+        compiled_library()
     except UnavailableError as reason:
         return f"note: {reason}, so --mode=exact draws its random numbers in Python and takes about twice the time"
     return ""
 
 
 @functools.lru_cache(maxsize=1)
-def library() -> ctypes.CDLL:
+def compiled_library() -> ctypes.CDLL:
     """The functions of python_random.cc, compiled for this machine. UnavailableError where they cannot be."""
     path = _LIBRARY.compiled(files.cache_directory("make_data"))
     try:
@@ -85,7 +85,7 @@ class _Buffer(NamedTuple):
         return cls(values, values.ctypes.data)
 
 
-class CompiledDraws(Draws):
+class CompiledDraws(PythonDraws):
     """Draws by python_random.cc. UnavailableError where it cannot be compiled."""
 
     def __init__(self, seed: int, mask_id: int, entries: np.ndarray) -> None:
@@ -96,7 +96,7 @@ class CompiledDraws(Draws):
             "state": {"key": np.array(words, np.uint32), "pos": position},
         }
         bitgen = self._generator.ctypes.bit_generator
-        bound = [functools.partial(getattr(library(), name), bitgen) for name in _FUNCTIONS]
+        bound = [functools.partial(getattr(compiled_library(), name), bitgen) for name in _FUNCTIONS]
         self.uniform, self.below, self._draw_order, self._draw_replacements = bound
         self._entries = entries  # at the address below
         self._choice = mask_id, entries.ctypes.data, len(entries)
@@ -115,7 +115,7 @@ class CompiledDraws(Draws):
         return self._replacements.values[:count]
 
 
-class InterpretedDraws(Draws):
+class InterpretedDraws(PythonDraws):
     """The same without a compiler. Lib/random.py itself would spend most of the time on calls of its functions."""
 
     def __init__(self, seed: int, mask_id: int, entries: np.ndarray) -> None:

@@ -11,18 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert_pretrain.data.masking import KEPT
-from bert_pretrain.make_data import python_random
-from bert_pretrain.make_data.python_random import CompiledDraws, Draws, InterpretedDraws, make_draws
+from bert_pretrain.make_data.shards import python_random
+from bert_pretrain.make_data.shards.python_random import CompiledDraws, InterpretedDraws, PythonDraws, make_draws
 from bert_pretrain.system import native_library
 
 MASK_ID, ENTRIES = 4, np.arange(100, 741, dtype=np.int32)
 
 
 @pytest.fixture(scope="module", params=[CompiledDraws, InterpretedDraws])
-def draws_of(request: pytest.FixtureRequest) -> type[Draws]:
+def draws_of(request: pytest.FixtureRequest) -> type[PythonDraws]:
     if request.param is CompiledDraws:
         try:
-            python_random.library()
+            python_random.compiled_library()
         except native_library.UnavailableError as reason:
             pytest.skip(str(reason))
     return request.param
@@ -61,7 +61,7 @@ STEPS = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(-(2**40), 2**40), steps=STEPS, num_used=st.integers(0, 700))
-def test_draws_are_those_of_python(draws_of: type[Draws], seed: int, steps: list, num_used: int) -> None:
+def test_draws_are_those_of_python(draws_of: type[PythonDraws], seed: int, steps: list, num_used: int) -> None:
     rng, draws = random.Random(seed), draws_of(seed, MASK_ID, ENTRIES)
     for step, number in steps:
         if step == "uniform":
@@ -74,7 +74,7 @@ def test_draws_are_those_of_python(draws_of: type[Draws], seed: int, steps: list
             assert draws.replacements(number).tolist() == replacements_of(rng, number)
 
 
-def test_many_numbers_are_shuffled_as_by_python(draws_of: type[Draws]) -> None:
+def test_many_numbers_are_shuffled_as_by_python(draws_of: type[PythonDraws]) -> None:
     order = draws_of(1, MASK_ID, ENTRIES).order(100_000, 100_000)
     assert order.dtype == np.uint32 and order.tolist() == shuffled(random.Random(1), 100_000)
 
@@ -84,9 +84,9 @@ def test_without_a_compiler_draws_are_made_in_python_and_a_line_says_so(
 ) -> None:
     monkeypatch.setenv("BERT_PRETRAIN_CACHE", str(tmp_path))
     monkeypatch.setenv("CXX", "no-such-compiler")
-    monkeypatch.setattr(python_random, "library", python_random.library.__wrapped__)
+    monkeypatch.setattr(python_random, "compiled_library", python_random.compiled_library.__wrapped__)
     assert isinstance(make_draws(0, MASK_ID, ENTRIES), InterpretedDraws)
-    assert python_random.describe_speed() == (
+    assert python_random.describe_draw_speed() == (
         "note: there is no no-such-compiler, so --mode=exact draws its random numbers in Python and takes about twice "
         "the time"
     )

@@ -1,32 +1,48 @@
-"""Sentence pairs for next-sentence prediction, cut from tokenized documents with NumPy.
+"""Fast mode: the examples of a text, drawn for many at a time with NumPy.
 
-The procedure of google-research/bert's create_pretraining_data.py: fill a chunk with sentences up to a target length,
-cut it at random into A and B, and half of the time replace B by text from another document. The sentences of a chunk
-are adjacent in the text, so a pair is two ranges of token ids. Many documents are processed in step, one chunk of each
-at a time, and random numbers are drawn for all of them together.
+The procedure is that of google-research/bert's create_pretraining_data.py: fill a chunk with sentences up to a target
+length, cut it at random into A and B, and half of the time replace B by text from another document. Many documents are
+processed in step, one chunk of each at a time, and random numbers are drawn for all of them together.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import zlib
+from collections.abc import Iterable, Iterator
 
 import numpy as np
+from crc32c import crc32c
 
-from bert_pretrain.make_data.tokenized_text import TokenizedText
+from bert_pretrain.config.make_data import ExampleConfig
+from bert_pretrain.data.masking import Masking, mask
+from bert_pretrain.data.vocab import Vocabulary
+from bert_pretrain.make_data.shards.instances import (
+    EXAMPLES_AT_ONCE,
+    NUM_SPECIAL_TOKENS,
+    Instances,
+    Pairs,
+    TokenizedText,
+    assemble,
+    masking_rule,
+)
 
-NUM_SPECIAL_TOKENS = 3  # [CLS] A [SEP] B [SEP]
-_NUM_ESTIMATES, _MIN_ESTIMATED_TOKENS = 3, 2_000_000
+_NUM_ESTIMATES, _MIN_ESTIMATED_TOKENS = 3, 2_000_000  # of the share of pairs that are random in any case
 _MAX_TRIES = 10  # to find another document for B; after them B may come from the same document
+_MANY_TOKENS = 32  # masked and not masked: C(64, 32) = 1.8 * 10**18 choices
 
 
-class Pairs(NamedTuple):
-    """E sentence pairs as ranges of TokenizedText.ids, and whether B comes from another document."""
-
-    a_start: np.ndarray  # [E] int64
-    a_end: np.ndarray  # [E] int64
-    b_start: np.ndarray  # [E] int64
-    b_end: np.ndarray  # [E] int64
-    is_random_next: np.ndarray  # [E] bool
+def draw_examples(
+    text: TokenizedText, config: ExampleConfig, vocabulary: Vocabulary, rng: np.random.Generator
+) -> Iterator[tuple[Instances, Masking]]:
+    """Draws the examples of a text; returns them in random order, in blocks."""
+    cut = (config.max_seq_length, config.short_seq_prob)
+    pairs = draw_pairs(text, *cut, config.dupe_factor, rng, balanced_random_prob(text, *cut))
+    order = rng.permutation(len(pairs.a_start))
+    rule, cls_id, sep_id = masking_rule(config, vocabulary), vocabulary.id("[CLS]"), vocabulary.id("[SEP]")
+    for start in range(0, len(order), EXAMPLES_AT_ONCE):
+        chosen = Pairs(*(column[order[start : start + EXAMPLES_AT_ONCE]] for column in pairs))
+        instances = assemble(text, chosen, config.max_seq_length, cls_id, sep_id)
+        yield instances, mask(instances, rule, rng)
 
 
 def balanced_random_prob(text: TokenizedText, max_seq_length: int, short_seq_prob: float) -> float:
@@ -62,16 +78,13 @@ def draw_pairs(
     is_short = rng.random(len(document)) < short_seq_prob
     target = np.where(is_short, rng.integers(2, capacity + 1, len(document)), capacity)
     sentence = text.document_starts[document]
-    parts = []
+    parts = [Pairs(*(np.zeros(0, np.int64) for _ in range(4)), np.zeros(0, bool))]  # none, where there is no document
     while len(document):
         pairs, sentence = _next_chunks(text, document, sentence, target, rng, random_prob)
         parts.append(_truncate(pairs, capacity, rng))
         has_more = sentence < text.document_starts[document + 1]
         document, target, sentence = document[has_more], target[has_more], sentence[has_more]
-    return Pairs(*(np.concatenate(columns) for columns in zip(*parts))) if parts else _NO_PAIRS
-
-
-_NO_PAIRS = Pairs(*(np.zeros(0, np.int64) for _ in range(4)), np.zeros(0, bool))
+    return Pairs(*(np.concatenate(columns) for columns in zip(*parts)))
 
 
 def _next_chunks(
@@ -139,45 +152,47 @@ def _truncate(pairs: Pairs, capacity: int, rng: np.random.Generator) -> Pairs:
     )
 
 
-class Instances(NamedTuple):
-    """E sequences [CLS] A [SEP] B [SEP] before masking."""
-
-    ids: np.ndarray  # [E, S] uint16 or int32 as in TokenizedText, 0 after the last token
-    num_first: np.ndarray  # [E] int64, tokens of segment 0: [CLS] A [SEP]
-    num_tokens: np.ndarray  # [E] int64
-    is_random_next: np.ndarray  # [E] bool
-
-    def choosable(self) -> np.ndarray:
-        """[E, S] bool: tokens other than [CLS], [SEP] and padding."""
-        choosable = np.arange(self.ids.shape[1]) < self.num_tokens[:, None] - 1
-        choosable[:, 0] = False
-        choosable[np.arange(len(choosable)), self.num_first - 1] = False
-        return choosable
+def pick_records(records: Iterable[bytes], count: int) -> Iterable[bytes]:
+    """At most `count` of the records, at equal distances, for which all are kept in memory; all of them if 0."""
+    if not count:
+        return records
+    everything = list(records)
+    distance = max(1.0, len(everything) / count)
+    return [everything[int(number * distance)] for number in range(min(count, len(everything)))]
 
 
-def assemble(text: TokenizedText, pairs: Pairs, max_seq_length: int, cls_id: int, sep_id: int) -> Instances:
-    """[CLS] A [SEP] B [SEP] and padding for each pair."""
-    num_a = pairs.a_end - pairs.a_start
-    num_tokens = num_a + (pairs.b_end - pairs.b_start) + NUM_SPECIAL_TOKENS
-    column = np.arange(max_seq_length)
-    # A begins at column 1, B behind A and [SEP].
-    a_rows = _windows(text.ids, pairs.a_start - 1, max_seq_length)
-    b_rows = _windows(text.ids, pairs.b_start - num_a - 2, max_seq_length)
-    ids = np.where(column > num_a[:, None] + 1, b_rows, a_rows)  # [E, S]
-    ids *= column < num_tokens[:, None]  # padding is 0
-    row = np.arange(len(ids))
-    ids[:, 0] = cls_id
-    ids[row, num_a + 1] = sep_id
-    ids[row, num_tokens - 1] = sep_id
-    return Instances(ids, num_a + 2, num_tokens, pairs.is_random_next)
+class RepeatedRecords:
+    """Leaves out records that equal an earlier one of a block of text.
+
+    Ten passes cut and mask a short document in the same way now and then: of two sentences of six tokens, two tokens
+    are masked, and there are 66 pairs of them. Of 60 tokens, nine are masked, and there are 10**10 choices. Records
+    with more than 10**18 choices are not compared. A record is known by two different CRCs of 32 bits, which take about
+    70 bytes.
+    """
+
+    def __init__(self) -> None:
+        self.num_kept = self.num_left_out = 0
+        self._seen: set[int] = set()
+
+    def begin_block(self) -> None:
+        """Forgets the records so far: those of other documents are others."""
+        self._seen.clear()
+
+    def without_repeats(self, records: Iterable[bytes], may_repeat: Iterable[bool]) -> Iterator[bytes]:
+        """The records that did not occur in this block before, and those that cannot repeat."""
+        seen = self._seen
+        for record, is_compared in zip(records, may_repeat):
+            key = crc32c(record) << 32 | zlib.crc32(record) if is_compared else None
+            if key in seen:
+                self.num_left_out += 1
+                continue
+            if is_compared:
+                seen.add(key)
+            self.num_kept += 1
+            yield record
 
 
-def _windows(ids: np.ndarray, start: np.ndarray, size: int) -> np.ndarray:
-    """ids[start : start + size] for each start [E]; outside of the array its first or last element."""
-    is_inside = (start >= 0) & (start <= len(ids) - size)
-    rows = np.empty((len(start), size), ids.dtype)
-    if is_inside.any():
-        windows = np.lib.stride_tricks.as_strided(ids, (len(ids) - size + 1, size), 2 * ids.strides, writeable=False)
-        rows[is_inside] = windows[start[is_inside]]  # copies whole rows, which is faster than taking elements
-    rows[~is_inside] = ids.take(start[~is_inside, None] + np.arange(size), mode="clip")
-    return rows
+def may_repeat(instances: Instances, masking: Masking) -> list[bool]:
+    """Whether each of E examples has so few choices of masks that another pass may have made the same."""
+    num_others = instances.num_tokens - masking.num_masked
+    return (np.minimum(masking.num_masked, num_others) < _MANY_TOKENS).tolist()

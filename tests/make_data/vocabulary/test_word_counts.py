@@ -5,8 +5,9 @@ from collections import Counter
 import hypothesis.strategies as st
 from hypothesis import given
 
-from bert_pretrain.make_data import corpus, word_counts
-from bert_pretrain.make_data.word_counts import WordCounts
+from bert_pretrain.make_data import corpus
+from bert_pretrain.make_data.vocabulary import word_counts
+from bert_pretrain.make_data.vocabulary.word_counts import WordCounts
 
 PARTS = st.lists(st.lists(st.tuples(st.sampled_from("abcdefghij"), st.integers(1, 9))), max_size=8)
 
@@ -15,15 +16,15 @@ def test_counts_of_parts_add_up(tmp_path, monkeypatch):
     lines = [f"Word{number % 37}, naïve {number}" for number in range(500)]
     (tmp_path / "one.txt").write_text("\n".join(lines), encoding="utf-8")
     (tmp_path / "two.txt").write_text("the last line\nhas no end", encoding="utf-8")
-    spans = [corpus.whole(str(tmp_path / name)) for name in ("one.txt", "two.txt")]
+    spans = [corpus.whole_file(str(tmp_path / name)) for name in ("one.txt", "two.txt")]
     whole = word_counts.count_words([*lines, "the last line", "has no end"], lower_case=True)
     assert whole["naive"] == 500 and whole["word1"] == 14 and whole[","] == 500
-    monkeypatch.setattr(word_counts, "_BYTES_IN_PART", 1000)
-    parts = word_counts.parts(spans, lower_case=True)
+    monkeypatch.setattr(word_counts, "_BYTES_IN_TASK", 1000)
+    parts = word_counts.tasks_for_counting(spans, lower_case=True)
     assert len(parts) > 8 and sum(part.num_bytes for part in parts) == sum(span.end for span in spans)
     counted = WordCounts(10_000)
     for part in parts:
-        counted.add(*word_counts.count_part(part, lambda share: None))
+        counted.add(*word_counts.count_words_of_task(part, lambda progress: None))
     assert counted.counts == whole and counted.max_missed == 0
 
 

@@ -1,4 +1,4 @@
-"""Learning the entries of a WordPiece vocabulary from counted words.
+"""Training a WordPiece vocabulary: its entries are learned from counted words.
 
 Byte pair encoding (https://arxiv.org/abs/1508.07909) over distinct words: the most frequent pair of adjacent symbols
 becomes a new symbol, again and again; of equally frequent pairs, the one with the smaller numbers. The entries are
@@ -12,15 +12,40 @@ at its first and last place, so both neighbours of a symbol are one look away.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-_PLACES_AT_ONCE = 1 << 22
+from bert_pretrain.data.vocab import SPECIAL_TOKENS, Vocabulary
+from bert_pretrain.make_data.vocabulary.word_counts import count_words
+
+_PLACES_AT_ONCE = 1 << 22  # where pairs are counted first
 _SHIFT = 32  # a pair (a, b) is the integer a << 32 | b
 
 
-def learn_entries(words: Sequence[str], counts: np.ndarray, first: Sequence[str], size: int) -> list[str]:
+def train_vocabulary(lines: Iterable[str], size: int, lower_case: bool) -> Vocabulary:
+    """A WordPiece vocabulary of at most `size` entries, the same for the same lines in any order.
+
+    Memory grows with the number of distinct words. ValueError if size is too small for the characters of the text.
+    """
+    return vocabulary_of_words(count_words(lines, lower_case), size)
+
+
+def vocabulary_of_words(counts: Mapping[str, int], size: int) -> Vocabulary:
+    """A WordPiece vocabulary of at most `size` entries for words that occur so often.
+
+    There are fewer entries where no two pieces of a word are left to join. ValueError if size is too small for the
+    characters of the words.
+    """
+    alphabet = sorted(set().union(*counts))
+    first = [*SPECIAL_TOKENS, *alphabet, *(f"##{char}" for char in alphabet)]
+    if size <= len(first):
+        raise ValueError(f"--vocab_size {size} is too small: {len(first)} entries are single characters of this text")
+    numbers = np.fromiter(counts.values(), np.int64, len(counts))
+    return Vocabulary(tuple(_learn_entries(list(counts), numbers, first, size)))
+
+
+def _learn_entries(words: Sequence[str], counts: np.ndarray, first: Sequence[str], size: int) -> list[str]:
     """`first` and the symbols learned from words with counts [W], `size` in all, or fewer where no pair is left.
 
     `first` begins with an entry that is no part of a word, and contains each character c of the words, and ##c.
