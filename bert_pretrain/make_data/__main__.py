@@ -50,12 +50,12 @@ def _make_demo(config: MakeDataConfig) -> int:
 
 
 def _train_vocabulary(config: MakeDataConfig, lower_case: bool, workers: worker_pool.Workers) -> int:
-    spans = build_shards.find_text(config.input_file)
+    spans = corpus.find_text(config.input_file)
     if config.num_shards:
         corpus.divide_text(spans, config.num_shards)  # a number that is too high is refused before the long step
     lines = build_vocabulary(
         spans,
-        build_shards.find_text(config.eval_input_file, "--eval_input_file") if config.eval_input_file else [],
+        corpus.find_text(config.eval_input_file, "--eval_input_file") if config.eval_input_file else [],
         config.vocab_file,
         config.vocab_size,
         lower_case,
@@ -69,7 +69,7 @@ def _train_vocabulary(config: MakeDataConfig, lower_case: bool, workers: worker_
 
 def _make_shards(config: MakeDataConfig, example_config: ExampleConfig, workers: worker_pool.Workers) -> int:
     vocab.load_vocabulary(config.vocab_file)  # a bad one is refused before any work
-    spans = build_shards.find_text(config.input_file)
+    spans = corpus.find_text(config.input_file)
     if config.output_dir:
         tasks = build_shards.tasks_for_directory(
             spans, config.output_dir, config.num_shards, config.vocab_file, example_config

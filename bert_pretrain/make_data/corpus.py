@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import glob
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +23,20 @@ class Span(NamedTuple):
     end: int
 
 
+def find_text(patterns: str, flag: str = "--input_file") -> list[Span]:
+    """The files that match comma-separated patterns, in order. ValueError for a pattern without a match."""
+    paths = []
+    for pattern in patterns.split(","):
+        found = sorted(path for path in glob.glob(pattern.strip()) if not os.path.isdir(path))
+        if not found:
+            raise ValueError(f"{flag}: no file matches {pattern.strip()}")
+        paths += found
+    spans = [whole_file(path) for path in paths]
+    for span in spans:
+        _refuse_other_forms(span.path)
+    return spans
+
+
 def whole_file(path: str) -> Span:
     """All of a text file. ValueError for one that is empty or cannot be read."""
     try:
@@ -32,6 +47,16 @@ def whole_file(path: str) -> Span:
     if not size:
         raise ValueError(f"{path}: empty; give text, one sentence a line and a blank line between documents")
     return Span(path, 0, size)
+
+
+def _refuse_other_forms(path: str) -> None:
+    with open(path, "rb") as file:
+        start = file.read(64).lstrip()
+    for mark, form in ((b'{"', "JSON"), (b"<doc ", "WikiExtractor's"), (b"<mediawiki", "a Wikipedia dump")):
+        if start.startswith(mark):
+            raise ValueError(
+                f"{path}: {form}, not one sentence a line; convert it with --make_text or scripts/make_data.sh"
+            )
 
 
 def read_documents(spans: Iterable[Span], as_google: bool = False) -> Iterator[list[str]]:
@@ -97,6 +122,11 @@ def read_first_blocks(spans: Iterable[Span], max_bytes: int) -> Iterator[str]:
         num_chars += len(block)
         if num_chars >= max_bytes:
             return
+
+
+def write_documents(file: TextIO, documents: Iterable[list[str]]) -> None:
+    """Writes documents in the form that read_documents reads."""
+    file.writelines("\n".join(document) + "\n\n" for document in documents)
 
 
 def cut_between_lines(spans: Iterable[Span], max_bytes: int) -> Iterator[Span]:
@@ -204,8 +234,3 @@ def _between(spans: list[Span], begin: tuple[int, int], end: tuple[int, int]) ->
         if first < last:
             pieces.append(Span(span.path, first, last))
     return pieces
-
-
-def write_documents(file: TextIO, documents: Iterable[list[str]]) -> None:
-    """Writes documents in the form that read_documents reads."""
-    file.writelines("\n".join(document) + "\n\n" for document in documents)

@@ -22,7 +22,7 @@ class Progress(NamedTuple):
     results: int = 0  # examples or documents
 
 
-ReportProgress = Callable[[Progress], None]
+ReportProgress = Callable[[Progress], None]  # how a task tells it; worker_pool's Report with a Progress
 
 
 def run_tasks(
@@ -42,33 +42,23 @@ def run_tasks(
     if num_all > len(pieces):
         print(f"{num_all - len(pieces)} of {num_all} were finished before and are kept", file=sys.stderr)
     results: list[Any] = []
+    waiting: dict[int, Any] = {}  # for on_result: results that come before their turn
+    num_passed_on = 0
     with _Bar([sizes[piece] for piece in order], unit) as bar:
-        in_order = _InOrder(on_result or results.append, is_ordered=on_result is not None)
 
         def finish(number: int, result: Any) -> None:
-            in_order.add(number, result)
+            nonlocal num_passed_on
+            if on_result is None:
+                results.append(result)
+            else:
+                waiting[number] = result
+                while num_passed_on in waiting:
+                    on_result(waiting.pop(num_passed_on))
+                    num_passed_on += 1
             bar.finish(number)
 
         workers.run(work, [pieces[piece] for piece in order], bar.progress, finish)
     return results
-
-
-class _InOrder:
-    """Passes results on in the order of their numbers, or as they come."""
-
-    def __init__(self, on_result: Callable[[Any], None], is_ordered: bool) -> None:
-        self._on_result, self._is_ordered = on_result, is_ordered
-        self._waiting: dict[int, Any] = {}
-        self._next = 0
-
-    def add(self, number: int, result: Any) -> None:
-        if not self._is_ordered:
-            self._on_result(result)
-            return
-        self._waiting[number] = result
-        while self._next in self._waiting:
-            self._on_result(self._waiting.pop(self._next))
-            self._next += 1
 
 
 class _Bar:

@@ -126,7 +126,7 @@ def test_any_text_and_vocabulary(
     build_shards._tokenizer.cache_clear()
     with one_line_errors():
         entries = vocab.load_vocabulary(str(tmp_path / "vocab.txt")).entries
-        spans = build_shards.find_text(f"{tmp_path}/text")
+        spans = corpus.find_text(f"{tmp_path}/text")
         directory, vocab_file = str(tmp_path / "shards"), str(tmp_path / "vocab.txt")
         tasks = build_shards.tasks_for_directory(spans, directory, num_shards, vocab_file, config)
         counts = [build_shards.make_shards(task, lambda progress: None) for task in tasks]
@@ -139,7 +139,7 @@ def test_any_text_and_vocabulary(
 def test_any_text_to_train_a_vocabulary(tmp_path: Path, text: bytes, size: int, lower_case: bool) -> None:
     (tmp_path / "text").write_bytes(text)
     with one_line_errors():
-        spans = build_shards.find_text(f"{tmp_path}/text")
+        spans = corpus.find_text(f"{tmp_path}/text")
         lines = [line for document in corpus.read_documents(spans) for line in document]
         vocabulary = training.train_vocabulary(lines, size, lower_case)
         vocab.write_vocabulary(str(tmp_path / "vocab.txt"), vocabulary)

@@ -95,3 +95,10 @@ def test_a_long_document_leaves_the_rest_to_one_part(write):
 def test_spans_are_read_from_their_first_to_their_last_byte(write):
     path = write("a.txt", "one\n\ntwo\n\nthree\n").path
     assert list(read_documents([Span(path, 5, 10)])) == [["two"]]
+
+
+@pytest.mark.parametrize("start", ['{"id": 1, "text": "w1 w2"}', '\n<doc id="12">', "<mediawiki xmlns="])
+def test_raw_forms_are_told_from_text(tmp_path, start):
+    (tmp_path / "a.txt").write_text(start)
+    with pytest.raises(ValueError, match="not one sentence a line; convert it with --make_text"):
+        corpus.find_text(str(tmp_path / "*.txt"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import glob
 import os
 import zlib
 from collections import Counter
@@ -61,30 +60,6 @@ class ShardCounts(NamedTuple):
     tokens: int
     examples: int
     repeats: int = 0  # examples that were left out, because they equal another one; in fast mode
-
-
-def find_text(patterns: str, flag: str = "--input_file") -> list[corpus.Span]:
-    """The files that match comma-separated patterns, in order. ValueError for a pattern without a match."""
-    paths = []
-    for pattern in patterns.split(","):
-        found = sorted(path for path in glob.glob(pattern.strip()) if not os.path.isdir(path))
-        if not found:
-            raise ValueError(f"{flag}: no file matches {pattern.strip()}")
-        paths += found
-    spans = [corpus.whole_file(path) for path in paths]
-    for span in spans:
-        _refuse_other_forms(span.path)
-    return spans
-
-
-def _refuse_other_forms(path: str) -> None:
-    with open(path, "rb") as file:
-        start = file.read(64).lstrip()
-    for mark, form in ((b'{"', "JSON"), (b"<doc ", "WikiExtractor's"), (b"<mediawiki", "a Wikipedia dump")):
-        if start.startswith(mark):
-            raise ValueError(
-                f"{path}: {form}, not one sentence a line; convert it with --make_text or scripts/make_data.sh"
-            )
 
 
 def tasks_for_files(

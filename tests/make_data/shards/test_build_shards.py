@@ -8,6 +8,7 @@ import pytest
 from bert_pretrain.config.make_data import ExampleConfig
 from bert_pretrain.data import schema
 from bert_pretrain.data.shards.shard_index import ShardIndex
+from bert_pretrain.make_data import corpus
 from bert_pretrain.make_data.shards import build_shards, instances
 from tests.make_data import killed
 
@@ -37,7 +38,7 @@ def contents(directory):
 
 
 def in_directory(folder, num_shards=0, config=CONFIG, output="shards"):
-    spans = build_shards.find_text(f"{folder}/*?.txt")
+    spans = corpus.find_text(f"{folder}/*?.txt")
     return build_shards.tasks_for_directory(spans, str(folder / output), num_shards, str(folder / "vocabulary"), config)
 
 
@@ -122,7 +123,7 @@ def test_picked_examples_stand_at_equal_distances(folder, mode):
 def test_equal_names_are_refused(folder):
     (folder / "more").mkdir()
     (folder / "more" / "a.txt").write_text("w1 w2")
-    spans = build_shards.find_text(f"{folder}/a.txt,{folder}/more/a.txt")
+    spans = corpus.find_text(f"{folder}/a.txt,{folder}/more/a.txt")
     with pytest.raises(ValueError, match=r"two files are named a\.txt"):
         build_shards.tasks_for_directory(spans, "out", 0, "vocab.txt", CONFIG)
 
@@ -157,10 +158,3 @@ def test_an_output_that_cannot_be_written_is_named(folder):
     (folder / "file").write_text("in the way")
     with pytest.raises(ValueError, match=r"a\.txt\.tfrecord: cannot be written"):
         make(in_directory(folder, output="file/shards"))
-
-
-@pytest.mark.parametrize("start", ['{"id": 1, "text": "w1 w2"}', '\n<doc id="12">', "<mediawiki xmlns="])
-def test_raw_forms_are_told_from_text(folder, start):
-    (folder / "a.txt").write_text(start)
-    with pytest.raises(ValueError, match="not one sentence a line; convert it with --make_text"):
-        in_directory(folder)

@@ -16,6 +16,7 @@ import tensorflow as tf
 from google.protobuf.internal import api_implementation
 
 from bert_pretrain.config.make_data import ExampleConfig
+from bert_pretrain.make_data.corpus import find_text
 from bert_pretrain.make_data.shards import build_shards
 from bert_pretrain.make_data.shards.exact_examples import MemoryNeed
 
@@ -164,7 +165,7 @@ def test_shards_equal_googles(made, corpus, name):
         mode="exact", **{key: value for key, value in flags.items() if key not in ("outputs", "vocabulary")}
     )
     ours, theirs = (outputs(made, maker, corpus, name, flags) for maker in ("ours", "google"))
-    spans = build_shards.find_text(f"{made}/{corpus}.*.txt")
+    spans = find_text(f"{made}/{corpus}.*.txt")
     (task,) = build_shards.tasks_for_files(spans, ours, str(made / vocabulary_of(flags)), config)
     counts = build_shards.make_shards(task, lambda progress: None)
     assert counts.examples > 0
@@ -188,7 +189,7 @@ def tasks_of(folder, num_bytes, mode="exact"):
     with open(folder / "text.txt", "w", encoding="utf-8") as file:
         file.write(text)
         file.truncate(num_bytes)
-    spans = build_shards.find_text(str(folder / "text.txt"))
+    spans = find_text(str(folder / "text.txt"))
     config = ExampleConfig(max_seq_length=64, max_predictions_per_seq=10, mode=mode)
     return build_shards.tasks_for_files(spans, [str(folder / "shard")], str(folder / "vocabulary"), config)
 

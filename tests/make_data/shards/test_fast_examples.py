@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from bert_pretrain.config.make_data import ExampleConfig
 from bert_pretrain.data.masking import MaskingRule
 from bert_pretrain.data.shards.shard_index import ShardIndex
+from bert_pretrain.make_data import corpus
 from bert_pretrain.make_data.shards import build_shards, fast_examples
 from bert_pretrain.make_data.shards.exact_examples import ExactExamples, ExactRule
 from bert_pretrain.make_data.shards.fast_examples import RepeatedRecords, draw_pairs
@@ -115,7 +116,7 @@ def test_short_documents_give_no_record_twice(tmp_path):
     (tmp_path / "vocabulary").write_text("\n".join(words))
     documents = [f"w{3 * number} w{3 * number + 1}\nw{3 * number + 2}" for number in range(20)]
     (tmp_path / "text.txt").write_text("\n\n".join(documents))
-    spans, output = build_shards.find_text(str(tmp_path / "text.txt")), str(tmp_path / "shard")
+    spans, output = corpus.find_text(str(tmp_path / "text.txt")), str(tmp_path / "shard")
     (task,) = build_shards.tasks_for_files(spans, [output], str(tmp_path / "vocabulary"), CONFIG)
     counts = build_shards.make_shards(task, lambda progress: None)
     index = ShardIndex([output])
