@@ -69,7 +69,7 @@ setup(
     package_data={
         "bert_pretrain": ["py.typed"],
         "bert_pretrain.kernels.native": ["sources/*"],
-        "bert_pretrain.make_data": ["python_random.cc"],
+        "bert_pretrain.make_data.shards": ["python_random.cc"],
         "bert_pretrain.report": ["page.html", "page.css"],
     },
     entry_points={

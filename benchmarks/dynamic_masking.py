@@ -16,7 +16,7 @@ import subprocess
 import sys
 from typing import NamedTuple
 
-from bert_pretrain.make_data import demo, demo_text
+from bert_pretrain.make_data import demo
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _BATCH = 32
@@ -48,7 +48,7 @@ def make_shards(folder: pathlib.Path, num_documents: int) -> None:
     demo.make_demo(str(folder / "demo"))
     shape = json.loads((folder / "demo" / "bert_config.json").read_text())
     (folder / "model.json").write_text(json.dumps({**shape, **_MODEL}))
-    documents = demo_text.demo_documents()
+    documents = demo.demo_documents()
     held_out = documents[_HELD_OUT - 1 :: _HELD_OUT]
     training = [text for number, text in enumerate(documents) if number % _HELD_OUT != _HELD_OUT - 1]
     training = training[:: max(1, len(training) // num_documents)][:num_documents]

@@ -76,7 +76,7 @@ def first_text(path: pathlib.Path | None) -> str:
     """The text of a file, or the demo's."""
     if path is not None:
         return path.read_text(encoding="utf-8")
-    from bert_pretrain.make_data.demo_text import demo_documents
+    from bert_pretrain.make_data.demo import demo_documents
 
     return "\n\n".join("\n".join(document) for document in demo_documents())
 

@@ -100,12 +100,13 @@ def parse_arguments() -> argparse.Namespace:
 def prepare(arguments: argparse.Namespace, folder: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
     """The text, cut to its size between documents, and the vocabulary."""
     from bert_pretrain.data import vocab
-    from bert_pretrain.make_data import corpus, demo_text, train_vocab
+    from bert_pretrain.make_data import corpus, demo
+    from bert_pretrain.make_data.vocabulary import training
 
     if arguments.text:
-        documents = list(corpus.read_documents([corpus.whole(arguments.text)]))
+        documents = list(corpus.read_documents([corpus.whole_file(arguments.text)]))
     else:
-        documents = demo_text.demo_documents()
+        documents = demo.demo_documents()
     text, size = folder / "text.txt", 0
     kept = [d for d in documents if (size := size + sum(len(line) + 1 for line in d)) <= arguments.megabytes * 1e6]
     with text.open("w", encoding="utf-8", newline="\n") as file:
@@ -113,7 +114,7 @@ def prepare(arguments: argparse.Namespace, folder: pathlib.Path) -> tuple[pathli
     if arguments.vocab_file:
         return text, pathlib.Path(arguments.vocab_file)
     lines = (line for document in kept for line in document)
-    vocab.write_vocabulary(str(folder / "vocab.txt"), train_vocab.train_vocabulary(lines, 30_522, lower_case=True))
+    vocab.write_vocabulary(str(folder / "vocab.txt"), training.train_vocabulary(lines, 30_522, lower_case=True))
     return text, folder / "vocab.txt"
 
 

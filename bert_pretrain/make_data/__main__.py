@@ -9,11 +9,12 @@ from bert_pretrain import cli
 from bert_pretrain.config.make_data import ExampleConfig, MakeDataConfig, TextConfig
 from bert_pretrain.config.option import require
 from bert_pretrain.data import vocab
-from bert_pretrain.make_data import build_shards, corpus, python_random
-from bert_pretrain.make_data.build_vocab import build_vocabulary
+from bert_pretrain.make_data import corpus
 from bert_pretrain.make_data.demo import make_demo
-from bert_pretrain.make_data.raw_text.make_text import make_text
+from bert_pretrain.make_data.shards import build_shards, python_random
 from bert_pretrain.make_data.task_progress import run_tasks
+from bert_pretrain.make_data.text.make_text import make_text
+from bert_pretrain.make_data.vocabulary.build_vocabulary import build_vocabulary
 from bert_pretrain.system import worker_pool
 from bert_pretrain.system.files import num_cores
 from bert_pretrain.system.locks import DATA, locked
@@ -49,12 +50,12 @@ def _make_demo(config: MakeDataConfig) -> int:
 
 
 def _train_vocabulary(config: MakeDataConfig, lower_case: bool, workers: worker_pool.Workers) -> int:
-    spans = build_shards.find_text(config.input_file)
+    spans = corpus.find_text(config.input_file)
     if config.num_shards:
-        corpus.divide(spans, config.num_shards)  # a number that is too high is refused before the long step
+        corpus.divide_text(spans, config.num_shards)  # a number that is too high is refused before the long step
     lines = build_vocabulary(
         spans,
-        build_shards.find_text(config.eval_input_file, "--eval_input_file") if config.eval_input_file else [],
+        corpus.find_text(config.eval_input_file, "--eval_input_file") if config.eval_input_file else [],
         config.vocab_file,
         config.vocab_size,
         lower_case,
@@ -68,7 +69,7 @@ def _train_vocabulary(config: MakeDataConfig, lower_case: bool, workers: worker_
 
 def _make_shards(config: MakeDataConfig, example_config: ExampleConfig, workers: worker_pool.Workers) -> int:
     vocab.load_vocabulary(config.vocab_file)  # a bad one is refused before any work
-    spans = build_shards.find_text(config.input_file)
+    spans = corpus.find_text(config.input_file)
     if config.output_dir:
         tasks = build_shards.tasks_for_directory(
             spans, config.output_dir, config.num_shards, config.vocab_file, example_config
@@ -76,13 +77,13 @@ def _make_shards(config: MakeDataConfig, example_config: ExampleConfig, workers:
     else:
         outputs = [path.strip() for path in config.output_file.split(",")]
         tasks = build_shards.tasks_for_files(spans, outputs, config.vocab_file, example_config)
-    todo = build_shards.unfinished(tasks)
+    todo = build_shards.unfinished_tasks(tasks)
     build_shards.require_memory(todo, config.max_memory_gb)
-    note = python_random.describe_speed() if todo and example_config.mode == "exact" else ""
+    note = python_random.describe_draw_speed() if todo and example_config.mode == "exact" else ""
     if note:
         print(note, file=sys.stderr)
     with locked(config.output_dir, DATA) if config.output_dir and todo else contextlib.nullcontext():
-        results = run_tasks(workers, build_shards.make, todo, [task.num_bytes for task in todo], len(tasks))
+        results = run_tasks(workers, build_shards.make_shards, todo, [task.num_bytes for task in todo], len(tasks))
     num_examples = sum(counts.examples for counts in results)
     num_alone = sum(counts.documents == 1 for counts in results)
     if num_alone:

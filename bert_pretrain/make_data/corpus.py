@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import glob
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +23,21 @@ class Span(NamedTuple):
     end: int
 
 
-def whole(path: str) -> Span:
+def find_text(patterns: str, flag: str = "--input_file") -> list[Span]:
+    """The files that match comma-separated patterns, in order. ValueError for a pattern without a match."""
+    paths = []
+    for pattern in patterns.split(","):
+        found = sorted(path for path in glob.glob(pattern.strip()) if not os.path.isdir(path))
+        if not found:
+            raise ValueError(f"{flag}: no file matches {pattern.strip()}")
+        paths += found
+    spans = [whole_file(path) for path in paths]
+    for span in spans:
+        _refuse_other_forms(span.path)
+    return spans
+
+
+def whole_file(path: str) -> Span:
     """All of a text file. ValueError for one that is empty or cannot be read."""
     try:
         with open_regular(path, "rb") as file:
@@ -34,6 +49,16 @@ def whole(path: str) -> Span:
     return Span(path, 0, size)
 
 
+def _refuse_other_forms(path: str) -> None:
+    with open(path, "rb") as file:
+        start = file.read(64).lstrip()
+    for mark, form in ((b'{"', "JSON"), (b"<doc ", "WikiExtractor's"), (b"<mediawiki", "a Wikipedia dump")):
+        if start.startswith(mark):
+            raise ValueError(
+                f"{path}: {form}, not one sentence a line; convert it with --make_text or scripts/make_data.sh"
+            )
+
+
 def read_documents(spans: Iterable[Span], as_google: bool = False) -> Iterator[list[str]]:
     """The documents in order, each a list of non-empty lines. ValueError names the file and byte at fault.
 
@@ -42,11 +67,11 @@ def read_documents(spans: Iterable[Span], as_google: bool = False) -> Iterator[l
     """
     if as_google:
         lines = chain.from_iterable(map(read_lines, spans))
-        return group(line.replace("\r", "").strip() for line in lines)
-    return chain.from_iterable(group(read_lines(span)) for span in spans)
+        return group_documents(line.replace("\r", "").strip() for line in lines)
+    return chain.from_iterable(group_documents(read_lines(span)) for span in spans)
 
 
-def group(lines: Iterable[str]) -> Iterator[list[str]]:
+def group_documents(lines: Iterable[str]) -> Iterator[list[str]]:
     """Groups lines into documents, which are runs of non-empty lines."""
     document: list[str] = []
     for line in lines:
@@ -89,7 +114,7 @@ def read_blocks(span: Span) -> Iterator[str]:
         ) from None
 
 
-def read_blocks_of(spans: Iterable[Span], max_bytes: int) -> Iterator[str]:
+def read_first_blocks(spans: Iterable[Span], max_bytes: int) -> Iterator[str]:
     """The blocks of several texts, until at least max_bytes characters have been read."""
     num_chars = 0
     for block in chain.from_iterable(map(read_blocks, spans)):
@@ -97,6 +122,11 @@ def read_blocks_of(spans: Iterable[Span], max_bytes: int) -> Iterator[str]:
         num_chars += len(block)
         if num_chars >= max_bytes:
             return
+
+
+def write_documents(file: TextIO, documents: Iterable[list[str]]) -> None:
+    """Writes documents in the form that read_documents reads."""
+    file.writelines("\n".join(document) + "\n\n" for document in documents)
 
 
 def cut_between_lines(spans: Iterable[Span], max_bytes: int) -> Iterator[Span]:
@@ -121,7 +151,7 @@ def split_end(spans: Sequence[Span], num_bytes: int) -> tuple[list[Span], list[S
     return _between(spans, (0, spans[0].start), cut), _between(spans, cut, (len(spans), 0))
 
 
-def divide(spans: list[Span], num_parts: int) -> list[list[Span]]:
+def divide_text(spans: list[Span], num_parts: int) -> list[list[Span]]:
     """Cuts text between documents into `num_parts` of about equal size. ValueError if there are too few documents."""
     total = sum(span.end - span.start for span in spans)
     cuts = [_next_beginning(spans, total * part // num_parts) for part in range(num_parts)]
@@ -204,8 +234,3 @@ def _between(spans: list[Span], begin: tuple[int, int], end: tuple[int, int]) ->
         if first < last:
             pieces.append(Span(span.path, first, last))
     return pieces
-
-
-def write_documents(file: TextIO, documents: Iterable[list[str]]) -> None:
-    """Writes documents in the form that read_documents reads."""
-    file.writelines("\n".join(document) + "\n\n" for document in documents)

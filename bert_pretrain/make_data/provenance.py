@@ -38,21 +38,21 @@ def describe_text(spans: tuple[Span, ...]) -> list[dict[str, Any]]:
     return described
 
 
-def write(output: str, file: IO, origin: Origin, facts: dict[str, Any]) -> None:
+def write_provenance(output: str, file: IO, origin: Origin, facts: dict[str, Any]) -> None:
     """Describes `output` by its origin and facts; `file` holds all of its content and does not have that name yet."""
     file.flush()
     content = {"bytes": os.fstat(file.fileno()).st_size, **facts, "origin": origin._asdict()}
     files.write_json(_path(output), content)
 
 
-def remove_partials(output: str) -> None:
+def remove_partial_output(output: str) -> None:
     """Removes what killed processes left of `output` and its provenance."""
     files.remove_partials(output)
     files.remove_partials(_path(output))
 
 
-def read(output: str) -> Optional[dict[str, Any]]:
-    """What `write` wrote, or None."""
+def read_provenance(output: str) -> Optional[dict[str, Any]]:
+    """What write_provenance wrote, or None."""
     try:
         with open(_path(output), encoding="utf-8") as file:
             return json.load(file)
@@ -64,7 +64,7 @@ def is_finished(output: str, origin: Origin) -> bool:
     """Whether `output` is complete. ValueError if a file of that name has another or an unknown origin."""
     if not os.path.exists(output):
         return False
-    found = read(output)
+    found = read_provenance(output)
     if found is None:
         raise ValueError(f"{output}: exists already and was not written by make_data; move it away or name another")
     if found.get("origin") == origin._asdict():

@@ -15,11 +15,14 @@ from bert_pretrain.system import worker_pool
 _LOG_SECONDS = 10  # between lines of progress where there is no terminal
 
 
-class Done(NamedTuple):
-    """What a task reports: the share of its text and the examples, or documents, since its previous report."""
+class Progress(NamedTuple):
+    """What a task has done since its previous report."""
 
-    share: float
-    results: int
+    share: float  # of its text
+    results: int = 0  # examples or documents
+
+
+ReportProgress = Callable[[Progress], None]  # how a task tells it; worker_pool's Report with a Progress
 
 
 def run_tasks(
@@ -33,39 +36,29 @@ def run_tasks(
 ) -> list[Any]:
     """Runs the tasks, the largest first, and returns their results as they are finished.
 
-    With on_result, it gets the results instead, in the order of the pieces. `unit` names what Done counts.
+    With on_result, it gets the results instead, in the order of the pieces. `unit` names the results of Progress.
     """
     order = sorted(range(len(pieces)), key=lambda piece: -sizes[piece]) if on_result is None else [*range(len(pieces))]
     if num_all > len(pieces):
         print(f"{num_all - len(pieces)} of {num_all} were finished before and are kept", file=sys.stderr)
     results: list[Any] = []
+    waiting: dict[int, Any] = {}  # for on_result: results that come before their turn
+    num_passed_on = 0
     with _Bar([sizes[piece] for piece in order], unit) as bar:
-        in_order = _InOrder(on_result or results.append, is_ordered=on_result is not None)
 
         def finish(number: int, result: Any) -> None:
-            in_order.add(number, result)
+            nonlocal num_passed_on
+            if on_result is None:
+                results.append(result)
+            else:
+                waiting[number] = result
+                while num_passed_on in waiting:
+                    on_result(waiting.pop(num_passed_on))
+                    num_passed_on += 1
             bar.finish(number)
 
         workers.run(work, [pieces[piece] for piece in order], bar.progress, finish)
     return results
-
-
-class _InOrder:
-    """Passes results on in the order of their numbers, or as they come."""
-
-    def __init__(self, on_result: Callable[[Any], None], is_ordered: bool) -> None:
-        self._on_result, self._is_ordered = on_result, is_ordered
-        self._waiting: dict[int, Any] = {}
-        self._next = 0
-
-    def add(self, number: int, result: Any) -> None:
-        if not self._is_ordered:
-            self._on_result(result)
-            return
-        self._waiting[number] = result
-        while self._next in self._waiting:
-            self._on_result(self._waiting.pop(self._next))
-            self._next += 1
 
 
 class _Bar:
@@ -86,13 +79,10 @@ class _Bar:
     def __exit__(self, *_: object) -> None:
         self._tqdm.close()
 
-    def progress(self, number: int, done: float | Done) -> None:
-        """A task has done this share more."""
-        share = done
-        if isinstance(done, Done):
-            share, results = done
-            self._num_results += results
-        self._advance(number, min(self._left[number], int(share * self._sizes[number])))
+    def progress(self, number: int, progress: Progress) -> None:
+        """A task has done so much more."""
+        self._num_results += progress.results
+        self._advance(number, min(self._left[number], int(progress.share * self._sizes[number])))
 
     def finish(self, number: int) -> None:
         """A task is finished."""

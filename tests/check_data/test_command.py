@@ -13,7 +13,8 @@ import pytest
 
 from bert_pretrain.config.check_data import CheckDataConfig, EstimateConfig
 from bert_pretrain.config.make_data import ExampleConfig
-from bert_pretrain.make_data import build_shards
+from bert_pretrain.make_data import corpus
+from bert_pretrain.make_data.shards import build_shards
 
 PROJECT = Path(__file__).parents[2]
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{number}" for number in range(200))]
@@ -32,12 +33,12 @@ def data(tmp_path):
     for name in "ab":
         documents = ["\n".join(" ".join(rng.choice(WORDS[5:], 9)) for _ in range(12)) for _ in range(20)]
         (tmp_path / f"{name}.txt").write_text("\n\n".join(documents))
-    spans = build_shards.find_text(f"{tmp_path}/?.txt")
+    spans = corpus.find_text(f"{tmp_path}/?.txt")
     config = ExampleConfig(max_seq_length=48, max_predictions_per_seq=8)
     for task in build_shards.tasks_for_directory(
         spans, str(tmp_path / "shards"), 0, str(tmp_path / "vocabulary"), config
     ):
-        build_shards.make(task, lambda share: None)
+        build_shards.make_shards(task, lambda progress: None)
     return tmp_path
 
 

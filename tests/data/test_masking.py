@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from bert_pretrain.data.masking import MaskingRule, mask
-from bert_pretrain.make_data.instances import Instances
+from bert_pretrain.make_data.shards.instances import Instances
 
 CLS, SEP, MASK, VOCAB = 2, 3, 4, 1000
 REPLACEMENTS = np.arange(VOCAB, dtype=np.int32)

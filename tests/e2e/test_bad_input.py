@@ -222,7 +222,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(data: Settings, tmp_path: Path) -
     [
         ("vocab.txt", vocab.load_vocabulary),
         ("bert_config.json", ModelConfig.from_json),
-        ("text.txt", corpus.whole),
+        ("text.txt", corpus.whole_file),
         ("hosts", lambda path: hosts.read_hostfile(path, 1)),
         ("part-00000", lambda path: find_shards([os.path.dirname(path)])),
         ("manifest.json", lambda path: shard_files.read_manifest(os.path.dirname(path))),

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from bert_pretrain.config.make_data import ExampleConfig, TextConfig
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.data import vocab
-from bert_pretrain.make_data import build_shards, corpus, train_vocab
-from bert_pretrain.make_data.raw_text import make_text
+from bert_pretrain.make_data import corpus
+from bert_pretrain.make_data.shards import build_shards
+from bert_pretrain.make_data.text import make_text
+from bert_pretrain.make_data.vocabulary import training
 from bert_pretrain.system import worker_pool
 from tests.config.test_model import GOOD
 from tests.fuzz.examples import assert_is_one_line, fuzz
@@ -124,12 +126,12 @@ def test_any_text_and_vocabulary(
     build_shards._tokenizer.cache_clear()
     with one_line_errors():
         entries = vocab.load_vocabulary(str(tmp_path / "vocab.txt")).entries
-        spans = build_shards.find_text(f"{tmp_path}/text")
+        spans = corpus.find_text(f"{tmp_path}/text")
         directory, vocab_file = str(tmp_path / "shards"), str(tmp_path / "vocab.txt")
         tasks = build_shards.tasks_for_directory(spans, directory, num_shards, vocab_file, config)
-        counts = [build_shards.make(task, lambda share: None) for task in tasks]
+        counts = [build_shards.make_shards(task, lambda progress: None) for task in tasks]
         assert entries and all(count.examples for count in counts)
-        assert not build_shards.unfinished(tasks)
+        assert not build_shards.unfinished_tasks(tasks)
 
 
 @fuzz()
@@ -137,9 +139,9 @@ def test_any_text_and_vocabulary(
 def test_any_text_to_train_a_vocabulary(tmp_path: Path, text: bytes, size: int, lower_case: bool) -> None:
     (tmp_path / "text").write_bytes(text)
     with one_line_errors():
-        spans = build_shards.find_text(f"{tmp_path}/text")
+        spans = corpus.find_text(f"{tmp_path}/text")
         lines = [line for document in corpus.read_documents(spans) for line in document]
-        vocabulary = train_vocab.train_vocabulary(lines, size, lower_case)
+        vocabulary = training.train_vocabulary(lines, size, lower_case)
         vocab.write_vocabulary(str(tmp_path / "vocab.txt"), vocabulary)
         assert vocab.load_vocabulary(str(tmp_path / "vocab.txt")) == vocabulary
 

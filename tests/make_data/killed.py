@@ -26,4 +26,4 @@ def _run(make: Callable, task: Any, num_renames: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     os.replace = replace
-    make(task, lambda share: None)
+    make(task, lambda progress: None)

@@ -3,7 +3,7 @@ import random
 import pytest
 
 from bert_pretrain.make_data import corpus
-from bert_pretrain.make_data.corpus import Span, divide, read_documents, whole
+from bert_pretrain.make_data.corpus import Span, divide_text, read_documents, whole_file
 
 
 @pytest.fixture
@@ -11,7 +11,7 @@ def write(tmp_path):
     def write_file(name, content):
         path = tmp_path / name
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return whole(str(path))
+        return whole_file(str(path))
 
     return write_file
 
@@ -43,7 +43,7 @@ def test_missing_and_empty_files_are_refused(tmp_path, content, message):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ValueError, match=message):
-        corpus.whole(str(path))
+        corpus.whole_file(str(path))
 
 
 @pytest.mark.parametrize("num_parts", [1, 2, 3, 5])
@@ -53,7 +53,7 @@ def test_parts_hold_each_document_once_and_whole(write, num_parts):
         write(f"{number}.txt", "\n\n".join("\n".join(document) for document in documents[20 * number :][:20]))
         for number in range(2)
     ]
-    parts = divide(spans, num_parts)
+    parts = divide_text(spans, num_parts)
     found = [list(read_documents(part)) for part in parts]
     assert [document for part in found for document in part] == documents
     sizes = [sum(span.end - span.start for span in part) for part in parts]
@@ -62,7 +62,7 @@ def test_parts_hold_each_document_once_and_whole(write, num_parts):
 
 def test_too_few_documents_for_the_parts_are_refused(write):
     with pytest.raises(ValueError, match="too few documents for 3 outputs"):
-        divide([write("a.txt", "one\ntwo\n\nthree")], 3)
+        divide_text([write("a.txt", "one\ntwo\n\nthree")], 3)
 
 
 @pytest.mark.parametrize("random_seed", range(8))
@@ -77,21 +77,28 @@ def test_the_largest_number_of_parts_that_works_is_named(write, random_seed):
 
     def works(num_parts):
         try:
-            return bool(divide(spans, num_parts))
+            return bool(divide_text(spans, num_parts))
         except ValueError:
             return False
 
     largest = max(number for number in range(1, 80) if works(number))
     with pytest.raises(ValueError, match=f"for 80 outputs; {largest} is the largest number that works"):
-        divide(spans, 80)
+        divide_text(spans, 80)
 
 
 def test_a_long_document_leaves_the_rest_to_one_part(write):
     long_one = "word " * 500
-    parts = divide([write("a.txt", f"first\n\n{long_one}\n\nlast")], 2)
+    parts = divide_text([write("a.txt", f"first\n\n{long_one}\n\nlast")], 2)
     assert [list(read_documents(part)) for part in parts] == [[["first"], [long_one.strip()]], [["last"]]]
 
 
 def test_spans_are_read_from_their_first_to_their_last_byte(write):
     path = write("a.txt", "one\n\ntwo\n\nthree\n").path
     assert list(read_documents([Span(path, 5, 10)])) == [["two"]]
+
+
+@pytest.mark.parametrize("start", ['{"id": 1, "text": "w1 w2"}', '\n<doc id="12">', "<mediawiki xmlns="])
+def test_raw_forms_are_told_from_text(tmp_path, start):
+    (tmp_path / "a.txt").write_text(start)
+    with pytest.raises(ValueError, match="not one sentence a line; convert it with --make_text"):
+        corpus.find_text(str(tmp_path / "*.txt"))

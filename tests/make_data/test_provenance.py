@@ -18,13 +18,13 @@ ORIGIN = Origin({"dupe_factor": 5}, "abc", [])
 
 def describe(shard, counts=None):
     with shard.open("ab") as file:
-        provenance.write(str(shard), file, ORIGIN, counts or {})
+        provenance.write_provenance(str(shard), file, ORIGIN, counts or {})
 
 
 def test_a_shard_is_finished_when_its_side_file_says_so(shard):
     describe(shard, {"examples": 3})
     assert is_finished(str(shard), ORIGIN)
-    assert provenance.read(str(shard))["examples"] == 3
+    assert provenance.read_provenance(str(shard))["examples"] == 3
     assert sorted(path.name for path in shard.parent.iterdir()) == ["a.tfrecord", "a.tfrecord.json"]
 
 
@@ -52,8 +52,8 @@ def test_what_stands_there_otherwise_is_not_overwritten(shard):
 def test_text_that_changes_is_other_text(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("one")
-    before = provenance.describe_text((corpus.whole(str(path)),))
+    before = provenance.describe_text((corpus.whole_file(str(path)),))
     assert (before[0]["name"], before[0]["size"], before[0]["start"], before[0]["end"]) == ("a.txt", 3, 0, 3)
     path.write_text("two, longer")
-    assert provenance.describe_text((corpus.whole(str(path)),)) != before
+    assert provenance.describe_text((corpus.whole_file(str(path)),)) != before
     json.dumps(before)

@@ -5,13 +5,13 @@ import re
 import pytest
 
 from bert_pretrain.make_data import task_progress
-from bert_pretrain.make_data.task_progress import Done, run_tasks
+from bert_pretrain.make_data.task_progress import Progress, run_tasks
 from bert_pretrain.system import worker_pool
 
 
 def work(piece, report):
-    report(Done(0.5, 1000 * piece))
-    report(0.25)
+    report(Progress(0.5, 1000 * piece))
+    report(Progress(0.25))
     return piece
 
 

@@ -1,0 +1,1 @@
+"""Text and a vocabulary -> shards of examples, in fast and in exact mode."""

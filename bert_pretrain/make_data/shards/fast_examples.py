@@ -1,0 +1,198 @@
+"""Fast mode: the examples of a text, drawn for many at a time with NumPy.
+
+The procedure is that of google-research/bert's create_pretraining_data.py: fill a chunk with sentences up to a target
+length, cut it at random into A and B, and half of the time replace B by text from another document. Many documents are
+processed in step, one chunk of each at a time, and random numbers are drawn for all of them together.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from crc32c import crc32c
+
+from bert_pretrain.config.make_data import ExampleConfig
+from bert_pretrain.data.masking import Masking, mask
+from bert_pretrain.data.vocab import Vocabulary
+from bert_pretrain.make_data.shards.instances import (
+    EXAMPLES_AT_ONCE,
+    NUM_SPECIAL_TOKENS,
+    Instances,
+    Pairs,
+    TokenizedText,
+    assemble,
+    masking_rule,
+)
+
+_NUM_ESTIMATES, _MIN_ESTIMATED_TOKENS = 3, 2_000_000  # of the share of pairs that are random in any case
+_MAX_TRIES = 10  # to find another document for B; after them B may come from the same document
+_MANY_TOKENS = 32  # masked and not masked: C(64, 32) = 1.8 * 10**18 choices
+
+
+def draw_examples(
+    text: TokenizedText, config: ExampleConfig, vocabulary: Vocabulary, rng: np.random.Generator
+) -> Iterator[tuple[Instances, Masking]]:
+    """Draws the examples of a text; returns them in random order, in blocks."""
+    cut = (config.max_seq_length, config.short_seq_prob)
+    pairs = draw_pairs(text, *cut, config.dupe_factor, rng, balanced_random_prob(text, *cut))
+    order = rng.permutation(len(pairs.a_start))
+    rule, cls_id, sep_id = masking_rule(config, vocabulary), vocabulary.id("[CLS]"), vocabulary.id("[SEP]")
+    for start in range(0, len(order), EXAMPLES_AT_ONCE):
+        chosen = Pairs(*(column[order[start : start + EXAMPLES_AT_ONCE]] for column in pairs))
+        instances = assemble(text, chosen, config.max_seq_length, cls_id, sep_id)
+        yield instances, mask(instances, rule, rng)
+
+
+def balanced_random_prob(text: TokenizedText, max_seq_length: int, short_seq_prob: float) -> float:
+    """The random_prob of draw_pairs with which half of all pairs are random.
+
+    A chunk of a single sentence, as at the end of a document, always gets a random B. Where many chunks are so, as in
+    short documents, the others must have one less often than every second time.
+    """
+    prob, rng = 0.5, np.random.default_rng(0)
+    num_passes = 1 + _MIN_ESTIMATED_TOKENS // (len(text.ids) + 1) if text.num_documents else 1
+    for _ in range(_NUM_ESTIMATES):  # again, because what is random changes where the next chunks begin
+        pairs = draw_pairs(text, max_seq_length, short_seq_prob, min(num_passes, 100), rng, prob)
+        share_single = (pairs.is_random_next.mean() - prob) / (1 - prob) if len(pairs.a_start) else 0.0
+        prob = float(np.clip((0.5 - share_single) / (1 - min(share_single, 0.5)), 0.0, 0.5))
+    return prob
+
+
+def draw_pairs(
+    text: TokenizedText,
+    max_seq_length: int,
+    short_seq_prob: float,
+    num_passes: int,
+    rng: np.random.Generator,
+    random_prob: float = 0.5,
+) -> Pairs:
+    """Pairs from `num_passes` passes over each document, cut differently in each.
+
+    [CLS] A [SEP] B [SEP] has at most max_seq_length tokens. random_prob: how often B is random where A does not take
+    the only sentence of its chunk.
+    """
+    capacity = max_seq_length - NUM_SPECIAL_TOKENS
+    document = np.tile(np.arange(text.num_documents), num_passes)
+    is_short = rng.random(len(document)) < short_seq_prob
+    target = np.where(is_short, rng.integers(2, capacity + 1, len(document)), capacity)
+    sentence = text.document_starts[document]
+    parts = [Pairs(*(np.zeros(0, np.int64) for _ in range(4)), np.zeros(0, bool))]  # none, where there is no document
+    while len(document):
+        pairs, sentence = _next_chunks(text, document, sentence, target, rng, random_prob)
+        parts.append(_truncate(pairs, capacity, rng))
+        has_more = sentence < text.document_starts[document + 1]
+        document, target, sentence = document[has_more], target[has_more], sentence[has_more]
+    return Pairs(*(np.concatenate(columns) for columns in zip(*parts)))
+
+
+def _next_chunks(
+    text: TokenizedText,
+    document: np.ndarray,
+    first: np.ndarray,
+    target: np.ndarray,
+    rng: np.random.Generator,
+    random_prob: float,
+) -> tuple[Pairs, np.ndarray]:
+    """A pair from each document's chunk that begins at sentence `first`, and the first sentence of the next chunk."""
+    starts = text.sentence_starts
+    end = _end_of_sentences(text, document, first, target)
+    num_sentences = end - first
+    cut = first + np.where(num_sentences > 1, rng.integers(1, np.maximum(num_sentences, 2)), 1)
+    is_random_next = (num_sentences == 1) | (rng.random(len(document)) < random_prob)
+    other = _other_documents(text.num_documents, document, rng)
+    other_first = rng.integers(text.document_starts[other], text.document_starts[other + 1])
+    b_target = target - (starts[cut] - starts[first])
+    other_end = _end_of_sentences(text, other, other_first, np.maximum(b_target, 1))
+    pairs = Pairs(
+        starts[first],
+        starts[cut],
+        np.where(is_random_next, starts[other_first], starts[cut]),
+        np.where(is_random_next, starts[other_end], starts[end]),
+        is_random_next,
+    )
+    return pairs, np.where(is_random_next, cut, end)  # sentences that B did not use come again
+
+
+def _end_of_sentences(
+    text: TokenizedText, document: np.ndarray, first: np.ndarray, num_tokens: np.ndarray
+) -> np.ndarray:
+    """End of the shortest run of sentences from `first` that has num_tokens, or the end of the document."""
+    end = np.searchsorted(text.sentence_starts, text.sentence_starts[first] + num_tokens)
+    return np.minimum(end, text.document_starts[document + 1])
+
+
+def _other_documents(num_documents: int, document: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    other = rng.integers(0, num_documents, len(document))
+    for _ in range(_MAX_TRIES - 1):
+        same = np.flatnonzero(other == document)
+        if not len(same):
+            break
+        other[same] = rng.integers(0, num_documents, len(same))
+    return other
+
+
+def _truncate(pairs: Pairs, capacity: int, rng: np.random.Generator) -> Pairs:
+    """Removes tokens one at a time from the longer of A and B (B if equal), each from the front or the back."""
+    num_a, num_b = pairs.a_end - pairs.a_start, pairs.b_end - pairs.b_start
+    excess = np.maximum(num_a + num_b - capacity, 0)
+    # First the longer one alone until both are equal, then B and A in turn.
+    alone = np.minimum(excess, np.abs(num_a - num_b))
+    in_turn = excess - alone
+    cut_a = np.where(num_a > num_b, alone, 0) + in_turn // 2
+    cut_b = np.where(num_a > num_b, 0, alone) + in_turn - in_turn // 2
+    front_a, front_b = rng.binomial(cut_a, 0.5), rng.binomial(cut_b, 0.5)
+    return Pairs(
+        pairs.a_start + front_a,
+        pairs.a_end - (cut_a - front_a),
+        pairs.b_start + front_b,
+        pairs.b_end - (cut_b - front_b),
+        pairs.is_random_next,
+    )
+
+
+def pick_records(records: Iterable[bytes], count: int) -> Iterable[bytes]:
+    """At most `count` of the records, at equal distances, for which all are kept in memory; all of them if 0."""
+    if not count:
+        return records
+    everything = list(records)
+    distance = max(1.0, len(everything) / count)
+    return [everything[int(number * distance)] for number in range(min(count, len(everything)))]
+
+
+class RepeatedRecords:
+    """Leaves out records that equal an earlier one of a block of text.
+
+    Ten passes cut and mask a short document in the same way now and then: of two sentences of six tokens, two tokens
+    are masked, and there are 66 pairs of them. Of 60 tokens, nine are masked, and there are 10**10 choices. Records
+    with more than 10**18 choices are not compared. A record is known by two different CRCs of 32 bits, which take about
+    70 bytes.
+    """
+
+    def __init__(self) -> None:
+        self.num_kept = self.num_left_out = 0
+        self._seen: set[int] = set()
+
+    def begin_block(self) -> None:
+        """Forgets the records so far: those of other documents are others."""
+        self._seen.clear()
+
+    def without_repeats(self, records: Iterable[bytes], may_repeat: Iterable[bool]) -> Iterator[bytes]:
+        """The records that did not occur in this block before, and those that cannot repeat."""
+        seen = self._seen
+        for record, is_compared in zip(records, may_repeat):
+            key = crc32c(record) << 32 | zlib.crc32(record) if is_compared else None
+            if key in seen:
+                self.num_left_out += 1
+                continue
+            if is_compared:
+                seen.add(key)
+            self.num_kept += 1
+            yield record
+
+
+def may_repeat(instances: Instances, masking: Masking) -> list[bool]:
+    """Whether each of E examples has so few choices of masks that another pass may have made the same."""
+    num_others = instances.num_tokens - masking.num_masked
+    return (np.minimum(masking.num_masked, num_others) < _MANY_TOKENS).tolist()

@@ -1,0 +1,1 @@
+"""Text -> a WordPiece vocabulary: the --train_vocab step."""
