@@ -30,6 +30,7 @@ from bert_pretrain.storage.remote import Folder, RemoteFile
 from bert_pretrain.storage.remote_lock import RemoteLock
 from bert_pretrain.storage.uploader import Upload, Uploader
 from bert_pretrain.system import files
+from bert_pretrain.system.locks import name_holder
 
 _OF_CHECKPOINT = re.compile(r"(.+)\.(index|data-\d+-of-(\d+))")
 _STAGE = ".uploads"  # of what waits for its upload
@@ -181,7 +182,7 @@ def _list_as_newest(directory: str, name: str) -> None:
 def _fetch_side_files(folder: Folder, best: Folder, directory: str) -> None:
     """Fetches the files beside the checkpoints, and best/, so that a later evaluation is compared with it."""
     for name, file in folder.items():
-        if not is_of_checkpoint(name) and name != remote_lock.NAME:
+        if not is_of_checkpoint(name) and name != remote_lock.LOCK_NAME:
             _fetch_file(file, os.path.join(directory, name))
     best_directory = os.path.join(directory, BEST)
     for name in whole_checkpoints(best)[-1:]:
@@ -294,8 +295,8 @@ class RemoteOutput:
 
     def _job_there(self) -> Optional[str]:
         with contextlib.suppress(OSError):
-            found = remote_lock.holder(self._url)
-            return remote_lock.describe(found) if found else None
+            found = remote_lock.read_holder(self._url)
+            return name_holder(found) if found else None
         return None
 
     def _upload(self, prefix: str, kind: str) -> None:
@@ -307,7 +308,7 @@ class RemoteOutput:
 
     def _check_lock(self) -> None:
         if self._lock and self._lock.is_lost:
-            raise OSError(0, f"another job has taken {self._url}/{remote_lock.NAME}")
+            raise OSError(0, f"another job has taken {self._url}/{remote_lock.LOCK_NAME}")
 
     def _upload_side_files(self) -> None:
         """Uploads the files that have changed since; those that were removed are removed there, too."""

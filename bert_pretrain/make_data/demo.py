@@ -15,7 +15,7 @@ from bert_pretrain.data import vocab
 from bert_pretrain.data.shards.tfrecord import write_shard
 from bert_pretrain.make_data import demo_text, fast_examples, serialization, tokenization, tokenized_text, train_vocab
 from bert_pretrain.system.files import write_json
-from bert_pretrain.system.locks import DATA, locked
+from bert_pretrain.system.locks import DATA, locked_directory
 
 _PROVENANCE_FILE = "demo.json"
 
@@ -41,7 +41,7 @@ def make_demo(directory: str, settings: DemoSettings = DemoSettings()) -> dict: 
     found = _read_provenance(directory)
     if found is not None and found["settings"] == settings._asdict() and _is_complete(directory, found):
         return found["counts"]
-    with locked(directory, DATA):
+    with locked_directory(directory, DATA):
         return _make(directory, settings)
 
 

@@ -18,6 +18,7 @@ from bert_pretrain.storage import remote, transfer
 from bert_pretrain.storage.remote import Folder, RemoteFile
 from bert_pretrain.storage.transfer import Report
 from bert_pretrain.system import files
+from bert_pretrain.system.locks import locked_file
 
 T = TypeVar("T")
 
@@ -134,7 +135,7 @@ def _fetch(flag: str, url: str, chosen: Mapping[str, RemoteFile], report: Report
     if os.path.isdir(folder):
         return folder
     os.makedirs(copies, exist_ok=True)
-    with files.lock(f"{folder}.lock") as is_alone:
+    with locked_file(f"{folder}.lock") as is_alone:
         if is_alone:
             files.remove_partials(folder)
         if not os.path.isdir(folder):

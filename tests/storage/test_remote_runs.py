@@ -94,7 +94,7 @@ def test_a_run_that_is_killed_in_an_upload_and_stopped_ends_elsewhere_with_the_s
     assert "stopped by a signal after update 9" in stopped.stdout, stopped.stdout
     assert stopped.stdout.rstrip().endswith(f"output_dir: {url} has all that the run wrote")
     assert f"{first} of {url} is fetched to {tmp_path / 'stopped'}" in stopped.stdout
-    assert "model.ckpt-9" in checkpoints(url) and remote_lock.NAME not in names(url)
+    assert "model.ckpt-9" in checkpoints(url) and remote_lock.LOCK_NAME not in names(url)
     assert 'model_checkpoint_path: "model.ckpt-9"' in remote.read_small(f"{url}/checkpoint").decode()
 
     # Known before anything is fetched: products have the dtype that the run had.

@@ -15,7 +15,7 @@ import pytest
 
 from bert_pretrain.system import native_library
 from bert_pretrain.system.native_library import Library, UnavailableError, _option_sets
-from tests.system.test_files import refuse_locks
+from tests.system.test_locks import refuse_locks
 
 WRITE_NOTHING = 'while [ "$1" != -o ]; do shift; done; echo nothing > "$2"'
 
