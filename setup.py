@@ -83,6 +83,6 @@ setup(
         ]
     },
     python_requires=">=3.8,<3.14",
-    install_requires=["absl-py", "crc32c", "numpy", "safetensors", "tokenizers", "tqdm"],
+    install_requires=["absl-py", "crc32c", "numpy", "psutil", "safetensors", "tokenizers", "tqdm"],
     extras_require=EXTRAS,
 )

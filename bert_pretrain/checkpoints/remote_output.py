@@ -22,14 +22,14 @@ from bert_pretrain.checkpoints import checkpoint_files, restore
 from bert_pretrain.checkpoints.checkpoint_files import step_in_name
 from bert_pretrain.checkpoints.writer import BEST
 from bert_pretrain.config.training import Config, RunConfig
-from bert_pretrain.distributed import long_task
-from bert_pretrain.distributed.long_task import Report
+from bert_pretrain.distributed import agreement
 from bert_pretrain.distributed.world import World
 from bert_pretrain.storage import remote, remote_lock, transfer
 from bert_pretrain.storage.remote import Folder, RemoteFile
 from bert_pretrain.storage.remote_lock import RemoteLock
 from bert_pretrain.storage.uploader import Upload, Uploader
 from bert_pretrain.system import files
+from bert_pretrain.system.files import ReportBytes
 from bert_pretrain.system.locks import name_holder
 
 _OF_CHECKPOINT = re.compile(r"(.+)\.(index|data-\d+-of-(\d+))")
@@ -119,7 +119,7 @@ class RemoteStart(NamedTuple):
     not_there: Optional[str]  # prefix of the newest checkpoint, where only the local directory has it
 
 
-def synchronize(url: str, directory: str, report: Report) -> RemoteStart:
+def synchronize(url: str, directory: str, report: ReportBytes) -> RemoteStart:
     """Makes a local directory as new as a remote one, and prints which of them the run goes on with.
 
     OSError where the remote one cannot be read; ValueError where it holds checkpoints and none is whole.
@@ -156,7 +156,7 @@ def _newest(directory: str) -> Optional[str]:
     return found.prefix if found.is_own else None
 
 
-def _fetch_first(url: str, folder: Folder, wanted: Iterable[str], directory: str, report: Report) -> str:
+def _fetch_first(url: str, folder: Folder, wanted: Iterable[str], directory: str, report: ReportBytes) -> str:
     """The name of the first checkpoint that is whole, which then is the newest here; empty where none is wanted."""
     problems = []
     for name in wanted:
@@ -210,21 +210,21 @@ def open_output(config: Config, world: World) -> Optional[RemoteOutput]:
     ValueError, one line, where it is in use or cannot be read or written.
     """
 
-    def act(report: Report) -> Optional[RemoteOutput]:
+    def act(report: ReportBytes) -> Optional[RemoteOutput]:
         if not (config.output_url and world.is_root):
             return None
         output = RemoteOutput(config.output_url, config.run)
         output.open(report)
         return output
 
-    return long_task.on_all_ranks(world, act)
+    return agreement.long_task_on_all_ranks(world, act)
 
 
 def finish_output(output: Optional[RemoteOutput], config: Config, world: World) -> int:
     """Waits until all is uploaded. Returns the exit code, 1 where something is not. A collective."""
     if not config.output_url:
         return 0
-    is_whole = long_task.on_all_ranks(world, lambda report: output.finish() if output else True)
+    is_whole = agreement.long_task_on_all_ranks(world, lambda report: output.finish() if output else True)
     return 0 if world.broadcast(is_whole) else 1
 
 
@@ -239,7 +239,7 @@ class RemoteOutput:
         self._lock: Optional[RemoteLock] = None
         self._uploader = Uploader(lambda line: print(line, file=sys.stderr, flush=True))
 
-    def open(self, report: Report) -> None:
+    def open(self, report: ReportBytes) -> None:
         """Takes the lock, and makes the local directory as new as the remote one. ValueError, one line."""
         if self._run.do_train:
             shutil.rmtree(os.path.join(self._directory, _STAGE), ignore_errors=True)

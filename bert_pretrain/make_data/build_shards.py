@@ -26,7 +26,7 @@ from bert_pretrain.make_data.task_progress import Done
 from bert_pretrain.make_data.tokenization import LineTokenizer
 from bert_pretrain.make_data.tokenized_text import tokenize, tokenize_in_blocks
 from bert_pretrain.system.files import atomic_write, hash_file
-from bert_pretrain.system.worker_pool import Report
+from bert_pretrain.system.worker_pool import ReportProgress
 
 _TOKENS_AT_ONCE = 8_000_000
 _CHARS_BETWEEN_REPORTS = 10_000_000
@@ -122,7 +122,7 @@ def require_memory(tasks: list[Task], max_memory_gb: float) -> None:
         need.require(largest.outputs[0], largest.num_bytes, num_all_bytes, max_memory_gb)
 
 
-def make(task: Task, report: Report) -> Counts:
+def make(task: Task, report: ReportProgress) -> Counts:
     """Builds the shards of a task; each appears only when it is complete, and after its provenance."""
     config = task.config
     tokenizer = _tokenizer(task.vocab_file, config.do_lower_case)
@@ -154,7 +154,7 @@ def _facts(counts: Counts, task: Task) -> dict[str, Any]:
     return {**counts._asdict(), "vocab_file": os.path.abspath(task.vocab_file)}
 
 
-def _make_exact(task: Task, tokenizer: LineTokenizer, report: Report) -> Counts:
+def _make_exact(task: Task, tokenizer: LineTokenizer, report: ReportProgress) -> Counts:
     config, vocabulary = task.config, tokenizer.vocabulary
     origin = _origin(task)
     documents = corpus.read_documents(task.spans, as_google=True)
@@ -180,7 +180,7 @@ def _make_exact(task: Task, tokenizer: LineTokenizer, report: Report) -> Counts:
     return Counts(text.num_documents, len(text.ids), len(examples))
 
 
-def _reported(documents: Iterable[list[str]], num_bytes: int, report: Report) -> Iterator[list[str]]:
+def _reported(documents: Iterable[list[str]], num_bytes: int, report: ReportProgress) -> Iterator[list[str]]:
     """The documents; reports which share of num_bytes has been read."""
     num_chars = 0
     for document in documents:
@@ -191,14 +191,14 @@ def _reported(documents: Iterable[list[str]], num_bytes: int, report: Report) ->
             num_chars = 0
 
 
-def _written(blocks: Iterable[tuple[Instances, Masking]], num_examples: int, report: Report) -> Iterator[bytes]:
+def _written(blocks: Iterable[tuple[Instances, Masking]], num_examples: int, report: ReportProgress) -> Iterator[bytes]:
     """The records of exact mode's examples, which are counted already."""
     for instances, masking in blocks:
         yield from serialization.records(instances, masking)
         report(Done(0.3 * len(masking.ids) / num_examples, 0))
 
 
-def _make_fast(task: Task, tokenizer: LineTokenizer, report: Report) -> Counts:
+def _make_fast(task: Task, tokenizer: LineTokenizer, report: ReportProgress) -> Counts:
     (output,) = task.outputs
     origin = _origin(task)
     num_documents = num_tokens = 0

@@ -58,7 +58,7 @@ def _source_files() -> list[str]:
     return paths
 
 
-def _documentation_of_files(paths: list[str], report: worker_pool.Report) -> list[list[str]]:
+def _documentation_of_files(paths: list[str], report: worker_pool.ReportProgress) -> list[list[str]]:
     return [_documentation(path) for path in paths]
 
 

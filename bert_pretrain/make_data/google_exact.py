@@ -23,7 +23,7 @@ from bert_pretrain.make_data.instances import NUM_SPECIAL_TOKENS, Instances, ass
 from bert_pretrain.make_data.python_random import Draws, make_draws
 from bert_pretrain.make_data.task_progress import Done
 from bert_pretrain.make_data.tokenized_text import TokenizedText
-from bert_pretrain.system.worker_pool import Report
+from bert_pretrain.system.worker_pool import ReportProgress
 
 _EXAMPLES_AT_ONCE = 256  # so that they stay in the processor's cache
 _DOCUMENTS_AT_ONCE = 4096  # between reports
@@ -43,7 +43,7 @@ class ExactRule(NamedTuple):
 class ExactExamples:
     """All examples of a text in the script's order."""
 
-    def __init__(self, text: TokenizedText, rule: ExactRule, spool_directory: str, report: Report) -> None:
+    def __init__(self, text: TokenizedText, rule: ExactRule, spool_directory: str, report: ReportProgress) -> None:
         """Draws all examples. The text must have at least two tokens."""
         if len(text.ids) > _MAX_TOKENS:
             raise ValueError(f"{len(text.ids)} tokens are too many for one text in exact mode; give --num_shards")

@@ -15,7 +15,7 @@ import numpy as np
 
 from bert_pretrain.make_data import corpus
 from bert_pretrain.make_data.tokenization import split_words
-from bert_pretrain.system.worker_pool import Report
+from bert_pretrain.system.worker_pool import ReportProgress
 
 _BYTES_IN_PART = 32_000_000
 _MAX_COUNTED_PIECES = 500_000  # about 75 MB
@@ -39,7 +39,7 @@ def parts(spans: Iterable[corpus.Span], lower_case: bool) -> list[Part]:
     return [Part(span, lower_case) for span in corpus.cut_between_lines(spans, _BYTES_IN_PART)]
 
 
-def count_part(part: Part, report: Report) -> tuple[list[str], np.ndarray]:
+def count_part(part: Part, report: ReportProgress) -> tuple[list[str], np.ndarray]:
     """The distinct words of a part, in the order of their first occurrence, and how often each occurs [W] int64."""
     words = count_words(corpus.read_blocks(part.span), part.lower_case)
     return list(words), np.fromiter(words.values(), np.int64, len(words))

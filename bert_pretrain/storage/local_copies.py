@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from bert_pretrain.storage import remote, transfer
 from bert_pretrain.storage.remote import Folder, RemoteFile
-from bert_pretrain.storage.transfer import Report
+from bert_pretrain.storage.transfer import ReportBytes
 from bert_pretrain.system import files
 from bert_pretrain.system.locks import locked_file
 
@@ -29,7 +29,7 @@ _BEST = "best"  # the folder of a run whose run.json is in the folder above
 _MOST_STATE_BYTES = 1 << 20
 
 
-def localized(settings: T, report: Report = lambda what, done, total: None) -> T:
+def localized(settings: T, report: ReportBytes = lambda what, done, total: None) -> T:
     """A dataclass of flags with local paths in place of URLs, where the flags name files that are fetched.
 
     ValueError, one line, naming flag and URL, for what cannot be fetched.
@@ -40,7 +40,7 @@ def localized(settings: T, report: Report = lambda what, done, total: None) -> T
     return dataclasses.replace(settings, **{name: local_path(name, url, report) for name, url in urls.items()})
 
 
-def local_path(flag: str, path: str, report: Report = lambda what, done, total: None) -> str:
+def local_path(flag: str, path: str, report: ReportBytes = lambda what, done, total: None) -> str:
     """A local path with the content of what `path` names; a path that is no URL is returned as it is.
 
     A URL may name a file, the prefix of a TF1 checkpoint, or a folder with one or with model.safetensors.
@@ -127,7 +127,7 @@ def _folder_name(url: str) -> str:
     return name if re.fullmatch(r"[\w.-]*\w[\w.-]*", name) else "folder"
 
 
-def _fetch(flag: str, url: str, chosen: Mapping[str, RemoteFile], report: Report) -> str:
+def _fetch(flag: str, url: str, chosen: Mapping[str, RemoteFile], report: ReportBytes) -> str:
     """The folder with the copies; other processes that want them wait here for the first."""
     identity = repr(sorted((name, *file) for name, file in chosen.items()))
     copies = files.cache_directory("fetched")
@@ -144,7 +144,7 @@ def _fetch(flag: str, url: str, chosen: Mapping[str, RemoteFile], report: Report
     return folder
 
 
-def _write(what: str, folder: str, chosen: Mapping[str, RemoteFile], report: Report) -> None:
+def _write(what: str, folder: str, chosen: Mapping[str, RemoteFile], report: ReportBytes) -> None:
     count = transfer.counter(what, sum(file.num_bytes for file in chosen.values()), report)
     try:
         with files.atomic_directory(folder) as partial:

@@ -8,16 +8,15 @@ from typing import Callable
 
 from bert_pretrain.storage import remote
 from bert_pretrain.storage.remote import RemoteFile
+from bert_pretrain.system.files import ReportBytes
 
 _PART_BYTES = 8 << 20
 _NUM_THREADS = 8
 
 Count = Callable[[int], None]
 
-Report = Callable[[str, int, int], None]  # what is done, bytes done, bytes in all
 
-
-def counter(what: str, total: int, report: Report) -> Count:
+def counter(what: str, total: int, report: ReportBytes) -> Count:
     """A Count that reports the sum of what it is told, of `total` bytes."""
     done = 0
 

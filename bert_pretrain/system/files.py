@@ -12,9 +12,11 @@ import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Callable
 
 _PARTIAL = ".partial"
+
+ReportBytes = Callable[[str, int, int], None]  # of long work on files: what is done, bytes done, bytes in all
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from bert_pretrain.make_data.raw_text.parts import Part, folders_of, rows_of
 from bert_pretrain.make_data.raw_text.selection import DIVIDED, HELD_OUT, TRAIN
 from bert_pretrain.make_data.task_progress import Done
 from bert_pretrain.system.files import atomic_write
-from bert_pretrain.system.worker_pool import Report
+from bert_pretrain.system.worker_pool import ReportProgress
 
 FOLDERS = {"eval": HELD_OUT, "train": TRAIN}
 # Words. A sequence of 128 tokens holds about 100; shorter documents would leave most of it empty.
@@ -28,7 +28,7 @@ class Division(NamedTuple):
     fates: np.ndarray  # [D] uint8
 
 
-def divide(task: Division, report: Report) -> None:
+def divide(task: Division, report: ReportProgress) -> None:
     """Writes the files of a part, each complete or not at all."""
     origin = task.part.origin()
     for folder, fate in FOLDERS.items():

@@ -21,7 +21,7 @@ from bert_pretrain.make_data.raw_text.pieces import pieces
 from bert_pretrain.make_data.raw_text.sources import Source
 from bert_pretrain.make_data.task_progress import Done
 from bert_pretrain.system.files import atomic_write
-from bert_pretrain.system.worker_pool import Report
+from bert_pretrain.system.worker_pool import ReportProgress
 
 TABLE, SIGNATURES = ".table", ".signatures"  # beside the text in documents/
 _BYTES_BETWEEN_REPORTS = 1 << 20
@@ -102,7 +102,7 @@ def _described(sources: Sequence[Source]) -> list[dict[str, Any]]:
     )
 
 
-def find_documents(part: Part, report: Report) -> None:
+def find_documents(part: Part, report: ReportProgress) -> None:
     """Writes a part's documents to documents/, complete or not at all, with what they are compared by."""
     account = extraction.Account()
     output, table = part.path("documents"), part.path("documents", TABLE)
