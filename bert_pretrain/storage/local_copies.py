@@ -14,10 +14,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
-from bert_pretrain.storage import remote, transfer
-from bert_pretrain.storage.remote import Folder, RemoteFile
-from bert_pretrain.storage.transfer import ReportBytes
+from bert_pretrain.storage import remote
+from bert_pretrain.storage.remote import RemoteFile, RemoteFolder
 from bert_pretrain.system import files
+from bert_pretrain.system.files import ReportBytes
 from bert_pretrain.system.locks import locked_file
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ def local_folder(flag: str, path: str, names: Iterable[str]) -> str:
     if not files.is_url(url):
         return path
     try:
-        held = remote.open_folder(url)
+        held = remote.list_folder(url)
         folder = _folder_name(url)
         chosen = {f"{folder}/{name}": held[name] for name in names if name in held}
         return os.path.join(_fetch(flag, url, chosen, lambda what, done, total: None), folder)
@@ -79,7 +79,7 @@ def _cannot_be_fetched(flag: str, url: str, error: OSError) -> ValueError:
 def _named_by(url: str) -> tuple[str, dict[str, RemoteFile]]:
     """The local name of what a URL names, and the files to fetch by their local names. FileNotFoundError."""
     parent, _, name = url.rpartition("/")
-    beside = {} if parent.endswith("/") else remote.list_folder(parent)
+    beside = {} if parent.endswith("/") else remote.list_folder_if_any(parent)
     if name in beside:
         chosen = {name} | set(fnmatch.filter(beside, "*.safetensors") if name == _INDEX else ())
     else:
@@ -87,11 +87,11 @@ def _named_by(url: str) -> tuple[str, dict[str, RemoteFile]]:
     if chosen:
         folder = _folder_name(parent)
         return f"{folder}/{name}", _with_companions(parent, beside, chosen)
-    held = remote.open_folder(url)
+    held = remote.list_folder(url)
     return _folder_name(url), _with_companions(url, held, _model(url, held))
 
 
-def _model(url: str, held: Folder) -> set[str]:
+def _model(url: str, held: RemoteFolder) -> set[str]:
     """The names of a folder's weights. FileNotFoundError where there are none."""
     if _STATE in held and held[_STATE].num_bytes <= _MOST_STATE_BYTES:
         named = re.search(rb'^model_checkpoint_path: "(?:.*/)?([^"/]+)"', remote.read_small(held[_STATE].url), re.M)
@@ -105,18 +105,18 @@ def _model(url: str, held: Folder) -> set[str]:
     raise FileNotFoundError(0, "a folder without weights", url)
 
 
-def _checkpoint(held: Folder, prefix: str) -> set[str]:
+def _checkpoint(held: RemoteFolder, prefix: str) -> set[str]:
     """The names of a TF1 checkpoint's files, none where it has no index."""
     pattern = re.compile(re.escape(prefix) + r"\.data-\d+-of-\d+")
     return {f"{prefix}.index", *filter(pattern.fullmatch, held)} if f"{prefix}.index" in held else set()
 
 
-def _with_companions(url: str, held: Folder, chosen: Iterable[str]) -> dict[str, RemoteFile]:
+def _with_companions(url: str, held: RemoteFolder, chosen: Iterable[str]) -> dict[str, RemoteFile]:
     folder = _folder_name(url)
     names = dict.fromkeys([*sorted(chosen), *(name for name in _COMPANIONS if name in held)])
     found = {f"{folder}/{name}": held[name] for name in names}
     if folder == _BEST:
-        above = remote.list_folder(url.rpartition("/")[0])
+        above = remote.list_folder_if_any(url.rpartition("/")[0])
         found.update({name: above[name] for name in _COMPANIONS[:1] if name in above})
     return found
 
@@ -145,13 +145,13 @@ def _fetch(flag: str, url: str, chosen: Mapping[str, RemoteFile], report: Report
 
 
 def _write(what: str, folder: str, chosen: Mapping[str, RemoteFile], report: ReportBytes) -> None:
-    count = transfer.counter(what, sum(file.num_bytes for file in chosen.values()), report)
+    count = remote.byte_counter(what, sum(file.num_bytes for file in chosen.values()), report)
     try:
         with files.atomic_directory(folder) as partial:
             for name, file in chosen.items():
                 path = os.path.join(partial, name)
                 os.makedirs(os.path.dirname(path), exist_ok=True)
-                transfer.download(file, path, count)
+                remote.download_file(file, path, count)
     except OSError:
         if not os.path.isdir(folder):  # else another process was first, on a file system without locks
             raise

@@ -49,7 +49,7 @@ class RemoteLock:
         self._heart.join()
         with contextlib.suppress(OSError):
             if not self.is_lost:
-                remote.remove(self._url)
+                remote.remove_file(self._url)
 
     def _take(self, tell: Callable[[str], None]) -> None:
         found = read_holder(self._directory)

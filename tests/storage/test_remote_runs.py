@@ -119,7 +119,7 @@ def test_an_upload_that_fails_at_the_end_is_an_error_and_made_by_the_next_start(
     data, bucket, proxy, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     url, directory = f"{bucket}/run", tmp_path / "local"
-    monkeypatch.setattr("bert_pretrain.storage.retry.TRIES", 2)
+    monkeypatch.setattr("bert_pretrain.storage.remote.TRIES", 2)
     proxy.choose_put = lambda number, path: "500" if ".data-" in path else None
     few = {**FEW, "num_train_steps": 2, "output_dir": url, "local_output_dir": str(directory)}
     values = {**data, **runs.settings(**few)}

@@ -202,7 +202,7 @@ class _Indexing:
         self.remote: list[Optional[RemoteFile]] = []
         for path in paths:
             with _reading(path):
-                file = remote.describe(path) if is_url(path) else None
+                file = remote.describe_file(path) if is_url(path) else None
                 self.remote.append(file)
                 self.shards.append(identify_remote_shard(file) if file else identify_shard(path))
         if cache:
