@@ -27,7 +27,7 @@ _AGENTS = ("PRTE_MCA_plm_ssh_agent", "OMPI_MCA_plm_rsh_agent")
 
 def parse_num_processes(name: str, text: str) -> int:
     """The number of processes that a variable holds. ValueError unless it is a whole number of at least 1."""
-    if not processes.is_number(text) or int(text) < 1:
+    if not processes.is_whole_number(text) or int(text) < 1:
         raise ValueError(f"{name}={text[:_SHOWN]} is not a number of processes; give a whole number of at least 1")
     return int(text)
 

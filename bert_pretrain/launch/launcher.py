@@ -141,7 +141,7 @@ def take_number_flag(wanted: str, default: int, arguments: Sequence[str]) -> tup
             others.append(argument)
             continue
         value = value if equals else next(rest, "")
-        if not processes.is_number(value):
+        if not processes.is_whole_number(value):
             raise ValueError(f"--{wanted}={value[:_SHOWN]} is not a whole number")
         number = int(value)
     return number, others

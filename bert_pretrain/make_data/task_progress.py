@@ -24,7 +24,7 @@ class Done(NamedTuple):
 
 def run_tasks(
     workers: worker_pool.Workers,
-    work: worker_pool.Task,
+    work: worker_pool.WorkFunction,
     pieces: Sequence[Any],
     sizes: Sequence[int],
     num_all: int,

@@ -29,7 +29,7 @@ _BEST = "best"  # the folder of a run whose run.json is in the folder above
 _MOST_STATE_BYTES = 1 << 20
 
 
-def localized(settings: T, report: ReportBytes = lambda what, done, total: None) -> T:
+def localize_settings(settings: T, report: ReportBytes = lambda what, done, total: None) -> T:
     """A dataclass of flags with local paths in place of URLs, where the flags name files that are fetched.
 
     ValueError, one line, naming flag and URL, for what cannot be fetched.

@@ -47,7 +47,7 @@ class UnavailableError(RuntimeError):
     """This machine cannot compile or load a library; the message says why, in a few words."""
 
 
-class Library(NamedTuple):
+class NativeLibrary(NamedTuple):
     """C++ sources and headers, and how to compile them."""
 
     name: str

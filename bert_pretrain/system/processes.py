@@ -21,17 +21,17 @@ def launched_size(environ: Mapping[str, str] = os.environ) -> Optional[int]:
     """The number of processes that the launcher started; None without a launcher. ValueError if it is no number."""
     given = {name: environ[name] for name in _SIZES if name in environ}
     for name, text in given.items():
-        if not is_number(text):
+        if not is_whole_number(text):
             raise ValueError(f"{name}={text} in the environment is not a number of processes; unset it")
     return max(map(int, given.values()), default=None)
 
 
 def launched_rank(environ: Mapping[str, str] = os.environ) -> int:
     """This process's rank; 0 without a launcher."""
-    return next((int(environ[name]) for name in _RANKS if is_number(environ.get(name, ""))), 0)
+    return next((int(environ[name]) for name in _RANKS if is_whole_number(environ.get(name, ""))), 0)
 
 
-def is_number(text: str) -> bool:
+def is_whole_number(text: str) -> bool:
     """True for a whole number of at most nine digits."""
     return bool(re.fullmatch(r"\d{1,9}", text, re.ASCII))
 

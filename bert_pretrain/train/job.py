@@ -58,7 +58,7 @@ def with_local_paths(config: Config, world: World) -> Config:
     """
 
     def fetch(report: ReportBytes) -> Config:
-        parts = {name: local_copies.localized(getattr(config, name), report) for name in PARTS}
+        parts = {name: local_copies.localize_settings(getattr(config, name), report) for name in PARTS}
         if config.output_url:
             directory = config.run.local_output_dir or remote_output.default_output_directory(config.output_url)
             parts["run"] = dataclasses.replace(parts["run"], output_dir=directory)

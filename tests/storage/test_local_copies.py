@@ -88,9 +88,9 @@ def test_a_path_stays_a_path_and_only_fields_that_are_fetched_are(bucket, put) -
         shards: str = option("y", "Two.", is_path=True, takes_url=True)
 
     url = put("a/file", b"content")
-    found = local_copies.localized(Settings(url, url))
+    found = local_copies.localize_settings(Settings(url, url))
     assert Path(found.file).read_bytes() == b"content" and found.shards == url
-    assert local_copies.localized(Settings()) == Settings()
+    assert local_copies.localize_settings(Settings()) == Settings()
 
 
 def test_a_file_is_fetched_once_by_many_and_again_where_it_was_replaced(put, proxy, cache, monkeypatch) -> None:
