@@ -39,7 +39,7 @@ EXTRAS = {
     ],
     # Data directories as URLs; the libraries of other storages than S3 are installed by hand (docs/storage.md). An
     # s3fs before 2023.10 leaves the version of fsspec open.
-    "storage": ["fsspec", "s3fs>=2023.10"],
+    "storage": ["fsspec", "s3fs>=2023.10", "tenacity"],
     "plot": ["jinja2", "matplotlib"],  # bert_pretrain.report, check_data --histogram, benchmarks/plot.py
     # bert-tensorflow is Google's modeling.py, which the tests compare the model with. A test starts tensorboard, which
     # TensorFlow before 2.21 brings. moto with flask is an S3 server for tests/storage.
@@ -83,6 +83,6 @@ setup(
         ]
     },
     python_requires=">=3.8,<3.14",
-    install_requires=["absl-py", "crc32c", "numpy", "safetensors", "tokenizers", "tqdm"],
+    install_requires=["absl-py", "crc32c", "numpy", "psutil", "safetensors", "tokenizers", "tqdm"],
     extras_require=EXTRAS,
 )

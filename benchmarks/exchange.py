@@ -90,7 +90,7 @@ class Bench:
         environ = {"HOROVOD_LAUNCHER": way.launcher, "NP": str(way.num_ranks)}
         if way.num_hosts > 1:
             environ.update(HOSTFILE=self._hosts.hostfile(), PATH=self._hosts.path)
-        machine = launcher.Machine(num_cores=2 // way.num_hosts, num_gpus=0, is_root=os.geteuid() == 0)
+        machine = launcher.LocalMachine(num_cores=2 // way.num_hosts, num_gpus=0, is_root=os.geteuid() == 0)
         command, added = launcher.launch_command([], {**os.environ, **environ}, machine)
         if way.num_ranks == 1:
             command = [sys.executable, "-m", launcher.TRAINER, "--intra_op_threads=2"]

@@ -72,7 +72,7 @@ def disturbed(folder: pathlib.Path, number: int, life_seconds: float, arguments:
             raise RuntimeError(f"round {number}: the job stood {_PATIENCE_SECONDS:.0f} s after rank {rank} was killed")
         time.sleep(0.05)
     seconds_to_end = time.monotonic() - killed_at
-    num_left = len(set(killed) & set(ranks.running()))
+    num_left = sum(map(ranks.is_running, killed))
     last = job.end(10 * life_seconds + 60)
     if last.code != 0:
         raise RuntimeError(f"round {number}: the restarted run ended with {last.code}:\n{last.err[-2000:]}")

@@ -11,15 +11,16 @@ shared pages once (Pss), read five times a second. Without --folder everything i
 from __future__ import annotations
 
 import argparse
-import os
+import contextlib
 import pathlib
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from typing import NamedTuple
+
+import psutil
 
 from benchmarks import large_text
 
@@ -90,7 +91,7 @@ def run(flags: list[str]) -> Cost:
         process = subprocess.Popen([*MAKE_DATA, *flags], stdout=log, stderr=log, text=True)
         peak = 0
         while process.poll() is None:
-            peak = max(peak, sum(map(resident_bytes, descendants(process.pid))))
+            peak = max(peak, resident_bytes(process.pid))
             time.sleep(SECONDS_BETWEEN_READINGS)
         log.seek(0)
         if process.returncode:
@@ -100,25 +101,15 @@ def run(flags: list[str]) -> Cost:
     return Cost(cpu_seconds, time.perf_counter() - start, peak)
 
 
-def descendants(pid: int) -> Iterator[int]:
-    """A process and all that it started."""
-    yield pid
-    try:
-        for task in os.listdir(f"/proc/{pid}/task"):
-            children = pathlib.Path(f"/proc/{pid}/task/{task}/children").read_text().split()
-            for child in map(int, children):
-                yield from descendants(child)
-    except OSError:
-        return  # it has ended
-
-
 def resident_bytes(pid: int) -> int:
-    """Pss: pages of its own, and its share of pages that several processes have."""
-    try:
-        lines = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))
+    """Pss of a process and all that it started: pages of their own, and their share of pages that several have."""
+    total = 0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for one in [process, *process.children(recursive=True)]:
+            with contextlib.suppress(psutil.Error):  # it has ended
+                total += one.memory_full_info().pss
+    return total
 
 
 def print_line(name: str, costs: list[Cost], num_bytes: int) -> None:

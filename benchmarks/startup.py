@@ -13,12 +13,12 @@ import argparse
 import multiprocessing
 import os
 import pathlib
-import re
 import tempfile
 import time
 from typing import Any
 
 import numpy as np
+import psutil
 
 from bert_pretrain.config.training import DataConfig
 from bert_pretrain.data.dataset import Source
@@ -61,8 +61,7 @@ def open_as_rank(folder: str, rank: int, num_ranks: int, together: Any, seconds:
 
 def pss(processes: list) -> int:
     """Bytes of all processes; a shared page counts once."""
-    texts = [pathlib.Path(f"/proc/{process.pid}/smaps_rollup").read_text() for process in processes]
-    return sum(int(re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)[1]) for text in texts) * 1024
+    return sum(psutil.Process(process.pid).memory_full_info().pss for process in processes)
 
 
 def measure(folder: pathlib.Path, num_ranks: int) -> tuple[float, int]:

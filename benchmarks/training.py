@@ -17,6 +17,8 @@ import platform
 import statistics
 from typing import NamedTuple, Optional
 
+import psutil
+
 from benchmarks import inputs
 from benchmarks.peers import environment
 from benchmarks.settings import Settings
@@ -83,13 +85,13 @@ class Worker(WorkerProcess):
         self.peak_memory_bytes = answer["peak_memory_bytes"]
 
     def take_turn(self, num_steps: int) -> None:
-        before = _processor_ticks()
+        before = psutil.cpu_times()
         answer = self.ask(do="steps", count=num_steps)
-        spent = [after - start for after, start in zip(_processor_ticks(), before)]
+        spent = [after - start for after, start in zip(psutil.cpu_times(), before)]  # of all processors; [7] is steal
         seconds, examples, losses, flops = (list(column) for column in zip(*answer["steps"]))
         rate = answer["matmul_flops"]
         utilization = sum(flops) / sum(seconds) / rate if rate else None
-        self.rounds.append(Round(seconds, examples, losses, spent[7] / max(1, sum(spent[:8])), utilization, rate))
+        self.rounds.append(Round(seconds, examples, losses, spent[7] / max(0.01, sum(spent[:8])), utilization, rate))
         self.peak_memory_bytes = answer["peak_memory_bytes"]
         self.device_memory_bytes = answer["device_memory_bytes"]
 
@@ -123,8 +125,7 @@ def _num_steps(name: str, arguments: argparse.Namespace) -> int:
 def _require_memory(running: list[Worker]) -> None:
     """Leaves off before the next worker would take memory that is not there, if it is like those before it."""
     needed = max((worker.peak_memory_bytes for worker in running), default=0)
-    with open("/proc/meminfo", encoding="ascii") as file:
-        available = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+    available = psutil.virtual_memory().available
     if available < needed:
         raise RuntimeError(
             f"{available / 2**30:.1f} GiB of memory are left and the largest worker so far took "
@@ -215,12 +216,6 @@ def _table(results: list[dict]) -> str:
             f"| {result['startup_seconds'] + sum(result['warm_up_seconds']):.0f} |"
         )
     return "\n".join(lines)
-
-
-def _processor_ticks() -> list[int]:
-    """user nice system idle iowait irq softirq steal ... since boot, of all processors."""
-    with open("/proc/stat", encoding="ascii") as file:
-        return [int(value) for value in file.readline().split()[1:]]
 
 
 def processor_name() -> str:

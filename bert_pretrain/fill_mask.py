@@ -26,7 +26,10 @@ def _run(arguments: list[str]) -> int:
     with tensorflow_import.imported_quickly():
         from bert_pretrain.inference import answers
 
-    config, model = local_copies.localized(config), local_copies.local_path("MODEL", os.path.expanduser(arguments[0]))
+    config, model = (
+        local_copies.localize_settings(config),
+        local_copies.local_path("MODEL", os.path.expanduser(arguments[0])),
+    )
     for line in answers.lines(config, model, arguments[1:]):
         print(line, flush=True)
     return 0

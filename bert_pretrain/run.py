@@ -90,7 +90,7 @@ def main() -> None:
     rank = processes.launched_rank()
     stop_request = StopRequest(rank, processes.launched_size() or 1)
     with stop_request.listening():
-        stderr.prefix(rank)
+        stderr.prefix_rank(rank)
         cli.define(*PARTS.values())
         cli.main(lambda: _run(stop_request), __doc__)
 

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Optional
 
+import psutil
+
 SSHD = "/usr/sbin/sshd"
 _PROGRAMS = ("ip", "unshare", "nsenter", "ssh", "ssh-keygen")
 _SSHD_CONFIG = """
@@ -96,10 +98,10 @@ class Host:
         """Its processes, but for the one that keeps the namespaces."""
         own = os.readlink(f"/proc/{self.pid}/ns/net")
         found = []
-        for path in Path("/proc").glob("[0-9]*"):
+        for pid in psutil.pids():
             with contextlib.suppress(OSError):
-                if os.readlink(path / "ns/net") == own and int(path.name) != self.pid:
-                    found.append(int(path.name))
+                if os.readlink(f"/proc/{pid}/ns/net") == own and pid != self.pid:
+                    found.append(pid)
         return found
 
     def link(self, state: str) -> None:

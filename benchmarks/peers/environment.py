@@ -13,6 +13,7 @@ import sys
 import venv
 
 from bert_pretrain.system import files
+from bert_pretrain.system.locks import locked_file
 
 OWN = ("intel_extension",)
 
@@ -24,7 +25,7 @@ def python_of(worker: str) -> str:
     folder = files.cache_directory("peers") / name
     python, finished = folder / "bin" / "python", folder / "finished"
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with files.lock(f"{folder}.lock"):
+    with locked_file(f"{folder}.lock"):
         if not finished.exists():
             _make(folder, python, pins)
             finished.touch()

@@ -19,7 +19,7 @@ def _run() -> int:
 
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # examples may have characters that stdout has not
-    return checking.check(local_copies.localized(config), estimate_config)
+    return checking.check(local_copies.localize_settings(config), estimate_config)
 
 
 def main() -> None:

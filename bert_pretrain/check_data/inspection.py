@@ -17,7 +17,7 @@ from bert_pretrain.data import schema
 from bert_pretrain.data.schema import Examples, Limits, validation_rules
 from bert_pretrain.data.shards import index_tables, offsets, tfrecord
 from bert_pretrain.system.files import open_regular
-from bert_pretrain.system.worker_pool import Report
+from bert_pretrain.system.worker_pool import ReportProgress
 
 _RECORDS_AT_ONCE = 1000
 _ANY_VOCAB_SIZE = np.iinfo(np.int32).max
@@ -25,7 +25,7 @@ _NUM_SEGMENTS = 2
 _MAX_FAULTS = 3  # named in each shard
 
 
-def inspect(task: ShardTask, report: Report) -> ShardFacts:
+def inspect(task: ShardTask, report: ReportProgress) -> ShardFacts:
     """Reads a whole shard. Faults become lines of the result; nothing is raised."""
     try:
         shard, table = index_tables.scan_shard(task.path)
@@ -52,7 +52,7 @@ def first_lengths(path: str) -> tuple[int, int]:
     return schema.record_lengths(record, f"{path}:0")
 
 
-def _hash_records(path: str, table: np.ndarray, report: Report) -> tuple[np.ndarray, list[str]]:
+def _hash_records(path: str, table: np.ndarray, report: ReportProgress) -> tuple[np.ndarray, list[str]]:
     """A 64-bit hash of each record, from two CRCs; a fault for each record whose stored CRC differs."""
     bounds = table.tolist()
     hashes = np.zeros(len(bounds) - 1, np.uint64)

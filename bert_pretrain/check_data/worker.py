@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 
 from bert_pretrain.check_data.contents import ShardFacts, ShardTask
-from bert_pretrain.system.worker_pool import Report
+from bert_pretrain.system.worker_pool import ReportProgress
 from bert_pretrain.tensorflow_compat import tensorflow_import
 
 
-def inspect(task: ShardTask, report: Report) -> ShardFacts:
+def inspect(task: ShardTask, report: ReportProgress) -> ShardFacts:
     """inspection.inspect; the first call in a process imports it, and TensorFlow with it.
 
     Errors are those of inspection.inspect.

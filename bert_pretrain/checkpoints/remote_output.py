@@ -21,15 +21,16 @@ from bert_pretrain.checkpoints import checkpoint_files, restore
 from bert_pretrain.checkpoints.checkpoint_files import step_in_name
 from bert_pretrain.checkpoints.writer import BEST
 from bert_pretrain.config.training import Config, RunConfig
-from bert_pretrain.distributed import long_task
-from bert_pretrain.distributed.long_task import Report
+from bert_pretrain.distributed import agreement
 from bert_pretrain.distributed.world import World
-from bert_pretrain.storage import remote, remote_lock, transfer
-from bert_pretrain.storage.remote import Folder, RemoteFile
+from bert_pretrain.storage import remote, remote_lock
+from bert_pretrain.storage.remote import RemoteFile, RemoteFolder
 from bert_pretrain.storage.remote_lock import RemoteLock
 from bert_pretrain.storage.uploader import Upload, Uploader
 from bert_pretrain.system import files
 from bert_pretrain.system.console import log
+from bert_pretrain.system.files import ReportBytes
+from bert_pretrain.system.locks import name_holder
 
 _OF_CHECKPOINT = re.compile(r"(.+)\.(index|data-\d+-of-(\d+))")
 _STAGE = ".uploads"  # of what waits for its upload
@@ -42,29 +43,29 @@ def is_of_checkpoint(name: str) -> bool:
     return name == checkpoint_files.STATE_FILE or (match is not None and checkpoint_files.step_in_name(match[1]) >= 0)
 
 
-def whole_checkpoints(folder: Folder) -> list[str]:
+def whole_checkpoints(folder: RemoteFolder) -> list[str]:
     """The names of a run's whole checkpoints, the newest last."""
     found = {name[: -len(".index")] for name in folder if name.endswith(".index")}
     whole = [name for name in found if checkpoint_files.step_in_name(name) >= 0 and len(_files_of(folder, name)) > 1]
     return sorted(whole, key=checkpoint_files.step_in_name)
 
 
-def listed_checkpoints(folder: Folder) -> list[str]:
+def listed_checkpoints(folder: RemoteFolder) -> list[str]:
     """The names that the file `checkpoint` of a remote directory lists."""
     state = folder.get(checkpoint_files.STATE_FILE)
     text = remote.read_small(state.url).decode(errors="replace") if state else ""
     return re.findall(r'^all_model_checkpoint_paths: "(.+)"$', text, re.MULTILINE)
 
 
-def fetch_checkpoint(folder: Folder, name: str, directory: str, count: transfer.Count) -> None:
+def fetch_checkpoint(folder: RemoteFolder, name: str, directory: str, count: remote.CountBytes) -> None:
     """Fetches a checkpoint, which appears whole. ValueError where it is damaged, OSError where it cannot be read."""
     with checkpoint_files.publishing(os.path.join(directory, name)) as prefix:
         for file in _files_of(folder, name):
-            transfer.download(file, os.path.join(os.path.dirname(prefix), os.path.basename(file.url)), count)
+            remote.download_file(file, os.path.join(os.path.dirname(prefix), os.path.basename(file.url)), count)
         restore.open_whole(prefix, "output_dir")
 
 
-def checkpoint_bytes(folder: Folder, name: str) -> int:
+def checkpoint_bytes(folder: RemoteFolder, name: str) -> int:
     """The size of a checkpoint."""
     return sum(file.num_bytes for file in _files_of(folder, name))
 
@@ -76,7 +77,7 @@ def upload_checkpoint(prefix: str, url: str, held: Sequence[str], most: int, che
     """
     name = os.path.basename(prefix)
     if name in held:  # an old index must not stand beside new data
-        remote.remove(f"{url}/{name}.index")
+        remote.remove_file(f"{url}/{name}.index")
     for path in checkpoint_files.data_files(prefix):
         remote.write_file(f"{url}/{os.path.basename(path)}", path)
     check()
@@ -91,17 +92,17 @@ def upload_checkpoint(prefix: str, url: str, held: Sequence[str], most: int, che
 
 def remove_checkpoints(url: str, old: Sequence[str]) -> None:
     """Removes checkpoints, the index first, and what a killed job left of one that it was uploading."""
-    folder = remote.list_folder(url)
+    folder = remote.list_folder_if_any(url)
     for name in old:
         for file in _files_of(folder, name):
-            remote.remove(file.url)
+            remote.remove_file(file.url)
     for name, file in folder.items():
         match = _OF_CHECKPOINT.fullmatch(name)
         if match and match[3] and checkpoint_files.step_in_name(match[1]) >= 0 and f"{match[1]}.index" not in folder:
-            remote.remove(file.url)
+            remote.remove_file(file.url)
 
 
-def _files_of(folder: Folder, prefix: str) -> list[RemoteFile]:
+def _files_of(folder: RemoteFolder, prefix: str) -> list[RemoteFile]:
     """A checkpoint's files, the index first; none unless all of them are there."""
     matches = {name: _OF_CHECKPOINT.fullmatch(name) for name in folder}
     data = [name for name, match in matches.items() if match and match[1] == prefix and match[3]]
@@ -118,12 +119,12 @@ class RemoteStart(NamedTuple):
     not_there: Optional[str]  # prefix of the newest checkpoint, where only the local directory has it
 
 
-def synchronize(url: str, directory: str, report: Report) -> RemoteStart:
+def synchronize(url: str, directory: str, report: ReportBytes) -> RemoteStart:
     """Makes a local directory as new as a remote one, and prints which of them the run goes on with.
 
     OSError where the remote one cannot be read; ValueError where it holds checkpoints and none is whole.
     """
-    folder, best, here = remote.list_folder(url), remote.list_folder(f"{url}/{BEST}"), _newest(directory)
+    folder, best, here = remote.list_folder_if_any(url), remote.list_folder_if_any(f"{url}/{BEST}"), _newest(directory)
     whole = whole_checkpoints(folder)
     there = [name for name in listed_checkpoints(folder) if name in whole]
     step = step_in_name(here) if here else -1
@@ -155,13 +156,13 @@ def _newest(directory: str) -> Optional[str]:
     return found.prefix if found.is_own else None
 
 
-def _fetch_first(url: str, folder: Folder, wanted: Iterable[str], directory: str, report: Report) -> str:
+def _fetch_first(url: str, folder: RemoteFolder, wanted: Iterable[str], directory: str, report: ReportBytes) -> str:
     """The name of the first checkpoint that is whole, which then is the newest here; empty where none is wanted."""
     problems = []
     for name in wanted:
         total = checkpoint_bytes(folder, name)
         try:
-            fetch_checkpoint(folder, name, directory, transfer.counter(f"fetching {name}", total, report))
+            fetch_checkpoint(folder, name, directory, remote.byte_counter(f"fetching {name}", total, report))
         except ValueError as error:
             problems.append(str(error).partition(": ")[2])
             continue
@@ -178,10 +179,10 @@ def _list_as_newest(directory: str, name: str) -> None:
     checkpoint_files.write_state(directory, [*older, os.path.join(directory, name)])
 
 
-def _fetch_side_files(folder: Folder, best: Folder, directory: str) -> None:
+def _fetch_side_files(folder: RemoteFolder, best: RemoteFolder, directory: str) -> None:
     """Fetches the files beside the checkpoints, and best/, so that a later evaluation is compared with it."""
     for name, file in folder.items():
-        if not is_of_checkpoint(name) and name != remote_lock.NAME:
+        if not is_of_checkpoint(name) and name != remote_lock.LOCK_NAME:
             _fetch_file(file, os.path.join(directory, name))
     best_directory = os.path.join(directory, BEST)
     for name in whole_checkpoints(best)[-1:]:
@@ -194,7 +195,7 @@ def _fetch_side_files(folder: Folder, best: Folder, directory: str) -> None:
 
 def _fetch_file(file: RemoteFile, path: str) -> None:
     with files.atomic_write(path, "wb") as output:
-        transfer.download(file, output.name)
+        remote.download_file(file, output.name)
 
 
 def default_output_directory(url: str) -> str:
@@ -209,21 +210,21 @@ def open_output(config: Config, world: World) -> Optional[RemoteOutput]:
     ValueError, one line, where it is in use or cannot be read or written.
     """
 
-    def act(report: Report) -> Optional[RemoteOutput]:
+    def act(report: ReportBytes) -> Optional[RemoteOutput]:
         if not (config.output_url and world.is_root):
             return None
         output = RemoteOutput(config.output_url, config.run)
         output.open(report)
         return output
 
-    return long_task.on_all_ranks(world, act)
+    return agreement.long_task_on_all_ranks(world, act)
 
 
 def finish_output(output: Optional[RemoteOutput], config: Config, world: World) -> int:
     """Waits until all is uploaded. Returns the exit code, 1 where something is not. A collective."""
     if not config.output_url:
         return 0
-    is_whole = long_task.on_all_ranks(world, lambda report: output.finish() if output else True)
+    is_whole = agreement.long_task_on_all_ranks(world, lambda report: output.finish() if output else True)
     return 0 if world.broadcast(is_whole) else 1
 
 
@@ -238,7 +239,7 @@ class RemoteOutput:
         self._lock: Optional[RemoteLock] = None
         self._uploader = Uploader(log.warning)
 
-    def open(self, report: Report) -> None:
+    def open(self, report: ReportBytes) -> None:
         """Takes the lock, and makes the local directory as new as the remote one. ValueError, one line."""
         if self._run.do_train:
             shutil.rmtree(os.path.join(self._directory, _STAGE), ignore_errors=True)
@@ -294,8 +295,8 @@ class RemoteOutput:
 
     def _job_there(self) -> Optional[str]:
         with contextlib.suppress(OSError):
-            found = remote_lock.holder(self._url)
-            return remote_lock.describe(found) if found else None
+            found = remote_lock.read_holder(self._url)
+            return name_holder(found) if found else None
         return None
 
     def _upload(self, prefix: str, kind: str) -> None:
@@ -307,7 +308,7 @@ class RemoteOutput:
 
     def _check_lock(self) -> None:
         if self._lock and self._lock.is_lost:
-            raise OSError(0, f"another job has taken {self._url}/{remote_lock.NAME}")
+            raise OSError(0, f"another job has taken {self._url}/{remote_lock.LOCK_NAME}")
 
     def _upload_side_files(self) -> None:
         """Uploads the files that have changed since; those that were removed are removed there, too."""
@@ -321,7 +322,7 @@ class RemoteOutput:
                 remote.write_file(f"{self._url}/{name}", copy)
                 self._uploaded[name] = stamp
         for name in set(self._uploaded) - set(present):
-            remote.remove(f"{self._url}/{name}")
+            remote.remove_file(f"{self._url}/{name}")
             del self._uploaded[name]
 
     def _side_files(self) -> Iterator[tuple[str, Stamp]]:

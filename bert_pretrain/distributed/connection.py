@@ -12,8 +12,8 @@ from typing import Optional
 
 import tensorflow as tf
 
-from bert_pretrain.distributed import heartbeat
 from bert_pretrain.distributed.mpi_world import MpiWorld
+from bert_pretrain.distributed.rank_watch import watching_ranks
 from bert_pretrain.distributed.stop import StopRequest
 from bert_pretrain.distributed.world import HorovodWorld, World
 from bert_pretrain.system import processes
@@ -28,12 +28,12 @@ def connected(
     """The world that --horovod and --exchange ask for, closed at the end. stop: where signals to this process arrive.
 
     ValueError if the launcher and the flag contradict each other. If a collective fails because another rank exited,
-    the process ends here with exit code 1; if another host is silent for heartbeat_seconds, with heartbeat.EXIT_CODE.
+    the process ends here with exit code 1; if another host is silent for heartbeat_seconds, with rank_watch.LOST_HOST.
     """
     world = _connect(use_horovod, exchange)
     world.stop = stop or StopRequest()
-    world.stop.is_awaited = False
-    with heartbeat.watching(world.allgather, world.processes, world.rank, heartbeat_seconds):
+    with watching_ranks(world.allgather, world.rank, world.size, heartbeat_seconds):
+        world.stop.is_awaited = False
         try:
             yield world
         except tf.errors.OpError as error:

@@ -17,7 +17,6 @@ import tensorflow as tf
 from tensorflow.compat.v1 import train
 
 from bert_pretrain.distributed.world import World
-from bert_pretrain.system import processes
 
 _EXIT_SECONDS = 5.0  # that a rank waits for the others before it leaves without them
 
@@ -47,8 +46,6 @@ class MpiWorld(World):
         self.local_rank, self.local_size = local.Get_rank(), local.Get_size()
         self._previous: Optional[tf.Tensor] = None
         atexit.register(self.close)
-        self.processes = tuple(self.allgather(processes.this_process()))
-        processes.StoppedRankWatch(self.processes, self.rank, *processes.stall_seconds()).start()
 
     def allreduce(self, tensors: list[tf.Tensor], half: bool = False) -> list[tf.Tensor]:
         if half:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from bert_pretrain.distributed.rank_watch import STALL_SECONDS
 from bert_pretrain.distributed.stop import StopRequest
-from bert_pretrain.system import processes
 
 # Horovod's threads call MPI every millisecond. By default they spin while they wait; with as many ranks as cores that
 # takes CPU time from the ranks that compute.
@@ -28,7 +28,6 @@ class World:
 
     rank, size = 0, 1
     local_rank, local_size = 0, 1  # among the ranks of this machine
-    processes: tuple[processes.Process, ...] = ()  # of all ranks, where there are several
     stop = StopRequest()  # whether this process was asked to stop; connection.py sets the one that listens
 
     @property
@@ -65,7 +64,7 @@ class HorovodWorld(World):
 
     def __init__(self, launched_size: int) -> None:
         """ValueError if Horovod is missing or its number of processes is not the launcher's."""
-        for name, value in {**processes.STALL_SECONDS, **_YIELD}.items():
+        for name, value in {**STALL_SECONDS, **_YIELD}.items():
             os.environ.setdefault(name, value)
         try:
             import horovod.tensorflow as hvd
@@ -84,8 +83,6 @@ class HorovodWorld(World):
         self.rank, self.size = hvd.rank(), hvd.size()
         self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
         self._host = _HostCollectives(hvd)
-        self.processes = tuple(self.allgather(processes.this_process()))
-        processes.StoppedRankWatch(self.processes, self.rank, *processes.stall_seconds()).start()
 
     def allreduce(self, tensors: list[tf.Tensor], half: bool = False) -> list[tf.Tensor]:
         if not half:

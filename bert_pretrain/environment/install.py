@@ -19,6 +19,7 @@ from bert_pretrain.environment.facts import Facts, say
 from bert_pretrain.environment.plan import Step, plan
 from bert_pretrain.environment.versions import PROJECT, choose, same, this_python
 from bert_pretrain.system import files
+from bert_pretrain.system.locks import locked_file
 
 
 def install(extras: Sequence[str], requested: str = "", dry: bool = False) -> None:
@@ -128,8 +129,8 @@ def _key(version: str) -> str:
 
 @contextlib.contextmanager
 def _locked() -> Iterator[None]:
-    with files.lock(str(Path(sys.prefix) / "bert_pretrain.lock")) as held:
-        if not held:
+    with locked_file(str(Path(sys.prefix) / "bert_pretrain.lock")) as is_alone:
+        if not is_alone:
             say(f"note: {sys.prefix} is on a file system without locks; do not set it up twice at the same time")
         yield
 

@@ -9,7 +9,7 @@ from bert_pretrain import cli
 from bert_pretrain.config.training import PARTS, Config
 
 
-class Division(NamedTuple):
+class UpdateDivision(NamedTuple):
     """An update's W ranks x A micro-batches x B examples, and the flags that make it so."""
 
     num_ranks: int
@@ -23,7 +23,7 @@ class Division(NamedTuple):
         return f"{num_examples} examples an update as before: {parts}"
 
 
-def divide(flags: Sequence[str], num_ranks: int, most_ranks: int) -> Division:
+def divide_update(flags: Sequence[str], num_ranks: int, most_ranks: int) -> UpdateDivision:
     """The division among at most `most_ranks` ranks of the update that `flags` describe for `num_ranks` ranks.
 
     The ranks are as many as divide the update evenly; micro-batches are no larger than before. ValueError for flags
@@ -32,7 +32,7 @@ def divide(flags: Sequence[str], num_ranks: int, most_ranks: int) -> Division:
     config = Config(**dict(zip(PARTS, cli.read_arguments(flags, list(PARTS.values())))))
     num_examples, pieces = num_ranks * config.examples_per_rank(), config.fixed_micro_batches(num_ranks)
     if most_ranks >= num_ranks:
-        return Division(num_ranks, config.optim.num_accumulation_steps, config.data.train_batch_size, [])
+        return UpdateDivision(num_ranks, config.optim.num_accumulation_steps, config.data.train_batch_size, [])
     even = (n for n in range(most_ranks, 0, -1) if num_examples % n == 0 and pieces % n == 0)
     ranks = next(even)
     per_rank = num_examples // ranks
@@ -43,4 +43,4 @@ def divide(flags: Sequence[str], num_ranks: int, most_ranks: int) -> Division:
         added.append(f"--invariant_micro_batches={pieces}")
     if config.optim.lr_scaling == "linear":
         added += ["--lr_scaling=none", f"--learning_rate={config.optim.learning_rate * num_ranks!r}"]
-    return Division(ranks, per_rank // batch_size, batch_size, added)
+    return UpdateDivision(ranks, per_rank // batch_size, batch_size, added)

@@ -25,9 +25,9 @@ _PAUSE_SECONDS = 1.0  # between two probes
 _AGENTS = ("PRTE_MCA_plm_ssh_agent", "OMPI_MCA_plm_rsh_agent")
 
 
-def positive(name: str, text: str) -> int:
+def parse_num_processes(name: str, text: str) -> int:
     """The number of processes that a variable holds. ValueError unless it is a whole number of at least 1."""
-    if not processes.is_number(text) or int(text) < 1:
+    if not processes.is_whole_number(text) or int(text) < 1:
         raise ValueError(f"{name}={text[:_SHOWN]} is not a number of processes; give a whole number of at least 1")
     return int(text)
 
@@ -49,7 +49,7 @@ def read_hostfile(path: str, default_slots: int) -> dict[str, int]:
         words = line.partition("#")[0].split()
         if words:
             given = [word.partition("=")[2] for word in words[1:] if word.startswith("slots=")]
-            number = positive(f"HOSTFILE={path}: slots", given[0]) if given else default_slots
+            number = parse_num_processes(f"HOSTFILE={path}: slots", given[0]) if given else default_slots
             slots[words[0]] = slots.get(words[0], 0) + number
     if not slots:
         raise ValueError(f"HOSTFILE={path} names no host; write one line 'name slots=8' for each")
@@ -62,7 +62,7 @@ def write_hostfile(path: str, slots: Mapping[str, int]) -> None:
         file.writelines(f"{name} slots={number}\n" for name, number in slots.items())
 
 
-class Reachable:
+class ReachableHosts:
     """The hosts that answered ssh at the start, and whether they still do.
 
     A host that did not answer then is started by other means than ssh, and nothing is known of it.

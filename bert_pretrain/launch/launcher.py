@@ -1,11 +1,10 @@
 """Starts one process per GPU under mpirun or horovodrun, forwards signals and restarts the job after a crash.
 
-scripts/run_multi_card_FPS.sh calls it. Standard library only, so that it starts at once.
+scripts/run_multi_card_FPS.sh calls it. It imports little, so that it starts at once.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import re
@@ -16,11 +15,11 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Callable, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 from bert_pretrain.config.recipe import LauncherConfig
-from bert_pretrain.launch import hosts, supervisor
-from bert_pretrain.launch.supervisor import Command
+from bert_pretrain.launch import hosts
+from bert_pretrain.launch.supervisor import INVALID_INPUT, LaunchCommand, Supervisor
 from bert_pretrain.system import files, processes
 
 TRAINER = "bert_pretrain.run"
@@ -40,7 +39,7 @@ _FORWARDED = re.compile(
 )
 
 
-class Machine(NamedTuple):
+class LocalMachine(NamedTuple):
     """What the number of ranks and their threads depend on."""
 
     num_cores: int
@@ -48,9 +47,9 @@ class Machine(NamedTuple):
     is_root: bool  # the user is root, whom mpirun refuses unless told otherwise
 
 
-def this_machine() -> Machine:
+def read_local_machine() -> LocalMachine:
     """The cores that this process may use and the GPUs of this machine."""
-    return Machine(num_cores=files.num_cores(), num_gpus=_num_gpus(), is_root=os.geteuid() == 0)
+    return LocalMachine(num_cores=files.num_cores(), num_gpus=_num_gpus(), is_root=os.geteuid() == 0)
 
 
 def _num_gpus() -> int:
@@ -61,14 +60,16 @@ def _num_gpus() -> int:
     return len([path for path in Path("/dev").glob("iluvatar*") if re.fullmatch(r"iluvatar\d+", path.name)])
 
 
-def num_ranks(environ: Mapping[str, str], machine: Machine, host_slots: Optional[Mapping[str, int]] = None) -> int:
+def choose_num_ranks(
+    environ: Mapping[str, str], machine: LocalMachine, host_slots: Optional[Mapping[str, int]] = None
+) -> int:
     """NP, else the hostfile's slots, IX_NUM_CUDA_VISIBLE_DEVICES, CUDA_VISIBLE_DEVICES, the GPUs, or 2 on CPUs."""
     if environ.get("NP"):
-        return hosts.positive("NP", environ["NP"])
+        return hosts.parse_num_processes("NP", environ["NP"])
     if host_slots:
         return sum(host_slots.values())
     if environ.get("IX_NUM_CUDA_VISIBLE_DEVICES"):
-        return hosts.positive("IX_NUM_CUDA_VISIBLE_DEVICES", environ["IX_NUM_CUDA_VISIBLE_DEVICES"])
+        return hosts.parse_num_processes("IX_NUM_CUDA_VISIBLE_DEVICES", environ["IX_NUM_CUDA_VISIBLE_DEVICES"])
     num_gpus = machine.num_gpus
     if "CUDA_VISIBLE_DEVICES" in environ:
         # CUDA stops reading at the first entry that is not a device; -1 and an empty list hide all GPUs.
@@ -82,16 +83,16 @@ def _hostfile(environ: Mapping[str, str]) -> str:
     return os.path.expanduser(environ.get("HOSTFILE", ""))
 
 
-def _host_slots(environ: Mapping[str, str], machine: Machine) -> dict[str, int]:
+def _host_slots(environ: Mapping[str, str], machine: LocalMachine) -> dict[str, int]:
     """Host -> processes as HOSTFILE says; empty without one."""
     path = _hostfile(environ)
     return hosts.read_hostfile(path, machine.num_gpus or machine.num_cores) if path else {}
 
 
-def launch_command(flags: Sequence[str], environ: Mapping[str, str], machine: Machine) -> Command:
+def launch_command(flags: Sequence[str], environ: Mapping[str, str], machine: LocalMachine) -> LaunchCommand:
     """The command for the trainer's flags. ValueError for an invalid environment variable."""
     hostfile, host_slots = _hostfile(environ), _host_slots(environ, machine)
-    ranks = num_ranks(environ, machine, host_slots)
+    ranks = choose_num_ranks(environ, machine, host_slots)
     ranks_here = math.ceil(ranks / max(1, len(host_slots)))
     threads = max(1, machine.num_cores // ranks_here)
     added = {} if "OMP_NUM_THREADS" in environ else {"OMP_NUM_THREADS": str(threads)}
@@ -99,16 +100,16 @@ def launch_command(flags: Sequence[str], environ: Mapping[str, str], machine: Ma
     launcher = environ.get("HOROVOD_LAUNCHER") or "mpi"
     if launcher == "gloo":
         where = ["--hostfile", hostfile] if hostfile else ["--hosts", f"localhost:{ranks}"]
-        return Command([_program("horovodrun"), "--gloo", "-np", str(ranks), *where, *trainer], added)
+        return LaunchCommand([_program("horovodrun"), "--gloo", "-np", str(ranks), *where, *trainer], added)
     if launcher != "mpi":
         raise ValueError(f"HOROVOD_LAUNCHER={launcher} is not known; use mpi or gloo")
     options = _mpirun_options({**environ, **added}, machine, ranks_here)
     if hostfile:
         added.update((name, value) for name, value in _KEEPALIVE.items() if name not in environ)
-    return Command([_program("mpirun"), "-np", str(ranks), *options, *trainer], added)
+    return LaunchCommand([_program("mpirun"), "-np", str(ranks), *options, *trainer], added)
 
 
-def _mpirun_options(environ: Mapping[str, str], machine: Machine, ranks_here: int) -> list[str]:
+def _mpirun_options(environ: Mapping[str, str], machine: LocalMachine, ranks_here: int) -> list[str]:
     options = ["--allow-run-as-root"] if machine.is_root else []
     hostfile = _hostfile(environ)
     if not hostfile:
@@ -130,7 +131,7 @@ def _program(name: str) -> str:
     return str(beside_python) if beside_python.exists() else name
 
 
-def take_number(wanted: str, default: int, arguments: Sequence[str]) -> tuple[int, list[str]]:
+def take_number_flag(wanted: str, default: int, arguments: Sequence[str]) -> tuple[int, list[str]]:
     """(N of --wanted=N or the default, the other arguments). ValueError unless N is a whole number."""
     number, others = default, []
     rest = iter(arguments)
@@ -140,64 +141,91 @@ def take_number(wanted: str, default: int, arguments: Sequence[str]) -> tuple[in
             others.append(argument)
             continue
         value = value if equals else next(rest, "")
-        if not processes.is_number(value):
+        if not processes.is_whole_number(value):
             raise ValueError(f"--{wanted}={value[:_SHOWN]} is not a whole number")
         number = int(value)
     return number, others
 
 
-class Restarts:
-    """Makes the commands with which a crashed job starts again, on the hosts that answer."""
+class RestartableJob:
+    """A job that may crash, as it starts again on the hosts that answer."""
 
-    def __init__(self, flags: Sequence[str], environ: Mapping[str, str], machine: Machine, folder: str) -> None:
-        """What launch_command takes; folder: where a hostfile can be written."""
+    def __init__(self, flags: Sequence[str], environ: Mapping[str, str], machine: LocalMachine, folder: str) -> None:
+        """What launch_command takes; folder: where a hostfile can be written. Asks the hosts whether they answer."""
         self._flags, self._environ, self._machine, self._folder = flags, environ, machine, folder
         self._slots = _host_slots(environ, machine)
-        self._reachable = hosts.Reachable(self._slots if len(self._slots) > 1 else (), environ)
+        self._reachable = hosts.ReachableHosts(self._slots if len(self._slots) > 1 else (), environ)
 
-    def command(self, rejoin_seconds: int, is_stopped: Callable[[], bool]) -> Command:
-        """Waits up to rejoin_seconds for lost hosts, then leaves them out; an update keeps its examples."""
+    def restart_command(self, rejoin_seconds: int, supervisor: Supervisor) -> LaunchCommand:
+        """Waits up to rejoin_seconds for lost hosts, then leaves them out; an update keeps its examples.
+
+        Returns at once when a signal comes to the supervisor.
+        """
         if len(self._slots) < 2:
             return launch_command(self._flags, self._environ, self._machine)
-        from bert_pretrain.launch import division  # imports absl, for which only a restart has to wait
+        from bert_pretrain.launch.division import divide_update  # imports absl, for which only a restart has to wait
 
-        missing = self._reachable.missing(rejoin_seconds, is_stopped)
+        missing = self._reachable.missing(rejoin_seconds, lambda: supervisor.is_stopped)
         slots = {name: number for name, number in self._slots.items() if name not in missing} or self._slots
-        ranks = num_ranks(self._environ, self._machine, self._slots)
-        found = division.divide(self._flags, ranks, ranks if slots == self._slots else min(ranks, sum(slots.values())))
+        ranks = choose_num_ranks(self._environ, self._machine, self._slots)
+        division = divide_update(self._flags, ranks, ranks if slots == self._slots else min(ranks, sum(slots.values())))
         lost = f"; without {', '.join(missing)}" if missing else ""
-        print(f"It goes on with {', '.join(slots)}{lost}; {found}.", file=sys.stderr, flush=True)
+        print(f"It goes on with {', '.join(slots)}{lost}; {division}.", file=sys.stderr, flush=True)
         if slots == self._slots:
             return launch_command(self._flags, self._environ, self._machine)
         hostfile = os.path.join(self._folder, "hostfile")
         hosts.write_hostfile(hostfile, slots)
-        environ = {**self._environ, "HOSTFILE": hostfile, "NP": str(found.num_ranks)}
-        return launch_command([*self._flags, *found.flags], environ, self._machine)
+        environ = {**self._environ, "HOSTFILE": hostfile, "NP": str(division.num_ranks)}
+        return launch_command([*self._flags, *division.flags], environ, self._machine)
+
+
+def run_with_restarts(
+    command: LaunchCommand,
+    trainer: str,
+    max_restarts: int = 0,
+    job: Optional[RestartableJob] = None,
+    rejoin_seconds: int = 0,
+) -> int:
+    """Runs the command, again after each crash up to max_restarts times. Returns the last exit code.
+
+    The ranks are the processes `python -m trainer` below the command. The job, if there is one, says the commands of
+    restarts.
+    """
+    supervisor = Supervisor(trainer)
+    code = supervisor.run(command)
+    for attempt in range(1, max_restarts + 1):
+        if code in (0, INVALID_INPUT) or supervisor.is_stopped:
+            break
+        print(
+            f"The job ended with exit code {code}; restart {attempt} of {max_restarts} from the last checkpoint.",
+            file=sys.stderr,
+            flush=True,
+        )
+        if job:
+            command = job.restart_command(rejoin_seconds, supervisor)
+        if supervisor.is_stopped:
+            break
+        code = supervisor.run(command)
+    return code
 
 
 def main(arguments: Sequence[str]) -> int:
     """Starts the job with the trainer's flags; DRY_RUN=1 prints the command. Returns the job's exit code."""
     try:
-        max_restarts, flags = take_number("max_restarts", LauncherConfig.max_restarts, arguments)
-        rejoin_seconds, flags = take_number("rejoin_seconds", LauncherConfig.rejoin_seconds, flags)
-        machine = this_machine()
+        max_restarts, flags = take_number_flag("max_restarts", LauncherConfig.max_restarts, arguments)
+        rejoin_seconds, flags = take_number_flag("rejoin_seconds", LauncherConfig.rejoin_seconds, flags)
+        machine = read_local_machine()
         command = launch_command(flags, os.environ, machine)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
-        return supervisor.INVALID_INPUT
+        return INVALID_INPUT
     if os.environ.get("DRY_RUN") == "1":
         print(shlex.join([*(f"{name}={value}" for name, value in command.environ.items()), *command.arguments]))
         return 0
     try:
         with tempfile.TemporaryDirectory() as folder:
-            restarts = Restarts(flags, os.environ, machine, folder) if max_restarts else None
-            return supervisor.run(
-                command, TRAINER, max_restarts, restarts and functools.partial(restarts.command, rejoin_seconds)
-            )
+            job = RestartableJob(flags, os.environ, machine, folder) if max_restarts else None
+            return run_with_restarts(command, TRAINER, max_restarts, job, rejoin_seconds)
     except FileNotFoundError as error:
         print(f"error: {error.filename} was not found; bash init_tf.sh --horovod installs it", file=sys.stderr)
-        return supervisor.INVALID_INPUT
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+        return INVALID_INPUT

@@ -17,7 +17,7 @@ from bert_pretrain.make_data.text.make_text import make_text
 from bert_pretrain.make_data.vocabulary.build_vocabulary import build_vocabulary
 from bert_pretrain.system import worker_pool
 from bert_pretrain.system.files import num_cores
-from bert_pretrain.system.locks import DATA, locked
+from bert_pretrain.system.locks import DATA, locked_directory
 
 _CONFIGS = (MakeDataConfig, ExampleConfig, TextConfig)
 
@@ -82,7 +82,7 @@ def _make_shards(config: MakeDataConfig, example_config: ExampleConfig, workers:
     note = python_random.describe_draw_speed() if todo and example_config.mode == "exact" else ""
     if note:
         print(note, file=sys.stderr)
-    with locked(config.output_dir, DATA) if config.output_dir and todo else contextlib.nullcontext():
+    with locked_directory(config.output_dir, DATA) if config.output_dir and todo else contextlib.nullcontext():
         results = run_tasks(workers, build_shards.make_shards, todo, [task.num_bytes for task in todo], len(tasks))
     num_examples = sum(counts.examples for counts in results)
     num_alone = sum(counts.documents == 1 for counts in results)

@@ -33,7 +33,7 @@ from bert_pretrain.make_data.tokenization import LineTokenizer
 from bert_pretrain.make_data.vocabulary.training import train_vocabulary
 from bert_pretrain.system import worker_pool
 from bert_pretrain.system.files import write_json
-from bert_pretrain.system.locks import DATA, locked
+from bert_pretrain.system.locks import DATA, locked_directory
 
 _PROVENANCE_FILE = "demo.json"
 
@@ -68,7 +68,7 @@ def make_demo(directory: str, settings: DemoSettings = DemoSettings()) -> dict: 
     found = _read_provenance(directory)
     if found is not None and found["settings"] == settings._asdict() and _is_complete(directory, found):
         return found["counts"]
-    with locked(directory, DATA):
+    with locked_directory(directory, DATA):
         return _make(directory, settings)
 
 

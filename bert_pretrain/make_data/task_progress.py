@@ -22,12 +22,12 @@ class Progress(NamedTuple):
     results: int = 0  # examples or documents
 
 
-ReportProgress = Callable[[Progress], None]  # how a task tells it; worker_pool's Report with a Progress
+ReportProgress = Callable[[Progress], None]  # how a task tells it; worker_pool's ReportProgress with a Progress
 
 
 def run_tasks(
     workers: worker_pool.Workers,
-    work: worker_pool.Work,
+    work: worker_pool.WorkFunction,
     pieces: Sequence[Any],
     sizes: Sequence[int],
     num_all: int,

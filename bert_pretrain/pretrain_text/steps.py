@@ -114,11 +114,11 @@ def _check_flags(given: ScriptFlags) -> None:
 
 def _machine() -> choice.Machine:
     """The ranks that NP, HOSTFILE or the GPUs ask for; one on a CPU."""
-    here = launcher.this_machine()
+    here = launcher.read_local_machine()
     hostfile = os.path.expanduser(os.environ.get("HOSTFILE", ""))
     slots = hosts.read_hostfile(hostfile, here.num_gpus or here.num_cores) if hostfile else {}
     wants_ranks = bool(os.environ.get("NP") or slots or here.num_gpus)
-    num_ranks = launcher.num_ranks(os.environ, here, slots) if wants_ranks else 1
+    num_ranks = launcher.choose_num_ranks(os.environ, here, slots) if wants_ranks else 1
     return choice.Machine(num_ranks, here.num_cores * max(1, len(slots)), num_ranks if here.num_gpus else 0)
 
 

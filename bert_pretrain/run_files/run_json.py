@@ -67,7 +67,7 @@ def read_run_json(output_dir: str) -> Optional[dict[str, Any]]:
     """
     path = os.path.join(output_dir, RUN_JSON)
     try:
-        content = json.loads(remote.read_contents(path))
+        content = json.loads(remote.read_path_or_url(path))
         if not isinstance(content, dict) or not all(
             isinstance(content.get(key), kind) for key, kind in _SECTIONS.items()
         ):

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from typing import IO, Optional
 
 from bert_pretrain.storage.remote import RemoteFile
-from bert_pretrain.system.files import lock
+from bert_pretrain.system.locks import FileLock, locked_file
 
 _LOCK = ".lock"
 _COPY, _PARTIAL = ".copy", ".partial"
@@ -50,26 +49,29 @@ class FileCache:
 
     @contextlib.contextmanager
     def writing(self, file: RemoteFile) -> Iterator[Optional[IO[bytes]]]:
-        """Yields a file to write the copy to, which then appears whole; None where the budget has no room for it."""
+        """Yields a file to write the copy to, which then appears whole.
+
+        Yields None where the budget has no room for it, or another process writes it now.
+        """
         path = self._path(file)
         partial = path[: -len(_COPY)] + _PARTIAL
         with self._explained():
-            output = self._reserve(file, partial)
-        if output is None:
+            lock = self._reserve(file, partial)
+        if lock is None:
             yield None
             return
         try:
-            with output:
+            with open(lock.descriptor, "wb", buffering=1 << 20, closefd=False) as output:
                 yield output
                 with self._explained():
                     output.flush()
                     os.fsync(output.fileno())
                 assert output.tell() == os.path.getsize(partial) == file.num_bytes, "a copy of another size"
-                os.replace(partial, path)
+            os.replace(partial, path)
         except BaseException:
-            with contextlib.suppress(OSError):
-                os.remove(partial)
+            lock.release(remove=True)
             raise
+        lock.release()
 
     def forget(self, file: RemoteFile) -> None:
         """Removes the copy of a file."""
@@ -80,16 +82,19 @@ class FileCache:
         name = hashlib.sha256("\n".join(map(str, file)).encode()).hexdigest()[:40]
         return os.path.join(self._directory, name + _COPY)
 
-    def _reserve(self, file: RemoteFile, partial: str) -> Optional[IO[bytes]]:
-        """An open file of the full size, so that other processes count it; it is locked while this process writes."""
-        with lock(os.path.join(self._directory, _LOCK)):
-            if not self._make_room(file.num_bytes):
+    def _reserve(self, file: RemoteFile, partial: str) -> Optional[FileLock]:
+        """A file of the full size, so that other processes count it; it is locked while this process writes."""
+        lock = FileLock(partial)
+        with locked_file(os.path.join(self._directory, _LOCK)):
+            if not (self._make_room(file.num_bytes) and lock.acquire(wait=False)):
                 return None
-            output = open(partial, "wb", buffering=1 << 20)  # noqa: SIM115 (the caller closes it)
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            output.truncate(file.num_bytes)
-            return output
+            try:
+                for num_bytes in (0, file.num_bytes):
+                    os.ftruncate(lock.descriptor, num_bytes)
+            except OSError:
+                lock.release(remove=True)
+                raise
+        return lock
 
     def _make_room(self, num_bytes: int) -> bool:
         """Removes what is not needed until `num_bytes` have room; removes nothing where that would not do."""
@@ -120,10 +125,12 @@ class FileCache:
 
 
 def _is_written(partial: str) -> bool:
-    """True while a process writes this file; what a killed process left is not locked."""
-    with open(partial, "rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
+    """True while a process writes this file, as far as is known; what a killed process left is not locked."""
+    lock = FileLock(partial)
+    try:
+        lock.acquire(wait=False)
+        return not lock.is_exclusive
+    except OSError:  # another user's
+        return True
+    finally:
+        lock.release()

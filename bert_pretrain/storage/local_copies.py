@@ -14,10 +14,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
-from bert_pretrain.storage import remote, transfer
-from bert_pretrain.storage.remote import Folder, RemoteFile
-from bert_pretrain.storage.transfer import Report
+from bert_pretrain.storage import remote
+from bert_pretrain.storage.remote import RemoteFile, RemoteFolder
 from bert_pretrain.system import files
+from bert_pretrain.system.files import ReportBytes
+from bert_pretrain.system.locks import locked_file
 
 T = TypeVar("T")
 
@@ -28,7 +29,7 @@ _BEST = "best"  # the folder of a run whose run.json is in the folder above
 _MOST_STATE_BYTES = 1 << 20
 
 
-def localized(settings: T, report: Report = lambda what, done, total: None) -> T:
+def localize_settings(settings: T, report: ReportBytes = lambda what, done, total: None) -> T:
     """A dataclass of flags with local paths in place of URLs, where the flags name files that are fetched.
 
     ValueError, one line, naming flag and URL, for what cannot be fetched.
@@ -39,7 +40,7 @@ def localized(settings: T, report: Report = lambda what, done, total: None) -> T
     return dataclasses.replace(settings, **{name: local_path(name, url, report) for name, url in urls.items()})
 
 
-def local_path(flag: str, path: str, report: Report = lambda what, done, total: None) -> str:
+def local_path(flag: str, path: str, report: ReportBytes = lambda what, done, total: None) -> str:
     """A local path with the content of what `path` names; a path that is no URL is returned as it is.
 
     A URL may name a file, the prefix of a TF1 checkpoint, or a folder with one or with model.safetensors.
@@ -60,7 +61,7 @@ def local_folder(flag: str, path: str, names: Iterable[str]) -> str:
     if not files.is_url(url):
         return path
     try:
-        held = remote.open_folder(url)
+        held = remote.list_folder(url)
         folder = _folder_name(url)
         chosen = {f"{folder}/{name}": held[name] for name in names if name in held}
         return os.path.join(_fetch(flag, url, chosen, lambda what, done, total: None), folder)
@@ -78,7 +79,7 @@ def _cannot_be_fetched(flag: str, url: str, error: OSError) -> ValueError:
 def _named_by(url: str) -> tuple[str, dict[str, RemoteFile]]:
     """The local name of what a URL names, and the files to fetch by their local names. FileNotFoundError."""
     parent, _, name = url.rpartition("/")
-    beside = {} if parent.endswith("/") else remote.list_folder(parent)
+    beside = {} if parent.endswith("/") else remote.list_folder_if_any(parent)
     if name in beside:
         chosen = {name} | set(fnmatch.filter(beside, "*.safetensors") if name == _INDEX else ())
     else:
@@ -86,11 +87,11 @@ def _named_by(url: str) -> tuple[str, dict[str, RemoteFile]]:
     if chosen:
         folder = _folder_name(parent)
         return f"{folder}/{name}", _with_companions(parent, beside, chosen)
-    held = remote.open_folder(url)
+    held = remote.list_folder(url)
     return _folder_name(url), _with_companions(url, held, _model(url, held))
 
 
-def _model(url: str, held: Folder) -> set[str]:
+def _model(url: str, held: RemoteFolder) -> set[str]:
     """The names of a folder's weights. FileNotFoundError where there are none."""
     if _STATE in held and held[_STATE].num_bytes <= _MOST_STATE_BYTES:
         named = re.search(rb'^model_checkpoint_path: "(?:.*/)?([^"/]+)"', remote.read_small(held[_STATE].url), re.M)
@@ -104,18 +105,18 @@ def _model(url: str, held: Folder) -> set[str]:
     raise FileNotFoundError(0, "a folder without weights", url)
 
 
-def _checkpoint(held: Folder, prefix: str) -> set[str]:
+def _checkpoint(held: RemoteFolder, prefix: str) -> set[str]:
     """The names of a TF1 checkpoint's files, none where it has no index."""
     pattern = re.compile(re.escape(prefix) + r"\.data-\d+-of-\d+")
     return {f"{prefix}.index", *filter(pattern.fullmatch, held)} if f"{prefix}.index" in held else set()
 
 
-def _with_companions(url: str, held: Folder, chosen: Iterable[str]) -> dict[str, RemoteFile]:
+def _with_companions(url: str, held: RemoteFolder, chosen: Iterable[str]) -> dict[str, RemoteFile]:
     folder = _folder_name(url)
     names = dict.fromkeys([*sorted(chosen), *(name for name in _COMPANIONS if name in held)])
     found = {f"{folder}/{name}": held[name] for name in names}
     if folder == _BEST:
-        above = remote.list_folder(url.rpartition("/")[0])
+        above = remote.list_folder_if_any(url.rpartition("/")[0])
         found.update({name: above[name] for name in _COMPANIONS[:1] if name in above})
     return found
 
@@ -126,7 +127,7 @@ def _folder_name(url: str) -> str:
     return name if re.fullmatch(r"[\w.-]*\w[\w.-]*", name) else "folder"
 
 
-def _fetch(flag: str, url: str, chosen: Mapping[str, RemoteFile], report: Report) -> str:
+def _fetch(flag: str, url: str, chosen: Mapping[str, RemoteFile], report: ReportBytes) -> str:
     """The folder with the copies; other processes that want them wait here for the first."""
     identity = repr(sorted((name, *file) for name, file in chosen.items()))
     copies = files.cache_directory("fetched")
@@ -134,7 +135,7 @@ def _fetch(flag: str, url: str, chosen: Mapping[str, RemoteFile], report: Report
     if os.path.isdir(folder):
         return folder
     os.makedirs(copies, exist_ok=True)
-    with files.lock(f"{folder}.lock") as is_alone:
+    with locked_file(f"{folder}.lock") as is_alone:
         if is_alone:
             files.remove_partials(folder)
         if not os.path.isdir(folder):
@@ -143,14 +144,14 @@ def _fetch(flag: str, url: str, chosen: Mapping[str, RemoteFile], report: Report
     return folder
 
 
-def _write(what: str, folder: str, chosen: Mapping[str, RemoteFile], report: Report) -> None:
-    count = transfer.counter(what, sum(file.num_bytes for file in chosen.values()), report)
+def _write(what: str, folder: str, chosen: Mapping[str, RemoteFile], report: ReportBytes) -> None:
+    count = remote.byte_counter(what, sum(file.num_bytes for file in chosen.values()), report)
     try:
         with files.atomic_directory(folder) as partial:
             for name, file in chosen.items():
                 path = os.path.join(partial, name)
                 os.makedirs(os.path.dirname(path), exist_ok=True)
-                transfer.download(file, path, count)
+                remote.download_file(file, path, count)
     except OSError:
         if not os.path.isdir(folder):  # else another process was first, on a file system without locks
             raise

@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import socket
 import threading
 import time
 import uuid
-from typing import Any, Callable, Dict, Optional
+from typing import Callable, Optional
 
 from bert_pretrain.storage import remote
+from bert_pretrain.system import locks
+from bert_pretrain.system.locks import TRAINING, HeldError, Holder
 
-NAME = "training.lock"
+LOCK_NAME = "training.lock"
 _BEAT_SECONDS = 5.0
 _WATCH_SECONDS = 6 * _BEAT_SECONDS
 _SETTLE_SECONDS = 1.0  # of two jobs that write the object at once, the later one has it
-_KEYS = {"host", "pid", "place", "since", "token", "beat"}
-
-Holder = Dict[str, Any]
+_HOLDER_KEYS = {"host", "pid", "place", "since", "token", "beat"}
 
 
 class RemoteLock:
@@ -32,11 +30,10 @@ class RemoteLock:
     def __init__(self, directory: str, place: str, tell: Callable[[str], None]) -> None:
         """place: of which the caller is the only job, so that an object from there was left by a job that is dead.
 
-        tell(line) says why it waits. ValueError names the holder, or says why the object cannot be written.
+        tell(line) says why it waits. HeldError names the holder; ValueError where the object cannot be written.
         """
-        self._directory, self._url = directory, f"{directory}/{NAME}"
-        self._own: Holder = {"host": socket.gethostname(), "pid": os.getpid(), "place": place, "beat": 0}
-        self._own.update(since=time.strftime("%Y-%m-%d %H:%M:%S"), token=uuid.uuid4().hex)
+        self._directory, self._url = directory, f"{directory}/{LOCK_NAME}"
+        self._own: Holder = {**locks.this_holder(), "place": place, "token": uuid.uuid4().hex, "beat": 0}
         self.is_lost = False  # another job has taken it
         self._is_released = threading.Event()
         try:
@@ -52,49 +49,33 @@ class RemoteLock:
         self._heart.join()
         with contextlib.suppress(OSError):
             if not self.is_lost:
-                remote.remove(self._url)
+                remote.remove_file(self._url)
 
     def _take(self, tell: Callable[[str], None]) -> None:
-        found = holder(self._directory)
+        found = read_holder(self._directory)
         if found and found["place"] != self._own["place"]:
-            tell(f"{self._url} names {describe(found)}; watching for {_WATCH_SECONDS:.0f} seconds whether it lives")
-            self._refuse_living(found)
+            tell(locks.watching_line(self._url, found, _WATCH_SECONDS))
+            # A job that has lost other hosts, and is restarted elsewhere, may live a little longer than the watch.
+            if locks.watch_holder(
+                lambda: read_holder(self._directory), _WATCH_SECONDS, every=_BEAT_SECONDS / 5, patience=_WATCH_SECONDS
+            ):
+                raise self._held_error(read_holder(self._directory) or found)
         self._write()
         time.sleep(_SETTLE_SECONDS)
-        self._refuse_other()
+        found = read_holder(self._directory)
+        if self._is_other(found):
+            raise self._held_error(found)
 
-    def _refuse_living(self, found: Holder) -> None:
-        """Returns once the object has not changed for a while, or is gone.
+    def _is_other(self, found: Optional[Holder]) -> bool:
+        return found is not None and found["token"] != self._own["token"]
 
-        A job that has lost other hosts, and is restarted elsewhere, may live a little longer than that.
-        """
-        begin = changed = time.monotonic()
-        while time.monotonic() < changed + _WATCH_SECONDS:
-            time.sleep(_BEAT_SECONDS / 5)
-            now, before = holder(self._directory), found
-            if now is None:
-                return
-            if now != before:
-                found, changed = now, time.monotonic()
-            if time.monotonic() > begin + _WATCH_SECONDS and time.monotonic() < changed + _WATCH_SECONDS / 2:
-                raise self._in_use(now)
-
-    def _refuse_other(self) -> None:
-        found = holder(self._directory)
-        if found and found["token"] != self._own["token"]:
-            raise self._in_use(found)
-
-    def _in_use(self, found: Holder) -> ValueError:
-        return ValueError(
-            f"--output_dir: {self._directory} is in use: {describe(found)} trains there; wait for its end, stop it, or "
-            f"choose another directory; if no such job lives, remove {self._url}"
-        )
+    def _held_error(self, found: Holder) -> HeldError:
+        return TRAINING.held_error(self._directory, found, f"; if no such job lives, remove {self._url}")
 
     def _keep(self) -> None:
         while not self._is_released.wait(_BEAT_SECONDS):
             with contextlib.suppress(OSError):
-                found = holder(self._directory)
-                self.is_lost = found is not None and found["token"] != self._own["token"]
+                self.is_lost = self._is_other(read_holder(self._directory))
                 if self.is_lost:
                     return
                 self._write()
@@ -104,15 +85,9 @@ class RemoteLock:
         remote.write_small(self._url, json.dumps(self._own).encode(), at_start=True)
 
 
-def holder(directory: str) -> Optional[Holder]:
+def read_holder(directory: str) -> Optional[Holder]:
     """What the object of a directory says, None without one. OSError where that cannot be read."""
     try:
-        found = json.loads(remote.read_small(f"{directory}/{NAME}"))
-    except (FileNotFoundError, ValueError, RecursionError):
+        return locks.parse_holder(remote.read_small(f"{directory}/{LOCK_NAME}"), _HOLDER_KEYS)
+    except FileNotFoundError:
         return None
-    return found if isinstance(found, dict) and set(found) == _KEYS else None
-
-
-def describe(found: Holder) -> str:
-    """Names a holder in a message."""
-    return f"process {found['pid']} on {found['host']} (since {found['since']})"

@@ -1,10 +1,9 @@
-"""Whole files, locks, the cache folder and the cores of this process, for all programs here. Standard library only."""
+"""Whole files, the cache folder and the cores of this process, for all programs here. Standard library only."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -13,9 +12,11 @@ import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Callable
 
 _PARTIAL = ".partial"
+
+ReportBytes = Callable[[str, int, int], None]  # of long work on files: what is done, bytes done, bytes in all
 
 
 @contextlib.contextmanager
@@ -99,22 +100,6 @@ def remove_partials(path: str) -> None:
             if found.startswith(f".{name}.") and found.endswith(_PARTIAL):
                 left = os.path.join(directory, found)
                 shutil.rmtree(left) if os.path.isdir(left) else os.remove(left)
-
-
-@contextlib.contextmanager
-def lock(path: str) -> Iterator[bool]:
-    """Makes the file `path` and holds an exclusive lock on it; waits while another process holds it.
-
-    Yields False, without waiting, where the file system has no locks, as some Lustre and NFS. OSError if the file
-    cannot be made.
-    """
-    with open(path, "w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            held = True
-        except OSError:
-            held = False
-        yield held
 
 
 def cache_directory(name: str) -> Path:

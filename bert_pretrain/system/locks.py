@@ -1,9 +1,6 @@
-"""One job in a directory: a lock file that names its holder. Standard library only.
+"""Locks: the kernel's lock on a file, and one job in a directory, whose lock file names its holder.
 
-The kernel's lock on the file (fcntl.lockf, on NFS also between hosts) ends with the process that holds it, however that
-dies. It decides alone where it exists and the file names a process of this kernel. A file system without locks, or NFS
-with locks that are local to a host, needs more: a process of this machine is known by its number and start time, any
-other by its heartbeat, the file's modification time, which changes every few seconds while the job lives.
+Standard library only, and importable by any Python: scripts lock directories before anything is installed.
 """
 
 from __future__ import annotations
@@ -14,6 +11,7 @@ import fcntl
 import json
 import os
 import socket
+import stat
 import sys
 import threading
 import time
@@ -21,54 +19,211 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable, Dict, NamedTuple, Optional
 
-_BEAT_SECONDS = 5.0
+_HELD_BY_OTHER = (errno.EACCES, errno.EAGAIN)  # flock's answers; any other error means that there are no locks here
+
+_BEAT_SECONDS = 5.0  # between two signs of life of a directory's holder
 _WATCH_SECONDS = 4 * _BEAT_SECONDS
 _PATIENCE_SECONDS = 2.0  # for a job that is just ending, and for a server that releases its lock
 _SETTLE_SECONDS = 0.5  # without locks: of two jobs that take the file at once, the later one has it
-_KEYS = {"host", "pid", "since", "process_start", "kernel", "processes"}
-_HELD = (errno.EACCES, errno.EAGAIN)
+_HOLDER_KEYS = {"host", "pid", "since", "process_start", "kernel", "processes"}
 
-Holder = Dict[str, Any]
-
-
-class Work(NamedTuple):
-    """What one job at a time does in a directory."""
-
-    file_name: str
-    option: str  # before the directory in a message
-    verb: str  # what the holder does
+Holder = Dict[str, Any]  # a lock's note of who holds it: host, pid, since, and what its kind needs besides
 
 
-TRAINING = Work(".training.lock", "--output_dir: ", "trains")
-SCRIPT = Work(".script.lock", "", "works")
-DATA = Work(".make_data.lock", "--output_dir: ", "makes data")
+# --- The kernel's lock on a file ---
+
+
+class FileLock:
+    """The kernel's exclusive lock on a file (flock, on NFS also between hosts).
+
+    It ends with release() or with the process, however that dies. The file is made where there is none; what it
+    contains stays. A file system without locks, as some Lustre and NFS, lets everyone in.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Does not touch the file yet."""
+        self.path = path
+        self.descriptor: Optional[int] = None  # of the open file, while this process is in
+        self.is_exclusive = False  # the kernel keeps other processes out
+
+    def acquire(self, wait: bool = True) -> bool:
+        """Lets this process in. False, at once, where another process has the lock and `wait` is false.
+
+        OSError where the file cannot be made, or is a symbolic link, a FIFO or anything else but a regular file.
+        """
+        while True:
+            descriptor = _open_lock_file(self.path)
+            try:
+                is_exclusive = _flock(descriptor, wait)
+                is_in = is_exclusive is not None and _is_at(self.path, descriptor)
+            except BaseException:
+                os.close(descriptor)
+                raise
+            if is_in:
+                self.descriptor, self.is_exclusive = descriptor, bool(is_exclusive)
+                return True
+            os.close(descriptor)
+            if is_exclusive is None:
+                return False
+            # Its holder has removed the file between our opening and locking it.
+
+    def release(self, remove: bool = False) -> None:
+        """Lets others in; removes the file first if asked. Nothing happens where this process is not in."""
+        if self.descriptor is not None:
+            if remove:
+                with contextlib.suppress(OSError):
+                    os.remove(self.path)
+            with contextlib.suppress(OSError):
+                os.close(self.descriptor)
+            self.descriptor, self.is_exclusive = None, False
+
+
+@contextlib.contextmanager
+def locked_file(path: str) -> Iterator[bool]:
+    """Holds the lock of a file, which stays; waits while another process holds it.
+
+    Yields False, without waiting, where the file system has no locks. OSError as FileLock.acquire.
+    """
+    lock = FileLock(path)
+    lock.acquire()
+    try:
+        yield lock.is_exclusive
+    finally:
+        lock.release()
+
+
+def _open_lock_file(path: str) -> int:
+    """Opens a file for reading and writing, which flock on NFS needs. Nothing that is not a lock file is touched."""
+    try:
+        # O_NONBLOCK: else a FIFO waits here for its other end.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP and os.path.islink(path):
+            raise OSError(errno.ELOOP, "a symbolic link where a lock file belongs", path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return descriptor
+
+
+def _flock(descriptor: int, wait: bool) -> Optional[bool]:
+    """True where the lock is taken, False where the file system has none, None where another process has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return None if error.errno in _HELD_BY_OTHER else False
+    return True
+
+
+def _is_at(path: str, descriptor: int) -> bool:
+    """True where an open file is still the one at the path."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+# --- Who holds a lock, and whether it lives ---
 
 
 class HeldError(ValueError):
     """Another job works in the directory."""
 
 
-class DirectoryLock:
-    """The lock of a directory, from construction until release() or the end of the process."""
+class LockedWork(NamedTuple):
+    """What one job at a time does in a directory."""
 
-    def __init__(self, directory: str, work: Work, tell: Callable[[str], None]) -> None:
+    file_name: str
+    option: str  # before the directory in a message
+    verb: str  # what the holder does
+
+    def held_error(self, directory: str, holder: Optional[Holder], remedy: str) -> HeldError:
+        """The error for the job that is not let in; remedy follows the sentence."""
+        return HeldError(
+            f"{self.option}{directory} is in use: {name_holder(holder)} {self.verb} there; wait for its end, stop it, "
+            f"or choose another directory{remedy}"
+        )
+
+
+TRAINING = LockedWork(".training.lock", "--output_dir: ", "trains")
+SCRIPT = LockedWork(".script.lock", "", "works")
+DATA = LockedWork(".make_data.lock", "--output_dir: ", "makes data")
+
+
+def this_holder() -> Holder:
+    """What every note says of the calling process."""
+    return {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+
+
+def parse_holder(content: bytes, keys: set[str]) -> Optional[Holder]:
+    """The holder that a note with exactly these keys names, None where it names none."""
+    try:
+        holder = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    is_holder = isinstance(holder, dict) and set(holder) == keys and isinstance(holder["pid"], int)
+    return holder if is_holder else None
+
+
+def name_holder(holder: Optional[Holder]) -> str:
+    """The holder in a message."""
+    return f"process {holder['pid']} on {holder['host']} (since {holder['since']})" if holder else "another job"
+
+
+def watching_line(place: str, holder: Holder, seconds: float) -> str:
+    """What is said before watch_holder; place: the note's path or URL."""
+    return f"{place} names {name_holder(holder)}; watching for {seconds:.0f} seconds whether it lives"
+
+
+def watch_holder(look: Callable[[], Any], seconds: float, every: float, patience: float = 0.0) -> bool:
+    """Whether a holder lives, by what look() returns: a note's state, which the holder changes, or None without a note.
+
+    It is dead once the note is gone or has not changed for `seconds`. It lives once the note has changed; with
+    `patience`, only where it still changes so many seconds later.
+    """
+    begin = changed = time.monotonic()
+    before = look()
+    while time.monotonic() < changed + seconds:
+        time.sleep(every)
+        now = look()
+        if now is None:
+            return False
+        if now != before:
+            before, changed = now, time.monotonic()
+        if changed > begin and time.monotonic() > begin + patience and time.monotonic() < changed + seconds / 2:
+            return True
+    return False
+
+
+# --- One job in a directory ---
+
+
+class DirectoryLock:
+    """The lock of a directory, from construction until release() or the end of the process.
+
+    The kernel's lock decides alone where it exists and the file names a process of this kernel. A file system without
+    locks, or NFS with locks that are local to a host, needs more: a process of this machine is known by its number and
+    start time, any other by its heartbeat, the file's modification time, which changes every few seconds while the job
+    lives.
+    """
+
+    def __init__(self, directory: str, work: LockedWork, tell: Callable[[str], None]) -> None:
         """tell(line) says why it waits. HeldError names the holder; ValueError where the file cannot be made."""
         self._path, self._work = os.path.join(directory, work.file_name), work
-        self._own = _this_process()
+        self._file, self._own = FileLock(self._path), _this_process()
         self._dead: Optional[Holder] = None  # a holder without a heartbeat
-        self._is_held = False  # by the word of the kernel
+        self._is_locked = False  # by another process, as the kernel says
         end = time.monotonic() + _PATIENCE_SECONDS
         while not self._try():
-            holder = _read(self._path)
-            if holder and holder != self._dead and not self._is_held and not _is_visible(holder, self._own):
-                tell(f"{self._path} names {_name(holder)}; watching for {_WATCH_SECONDS:.0f} seconds whether it lives")
-                self._dead = None if _beats(self._path) else holder
-                end = time.monotonic() + (_PATIENCE_SECONDS if self._dead else 0.0)
+            holder = _read_holder(self._path)
+            if holder and holder != self._dead and not self._is_locked and not _is_visible(holder, self._own):
+                tell(watching_line(self._path, holder, _WATCH_SECONDS))
+                is_alive = watch_holder(lambda: _state(self._path), _WATCH_SECONDS, every=_BEAT_SECONDS / 5)
+                self._dead = None if is_alive else holder
+                end = time.monotonic() + (0.0 if is_alive else _PATIENCE_SECONDS)
             if time.monotonic() > end:
-                raise HeldError(
-                    f"{work.option}{directory} is in use: {_name(holder)} {work.verb} there; wait for its end, stop "
-                    f"it, or choose another directory{self._remedy(holder)}"
-                )
+                raise self._work.held_error(directory, holder, self._remedy(holder))
             time.sleep(0.1)
         self._is_released = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="directory_lock", daemon=True)
@@ -78,70 +233,58 @@ class DirectoryLock:
         """Removes the file, then lets another job in."""
         self._is_released.set()
         self._heart.join()  # it must not touch a file that gets the descriptor's number
-        for act, argument in ((os.remove, self._path), (os.close, self._descriptor)):
-            with contextlib.suppress(OSError):
-                act(argument)
+        self._file.release(remove=True)
+
+    def _try(self) -> bool:
+        """Takes the directory if it is free."""
+        try:
+            self._is_locked = not self._file.acquire(wait=False)
+            if not self._is_locked and self._is_free() and self._write_holder():
+                return True
+        except OSError as error:
+            self._file.release()
+            raise ValueError(f"{self._work.option}{self._path} cannot be written: {error.strerror}") from None
+        self._file.release()
+        return False
+
+    def _is_free(self) -> bool:
+        """Whether the holder that the file names, if any, has ended."""
+        holder = parse_holder(os.pread(self._file.descriptor, 1 << 16, 0), _HOLDER_KEYS)
+        if holder is None or holder == self._dead:
+            return True
+        is_visible = _is_visible(holder, self._own)
+        if not self._file.is_exclusive:
+            return is_visible and not _is_running(holder)
+        # The kernel's word, except on a job of an older version, which holds a lock of another kind (lockf).
+        is_other = holder["pid"] != self._own["pid"] and holder["process_start"] is not None
+        return holder["kernel"] == self._own["kernel"] and not (is_visible and is_other and _is_running(holder))
+
+    def _write_holder(self) -> bool:
+        """Names this process in the file. False where, without locks, another job was later."""
+        try:
+            os.ftruncate(self._file.descriptor, 0)
+            os.pwrite(self._file.descriptor, json.dumps(self._own).encode(), 0)
+        except OSError:  # a full disk: the kernel's lock does not need the name
+            if not self._file.is_exclusive:
+                raise
+        if self._file.is_exclusive:
+            return True
+        time.sleep(_SETTLE_SECONDS)
+        return _is_at(self._path, self._file.descriptor) and _read_holder(self._path) == self._own
 
     def _remedy(self, holder: Optional[Holder]) -> str:
         """An NFS server may keep the lock of a host that has crashed."""
         is_elsewhere = holder and holder["kernel"] != self._own["kernel"]
         return f"; if that host is down, remove {self._path}" if is_elsewhere else ""
 
-    def _unwritable(self, error: OSError) -> ValueError:
-        return ValueError(f"{self._work.option}{self._path} cannot be written: {error.strerror}")
-
-    def _try(self) -> bool:
-        """Takes the file if it is free."""
-        try:
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise self._unwritable(error) from None
-        is_taken = self._take()
-        if not is_taken:
-            os.close(self._descriptor)
-        return is_taken
-
-    def _take(self) -> bool:
-        has_lock, self._is_held = True, False
-        try:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            has_lock, self._is_held = False, error.errno in _HELD  # any other error: no locks here
-        if self._is_held or not self._is_in_place() or not self._is_free(has_lock):
-            return False
-        content = json.dumps(self._own).encode()
-        try:
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, content, 0)
-        except OSError as error:  # a full disk: the kernel's lock does not need the name
-            if not has_lock:
-                raise self._unwritable(error) from None
-        if not has_lock:
-            time.sleep(_SETTLE_SECONDS)
-        return has_lock or (self._is_in_place() and _read(self._path) == self._own)
-
-    def _is_in_place(self) -> bool:
-        """False where the previous holder has removed the file between our opening and locking it."""
-        try:
-            return os.path.samestat(os.stat(self._path), os.fstat(self._descriptor))
-        except FileNotFoundError:
-            return False
-
-    def _is_free(self, has_lock: bool) -> bool:
-        holder = _parse(os.pread(self._descriptor, 1 << 16, 0))
-        if holder is None or holder == self._dead:
-            return True
-        is_same_kernel = holder["kernel"] == self._own["kernel"]
-        return is_same_kernel and (has_lock or (_is_visible(holder, self._own) and not _is_running(holder)))
-
     def _beat(self) -> None:
         while not self._is_released.wait(_BEAT_SECONDS):
             with contextlib.suppress(OSError):
-                os.utime(self._descriptor)
+                os.utime(self._file.descriptor)
 
 
 @contextlib.contextmanager
-def locked(directory: str, work: Work) -> Iterator[None]:
+def locked_directory(directory: str, work: LockedWork) -> Iterator[None]:
     """Holds the lock; says on stderr why it waits. Folders that were made for it and got nothing else do not stay.
 
     HeldError names the holder; ValueError where the directory cannot be written.
@@ -156,9 +299,10 @@ def locked(directory: str, work: Work) -> Iterator[None]:
         raise ValueError(f"{work.option}{directory} cannot be written: {error.strerror}") from None
     try:
         lock = DirectoryLock(directory, work, lambda line: print(line, file=sys.stderr, flush=True))
-        with contextlib.ExitStack() as stack:
-            stack.callback(lock.release)
+        try:
             yield
+        finally:
+            lock.release()
     finally:
         with contextlib.suppress(OSError):
             for made in missing:
@@ -167,9 +311,7 @@ def locked(directory: str, work: Work) -> Iterator[None]:
 
 def _this_process() -> Holder:
     return {
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+        **this_holder(),
         "process_start": _process_start(os.getpid()),
         "kernel": _read_text("/proc/sys/kernel/random/boot_id") or socket.gethostname(),
         "processes": _link("/proc/self/ns/pid"),  # containers number their processes by themselves
@@ -194,46 +336,26 @@ def _is_running(holder: Holder) -> bool:
 
 
 def _process_start(pid: int) -> Optional[str]:
-    """When a process started, in the kernel's clock; None without /proc and for a process that has ended."""
+    """When a process started, in the kernel's clock; None without /proc and for a process that has ended.
+
+    psutil tells it by the machine's clock alone, which may be set while the job lives.
+    """
     fields = (_read_text(f"/proc/{pid}/stat") or "").rpartition(")")[2].split()
     return fields[19] if fields and fields[0] != "Z" else None
 
 
-def _beats(path: str) -> bool:
-    """Watches for a change of the file. It is opened each time, so that NFS asks the server."""
-
-    def state() -> Optional[tuple[int, int]]:
-        try:
-            with open(path, "rb") as file:
-                found = os.fstat(file.fileno())
-        except OSError:
-            return None
-        return found.st_ino, found.st_mtime_ns
-
-    first, end = state(), time.monotonic() + _WATCH_SECONDS
-    while time.monotonic() < end:
-        time.sleep(_BEAT_SECONDS / 5)
-        if state() != first:
-            return True
-    return False
-
-
-def _read(path: str) -> Optional[Holder]:
-    return _parse((_read_text(path) or "").encode())
-
-
-def _parse(content: bytes) -> Optional[Holder]:
-    """The holder, None where the file does not name one."""
+def _state(path: str) -> Optional[tuple[int, int]]:
+    """What changes with each beat. The file is opened each time, so that NFS asks the server."""
     try:
-        holder = json.loads(content)
-    except (ValueError, RecursionError):
+        with open(path, "rb") as file:
+            found = os.fstat(file.fileno())
+    except OSError:
         return None
-    is_holder = isinstance(holder, dict) and set(holder) == _KEYS and isinstance(holder["pid"], int)
-    return holder if is_holder else None
+    return found.st_ino, found.st_mtime_ns
 
 
-def _name(holder: Optional[Holder]) -> str:
-    return f"process {holder['pid']} on {holder['host']} (since {holder['since']})" if holder else "another job"
+def _read_holder(path: str) -> Optional[Holder]:
+    return parse_holder((_read_text(path) or "").encode(), _HOLDER_KEYS)
 
 
 def _read_text(path: str) -> Optional[str]:

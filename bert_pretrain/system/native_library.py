@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bert_pretrain.system import files
+from bert_pretrain.system.locks import locked_file
 
 _OPTIONS = ["-O3", "-fPIC", "-fno-math-errno", "-DNDEBUG"]
 # Named levels of x86-64, for a compiler that fails with the CPU's own: instructions that a CPU must have -> options.
@@ -46,7 +47,7 @@ class UnavailableError(RuntimeError):
     """This machine cannot compile or load a library; the message says why, in a few words."""
 
 
-class Library(NamedTuple):
+class NativeLibrary(NamedTuple):
     """C++ sources and headers, and how to compile them."""
 
     name: str
@@ -85,7 +86,7 @@ class Library(NamedTuple):
         """Compiles the library unless another process does so first: the ranks of a machine arrive together."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with files.lock(str(path.with_suffix(".lock"))):
+            with locked_file(str(path.with_suffix(".lock"))):
                 if not path.exists():
                     _raise_remembered(path.with_suffix(_FAILED))
                     if self.notice:

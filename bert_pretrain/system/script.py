@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Optional
 
-from bert_pretrain.system.locks import SCRIPT, locked
+from bert_pretrain.system.locks import SCRIPT, locked_directory
 
 RUNNER = "BERT_PRETRAIN_SCRIPT"  # environment variable of the script: the process that runs it
 STAGE = "BERT_PRETRAIN_STAGE"  # another: the file descriptor to which it writes what it does now
@@ -67,7 +67,7 @@ def _run(directory: str, command: Sequence[str], is_nested: bool) -> int:
     with contextlib.ExitStack() as stack:
         try:
             if directory:
-                stack.enter_context(locked(directory, SCRIPT))
+                stack.enter_context(locked_directory(directory, SCRIPT))
         except ValueError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2

@@ -34,7 +34,7 @@ while True:
 _HIDDEN = ("oneDNN custom operations are on", "All log messages before absl::InitializeLog() is called")
 
 
-def prefix(rank: int) -> None:
+def prefix_rank(rank: int) -> None:
     """From now on every line on stderr, also TensorFlow's and Horovod's, starts with '[rank N] '.
 
     Rank 0's lines keep no prefix: it prints what concerns the whole job.

@@ -21,8 +21,8 @@ from bert_pretrain.system import processes
 _POLL_SECONDS = 0.5
 
 # A task calls it with the share that it has done since the previous call, or with what its on_progress understands.
-Report = Callable[[Any], None]
-Work = Callable[[Any, Report], Any]
+ReportProgress = Callable[[Any], None]
+WorkFunction = Callable[[Any, ReportProgress], Any]
 
 _reports: Any = None  # in a worker process: the queue to its parent
 _is_stopping = False  # this process received SIGTERM
@@ -77,7 +77,7 @@ class Workers:
 
     def run(
         self,
-        work: Work,
+        work: WorkFunction,
         pieces: Sequence[Any],
         on_progress: Callable[[int, Any], None],
         on_result: Callable[[int, Any], None],
@@ -111,7 +111,7 @@ class Workers:
                 future.cancel()
 
 
-def _call(work: Work, piece: Any, number: int) -> Any:
+def _call(work: WorkFunction, piece: Any, number: int) -> Any:
     if _is_stopping:  # the executor would start the next task after the one that was ended
         sys.exit(1)
 

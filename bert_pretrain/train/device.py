@@ -77,7 +77,7 @@ def agree_on_dtype(world: World, offer: DtypeOffer, previous: Optional[str]) -> 
     """The dtype for all ranks, and a line for the user where it is not what was asked. A collective.
 
     previous: of the run's last start, where its flags were the same. Otherwise the best for all ranks; where they
-    differ, none takes bfloat16. Ranks whose devices have no dtype in common keep their own; preflight.py refuses them.
+    differ, none takes bfloat16. Ranks whose devices have no dtype in common keep their own; agreement.py refuses them.
     """
     offers = world.allgather(offer)
     common = [dtype for dtype in offers[0].dtypes if all(dtype in other.dtypes for other in offers)]

@@ -18,7 +18,7 @@ from bert_pretrain.checkpoints import restore
 from bert_pretrain.checkpoints.resume import PreviousRun
 from bert_pretrain.data.input_fn import EvaluationInput
 from bert_pretrain.data.schema import BatchTensors
-from bert_pretrain.distributed import preflight
+from bert_pretrain.distributed import agreement
 from bert_pretrain.distributed.stop import Interrupted
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.protocol import make_kernels
@@ -149,7 +149,7 @@ def conclude_training(job: Job, previous: PreviousRun, logger: RunLogger) -> dic
 
 def evaluate_alone(job: Job, previous: PreviousRun, logger: RunLogger) -> None:
     """Evaluates a checkpoint and prints the results; writes them unless a training job uses output_dir meanwhile."""
-    prefix, step = preflight.from_root(job.world, lambda: _checkpoint_to_evaluate(job, previous))
+    prefix, step = agreement.from_root(job.world, lambda: _checkpoint_to_evaluate(job, previous))
     latest = _evaluate_checkpoint(job, prefix)
     is_of_run = bool(previous.description) and prefix == previous.checkpoint
     num_examples = step * run_json.examples_per_update(previous.description) if is_of_run else 0

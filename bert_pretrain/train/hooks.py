@@ -16,7 +16,7 @@ from tensorflow.compat.v1 import train
 
 from bert_pretrain.checkpoints.writer import CheckpointWriter
 from bert_pretrain.data.input_fn import TrainingInput
-from bert_pretrain.distributed import preflight
+from bert_pretrain.distributed import agreement
 from bert_pretrain.distributed.stop import Interrupted
 from bert_pretrain.mlperf import rules
 from bert_pretrain.model import variables
@@ -69,7 +69,7 @@ class TrainingHook(train.SessionRunHook):
         self._step = int(session.run(tf.compat.v1.train.get_global_step()))
         if self._writer:
             self._writer.start_at(self._step)
-        preflight.end_if_stopped(self._job.world)
+        agreement.end_if_stopped(self._job.world)
         self._logger.mlperf.start_run()
         if self._evaluation and self._outcome.must_evaluate_first and self._is_first_evaluation_wanted():
             self._evaluate_first(session)
@@ -78,7 +78,7 @@ class TrainingHook(train.SessionRunHook):
             return
         if self._config.device.enable_device_warmup:
             self._warm_up(session)
-            preflight.end_if_stopped(self._job.world)
+            agreement.end_if_stopped(self._job.world)
         self._throughput.start()
 
     def before_run(self, run_context: train.SessionRunContext) -> train.SessionRunArgs:
@@ -126,7 +126,7 @@ class TrainingHook(train.SessionRunHook):
             raise Interrupted
         if self._step == 0 and settings.verify_init:
             check = partial(rules.check_initial, settings, outcome.initial)
-            self._logger.info(preflight.on_all_ranks(self._job.world, check))
+            self._logger.info(agreement.on_all_ranks(self._job.world, check))
         if self._step:
             self._save(session, is_due=False)
 
@@ -145,7 +145,7 @@ class TrainingHook(train.SessionRunHook):
             return
         records = self._job.world.allgather(self._training_input.record_names(int(update.updates_read)))
         # The other ranks wait for the checkpoint: mpirun ends all where one of them exits.
-        message = preflight.from_root(self._job.world, lambda: self._write_refused(session, update, records))
+        message = agreement.from_root(self._job.world, lambda: self._write_refused(session, update, records))
         if not self._job.world.is_root:
             sys.exit(2)  # rank 0 prints the message
         raise ValueError(message)

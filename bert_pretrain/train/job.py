@@ -16,8 +16,7 @@ from bert_pretrain.data.dynamic_masking import DynamicMasking
 from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput
 from bert_pretrain.data.schema import Limits
 from bert_pretrain.data.shards.index_tables import Share
-from bert_pretrain.distributed import long_task, preflight
-from bert_pretrain.distributed.long_task import Report
+from bert_pretrain.distributed import agreement
 from bert_pretrain.distributed.world import World
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.mlperf.rules import TimedRun
@@ -25,6 +24,7 @@ from bert_pretrain.optim import schedule
 from bert_pretrain.run_files import run_json
 from bert_pretrain.storage import local_copies
 from bert_pretrain.storage.file_cache import FileCache
+from bert_pretrain.system.files import ReportBytes
 from bert_pretrain.train import device
 from bert_pretrain.train.device import Device
 
@@ -57,24 +57,24 @@ def with_local_paths(config: Config, world: World) -> Config:
     ValueError, one line, for what cannot be fetched.
     """
 
-    def fetch(report: Report) -> Config:
-        parts = {name: local_copies.localized(getattr(config, name), report) for name in PARTS}
+    def fetch(report: ReportBytes) -> Config:
+        parts = {name: local_copies.localize_settings(getattr(config, name), report) for name in PARTS}
         if config.output_url:
             directory = config.run.local_output_dir or remote_output.default_output_directory(config.output_url)
             parts["run"] = dataclasses.replace(parts["run"], output_dir=directory)
         return dataclasses.replace(config, **parts, with_urls=config)
 
-    return long_task.on_all_ranks(world, fetch)
+    return agreement.long_task_on_all_ranks(world, fetch)
 
 
 def open_on_all_ranks(config: Config, world: World) -> Job:
     """open_job on every rank, with products of the dtype that all ranks take. A collective."""
-    job = long_task.on_all_ranks(world, lambda report: open_job(config, world, report))
-    previous = preflight.from_root(world, lambda: run_json.previous_dtype(config))
+    job = agreement.long_task_on_all_ranks(world, lambda report: open_job(config, world, report))
+    previous = agreement.from_root(world, lambda: run_json.previous_dtype(config))
     return job._replace(device=device.agree_on_device(job.device, world, previous))
 
 
-def open_job(config: Config, world: World, report: Report) -> Job:
+def open_job(config: Config, world: World, report: ReportBytes) -> Job:
     """Opens everything that the run reads.
 
     ValueError, one line, for the first thing that is wrong.
@@ -160,7 +160,7 @@ def evaluation_input(job: Job) -> Optional[EvaluationInput]:
 
 
 def _open_source(
-    config: Config, flag: str, model: ModelConfig, world: World, report: Report, cache: Optional[FileCache]
+    config: Config, flag: str, model: ModelConfig, world: World, report: ReportBytes, cache: Optional[FileCache]
 ) -> Source:
     limits = Limits(model.vocab_size, model.type_vocab_size)
     share = Share(world.local_rank, world.local_size, lambda *progress: report(f"indexing --{flag}", *progress))

@@ -20,7 +20,7 @@ from bert_pretrain.checkpoints.resume import PreviousRun, load_previous_run, mak
 from bert_pretrain.checkpoints.writer import CheckpointWriter
 from bert_pretrain.config.training import Config
 from bert_pretrain.data import schema
-from bert_pretrain.distributed import preflight
+from bert_pretrain.distributed import agreement
 from bert_pretrain.distributed.world import World
 from bert_pretrain.mlperf import mllog
 from bert_pretrain.mlperf.mllog import MlperfLog
@@ -48,14 +48,14 @@ def run(config: Config, world: World) -> int:
     tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
     job = open_on_all_ranks(config, world)
     description = describe(job)
-    facts = preflight.comparable(description, variables.shapes(job.model))
-    preflight.on_all_ranks(world, lambda: preflight.check_same(world, facts))
-    lock = preflight.on_all_ranks(world, lambda: _lock(config, world), root_only=True)
+    facts = agreement.comparable_facts(description, variables.shapes(job.model))
+    agreement.check_same_facts(world, facts)
+    lock = agreement.on_all_ranks(world, lambda: _lock(config, world), names_rank=False)
     output = None
     try:
         output = remote_output.open_output(config, world)
-        previous = preflight.from_root(world, lambda: load_previous_run(config.run, job.model, description))
-        logger = preflight.on_all_ranks(world, lambda: _open_logger(job, previous, begin))
+        previous = agreement.from_root(world, lambda: load_previous_run(config.run, job.model, description))
+        logger = agreement.on_all_ranks(world, lambda: _open_logger(job, previous, begin))
         try:
             with _explained_input_errors():
                 _train_or_evaluate(job, previous, logger, description, output)

@@ -14,7 +14,7 @@ from bert_pretrain.checkpoints.resume import PreviousRun
 from bert_pretrain.checkpoints.writer import CheckpointWriter
 from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput
 from bert_pretrain.data.schema import BatchTensors
-from bert_pretrain.distributed import preflight
+from bert_pretrain.distributed import agreement
 from bert_pretrain.model import variables
 from bert_pretrain.run_files.results import Outcome
 from bert_pretrain.tensorflow_compat import estimator
@@ -58,7 +58,7 @@ def make_model_fn(
 
     def model_fn(features: dict[str, tf.Tensor], mode: str) -> estimator.EstimatorSpec:
         assert mode == estimator.ModeKeys.TRAIN, "evaluation runs inside training; see train/evaluation.py"
-        return preflight.on_all_ranks(job.world, lambda: build(features, mode), root_only=True)
+        return agreement.on_all_ranks(job.world, lambda: build(features, mode), names_rank=False)
 
     return model_fn
 

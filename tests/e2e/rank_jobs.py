@@ -104,5 +104,5 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    stderr.prefix(processes.launched_rank())
+    stderr.prefix_rank(processes.launched_rank())
     main(Path(sys.argv[1]))

@@ -6,13 +6,14 @@ import contextlib
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable, NamedTuple, Optional
+
+import psutil
 
 ROOT = Path(__file__).parents[2]
 # What sums gradients over ranks in these tests: horovod or mpi.
@@ -80,12 +81,15 @@ class Started:
 
     def descendants(self) -> list[int]:
         """All processes below the one that was started."""
-        return _descendants(self.process.pid)
+        return [process.pid for process in _descendants(self.process.pid)]
 
     def find(self, rank: int) -> Optional[int]:
         """The process of a rank, None before it is there."""
-        wanted = f"OMPI_COMM_WORLD_RANK={rank}".encode()
-        found = [pid for pid in self.descendants() if wanted in _read(pid, "environ").split(b"\0")]
+        found = []
+        for process in _descendants(self.process.pid):
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("OMPI_COMM_WORLD_RANK") == str(rank):
+                    found.append(process.pid)
         return min(found, default=None)  # a rank's own children inherit its environment and come after it
 
     def pid_of(self, rank: int) -> int:
@@ -99,9 +103,9 @@ class Started:
         try:
             code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            for pid in [*_descendants(self.process.pid), self.process.pid]:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            for process in [*_descendants(self.process.pid), self.process]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
             raise AssertionError(f"not over after {seconds} s:\n{self.out}\n{self.err}") from None
         return Ended(code, self.out, self.err, time.monotonic() - self._begin)
 
@@ -134,41 +138,26 @@ def left_behind(marker: str) -> list[str]:
 
 
 def _with_marker(marker: str) -> Iterator[str]:
-    for pid in running():
-        line = _read(pid, "cmdline").replace(b"\0", b" ").decode(errors="replace")
-        if marker in line and pid != os.getpid():
-            yield line
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+            line = " ".join(process.cmdline())
+            if marker in line and process.pid != os.getpid():
+                yield line
 
 
-def _descendants(pid: int) -> list[int]:
-    children: dict[int, list[int]] = {}
-    for other in running():
-        fields = _stat(other)
-        if fields:
-            children.setdefault(int(fields[1]), []).append(other)
-    found, rest = [], [pid]
-    while rest:
-        rest += (below := children.get(rest.pop(), []))
-        found += below
-    return found
-
-
-def running() -> list[int]:
-    """All processes of this machine that have not ended."""
-    pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
-    return [pid for pid in pids if _stat(pid)[:1] not in ([], [b"Z"])]  # a zombie has ended
-
-
-def _stat(pid: int) -> list[bytes]:
-    """State, parent and more of a process; nothing where it has gone."""
-    return _read(pid, "stat").rpartition(b")")[2].split()
-
-
-def _read(pid: int, name: str) -> bytes:
+def _descendants(pid: int) -> list[psutil.Process]:
     try:
-        return Path(f"/proc/{pid}/{name}").read_bytes()
-    except OSError:  # ended meanwhile
-        return b""
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there that has not ended; a zombie has."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _until(condition: Callable[[], object], seconds: float, err: Path = Path(os.devnull)) -> None:

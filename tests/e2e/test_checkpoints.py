@@ -84,9 +84,9 @@ runpy.run_module("bert_pretrain.run", run_name="__main__", alter_sys=True)
     arguments = runs.flags(**data, **runs.settings(output_dir=str(tmp_path)))
     supervised = f"""
 import sys
-from bert_pretrain.launch import supervisor
-command = supervisor.Command([sys.executable, "-c", {dying!r}, *sys.argv[1:]], {{}})
-sys.exit(supervisor.run(command, "nothing", 1))
+from bert_pretrain.launch.launcher import run_with_restarts
+from bert_pretrain.launch.supervisor import LaunchCommand
+sys.exit(run_with_restarts(LaunchCommand([sys.executable, "-c", {dying!r}, *sys.argv[1:]], {{}}), "nothing", 1))
 """
     ended = subprocess.run(
         [sys.executable, "-c", supervised, *arguments], capture_output=True, text=True, check=False, timeout=120

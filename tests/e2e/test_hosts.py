@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable
 
+import psutil
 import pytest
 
 from tests import hosts
@@ -89,8 +90,7 @@ class Job:
 
     def kill_rank(self, rank: int, pids: list[int]) -> None:
         """SIGKILL to a rank, which is one of these processes."""
-        wanted = f"OMPI_COMM_WORLD_RANK={rank}".encode()
-        found = [pid for pid in pids if wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")]
+        found = [pid for pid in pids if psutil.Process(pid).environ().get("OMPI_COMM_WORLD_RANK") == str(rank)]
         os.kill(min(found), signal.SIGKILL)
 
 
@@ -119,8 +119,8 @@ def test_a_lost_link_is_named_and_the_job_goes_on_with_one_host(two, data, undis
     )
     assert_same_end(job, undisturbed)
     assert starts(job) == [2, 1]
-    left = [Path(f"/proc/{pid}/cmdline").read_bytes() for host in two.all for pid in host.processes()]
-    assert not [line for line in left if b"bert_pretrain.run" in line]
+    left = [psutil.Process(pid).cmdline() for host in two.all for pid in host.processes()]
+    assert not [words for words in left if "bert_pretrain.run" in words]
 
 
 def test_a_slow_link_that_loses_packets_ends_no_job(two, data, undisturbed, tmp_path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from bert_pretrain.environment import __main__ as verbs
 from bert_pretrain.environment import facts, install, versions
 from bert_pretrain.environment.plan import Step
-from tests.system.test_files import refuse_locks
+from tests.system.test_locks import refuse_locks
 
 TESTED = versions.TESTED[versions.this_python()]
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bert_pretrain.distributed import rank_watch
 from bert_pretrain.launch import hosts, launcher
 from bert_pretrain.system import processes
 from tests.fuzz.examples import assert_is_one_line, fuzz
@@ -84,14 +85,14 @@ def test_any_hostfile(tmp_path: Path, content: bytes) -> None:
 @fuzz()
 @given(value=VALUES)
 def test_any_environment_of_a_launcher(value: str) -> None:
-    machine = launcher.Machine(num_cores=2, num_gpus=0, is_root=False)
+    machine = launcher.LocalMachine(num_cores=2, num_gpus=0, is_root=False)
     calls = [
-        lambda: launcher.num_ranks({"NP": value}, machine) >= 1,
-        lambda: launcher.num_ranks({"CUDA_VISIBLE_DEVICES": value}, machine) >= 1,
-        lambda: launcher.take_number("max_restarts", 0, [f"--max_restarts={value}"])[0] >= 0,
+        lambda: launcher.choose_num_ranks({"NP": value}, machine) >= 1,
+        lambda: launcher.choose_num_ranks({"CUDA_VISIBLE_DEVICES": value}, machine) >= 1,
+        lambda: launcher.take_number_flag("max_restarts", 0, [f"--max_restarts={value}"])[0] >= 0,
         lambda: processes.launched_size({"PMI_SIZE": value}) >= 0,
         lambda: processes.launched_rank({"PMI_RANK": value}) >= 0,
-        lambda: min(processes.stall_seconds({"HOROVOD_STALL_CHECK_TIME_SECONDS": value})) >= 0,
+        lambda: min(rank_watch.stall_seconds({"HOROVOD_STALL_CHECK_TIME_SECONDS": value})) >= 0,
     ]
     for call in calls:
         try:

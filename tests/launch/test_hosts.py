@@ -26,21 +26,21 @@ def never() -> bool:
 
 
 def test_a_host_that_does_not_answer_any_more_is_missing(environ: dict, tmp_path: Path) -> None:
-    found = hosts.Reachable(["node1", "node2", "node3", "localhost", socket.gethostname()], environ)
+    found = hosts.ReachableHosts(["node1", "node2", "node3", "localhost", socket.gethostname()], environ)
     assert found.missing(0, never) == []  # node3 never answered: it is reached in another way
     (tmp_path / "agent.node2").unlink()
     assert found.missing(0, never) == ["node2"]
 
 
 def test_a_restart_waits_for_a_missing_host(environ: dict, tmp_path: Path, capsys) -> None:
-    found = hosts.Reachable(["node1", "node2"], environ)
+    found = hosts.ReachableHosts(["node1", "node2"], environ)
     (tmp_path / "agent.node2").unlink()
     assert found.missing(60, lambda: (tmp_path / "agent.node2").touch() is not None) == []  # it comes back after a look
     assert capsys.readouterr().err == "node2 does not answer ssh; waiting 60 s for it (--rejoin_seconds).\n"
 
 
 def test_a_signal_ends_the_wait(environ: dict, tmp_path: Path) -> None:
-    found = hosts.Reachable(["node1"], environ)
+    found = hosts.ReachableHosts(["node1"], environ)
     (tmp_path / "agent.node1").unlink()
     begin = time.monotonic()
     assert found.missing(60, lambda: True) == ["node1"]
@@ -48,7 +48,7 @@ def test_a_signal_ends_the_wait(environ: dict, tmp_path: Path) -> None:
 
 
 def test_a_program_that_does_not_exist_reaches_no_host() -> None:
-    assert hosts.Reachable(["node1"], {"PRTE_MCA_plm_ssh_agent": "/nowhere/ssh"}).missing(0, never) == []
+    assert hosts.ReachableHosts(["node1"], {"PRTE_MCA_plm_ssh_agent": "/nowhere/ssh"}).missing(0, never) == []
 
 
 def test_a_hostfile_is_written_as_it_is_read(tmp_path: Path) -> None:

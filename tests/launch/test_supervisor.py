@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bert_pretrain.distributed.rank_watch import EXIT_CODE_FOLDER, LOST_HOST
 from bert_pretrain.launch import launcher
 from tests.e2e import ranks
 
@@ -42,8 +43,9 @@ def trainer(tmp_path):
         command = [*launcher, sys.executable, "-m", "stand_in", wanted]
         driver = f"""if True:
             import sys
-            from bert_pretrain.launch import supervisor
-            sys.exit(supervisor.run(supervisor.Command({command}, {{}}), "stand_in", {max_restarts}))
+            from bert_pretrain.launch.launcher import run_with_restarts
+            from bert_pretrain.launch.supervisor import LaunchCommand
+            sys.exit(run_with_restarts(LaunchCommand({command}, {{}}), "stand_in", {max_restarts}))
         """
         return subprocess.Popen(
             [sys.executable, "-c", driver],
@@ -90,27 +92,28 @@ def test_the_exit_code_that_horovodrun_hides_is_found(trainer):
 
 
 @pytest.mark.parametrize(
-    "line",
+    "sign",
     [
-        "error: host node2 (rank 1) has been silent for 20 s; the job ends with exit code 75",
-        "PRTE has lost communication with a remote daemon.",
+        f': > "${EXIT_CODE_FOLDER}/{LOST_HOST}"',  # as a rank leaves it
+        'echo "PRTE has lost communication with a remote daemon." >&2',
     ],
+    ids=["rank", "mpirun"],
 )
-def test_a_launcher_that_has_lost_a_host_is_ended(trainer, tmp_path, line):
+def test_a_launcher_that_has_lost_a_host_is_ended(trainer, tmp_path, sign):
     begin = time.monotonic()
-    process = trainer("wait", 0, launcher=("sh", "-c", f'echo "{line}" >&2; "$@"; exit 0', "sh"))
+    process = trainer("wait", 0, launcher=("sh", "-c", f'{sign}; "$@"; exit 0', "sh"))
     pid = int(process.stdout.readline().split()[1])
     process.communicate()
     assert process.returncode == 75
     assert time.monotonic() - begin < 30
-    assert pid not in ranks.running()
+    assert not ranks.is_running(pid)
 
 
 @pytest.mark.horovod
 def test_a_killed_rank_ends_the_job_under_mpirun(trainer):
     pytest.importorskip("horovod")
-    mpirun = launcher.launch_command([], {"NP": "2", "OMP_NUM_THREADS": "1"}, launcher.this_machine()).arguments[:-5]
-    process = trainer("wait", launcher=mpirun)
+    command = launcher.launch_command([], {"NP": "2", "OMP_NUM_THREADS": "1"}, launcher.read_local_machine())
+    process = trainer("wait", launcher=command.arguments[:-5])
     pids = [int(process.stdout.readline().split()[1]) for _ in range(2)]
     os.kill(pids[1], signal.SIGKILL)
     process.communicate(timeout=60)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bert_pretrain.system.locks import DATA, locked
+from bert_pretrain.system.locks import DATA, locked_directory
 
 PROJECT = Path(__file__).parents[2]
 MPIRUN = Path(sys.executable).parent / "mpirun"
@@ -156,7 +156,7 @@ def test_recipe_of_mlperf_is_read(folder):
 
 def test_a_second_command_in_the_same_folder_is_refused(folder):
     output = folder / "in use"
-    with locked(str(output), DATA):
+    with locked_directory(str(output), DATA):
         second = make_data(*flags_for(folder, output.name))
     assert (second.returncode, second.stdout) == (2, "")
     *_, line = second.stderr.splitlines()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bert_pretrain.storage import remote, retry
+from bert_pretrain.storage import remote
 from tests.storage import servers
 
 
@@ -29,7 +29,7 @@ def proxied_server() -> Iterator[servers.FaultyProxy]:
 @pytest.fixture
 def proxy(proxied_server: servers.FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[servers.FaultyProxy]:
     """The proxy, which injects no error yet, and short pauses between tries."""
-    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(remote, "FIRST_PAUSE_SECONDS", 0.01)
     yield proxied_server.reset()
     proxied_server.reset()
 

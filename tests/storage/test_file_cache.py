@@ -60,6 +60,15 @@ def test_a_copy_in_the_making_counts_and_what_a_killed_process_left_goes(tmp_pat
     assert not (tmp_path / "dead.partial").exists()
 
 
+def test_a_copy_that_another_process_writes_is_left_to_it(tmp_path) -> None:
+    cache, other = (FileCache(str(tmp_path), 25) for _ in range(2))
+    with cache.writing(file("a")) as output:
+        output.write(bytes(5))
+        assert not write(other, file("a"))
+        output.write(bytes(5))
+    assert cache.find(file("a"))
+
+
 def test_an_exception_leaves_no_copy(tmp_path) -> None:
     cache = FileCache(str(tmp_path), 25)
     with pytest.raises(ValueError, match="stop"), cache.writing(file("a")):

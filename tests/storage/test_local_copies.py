@@ -11,7 +11,7 @@ from typing import Optional
 import pytest
 
 from bert_pretrain.config.option import option
-from bert_pretrain.storage import local_copies, transfer
+from bert_pretrain.storage import local_copies, remote
 from tests.storage import servers
 
 servers.require()
@@ -88,13 +88,13 @@ def test_a_path_stays_a_path_and_only_fields_that_are_fetched_are(bucket, put) -
         shards: str = option("y", "Two.", is_path=True, takes_url=True)
 
     url = put("a/file", b"content")
-    found = local_copies.localized(Settings(url, url))
+    found = local_copies.localize_settings(Settings(url, url))
     assert Path(found.file).read_bytes() == b"content" and found.shards == url
-    assert local_copies.localized(Settings()) == Settings()
+    assert local_copies.localize_settings(Settings()) == Settings()
 
 
 def test_a_file_is_fetched_once_by_many_and_again_where_it_was_replaced(put, proxy, cache, monkeypatch) -> None:
-    monkeypatch.setattr(transfer, "_PART_BYTES", 1000)
+    monkeypatch.setattr(remote, "_DOWNLOAD_PART_BYTES", 1000)
     url, content = put("a/vocab.txt", bytes(range(256)) * 20), bytes(range(256)) * 20
     proxy.choose = lambda number, path: servers.FAULTS[number // 2 % 4] if number % 2 else None
     found: list[str] = []
@@ -114,7 +114,7 @@ def test_what_cannot_be_fetched_is_one_line_and_leaves_nothing(bucket, put, fold
     for missing in (f"{bucket}/nothing", f"{bucket}/no/such", f"{bucket}/empty", "s3://no-such-bucket-here/x"):
         with pytest.raises(ValueError, match=f"^--init_checkpoint: {missing}: no such file, checkpoint or folder in"):
             local_copies.local_path("init_checkpoint", missing)
-    monkeypatch.setattr("bert_pretrain.storage.retry.TRIES", 2)
+    monkeypatch.setattr("bert_pretrain.storage.remote.TRIES", 2)
     proxy.choose = lambda number, path: "truncated"
     with pytest.raises(ValueError, match=f"^--f: {bucket}/vocab.txt cannot be fetched \\(2 tries failed"):
         local_copies.local_path("f", f"{bucket}/vocab.txt")

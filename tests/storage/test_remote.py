@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from bert_pretrain.storage import remote, retry
+from bert_pretrain.storage import remote
 from tests.storage import servers
 
 servers.require()
@@ -20,16 +20,16 @@ def test_a_directory_is_listed_without_what_is_below_it(bucket, put) -> None:
         put(key, key.encode())
     found = remote.list_files(f"{bucket}/data/")
     assert [(file.url, file.num_bytes) for file in found] == [(f"{bucket}/data/a", 6), (f"{bucket}/data/b", 6)]
-    assert remote.describe(found[0].url) == found[0]
+    assert remote.describe_file(found[0].url) == found[0]
     with pytest.raises(IsADirectoryError):
-        remote.describe(f"{bucket}/data")
+        remote.describe_file(f"{bucket}/data")
 
 
 def test_the_version_changes_with_the_content(put) -> None:
     url = put("file", b"one")
-    before = remote.describe(url)
+    before = remote.describe_file(url)
     put("file", b"two")
-    assert remote.describe(url, is_fresh=True) != before
+    assert remote.describe_file(url, is_fresh=True) != before
 
 
 def test_a_range_is_read(put) -> None:
@@ -54,8 +54,8 @@ def test_two_errors_and_then_an_answer_give_the_right_bytes(put, proxy, fault: s
 @pytest.mark.parametrize("fault", ["503", "reset", "truncated"])
 def test_an_error_that_stays_is_told_in_one_line(put, proxy, fault: str, monkeypatch, capsys) -> None:
     url = put("file", CONTENT)
-    monkeypatch.setattr(retry, "TRIES", 5)
-    monkeypatch.setattr(retry, "_told_at", -100.0)
+    monkeypatch.setattr(remote, "TRIES", 5)
+    monkeypatch.setattr(remote, "_told_at", -100.0)
     proxy.choose = lambda number, path: fault
     with pytest.raises(OSError, match=r"5 tries failed, the last with: .+") as raised:
         remote.read_range(url, 0, 100)
@@ -69,7 +69,7 @@ def test_bytes_that_are_always_wrong_are_not_asked_for_without_end(put, proxy) -
     url = put("file", CONTENT)
     with pytest.raises(OSError, match="4 tries failed, the last with: damaged"):
         remote.read_range(url, 0, 100, lambda content: "damaged")
-    assert proxy.num_gets == retry.TRIES_OF_WRONG_BYTES
+    assert proxy.num_gets == remote.TRIES_OF_WRONG_BYTES
 
 
 def test_what_does_not_exist_is_told_at_once(bucket, proxy) -> None:
@@ -77,7 +77,7 @@ def test_what_does_not_exist_is_told_at_once(bucket, proxy) -> None:
         with pytest.raises(FileNotFoundError):
             remote.list_files(url)
         with pytest.raises(FileNotFoundError):
-            remote.describe(url)
+            remote.describe_file(url)
         with pytest.raises(FileNotFoundError):
             remote.read_small(url)
 
@@ -91,6 +91,7 @@ def test_a_missing_library_is_one_line() -> None:
     )
     for hidden, url, expected in (
         ("fsspec", "s3://b/x", "s3:// needs fsspec, which is not installed; run: bash init_tf.sh --storage"),
+        ("tenacity", "s3://b/x", "s3:// needs tenacity, which is not installed; run: bash init_tf.sh --storage"),
         ("s3fs", "s3://b/x", "s3:// needs a library that is not installed; run: bash init_tf.sh --storage"),
         ("gcsfs", "gs://b/x", "gs:// needs a library that is not installed; run: pip install gcsfs"),
         ("none", "nowhere://b/x", "nowhere:// is no storage that fsspec knows; give s3://, gs:// or hdfs://"),

@@ -32,7 +32,7 @@ def test_a_second_job_is_refused_while_the_first_lives_and_let_in_after_it(bucke
         RemoteLock(url, "there", lines.append)
     assert len(lines) == 1 and f"{url}/training.lock names process" in lines[0]
     first.release()
-    assert remote_lock.holder(url) is None
+    assert remote_lock.read_holder(url) is None
     RemoteLock(url, "there", lines.append).release()
     assert len(lines) == 1
 
@@ -53,7 +53,7 @@ def test_what_a_killed_job_left_is_taken_at_once_on_its_machine_and_after_a_whil
 def test_a_job_notices_that_its_lock_was_taken(bucket) -> None:
     url = f"{bucket}/run"
     lock = RemoteLock(url, "here", print)
-    other = {**remote_lock.holder(url), "token": "another", "beat": 0}
+    other = {**remote_lock.read_holder(url), "token": "another", "beat": 0}
     remote.write_small(f"{url}/training.lock", json.dumps(other).encode())
     end = time.monotonic() + 10
     while not lock.is_lost and time.monotonic() < end:
@@ -61,7 +61,7 @@ def test_a_job_notices_that_its_lock_was_taken(bucket) -> None:
         time.sleep(0.1)
     assert lock.is_lost
     lock.release()
-    assert remote_lock.holder(url)["token"] == "another"
+    assert remote_lock.read_holder(url)["token"] == "another"
 
 
 def test_an_object_that_is_no_lock_is_overwritten_and_a_missing_bucket_is_one_line(bucket, put) -> None:

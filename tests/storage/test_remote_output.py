@@ -16,7 +16,7 @@ import tensorflow as tf
 from bert_pretrain.checkpoints import checkpoint_files, remote_output
 from bert_pretrain.checkpoints.remote_output import RemoteOutput
 from bert_pretrain.config.training import RunConfig
-from bert_pretrain.storage import remote, retry
+from bert_pretrain.storage import remote
 from tests.storage import servers
 
 servers.require()
@@ -66,7 +66,7 @@ def started(bucket: str, tmp_path: Path) -> Any:
 
 
 def listed(bucket: str) -> list[str]:
-    return remote_output.listed_checkpoints(remote.list_folder(f"{bucket}/run"))
+    return remote_output.listed_checkpoints(remote.list_folder_if_any(f"{bucket}/run"))
 
 
 def names(url: str) -> set[str]:
@@ -107,7 +107,7 @@ def test_errors_on_the_way_leave_whole_objects(bucket, started, proxy, tmp_path,
 
 
 def test_a_large_file_is_written_in_parts_that_are_tried_again(bucket, proxy, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(remote, "_PART_BYTES", 5 << 20)
+    monkeypatch.setattr(remote, "_UPLOAD_PART_BYTES", 5 << 20)
     path, paths = tmp_path / "large", []
     path.write_bytes(os.urandom(12 << 20))
 
@@ -145,7 +145,7 @@ def test_training_goes_on_while_an_upload_hangs_and_the_newest_is_next(bucket, s
 def test_an_upload_that_fails_is_told_and_the_next_one_made(
     bucket, started, proxy, tmp_path, monkeypatch, capsys
 ) -> None:
-    monkeypatch.setattr(retry, "TRIES", 2)
+    monkeypatch.setattr(remote, "TRIES", 2)
     output = started()
     proxy.choose_put = lambda number, path: "500" if "ckpt-1." in path else None
     output.on_written(write(tmp_path / "a", 1))

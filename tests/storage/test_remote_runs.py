@@ -94,7 +94,7 @@ def test_a_run_that_is_killed_in_an_upload_and_stopped_ends_elsewhere_with_the_s
     assert "stopped by a signal after update 9" in stopped.stdout, stopped.stdout
     assert stopped.stdout.rstrip().endswith(f"output_dir: {url} has all that the run wrote")
     assert f"{first} of {url} is fetched to {tmp_path / 'stopped'}" in stopped.stdout
-    assert "model.ckpt-9" in checkpoints(url) and remote_lock.NAME not in names(url)
+    assert "model.ckpt-9" in checkpoints(url) and remote_lock.LOCK_NAME not in names(url)
     assert 'model_checkpoint_path: "model.ckpt-9"' in remote.read_small(f"{url}/checkpoint").decode()
 
     # Known before anything is fetched: products have the dtype that the run had.
@@ -119,7 +119,7 @@ def test_an_upload_that_fails_at_the_end_is_an_error_and_made_by_the_next_start(
     data, bucket, proxy, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     url, directory = f"{bucket}/run", tmp_path / "local"
-    monkeypatch.setattr("bert_pretrain.storage.retry.TRIES", 2)
+    monkeypatch.setattr("bert_pretrain.storage.remote.TRIES", 2)
     proxy.choose_put = lambda number, path: "500" if ".data-" in path else None
     few = {**FEW, "num_train_steps": 2, "output_dir": url, "local_output_dir": str(directory)}
     values = {**data, **runs.settings(**few)}

@@ -139,7 +139,7 @@ def test_a_replaced_shard_is_named(paths, put) -> None:
 
 def test_a_storage_that_stays_away_is_one_line(paths, proxy, monkeypatch) -> None:
     index = ShardIndex(paths)
-    monkeypatch.setattr("bert_pretrain.storage.retry.TRIES", 2)
+    monkeypatch.setattr("bert_pretrain.storage.remote.TRIES", 2)
     proxy.choose = lambda number, path: "500"
     with pytest.raises(ValueError, match=f"^{paths[2]}:0: cannot be read \\(2 tries failed, the last with: .+\\)$"):
         index.read(np.array([201]))
@@ -171,7 +171,7 @@ def test_a_cache_holds_whole_shards_and_a_second_start_asks_for_none(paths, prox
 
 
 def test_a_shard_without_room_is_read_by_ranges(paths, tmp_path) -> None:
-    sizes = [remote.describe(path).num_bytes for path in paths]
+    sizes = [remote.describe_file(path).num_bytes for path in paths]
     cache = FileCache(str(tmp_path / "copies"), sizes[0] + sizes[1] + 10)
     assert ShardIndex(paths, cache=cache).read(np.arange(len(RECORDS))) == RECORDS
     assert sum(name.endswith(".copy") for name in os.listdir(tmp_path / "copies")) == 2

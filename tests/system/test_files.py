@@ -1,15 +1,10 @@
-"""Files that appear complete or not at all, locks, the cache folder, the cores of this process."""
+"""Files that appear complete or not at all, the cache folder, the cores of this process."""
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Callable
 
 import pytest
 
@@ -65,42 +60,6 @@ def test_what_killed_processes_left_is_removed_and_other_files_stay(tmp_path: Pa
     files.remove_partials(str(tmp_path / "shard"))
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [".shard.txt", ".shard2.9.partial", "shard"]
     files.remove_partials(str(tmp_path / "no" / "such" / "directory"))
-
-
-def test_a_lock_keeps_other_processes_out_until_its_holder_ends(tmp_path: Path) -> None:
-    path = str(tmp_path / "lock")
-    hold = f"""
-import time
-from bert_pretrain.system import files
-with files.lock({path!r}) as held:
-    print(held, flush=True)
-    time.sleep(60)
-"""
-    with subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout and holder.stdout.readline() == "True\n"
-        with open(path) as file, pytest.raises(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        holder.kill()
-        with files.lock(path) as held:
-            assert held
-
-
-@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
-def test_a_file_system_without_locks_lets_everyone_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
-) -> None:
-    monkeypatch.setattr(fcntl, "flock", refuse_locks(code))
-    with files.lock(str(tmp_path / "lock")) as held:
-        assert not held
-
-
-def refuse_locks(code: int) -> Callable[..., None]:
-    """A flock as on a file system that has no locks."""
-
-    def flock(*_: object) -> None:
-        raise OSError(code, os.strerror(code))
-
-    return flock
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:

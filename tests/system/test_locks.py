@@ -1,7 +1,9 @@
-"""One training job in an output_dir: the lock of real processes, which end in every way."""
+"""Locks of files, and one training job in an output_dir: real processes, which end in every way."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -9,19 +11,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Callable
 
 import pytest
 
 from bert_pretrain.system import locks
-from bert_pretrain.system.locks import TRAINING, DirectoryLock, HeldError
+from bert_pretrain.system.locks import TRAINING, DirectoryLock, FileLock, HeldError, locked_file
 from tests import small_disk
 
 # A file system without locks, as some Lustre and NFS have it, by the answer that its kernel gives.
 NO_LOCKS = """
-import errno, fcntl
-def lockf(*arguments):
-    raise OSError(errno.ENOLCK, "No locks available")
-fcntl.lockf = lockf
+import fcntl
+def flock(*arguments):
+    raise OSError(37, "No locks available")
+fcntl.flock = flock
 """
 HOLD = """
 import sys, time
@@ -31,6 +34,87 @@ print("held", flush=True)
 sys.stdin.readline()
 lock.release()
 """
+
+
+# --- Locks of files ---
+
+
+def test_a_lock_keeps_other_processes_out_until_its_holder_ends(tmp_path: Path) -> None:
+    path = str(tmp_path / "lock")
+    hold = f"""
+import time
+from bert_pretrain.system.locks import locked_file
+with locked_file({path!r}) as is_alone:
+    print(is_alone, flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout and holder.stdout.readline() == "True\n"
+        assert not FileLock(path).acquire(wait=False)
+        holder.kill()
+        with locked_file(path) as is_alone:
+            assert is_alone
+            assert not FileLock(path).acquire(wait=False)
+    assert os.listdir(tmp_path) == ["lock"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_lets_everyone_in(tmp_path: Path, monkeypatch, code: int) -> None:
+    monkeypatch.setattr(fcntl, "flock", refuse_locks(code))
+    with locked_file(str(tmp_path / "lock")) as is_alone:
+        assert not is_alone
+        assert FileLock(str(tmp_path / "lock")).acquire(wait=False)
+
+
+def refuse_locks(code: int) -> Callable[..., None]:
+    """A flock as on a file system that has no locks."""
+
+    def flock(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return flock
+
+
+def test_a_file_that_its_holder_removed_is_not_locked_in_place_of_the_new_one(tmp_path: Path, monkeypatch) -> None:
+    path = str(tmp_path / "lock")
+    first, second = FileLock(path), FileLock(path)
+    flock = fcntl.flock
+
+    def late(*arguments: object) -> None:
+        if first.descriptor is not None:
+            first.release(remove=True)
+        flock(*arguments)
+
+    assert first.acquire()
+    monkeypatch.setattr(fcntl, "flock", late)
+    assert second.acquire()
+    assert os.stat(path).st_ino == os.fstat(second.descriptor).st_ino
+    second.release(remove=True)
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_is_not_a_lock_file_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_text("precious")
+    (tmp_path / "link").symlink_to(tmp_path / "weights")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "new")
+    os.mkfifo(tmp_path / "fifo")
+    before = len(os.listdir("/proc/self/fd"))
+    for name, reason in (("link", "symbolic link"), ("nowhere", "symbolic link"), ("fifo", "not a regular file")):
+        for wait in (True, False):
+            with pytest.raises(OSError, match=reason):
+                FileLock(str(tmp_path / name)).acquire(wait)
+    assert len(os.listdir("/proc/self/fd")) == before
+    (tmp_path / TRAINING.file_name).symlink_to(tmp_path / "weights")
+    with pytest.raises(
+        ValueError, match=rf"^--output_dir: {tmp_path}/.training.lock cannot be written: a symbolic link"
+    ):
+        DirectoryLock(str(tmp_path), TRAINING, pytest.fail)
+    with locked_file(str(tmp_path / "weights")):
+        pass
+    assert (tmp_path / "weights").read_text() == "precious" and not (tmp_path / "new").exists()
+
+
+# --- One job in a directory ---
 
 
 class Job:
@@ -56,7 +140,7 @@ def before(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     monkeypatch.setattr(locks, "_PATIENCE_SECONDS", 0.5)
     if not request.param:
         return ""
-    monkeypatch.setattr(locks.fcntl, "lockf", locks.fcntl.lockf)
+    monkeypatch.setattr(fcntl, "flock", fcntl.flock)
     exec(NO_LOCKS, {})
     return NO_LOCKS
 
@@ -98,7 +182,7 @@ def test_a_number_that_another_process_has_now_does_not_hold(tmp_path: Path, mon
     path = tmp_path / TRAINING.file_name
     holder = json.loads(path.read_text())
     path.write_text(json.dumps({**holder, "pid": os.getppid()}))
-    monkeypatch.setattr(locks.fcntl, "lockf", locks.fcntl.lockf)
+    monkeypatch.setattr(fcntl, "flock", fcntl.flock)
     exec(NO_LOCKS, {})
     DirectoryLock(str(tmp_path), TRAINING, pytest.fail).release()
 
@@ -124,6 +208,18 @@ def test_a_job_of_another_host_is_judged_by_its_heartbeat(is_alive: bool, before
             beating.kill()
             beating.wait()
     assert len(said) == 1 and said[0].endswith("watching for 1 seconds whether it lives")
+
+
+def test_what_an_older_version_left_does_not_hold_and_a_job_of_it_does(tmp_path: Path, monkeypatch) -> None:
+    """Older versions name their holder as this one does, and hold a lock of another kind."""
+    monkeypatch.setattr(locks, "_PATIENCE_SECONDS", 0.5)
+    old_lock = "import fcntl\nfcntl.flock = lambda file, how: fcntl.lockf(file, how)\n"
+    older = Job(tmp_path, old_lock)
+    with pytest.raises(HeldError, match=f"process {older.process.pid} on "):
+        DirectoryLock(str(tmp_path), TRAINING, pytest.fail)
+    older.kill()
+    assert (tmp_path / TRAINING.file_name).read_text().startswith('{"host": ')
+    DirectoryLock(str(tmp_path), TRAINING, pytest.fail).release()
 
 
 def test_the_holder_s_heart_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

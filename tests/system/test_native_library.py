@@ -14,18 +14,20 @@ from pathlib import Path
 import pytest
 
 from bert_pretrain.system import native_library
-from bert_pretrain.system.native_library import Library, UnavailableError, _option_sets
-from tests.system.test_files import refuse_locks
+from bert_pretrain.system.native_library import NativeLibrary, UnavailableError, _option_sets
+from tests.system.test_locks import refuse_locks
 
 WRITE_NOTHING = 'while [ "$1" != -o ]; do shift; done; echo nothing > "$2"'
 
 
 @pytest.fixture
-def library(tmp_path: Path) -> Library:
+def library(tmp_path: Path) -> NativeLibrary:
     """A function that adds the constant of a header."""
     (tmp_path / "one.h").write_text("constexpr int kOne = 1;\n")
     (tmp_path / "add.cc").write_text('#include "one.h"\nextern "C" int Add(int number) { return number + kOne; }\n')
-    return Library("add", [tmp_path / "add.cc", tmp_path / "one.h"], ["2.0"], ["-std=c++14"], notice="Compiling once")
+    return NativeLibrary(
+        "add", [tmp_path / "add.cc", tmp_path / "one.h"], ["2.0"], ["-std=c++14"], notice="Compiling once"
+    )
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def set_compiler(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
 def test_a_library_is_compiled_once_and_can_be_called(
-    library: Library, folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+    library: NativeLibrary, folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
     path = library.compiled(folder)
     assert ctypes.CDLL(str(path)).Add(41) == 42
@@ -54,14 +56,14 @@ def test_a_library_is_compiled_once_and_can_be_called(
     assert ctypes.CDLL(str(library.compiled(folder))).Add(40) == 42
 
 
-def test_a_missing_compiler_is_named(library: Library, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_compiler_is_named(library: NativeLibrary, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UnavailableError, match=r"^there is no no-such-compiler$"):
         library.compiled(folder)
 
 
 def test_the_error_of_a_compiler_that_fails_is_quoted_and_no_file_is_left(
-    library: Library, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    library: NativeLibrary, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_compiler(tmp_path, monkeypatch, "echo 'in errors.h:1' >&2; echo 'op.h:7: error: C++17 is needed' >&2; exit 1")
     with pytest.raises(UnavailableError, match=r"^compiler failed: op\.h:7: error: C\+\+17 is needed$"):
@@ -70,7 +72,7 @@ def test_the_error_of_a_compiler_that_fails_is_quoted_and_no_file_is_left(
 
 
 def test_a_compiler_that_fails_with_the_own_options_of_the_cpu_gets_fewer(
-    library: Library, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    library: NativeLibrary, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(native_library, "cpu_instructions", lambda: b"flags: sse4_2 popcnt avx avx2 bmi1 bmi2 fma f16c")
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
@@ -92,7 +94,7 @@ def test_half_precision_instructions_of_a_cpu_are_not_compiled_for(monkeypatch: 
 
 
 def test_a_failure_is_remembered_by_all_processes_until_the_compiler_or_the_sources_change(
-    library: Library, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    library: NativeLibrary, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = tmp_path / "calls"
     set_compiler(tmp_path, monkeypatch, f"echo once >> {calls}; echo 'error: no' >&2; exit 1")
@@ -106,7 +108,7 @@ def test_a_failure_is_remembered_by_all_processes_until_the_compiler_or_the_sour
 
 
 def test_a_failure_for_want_of_memory_is_soon_forgotten(
-    library: Library, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    library: NativeLibrary, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_compiler(tmp_path, monkeypatch, "echo 'fatal error: Killed signal terminated program cc1plus' >&2; exit 1")
     with pytest.raises(UnavailableError, match="Killed"):
@@ -120,7 +122,7 @@ def test_a_failure_for_want_of_memory_is_soon_forgotten(
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(
-    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    library: NativeLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_compiler(tmp_path, monkeypatch, WRITE_NOTHING)
     (tmp_path / "file").touch()
@@ -128,7 +130,9 @@ def test_a_folder_that_cannot_be_written_to_is_named(
         library.compiled(tmp_path / "file" / "libraries")
 
 
-def test_another_cpu_has_a_library_of_its_own(library: Library, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_cpu_has_a_library_of_its_own(
+    library: NativeLibrary, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CXX", "true")
     here = library.path(folder)
     assert library.path(folder) == here
@@ -137,7 +141,7 @@ def test_another_cpu_has_a_library_of_its_own(library: Library, folder: Path, mo
 
 
 def test_a_machine_without_a_compiler_finds_what_another_one_compiled(
-    library: Library, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    library: NativeLibrary, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_compiler(tmp_path, monkeypatch, WRITE_NOTHING)
     compiled = library.compiled(folder)
@@ -156,7 +160,7 @@ def test_cores_with_different_instructions_give_one_name() -> None:
 
 
 def test_a_folder_without_locks_is_compiled_into(
-    library: Library, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    library: NativeLibrary, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fcntl, "flock", refuse_locks(errno.ENOSYS))
     set_compiler(tmp_path, monkeypatch, WRITE_NOTHING)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bert_pretrain.system.locks import SCRIPT
+from tests.e2e.ranks import is_running
 
 ROOT = Path(__file__).resolve().parents[2]
 # Two steps; the first one has a child, as make_data's workers are, and writes `ended` when it has cleaned up.
@@ -85,18 +86,6 @@ def _folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def is_running(pid: int) -> bool:
-    return bool(state(pid)) and state(pid) != "Z"
-
-
-def state(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
-
-
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_step_with_all_its_processes(folder: Path, number: signal.Signals) -> None:
     script = Started(folder)

@@ -17,7 +17,7 @@ def run(code: str) -> subprocess.CompletedProcess:
 
 def test_every_line_of_another_rank_is_printed_with_its_number() -> None:
     ended = run(
-        "stderr.prefix(3)\nprint('to stdout')\nprint('one', file=sys.stderr, flush=True)\n"
+        "stderr.prefix_rank(3)\nprint('to stdout')\nprint('one', file=sys.stderr, flush=True)\n"
         "os.write(2, b'two\\nthr')\nos.write(2, b'ee\\nhalf a line')\nos.abort()"
     )
     assert ended.returncode == -signal.SIGABRT
@@ -25,7 +25,7 @@ def test_every_line_of_another_rank_is_printed_with_its_number() -> None:
 
 
 def test_the_lines_of_rank_0_have_no_prefix() -> None:
-    ended = run("stderr.prefix(0)\nprint('one', file=sys.stderr)\nsys.exit(2)")
+    ended = run("stderr.prefix_rank(0)\nprint('one', file=sys.stderr)\nsys.exit(2)")
     assert (ended.stderr, ended.returncode) == ("one\n", 2)
 
 

@@ -25,7 +25,7 @@ from bert_pretrain.tensorflow_compat import compat
 from bert_pretrain.train import device, forward
 from bert_pretrain.train.device import DtypeOffer
 from tests import backends
-from tests.distributed.test_preflight import OneOf
+from tests.distributed.test_agreement import OneOf
 from tests.e2e import runs
 from tests.train.small import MODEL, random_examples
 from tests.train.test_train_step import gradient, relative_difference, row_batch

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import fcntl
 import hashlib
 import mmap
 import os
@@ -28,6 +27,7 @@ from bert_pretrain.storage import remote
 from bert_pretrain.storage.file_cache import FileCache
 from bert_pretrain.storage.remote import RemoteFile
 from bert_pretrain.system.files import atomic_write, cache_directory, is_url, open_regular
+from bert_pretrain.system.locks import FileLock
 
 _VERSION = 2
 _END_BYTES = 4096  # of the shard, at each end, that its identity covers
@@ -177,47 +177,20 @@ def load_tables(paths: Sequence[str], share: Share, cache: Optional[FileCache] =
     """
     indexing = _Indexing(paths, share, cache)
     indexing.read_kept()
-    if indexing.missing:
-        with contextlib.closing(_Claims()) as claims:
-            indexing.make(claims)
+    indexing.make_missing()
     return ShardTables(indexing.shards, [indexing.tables[number] for number in range(len(paths))], indexing.remote)
 
 
-class _Claims:
-    """Says which process scans which shard: locks on single bytes of one file, which end with the process.
+def _claim(shard: ShardIdentity) -> Optional[FileLock]:
+    """The lock under which this process scans a shard; None where another process has it.
 
     Where the cache folder cannot be written or has no locks, every claim succeeds, and ranks may scan the same shard.
     """
-
-    def __init__(self) -> None:
-        self._file: Optional[int] = None
-        with contextlib.suppress(OSError):
-            table_folder().mkdir(parents=True, exist_ok=True)
-            self._file = os.open(table_folder() / ".claims", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-
-    def take(self, shard: ShardIdentity) -> bool:
-        """False where another process has the shard."""
-        try:
-            return self._lock(shard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            return False
-        except OSError:
-            return True
-
-    def release(self, shard: ShardIdentity) -> None:
-        """Gives up a shard that was taken."""
-        with contextlib.suppress(OSError):
-            self._lock(shard, fcntl.LOCK_UN)
-
-    def close(self) -> None:
-        """Gives up everything."""
-        if self._file is not None:
-            os.close(self._file)
-
-    def _lock(self, shard: ShardIdentity, operation: int) -> bool:
-        if self._file is not None:
-            fcntl.lockf(self._file, operation, 1, int(shard.key[:15], 16))
-        return True
+    lock = FileLock(str(table_folder() / f".{shard.key}.claim"))
+    try:
+        return lock if lock.acquire(wait=False) else None
+    except OSError:
+        return lock
 
 
 class _Indexing:
@@ -229,7 +202,7 @@ class _Indexing:
         self.remote: list[Optional[RemoteFile]] = []
         for path in paths:
             with _reading(path):
-                file = remote.describe(path) if is_url(path) else None
+                file = remote.describe_file(path) if is_url(path) else None
                 self.remote.append(file)
                 self.shards.append(identify_remote_shard(file) if file else identify_shard(path))
         if cache:
@@ -251,18 +224,24 @@ class _Indexing:
                 self._add(number, table)
         self.missing = [number for number in self.missing if number not in self.tables]
 
-    def make(self, claims: _Claims) -> None:
+    def make_missing(self) -> None:
         """Scans shards that no other process scans, and reads the tables that others make, until none is missing."""
+        if self.missing:
+            with contextlib.suppress(OSError):
+                table_folder().mkdir(parents=True, exist_ok=True)
         looked = time.monotonic()
         while self.missing:
-            number = next((number for number in self.missing if claims.take(self.shards[number])), None)
-            if number is None:
-                time.sleep(_WAIT_SECONDS)
-            else:
-                self._add(number, self._make(number))
+            claims = ((number, _claim(self.shards[number])) for number in self.missing)
+            number, claim = next((claimed for claimed in claims if claimed[1]), (None, None))
+            if claim:
+                try:
+                    self._add(number, self._make(number))
+                finally:
+                    claim.release(remove=True)
                 self.missing.remove(number)
-                claims.release(self.shards[number])
-            if number is None or time.monotonic() > looked + _LOOK_SECONDS:
+            else:
+                time.sleep(_WAIT_SECONDS)
+            if not claim or time.monotonic() > looked + _LOOK_SECONDS:
                 self.read_kept()
                 self._report(0)
                 looked = time.monotonic()

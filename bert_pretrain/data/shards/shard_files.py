@@ -16,8 +16,7 @@ from typing import Any, NamedTuple, Optional
 from bert_pretrain.data.shards import tfrecord
 from bert_pretrain.storage import remote
 from bert_pretrain.storage.read_ahead import NUM_THREADS
-from bert_pretrain.storage.remote import read_contents
-from bert_pretrain.storage.retry import TRIES_OF_WRONG_BYTES
+from bert_pretrain.storage.remote import TRIES_OF_WRONG_BYTES, read_path_or_url
 from bert_pretrain.system.files import hash_file, is_url, open_regular, write_json
 
 _SIDE_FILES = (".json", ".npz")  # of bert_pretrain, beside shards: manifest.json, provenance of make_data
@@ -122,7 +121,7 @@ def _first_bytes(path: str) -> bytes:
     if not is_url(path):
         with open_regular(path, "rb", buffering=0) as file:
             return file.read(tfrecord.HEADER.size)
-    size = min(tfrecord.HEADER.size, remote.describe(path).num_bytes)
+    size = min(tfrecord.HEADER.size, remote.describe_file(path).num_bytes)
     starts = (remote.read_range(path, 0, size, at_start=True) for _ in range(TRIES_OF_WRONG_BYTES))
     return next((start for start in starts if _is_header(start)), None) or remote.read_range(path, 0, size)
 
@@ -155,7 +154,7 @@ def read_manifest(directory: str) -> Optional[Manifest]:
     """The manifest of a directory, None where there is none. ValueError for a file that is not a manifest."""
     path = os.path.join(directory, _MANIFEST)
     try:
-        return _checked_manifest(Manifest(**json.loads(remote.read_contents(path))))
+        return _checked_manifest(Manifest(**json.loads(remote.read_path_or_url(path))))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -261,7 +260,7 @@ def _vocabulary_candidates(shard: str, content: dict[str, Any]) -> Iterator[str]
 
 def _read_side_file(shard: str) -> dict[str, Any]:
     try:
-        content = json.loads(read_contents(f"{shard}.json"))
+        content = json.loads(read_path_or_url(f"{shard}.json"))
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

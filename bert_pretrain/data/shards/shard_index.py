@@ -347,7 +347,7 @@ class RemoteShards:
         """The error for a piece that cannot be read; a replaced shard is not damaged."""
         file = next(file for piece in wanted if (file := self._files[piece.shard]).url == error.filename)
         try:
-            is_replaced = remote.describe(file.url, is_fresh=True) != file
+            is_replaced = remote.describe_file(file.url, is_fresh=True) != file
         except OSError:
             is_replaced = False
         if is_replaced:

@@ -9,7 +9,7 @@ from types import ModuleType
 import tensorflow as tf
 
 from bert_pretrain.system import files
-from bert_pretrain.system.native_library import Library, UnavailableError
+from bert_pretrain.system.native_library import NativeLibrary, UnavailableError
 from bert_pretrain.tensorflow_compat import compat
 
 _SOURCES = Path(__file__).parent / "sources"
@@ -22,7 +22,7 @@ def library() -> ModuleType:
     UnavailableError without a compiler (unless a library for this machine is in the cache), when the compiler fails, or
     when the cache folder cannot be written to.
     """
-    operations = Library(
+    operations = NativeLibrary(
         "operations",
         sorted(_SOURCES.iterdir()),
         [tf.__version__],

@@ -13,9 +13,9 @@ import numpy as np
 
 from bert_pretrain.data.masking import KEPT
 from bert_pretrain.system import files
-from bert_pretrain.system.native_library import Library, UnavailableError
+from bert_pretrain.system.native_library import NativeLibrary, UnavailableError
 
-_LIBRARY = Library("python_random", [Path(__file__).with_suffix(".cc")], compile_flags=["-std=c++14"])
+_LIBRARY = NativeLibrary("python_random", [Path(__file__).with_suffix(".cc")], compile_flags=["-std=c++14"])
 _MAX_IN_LIST = 1 << 16
 _FUNCTIONS = {  # of python_random.cc: result, and arguments after the generator
     "DrawUniform": (ctypes.c_double, []),

@@ -39,7 +39,7 @@ from bert_pretrain.make_data.text.selection import (
     select_documents,
 )
 from bert_pretrain.system.files import atomic_write
-from bert_pretrain.system.locks import DATA, locked
+from bert_pretrain.system.locks import DATA, locked_directory
 from bert_pretrain.system.worker_pool import Workers
 
 _REPORT_FILE = "text_report.json"
@@ -72,7 +72,7 @@ def make_text(patterns: str, output_dir: str, settings: TextConfig, workers: Wor
             _remove_documents(output_dir, parts)
             return [f"{output_dir}: the text is there"]
         about = {"files": len(found), "sentence_rules": rules, "other_files_left_out": dict(left_out)}
-        with locked(output_dir, DATA):
+        with locked_directory(output_dir, DATA):
             content, examples = _make(output_dir, parts, about, workers)
     except OSError as error:
         raise ValueError(f"{output_dir}: cannot be written ({error.strerror})") from None

@@ -3,11 +3,11 @@ import sys
 import pytest
 
 from bert_pretrain.launch import hosts, launcher
-from bert_pretrain.launch.launcher import Machine
-from bert_pretrain.launch.supervisor import Command
+from bert_pretrain.launch.launcher import LocalMachine
+from bert_pretrain.launch.supervisor import LaunchCommand
 
-TWO_CORES = Machine(num_cores=2, num_gpus=0, is_root=False)
-EIGHT_GPUS = Machine(num_cores=64, num_gpus=8, is_root=True)
+TWO_CORES = LocalMachine(num_cores=2, num_gpus=0, is_root=False)
+EIGHT_GPUS = LocalMachine(num_cores=64, num_gpus=8, is_root=True)
 
 
 @pytest.mark.parametrize(
@@ -24,13 +24,13 @@ EIGHT_GPUS = Machine(num_cores=64, num_gpus=8, is_root=True)
     ],
 )
 def test_number_of_ranks(environ, machine, expected):
-    assert launcher.num_ranks(environ, machine) == expected
+    assert launcher.choose_num_ranks(environ, machine) == expected
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5"])
 def test_an_invalid_number_of_ranks_is_refused(text):
     with pytest.raises(ValueError, match=f"NP={text} "):
-        launcher.num_ranks({"NP": text}, TWO_CORES)
+        launcher.choose_num_ranks({"NP": text}, TWO_CORES)
 
 
 def test_mpirun_on_one_machine():
@@ -116,14 +116,14 @@ def test_an_unknown_launcher_is_refused():
 
 
 def test_max_restarts_is_taken_out_of_the_flags():
-    assert launcher.take_number("max_restarts", 0, ["--a=b", "--max_restarts=3", "c"]) == (3, ["--a=b", "c"])
-    assert launcher.take_number("max_restarts", 0, ["--max_restarts", "3", "--a"]) == (3, ["--a"])
-    assert launcher.take_number("max_restarts", 0, ["--a", "max_restarts"]) == (0, ["--a", "max_restarts"])
+    assert launcher.take_number_flag("max_restarts", 0, ["--a=b", "--max_restarts=3", "c"]) == (3, ["--a=b", "c"])
+    assert launcher.take_number_flag("max_restarts", 0, ["--max_restarts", "3", "--a"]) == (3, ["--a"])
+    assert launcher.take_number_flag("max_restarts", 0, ["--a", "max_restarts"]) == (0, ["--a", "max_restarts"])
     with pytest.raises(ValueError, match="--max_restarts=x"):
-        launcher.take_number("max_restarts", 0, ["--max_restarts=x"])
+        launcher.take_number_flag("max_restarts", 0, ["--max_restarts=x"])
 
 
 def test_a_missing_launcher_is_named_with_the_remedy(monkeypatch, capsys):
-    monkeypatch.setattr(launcher, "launch_command", lambda *_: Command(["/nowhere/mpirun"], {}))
+    monkeypatch.setattr(launcher, "launch_command", lambda *_: LaunchCommand(["/nowhere/mpirun"], {}))
     assert launcher.main([]) == 2
     assert "/nowhere/mpirun was not found; bash init_tf.sh --horovod" in capsys.readouterr().err

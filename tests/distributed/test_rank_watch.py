@@ -1,0 +1,167 @@
+"""Ranks in processes of their own that watch each other, also on the loopback.
+
+Real hosts are in tests/e2e/test_hosts.py.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bert_pretrain.distributed import rank_watch
+from bert_pretrain.distributed.rank_watch import RankProcess, StoppedRankWatch
+
+ROOT = Path(__file__).parents[2]
+# Rank N of three: 0 on node1, 1 and 2 on node2. Prints its endpoint, reads all endpoints, obeys.
+RANK = """
+import sys
+from bert_pretrain.distributed import rank_watch
+from bert_pretrain.distributed.rank_watch import Endpoint, Heartbeat, RankProcess
+rank_watch._EXIT_SECONDS = 0.5
+rank = int(sys.argv[1])
+one = Heartbeat([RankProcess("node1 a", 1), RankProcess("node2 b", 2), RankProcess("node2 b", 3)], rank, 3)
+print(repr(one.listen()), flush=True)
+endpoints = eval(sys.stdin.readline())
+print(one.connect([end and end._replace(addresses=("127.0.0.1",)) for end in endpoints]), flush=True)
+for line in sys.stdin:
+    if line == "lost\\n":
+        one._end(b"error: host node2 is silent\\n")
+    one.leave()
+"""
+
+
+@pytest.fixture
+def ranks(tmp_path: Path) -> Iterator[list[subprocess.Popen]]:
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    commands = [[sys.executable, "-c", RANK, str(rank)] for rank in range(3)]
+    environ = {**os.environ, rank_watch.EXIT_CODE_FOLDER: str(tmp_path)}
+    started = [subprocess.Popen(command, text=True, cwd=ROOT, env=environ, **pipes) for command in commands]
+    endpoints = ", ".join(rank.stdout.readline().strip() for rank in started)
+    for rank in started:
+        rank.stdin.write(f"[{endpoints}]\n")
+        rank.stdin.flush()
+    assert [rank.stdout.readline() for rank in started] == ["None\n"] * 3
+    yield started
+    for rank in started:
+        rank.kill()
+        rank.communicate()
+
+
+def say(rank: subprocess.Popen, line: str) -> None:
+    rank.stdin.write(line + "\n")
+    rank.stdin.flush()
+
+
+def test_a_rank_that_finds_a_host_silent_ends_all_and_speaks_alone(ranks: list, tmp_path: Path) -> None:
+    say(ranks[0], "lost")
+    assert [rank.wait(timeout=20) for rank in ranks] == [rank_watch.LOST_HOST] * 3
+    assert [rank.stderr.read() for rank in ranks] == ["error: host node2 is silent\n", "", ""]
+    assert os.listdir(tmp_path) == ["75"]
+
+
+def test_goodbye_is_no_alarm(ranks: list, tmp_path: Path) -> None:
+    for rank in ranks:
+        say(rank, "leave")
+    assert [rank.communicate(timeout=20)[1] for rank in ranks] == [""] * 3
+    assert [rank.returncode for rank in ranks] == [0] * 3
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_rank_whose_neighbour_has_died_ends_where_no_launcher_ends_it(ranks: list) -> None:
+    ranks[2].kill()
+    assert [rank.wait(timeout=20) for rank in ranks[:2]] == [rank_watch.LOST_HOST] * 2
+    died = "error: rank 2 on node2 has ended, and the launcher did not end the others; the job ends with exit code 75\n"
+    assert [rank.stderr.read() for rank in ranks[:2]] == ["", died]
+
+
+def test_a_stranger_is_not_let_in() -> None:
+    one = rank_watch.Heartbeat([RankProcess("node1 a", 1), RankProcess("node2 b", 2)], 0, 3)
+    endpoint = one.listen()
+    for rank, meant, token in ((1, 0, b"x" * 16), (1, 1, endpoint.token), (7, 0, endpoint.token)):
+        with socket.create_connection(("127.0.0.1", endpoint.port)) as stranger:
+            stranger.sendall(rank_watch._GREETING.pack(token, rank, meant))
+            assert stranger.recv(10) == b""
+
+
+def test_a_host_that_is_not_reached_is_named() -> None:
+    one = rank_watch.Heartbeat([RankProcess("node1 a", 1), RankProcess("node2 b", 2)], 1, 3)
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    found = one.connect([rank_watch.Endpoint(("127.0.0.1",), port, b"x" * 16), None])
+    assert found == "rank 1 on node2 does not reach rank 0 at 127.0.0.1"
+
+
+def test_one_host_has_no_connection_and_one_rank_no_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOROVOD_STALL_CHECK_TIME_SECONDS", "0")
+    here, there = RankProcess("node1 a", 1), RankProcess("node2 b", 3)
+    for seconds, of in ((20, [here]), (20, [here, here._replace(pid=2)]), (0, [here, here._replace(pid=2), there])):
+        gathered = []
+
+        def allgather(value: object, of: list = of, gathered: list = gathered) -> list:
+            gathered.append(value)
+            return of
+
+        with rank_watch.watching_ranks(allgather, 0, len(of), seconds):
+            assert gathered == ([] if len(of) == 1 else [rank_watch.this_rank_process()])
+
+
+# --- A stopped rank ---
+
+
+@pytest.mark.parametrize("text", ["soon", "inf", "nan", "-1", "1e400"])
+def test_an_invalid_number_of_seconds_is_named(text: str) -> None:
+    with pytest.raises(ValueError, match=f"HOROVOD_STALL_CHECK_TIME_SECONDS={text} in the environment"):
+        rank_watch.stall_seconds({"HOROVOD_STALL_CHECK_TIME_SECONDS": text})
+    assert rank_watch.stall_seconds({"HOROVOD_STALL_CHECK_TIME_SECONDS": "0.5"}) == (0.5, 600)
+
+
+def watched(stop: bool, end_seconds: float) -> subprocess.CompletedProcess:
+    """A process that watches another of its machine for a second."""
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        if stop:
+            sleeper.send_signal(signal.SIGSTOP)
+        program = f"""
+import time
+from bert_pretrain.distributed import rank_watch
+own = rank_watch.this_rank_process()
+other = rank_watch.RankProcess(own.machine, {sleeper.pid})
+rank_watch.StoppedRankWatch([own, other], 0, 0.2, {end_seconds}).start()
+time.sleep(1.5)
+"""
+        command = [sys.executable, "-c", program]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+
+
+def test_a_stopped_rank_is_named_and_ends_the_job() -> None:
+    ended = watched(stop=True, end_seconds=0.5)
+    assert ended.returncode == 1
+    first, last = ended.stderr.splitlines()
+    assert first.startswith("warning: rank 1 (process ") and last.startswith("error: rank 1 (process ")
+
+
+def test_a_stopped_rank_is_only_named_if_the_end_is_switched_off() -> None:
+    ended = watched(stop=True, end_seconds=0)
+    assert ended.returncode == 0
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_a_running_rank_is_left_alone() -> None:
+    ended = watched(stop=False, end_seconds=0.5)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_ranks_of_other_machines_are_not_watched() -> None:
+    own = rank_watch.this_rank_process()
+    watch = StoppedRankWatch([own, RankProcess("elsewhere", os.getpid()), RankProcess(own.machine, 17)], 0, 60, 600)
+    assert watch._pids == {0: os.getpid(), 2: 17}
