@@ -18,7 +18,7 @@ _MAX_BYTES = 1 << 20
 _SECONDS_PER_HOUR = 3600
 
 
-class Plan(NamedTuple):
+class PlannedRun(NamedTuple):
     """The size of a run, and its speed if that is known."""
 
     recipe: str
@@ -28,7 +28,7 @@ class Plan(NamedTuple):
     examples_per_second: Optional[float]  # over all ranks
 
 
-def read_plan(config: EstimateConfig) -> Optional[Plan]:
+def read_planned_run(config: EstimateConfig) -> Optional[PlannedRun]:
     """What --recipe and its companions say; None without a recipe. ValueError for files that do not say it."""
     if not config.recipe:
         return None
@@ -49,7 +49,7 @@ def read_plan(config: EstimateConfig) -> Optional[Plan]:
         )
         ranks = measured_ranks
     require(ranks is not None or not run.run.horovod, "--recipe has --horovod; give --ranks, the number of ranks")
-    return Plan(config.recipe, ranks or 1, run.examples_per_rank(), run.optim.num_train_steps, speed)
+    return PlannedRun(config.recipe, ranks or 1, run.examples_per_rank(), run.optim.num_train_steps, speed)
 
 
 def read_speed(path: str) -> tuple[int, float]:
@@ -70,22 +70,22 @@ def read_speed(path: str) -> tuple[int, float]:
     return ranks, float(speed)
 
 
-def lines(plan: Plan, num_records: int) -> list[str]:
+def estimate_lines(plan: PlannedRun, num_records: int) -> list[str]:
     """The estimate, for the user. num_records must be at least 1."""
     update = plan.ranks * plan.examples_per_rank
     epochs = plan.num_updates * update / num_records
-    found = [
+    lines = [
         f"recipe {plan.recipe}: {plan.num_updates} updates of {update} examples ({plan.ranks} ranks x "
         f"{plan.examples_per_rank})",
         f"{num_records / update:.1f} updates an epoch of {num_records} records; the recipe has {epochs:.2f} epochs",
     ]
     if plan.examples_per_second:
         speed = plan.examples_per_second
-        found.append(
+        lines.append(
             f"at {speed:.4g} examples/s an epoch takes {_hours(num_records / speed)}, the recipe "
             f"{_hours(plan.num_updates * update / speed)}, without evaluations and checkpoints"
         )
-    return found
+    return lines
 
 
 def _hours(seconds: float) -> str:
