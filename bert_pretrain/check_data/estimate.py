@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from typing import NamedTuple, Optional
@@ -11,10 +10,9 @@ from bert_pretrain import cli
 from bert_pretrain.config import training
 from bert_pretrain.config.check_data import EstimateConfig
 from bert_pretrain.config.option import require
-from bert_pretrain.system.files import open_regular
+from bert_pretrain.run_files.report_file import UnreadableFileError, read_json_object
+from bert_pretrain.run_files.results import RESULTS_JSON
 
-_RESULTS = "results.json"
-_MAX_BYTES = 1 << 20
 _SECONDS_PER_HOUR = 3600
 
 
@@ -54,14 +52,13 @@ def read_planned_run(config: EstimateConfig) -> Optional[PlannedRun]:
 
 def read_speed(path: str) -> tuple[int, float]:
     """Ranks and examples a second in a results.json, or in that of a run's directory. ValueError if it has none."""
-    path = os.path.join(path, _RESULTS) if os.path.isdir(path) else path
+    path = os.path.join(path, RESULTS_JSON) if os.path.isdir(path) else path
     try:
-        with open_regular(path) as file:
-            values = json.loads(file.read(_MAX_BYTES))
+        values = read_json_object(path)
         ranks, speed = values["ranks"], values["examples_per_second"]
-    except OSError as error:
-        raise ValueError(f"--results: {path} cannot be read ({error.strerror})") from None
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (UnreadableFileError, KeyError) as error:
+        if isinstance(error.__cause__, OSError):
+            raise ValueError(f"--results: {path} cannot be read ({error.__cause__.strerror})") from None
         raise ValueError(f"--results: {path} is not the results.json of a run") from None
     if speed is None:
         raise ValueError(f"--results: {path} has no examples_per_second, because no update was timed")
