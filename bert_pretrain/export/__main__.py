@@ -15,7 +15,7 @@ def _run() -> int:
     with tensorflow_import.imported_quickly():
         from bert_pretrain.export import writing
 
-    return writing.export(local_copies.localized(config))
+    return writing.export_model(local_copies.localized(config))
 
 
 def main() -> None:
