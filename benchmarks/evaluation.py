@@ -21,8 +21,7 @@ from benchmarks.settings import Settings
 from benchmarks.training import MODELS, prepare
 from benchmarks.worker_process import WorkerProcess
 from bert_pretrain.config.model import ModelConfig
-from bert_pretrain.train import throughput
-from bert_pretrain.train.forward import Statistics
+from bert_pretrain.config.model_sizes import count_forward_flops
 
 _HUGGING_FACE = "benchmarks.peers.hugging_face_evaluation"
 WORKERS = {
@@ -71,13 +70,13 @@ def _forward_flops(settings: Settings) -> float:
     """Floating-point operations of a forward pass over all examples, without padding."""
     examples = records.read(settings.shards)
     lengths = examples.input_mask.sum(axis=1).astype(np.float64)
-    sums = Statistics(*[0.0] * len(Statistics._fields))._replace(
-        masked_lm_count=float(examples.masked_lm_weights.sum()),
-        next_sentence_count=float(len(lengths)),
-        tokens=lengths.sum(),
+    return count_forward_flops(
+        ModelConfig.from_json(settings.model_config),
+        num_tokens=lengths.sum(),
         squared_lengths=np.square(lengths).sum(),
+        num_masked=float(examples.masked_lm_weights.sum()),
+        num_examples=float(len(lengths)),
     )
-    return throughput.forward_flops(sums, ModelConfig.from_json(settings.model_config))
 
 
 def _table(answers: dict[str, list[dict]], flops: float) -> str:

@@ -30,7 +30,7 @@ def _run(arguments: list[str]) -> int:
         local_copies.localize_settings(config),
         local_copies.local_path("MODEL", os.path.expanduser(arguments[0])),
     )
-    for line in answers.lines(config, model, arguments[1:]):
+    for line in answers.answer_lines(config, model, arguments[1:]):
         print(line, flush=True)
     return 0
 

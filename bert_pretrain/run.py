@@ -67,7 +67,9 @@ def _export(config: Config) -> None:
         log.info(f"note: --hf_dir: {hf_dir} is there already and is kept")
         return
     files.remove_partials(os.path.abspath(hf_dir))
-    writing.export(ExportConfig(checkpoint=config.run.output_dir, vocab_file=config.masking.vocab_file, hf_dir=hf_dir))
+    writing.export_model(
+        ExportConfig(checkpoint=config.run.output_dir, vocab_file=config.masking.vocab_file, hf_dir=hf_dir)
+    )
 
 
 def _fill_sentences(config: Config) -> None:
@@ -79,7 +81,7 @@ def _fill_sentences(config: Config) -> None:
         vocab_file=config.masking.vocab_file,
     )
     try:
-        for line in answers.lines(question, config.run.output_dir, []):
+        for line in answers.answer_lines(question, config.run.output_dir, []):
             log.info(line)
     except (ValueError, OSError) as error:
         log.info(f"note: --filled_sentences: {error}")

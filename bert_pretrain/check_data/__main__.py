@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from bert_pretrain import cli
-from bert_pretrain.check_data import worker
+from bert_pretrain.check_data import shard_facts
 from bert_pretrain.config.check_data import CheckDataConfig, EstimateConfig
 from bert_pretrain.storage import local_copies
 
@@ -14,12 +14,12 @@ def _run() -> int:
     config, estimate_config = cli.read(CheckDataConfig), cli.read(EstimateConfig)
     config.check()
     estimate_config.check()
-    worker.import_tensorflow()  # late: --help and invalid flags are answered at once
+    shard_facts.import_inspection()  # late: --help and invalid flags are answered at once
     from bert_pretrain.check_data import checking
 
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # examples may have characters that stdout has not
-    return checking.check(local_copies.localize_settings(config), estimate_config)
+    return checking.check_data(local_copies.localize_settings(config), estimate_config)
 
 
 def main() -> None:

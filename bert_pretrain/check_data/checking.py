@@ -9,8 +9,16 @@ from typing import Optional
 
 from tqdm import tqdm
 
-from bert_pretrain.check_data import estimate, example_text, histogram, inspection, report, worker
-from bert_pretrain.check_data.contents import Expectation, ShardFacts, ShardTask, sum_contents
+from bert_pretrain.check_data.estimate import estimate_lines, read_planned_run
+from bert_pretrain.check_data.inspection import read_first_lengths
+from bert_pretrain.check_data.report import (
+    DataReport,
+    check_histogram_path,
+    draw_histogram,
+    example_lines,
+    summarize_shards,
+)
+from bert_pretrain.check_data.shard_facts import Expectation, ShardFacts, ShardTask, inspect_in_worker, sum_contents
 from bert_pretrain.config.check_data import CheckDataConfig, EstimateConfig
 from bert_pretrain.config.option import directories
 from bert_pretrain.data import vocab
@@ -25,47 +33,48 @@ _BYTES_PER_PROCESS = 500_000_000  # below this, starting another process costs m
 _WIDTH = 120  # characters of a line where stdout is no terminal
 
 
-def check(config: CheckDataConfig, estimate_config: EstimateConfig) -> int:
+def check_data(config: CheckDataConfig, estimate_config: EstimateConfig) -> int:
     """Checks the shards and prints the report. Returns the exit code; ValueError for what cannot be checked."""
-    plan = estimate.read_plan(estimate_config)
+    plan = read_planned_run(estimate_config)
     if config.histogram:
-        histogram.require_drawing(config.histogram)
+        check_histogram_path(config.histogram)
     vocabulary = vocab.load_vocabulary(config.vocab_file) if config.vocab_file else None
     folders = directories(config.input_files_dir)
     paths = find_shards(folders, config.skip_unreadable)
     expectation = _expect(config, paths, vocabulary)
     facts = _inspect(config, paths, expectation)
-    found = report.summarize(facts, expectation, vocabulary.id("[MASK]") if vocabulary else None, _block())
+    report = summarize_shards(facts, expectation, vocabulary.id("[MASK]") if vocabulary else None, _bar_character())
     num_records = sum(shard.num_records for shard in facts)
     if plan and num_records:
-        found.findings.extend(estimate.lines(plan, num_records))
+        report.findings.extend(estimate_lines(plan, num_records))
     if vocabulary:
-        found.findings.extend(_examples(facts, config.num_shown(), vocabulary))
-    for mark, lines in (("", found.findings), ("remark: ", found.remarks), ("fault: ", found.faults)):
+        report.findings.extend(_shown_lines(facts, config.num_shown(), vocabulary))
+    for mark, lines in (("", report.findings), ("remark: ", report.remarks), ("fault: ", report.faults)):
         for line in lines:
             print(mark + line)
     if config.histogram:
         _draw(config.histogram, facts)
-    return _conclude(config, folders, facts, expectation, found)
+    return _conclude(config, folders, facts, expectation, report)
 
 
 def _conclude(
-    config: CheckDataConfig, folders: list[str], facts: list[ShardFacts], expectation: Expectation, found: report.Report
+    config: CheckDataConfig, folders: list[str], facts: list[ShardFacts], expectation: Expectation, report: DataReport
 ) -> int:
-    if found.faults:
-        print(f"verdict: {len(found.faults)} faults; do not train on this")
+    if report.faults:
+        print(f"verdict: {len(report.faults)} faults; do not train on this")
         return 1
     if config.write_manifest:
         for folder in folders:
             _write_manifest(folder, facts, expectation)
-    remarks = f", {len(found.remarks)} remarks" if found.remarks else ""
+    remarks = f", {len(report.remarks)} remarks" if report.remarks else ""
     print(f"verdict: sound{remarks}" + (", manifest.json is written" if config.write_manifest else ""))
     return 0
 
 
 def _expect(config: CheckDataConfig, paths: list[str], vocabulary: Optional[vocab.Vocabulary]) -> Expectation:
     """The given lengths, or those of the first readable record."""
-    lengths = _first_lengths(paths) if not (config.max_seq_length and config.max_predictions_per_seq) else (0, 0)
+    are_given = config.max_seq_length and config.max_predictions_per_seq
+    lengths = (0, 0) if are_given else _first_lengths(paths)
     return Expectation(
         config.max_seq_length or lengths[0],
         config.max_predictions_per_seq or lengths[1],
@@ -80,7 +89,7 @@ def _first_lengths(paths: list[str]) -> tuple[int, int]:
     problem: Optional[ValueError] = None
     for path in paths:
         try:
-            return inspection.first_lengths(path)
+            return read_first_lengths(path)
         except ValueError as error:
             problem = problem or error
     assert problem is not None
@@ -100,7 +109,9 @@ def _inspect(config: CheckDataConfig, paths: list[str], expectation: Expectation
     bar = tqdm(total=sum(sizes), unit="B", unit_scale=True, disable=not sys.stderr.isatty())
     with worker_pool.workers(num_processes) as workers, bar:
         assert workers is not None, "check_data does not run under mpirun"
-        workers.run(worker.inspect, tasks, lambda number, share: bar.update(share * sizes[number]), facts.__setitem__)
+        workers.run(
+            inspect_in_worker, tasks, lambda number, share: bar.update(share * sizes[number]), facts.__setitem__
+        )
     return [facts[number] for number in range(len(paths))]
 
 
@@ -109,14 +120,14 @@ def _shown_of_each(num_shown: int, num_shards: int) -> list[int]:
     return [(number + 1) * num_shown // num_shards - number * num_shown // num_shards for number in range(num_shards)]
 
 
-def _examples(facts: list[ShardFacts], num_shown: int, vocabulary: vocab.Vocabulary) -> list[str]:
+def _shown_lines(facts: list[ShardFacts], num_shown: int, vocabulary: vocab.Vocabulary) -> list[str]:
     width = shutil.get_terminal_size((_WIDTH, 0)).columns
     shown = [example for shard in facts for example in shard.shown][:num_shown]
-    found = [line for example in shown for line in example_text.lines(example, vocabulary.entries, width)]
-    return [*found, "[x:y] is a token x where y is to be predicted"] if shown else []
+    lines = [line for example in shown for line in example_lines(example, vocabulary.entries, width)]
+    return [*lines, "[x:y] is a token x where y is to be predicted"] if shown else []
 
 
-def _block() -> str:
+def _bar_character() -> str:
     """What bars consist of: a character that stdout can show."""
     try:
         "█".encode(sys.stdout.encoding or "ascii")
@@ -130,7 +141,7 @@ def _draw(path: str, facts: list[ShardFacts]) -> None:
     if not contents.num_parsed:
         print(f"--histogram: no record could be parsed, {path} is not written")
         return
-    histogram.draw(contents.length_counts, path)
+    draw_histogram(contents.length_counts, path)
     print(f"--histogram: {path} is written")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from typing import NamedTuple, Optional
@@ -11,14 +10,13 @@ from bert_pretrain import cli
 from bert_pretrain.config import training
 from bert_pretrain.config.check_data import EstimateConfig
 from bert_pretrain.config.option import require
-from bert_pretrain.system.files import open_regular
+from bert_pretrain.run_files.report_file import UnreadableFileError, read_json_object
+from bert_pretrain.run_files.results import RESULTS_JSON
 
-_RESULTS = "results.json"
-_MAX_BYTES = 1 << 20
 _SECONDS_PER_HOUR = 3600
 
 
-class Plan(NamedTuple):
+class PlannedRun(NamedTuple):
     """The size of a run, and its speed if that is known."""
 
     recipe: str
@@ -28,7 +26,7 @@ class Plan(NamedTuple):
     examples_per_second: Optional[float]  # over all ranks
 
 
-def read_plan(config: EstimateConfig) -> Optional[Plan]:
+def read_planned_run(config: EstimateConfig) -> Optional[PlannedRun]:
     """What --recipe and its companions say; None without a recipe. ValueError for files that do not say it."""
     if not config.recipe:
         return None
@@ -49,19 +47,18 @@ def read_plan(config: EstimateConfig) -> Optional[Plan]:
         )
         ranks = measured_ranks
     require(ranks is not None or not run.run.horovod, "--recipe has --horovod; give --ranks, the number of ranks")
-    return Plan(config.recipe, ranks or 1, run.examples_per_rank(), run.optim.num_train_steps, speed)
+    return PlannedRun(config.recipe, ranks or 1, run.examples_per_rank(), run.optim.num_train_steps, speed)
 
 
 def read_speed(path: str) -> tuple[int, float]:
     """Ranks and examples a second in a results.json, or in that of a run's directory. ValueError if it has none."""
-    path = os.path.join(path, _RESULTS) if os.path.isdir(path) else path
+    path = os.path.join(path, RESULTS_JSON) if os.path.isdir(path) else path
     try:
-        with open_regular(path) as file:
-            values = json.loads(file.read(_MAX_BYTES))
+        values = read_json_object(path)
         ranks, speed = values["ranks"], values["examples_per_second"]
-    except OSError as error:
-        raise ValueError(f"--results: {path} cannot be read ({error.strerror})") from None
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (UnreadableFileError, KeyError) as error:
+        if isinstance(error.__cause__, OSError):
+            raise ValueError(f"--results: {path} cannot be read ({error.__cause__.strerror})") from None
         raise ValueError(f"--results: {path} is not the results.json of a run") from None
     if speed is None:
         raise ValueError(f"--results: {path} has no examples_per_second, because no update was timed")
@@ -70,22 +67,22 @@ def read_speed(path: str) -> tuple[int, float]:
     return ranks, float(speed)
 
 
-def lines(plan: Plan, num_records: int) -> list[str]:
+def estimate_lines(plan: PlannedRun, num_records: int) -> list[str]:
     """The estimate, for the user. num_records must be at least 1."""
     update = plan.ranks * plan.examples_per_rank
     epochs = plan.num_updates * update / num_records
-    found = [
+    lines = [
         f"recipe {plan.recipe}: {plan.num_updates} updates of {update} examples ({plan.ranks} ranks x "
         f"{plan.examples_per_rank})",
         f"{num_records / update:.1f} updates an epoch of {num_records} records; the recipe has {epochs:.2f} epochs",
     ]
     if plan.examples_per_second:
         speed = plan.examples_per_second
-        found.append(
+        lines.append(
             f"at {speed:.4g} examples/s an epoch takes {_hours(num_records / speed)}, the recipe "
             f"{_hours(plan.num_updates * update / speed)}, without evaluations and checkpoints"
         )
-    return found
+    return lines
 
 
 def _hours(seconds: float) -> str:

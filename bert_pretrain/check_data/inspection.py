@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from crc32c import crc32c
 
-from bert_pretrain.check_data.contents import Contents, Expectation, ShardFacts, ShardTask, Shown
+from bert_pretrain.check_data.shard_facts import Contents, Expectation, ShardFacts, ShardTask, ShownExample
 from bert_pretrain.data import schema
 from bert_pretrain.data.schema import Examples, Limits, validation_rules
 from bert_pretrain.data.shards import index_tables, offsets, tfrecord
@@ -25,7 +25,7 @@ _NUM_SEGMENTS = 2
 _MAX_FAULTS = 3  # named in each shard
 
 
-def inspect(task: ShardTask, report: ReportProgress) -> ShardFacts:
+def inspect_shard(task: ShardTask, report: ReportProgress) -> ShardFacts:
     """Reads a whole shard. Faults become lines of the result; nothing is raised."""
     try:
         shard, table = index_tables.scan_shard(task.path)
@@ -39,14 +39,14 @@ def inspect(task: ShardTask, report: ReportProgress) -> ShardFacts:
     return facts if faults or not num_records else _parse_records(task, table, facts)
 
 
-def first_lengths(path: str) -> tuple[int, int]:
+def read_first_lengths(path: str) -> tuple[int, int]:
     """S and P of a shard's first record. ValueError if that cannot be read."""
     try:
         with open_regular(path, "rb") as file:
             end = tfrecord.HEADER.unpack(file.read(tfrecord.HEADER.size))[0] + tfrecord.FRAME_SIZE
             if end > (size := os.fstat(file.fileno()).st_size):
                 raise ValueError(f"{path}:0: {offsets.cut_short(size)}")
-        (record,) = _read(path, np.array([0, end]), np.arange(1))
+        (record,) = _read_records(path, np.array([0, end]), np.arange(1))
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
     return schema.record_lengths(record, f"{path}:0")
@@ -79,33 +79,35 @@ def _parse_records(task: ShardTask, table: np.ndarray, facts: ShardFacts) -> Sha
     is_shown = np.zeros(size, bool)
     is_shown[np.arange(min(task.num_shown, size)) * size // max(1, min(task.num_shown, size))] = True
     total, faults = Contents(length_counts=np.zeros(task.expectation.seq_length + 1, np.int64)), facts.faults
-    shown: list[Shown] = []
+    shown: list[ShownExample] = []
     for start in range(0, size, _RECORDS_AT_ONCE):
         numbers = chosen[start : start + _RECORDS_AT_ONCE]
-        records = _read(task.path, table, numbers)
+        records = _read_records(task.path, table, numbers)
         names = [f"{task.path}:{table[number]}" for number in numbers.tolist()]
         if not start and (fault := _explain(records[0], names[0], task.expectation)):
             faults.append(fault)  # training reads the lengths of this record; TensorFlow's parser takes more than that
             break
-        examples = _parse(records, names, task.expectation, faults)
+        examples = _parse_examples(records, names, task.expectation, faults)
         if examples is None:
             break
         total = _add(total, examples, task.expectation.unk_id)
-        shown += [_shown(examples, row, names[row]) for row in np.flatnonzero(is_shown[start:][: len(names)]).tolist()]
-        faults += _faults(examples, names, task.expectation)[: _MAX_FAULTS - len(faults)]
+        shown += [
+            _shown_example(examples, row, names[row]) for row in np.flatnonzero(is_shown[start:][: len(names)]).tolist()
+        ]
+        faults += _content_faults(examples, names, task.expectation)[: _MAX_FAULTS - len(faults)]
         if len(faults) >= _MAX_FAULTS:
             break
     return facts._replace(contents=total, faults=faults, shown=shown)
 
 
-def _shown(examples: Examples, row: int, name: str) -> Shown:
+def _shown_example(examples: Examples, row: int, name: str) -> ShownExample:
     used = examples.masked_lm_weights[row] > 0
     labels = zip(examples.masked_lm_positions[row][used].tolist(), examples.masked_lm_ids[row][used].tolist())
     tokens = examples.input_ids[row][examples.input_mask[row] != 0]
-    return Shown(name, tokens.tolist(), dict(labels), bool(examples.next_sentence_labels[row] == 1))
+    return ShownExample(name, tokens.tolist(), dict(labels), bool(examples.next_sentence_labels[row] == 1))
 
 
-def _read(path: str, table: np.ndarray, numbers: np.ndarray) -> list[bytes]:
+def _read_records(path: str, table: np.ndarray, numbers: np.ndarray) -> list[bytes]:
     records = []
     with open_regular(path, "rb") as file:
         for number in numbers.tolist():
@@ -114,7 +116,9 @@ def _read(path: str, table: np.ndarray, numbers: np.ndarray) -> list[bytes]:
     return records
 
 
-def _parse(records: list[bytes], names: list[str], expectation: Expectation, faults: list[str]) -> Optional[Examples]:
+def _parse_examples(
+    records: list[bytes], names: list[str], expectation: Expectation, faults: list[str]
+) -> Optional[Examples]:
     """The parsed records, or None after adding the reason to faults."""
     lengths = expectation.seq_length, expectation.max_predictions
     try:
@@ -164,7 +168,7 @@ def _add(total: Contents, examples: Examples, unk_id: Optional[int]) -> Contents
     )
 
 
-def _faults(examples: Examples, names: list[str], expectation: Expectation) -> list[str]:
+def _content_faults(examples: Examples, names: list[str], expectation: Expectation) -> list[str]:
     """A line for each kind of fault, naming the first record that has it."""
     vocab_size = _ANY_VOCAB_SIZE if expectation.vocab_size is None else expectation.vocab_size
     broken = [rule for rule in validation_rules(examples, Limits(vocab_size, _NUM_SEGMENTS)) if rule.broken.any()]

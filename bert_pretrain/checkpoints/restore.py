@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from bert_pretrain.checkpoints import checkpoint_files
-from bert_pretrain.hugging_face.safetensors_reader import SafetensorsReader, find_weights
+from bert_pretrain.hugging_face.safetensors_files import SafetensorsReader, find_weights
 from bert_pretrain.optim import optimizers
 
 Shape = Tuple[int, ...]

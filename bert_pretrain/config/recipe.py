@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Optional
 
+from bert_pretrain.config.model_sizes import SIZES
 from bert_pretrain.config.option import option, require, require_numbers
-
-SIZE_NAMES = ("tiny", "mini", "small", "medium", "base", "large")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +19,7 @@ class RecipeConfig:
         "million tokens of text, at least 3 minutes, at most 8 hours on CPUs and 24 on GPUs.",
     )
     model_size: Optional[str] = option(
-        None, "Size of a new model. Default: the largest that text and time suffice for.", SIZE_NAMES
+        None, "Size of a new model. Default: the largest that text and time suffice for.", tuple(SIZES)
     )
 
     def check(self) -> None:

@@ -15,7 +15,7 @@ def _run() -> int:
     with tensorflow_import.imported_quickly():
         from bert_pretrain.export import writing
 
-    return writing.export(local_copies.localize_settings(config))
+    return writing.export_model(local_copies.localize_settings(config))
 
 
 def main() -> None:

@@ -56,7 +56,7 @@ class _Encoder(tf.Module):
         return {"logits": outputs.masked_lm_logits, "next_sentence_logits": outputs.next_sentence_logits}
 
 
-def write(folder: str, config: ModelConfig, values: Mapping[str, np.ndarray]) -> None:
+def write_saved_model(folder: str, config: ModelConfig, values: Mapping[str, np.ndarray]) -> None:
     """Writes signatures serving_default and fill_mask into an existing folder. values: variable -> float32."""
     assert tf.executing_eagerly(), "a SavedModel is written outside of graphs"
     encoder = _Encoder(config, values)

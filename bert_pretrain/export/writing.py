@@ -13,33 +13,33 @@ import tensorflow as tf
 
 from bert_pretrain.checkpoints import checkpoint_files, restore
 from bert_pretrain.config.export import ExportConfig
-from bert_pretrain.export import hugging_face_folder, readme, saved_model, verification
-from bert_pretrain.inference import stored_model
-from bert_pretrain.inference.network import Network
-from bert_pretrain.inference.stored_model import StoredModel
-from bert_pretrain.run_files import results
+from bert_pretrain.export import verification
+from bert_pretrain.export.hugging_face_folder import readme_text, write_hugging_face_folder
+from bert_pretrain.export.saved_model import write_saved_model
+from bert_pretrain.inference.stored_model import Network, StoredModel, find_stored_model, read_run_of
+from bert_pretrain.run_files.results import read_results
 from bert_pretrain.system import files
 
 Values = Mapping[str, np.ndarray]
 
 
-def export(config: ExportConfig) -> int:
+def export_model(config: ExportConfig) -> int:
     """Writes what the flags ask for; returns the exit code. ValueError, one line, for what is wrong."""
     # TensorFlow describes the inside of a SavedModel on either of these.
     for name in ("absl", "tensorflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    model = stored_model.find(
+    model = find_stored_model(
         config.checkpoint, "checkpoint", config.bert_config_file, config.vocab_file, config.do_lower_case
     )
     _check(config, model)
-    values = model.read()
+    values = model.read_values()
     if config.hf_dir:
         with _directory("hf_dir", config.hf_dir) as folder:
             page = _readme(config.hf_dir, model)
-            hugging_face_folder.write(folder, model.config, values, model.vocabulary, model.lower_case, page)
+            write_hugging_face_folder(folder, model.config, values, model.vocabulary, model.lower_case, page)
     if config.saved_model_dir:
         with _directory("saved_model_dir", config.saved_model_dir) as folder:
-            saved_model.write(folder, model.config, values)
+            write_saved_model(folder, model.config, values)
     if config.tf1_prefix:
         _write_tf1(config.tf1_prefix, values)
     return _verify(config, model, values) if config.verify else 0
@@ -50,7 +50,11 @@ def _check(config: ExportConfig, model: StoredModel) -> None:
     if config.hf_dir:
         if model.vocabulary is None:
             raise ValueError("--hf_dir needs --vocab_file, the model's vocabulary; none is beside the checkpoint")
-        hugging_face_folder.check_vocabulary(model.vocabulary, model.config)
+        model.check_vocabulary()
+        if "[PAD]" not in model.vocabulary.entries:
+            raise ValueError(
+                "--vocab_file: it has no [PAD], which Hugging Face's tokenizer needs; give the model's own"
+            )
     for flag in ("hf_dir", "saved_model_dir"):
         path = getattr(config, flag)
         if path and os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
@@ -88,16 +92,16 @@ def _readme(hf_dir: str, model: StoredModel) -> str:
     """README.md. Results of another update than the checkpoint's are left out: they say nothing about it."""
     folder = model.weights if os.path.isdir(model.weights) else os.path.dirname(model.weights) or "."
     updates = restore.step_of(model.weights)
-    found = results.read_results(folder)
+    found = read_results(folder)
     measured = found if found and updates and found["updates"] == updates else None
     name = os.path.basename(os.path.abspath(hf_dir))
-    return readme.text(name, model.config, updates, stored_model.run_of(folder), measured)
+    return readme_text(name, model.config, updates, read_run_of(folder), measured)
 
 
 def _verify(config: ExportConfig, model: StoredModel, values: Values) -> int:
     worst = 0.0
     with Network(model.config, values) as network:
-        for what, largest in verification.differences(
+        for what, largest in verification.find_differences(
             network, model.config, config.hf_dir or "", config.saved_model_dir or "", config.tf1_prefix or ""
         ):
             print(f"{what}: largest difference of a logit {largest:.2e}", flush=True)

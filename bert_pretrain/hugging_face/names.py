@@ -73,6 +73,6 @@ def is_transposed(variable: str) -> bool:
     return variable.endswith("/kernel")
 
 
-def convert(variable: str, value: np.ndarray) -> np.ndarray:
+def convert_value(variable: str, value: np.ndarray) -> np.ndarray:
     """The variable's value in the other format, in either direction; contiguous."""
     return np.ascontiguousarray(value.T) if is_transposed(variable) else value

@@ -1,20 +1,92 @@
-"""Tensors of a safetensors file, or of the several files that an index names, as NumPy arrays."""
+"""BERT's weights of a Hugging Face folder: finding them, reading safetensors files, and the names of TF1 checkpoints.
+
+No TensorFlow at import: pretrain_text looks at the names of tensors without it.
+"""
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from bert_pretrain.hugging_face import names
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # of weights in several files
+_PICKLES = "pytorch_model*.bin"  # also pytorch_model-00001-of-00002.bin
+_CONVERSION = (
+    'convert it where torch and transformers are installed: python -c "from transformers import '
+    "AutoModelForPreTraining as M; M.from_pretrained('FOLDER').save_pretrained('NEW_FOLDER')\", and give NEW_FOLDER"
+)
+# The format's name of a type -> TensorFlow's. float16 and bfloat16 become float32, exactly.
+_DTYPES = {
+    "F32": "float32", "F16": "float32", "BF16": "float32", "F64": "float64",
+    "I64": "int64", "I32": "int32", "I8": "int8", "U8": "uint8", "BOOL": "bool",
+}  # fmt: skip
 
 
-class Tensor:
+def find_weights(path: str, flag: str) -> Optional[str]:
+    """The safetensors file, or index of several, that `path`, a folder or a file, names; None if it is none of these.
+
+    ValueError for a folder whose weights are in another format.
+    """
+    if path.endswith((".safetensors", ".safetensors.index.json")):
+        return path
+    for name in (WEIGHTS, INDEX):
+        if os.path.isfile(os.path.join(path, name)):
+            return os.path.join(path, name)
+    pickles = [path] if path.endswith(".bin") else sorted(glob.glob(os.path.join(glob.escape(path), _PICKLES)))
+    if pickles and os.path.isfile(pickles[0]):
+        raise ValueError(f"--{flag}: {pickles[0]} is a pickle, which can run code when it is read; {_CONVERSION}")
+    if os.path.isfile(os.path.join(path, "config.json")):
+        raise ValueError(f"--{flag}: {path} holds a config.json but no {WEIGHTS}; give a folder with both")
+    return None
+
+
+class SafetensorsReader:
+    """The methods of tf.train.CheckpointReader that this program uses, on safetensors files."""
+
+    def __init__(self, path: str, flag: str) -> None:
+        """ValueError, naming the flag, for a file that cannot be read or holds one variable with two values."""
+        self._stored: dict[str, StoredTensor] = {}  # by variable; tensors that are none of BERT's keep their names
+        for tensor in open_tensors(path, flag):
+            variable = names.variable_name(tensor.name) or tensor.name
+            first = self._stored.setdefault(variable, tensor)
+            if first is not tensor and not np.array_equal(first.read(), tensor.read()):
+                raise ValueError(
+                    f"--{flag}: {path}: {first.name} and {tensor.name} differ; BERT has one variable for both, "
+                    f"{variable}: this model is of another kind"
+                )
+
+    def get_variable_to_shape_map(self) -> dict[str, list[int]]:
+        """Variable -> shape, as in a TF1 checkpoint."""
+        shapes = {variable: tensor.shape for variable, tensor in self._stored.items()}
+        return {name: shape[::-1] if names.is_transposed(name) else shape for name, shape in shapes.items()}
+
+    def get_variable_to_dtype_map(self) -> dict[str, tf.DType]:
+        """Variable -> the type in which get_tensor returns it."""
+        import tensorflow as tf
+
+        return {variable: tf.as_dtype(_DTYPES.get(tensor.dtype, "string")) for variable, tensor in self._stored.items()}
+
+    def has_tensor(self, variable: str) -> bool:
+        """True if the files hold the variable."""
+        return variable in self._stored
+
+    def get_tensor(self, variable: str) -> np.ndarray:
+        """A variable's value as in a TF1 checkpoint, float32 for float16 and bfloat16."""
+        return names.convert_value(variable, self._stored[variable].read())
+
+
+class StoredTensor:
     """A tensor of an open file; it is read when it is asked for."""
 
     def __init__(self, file: Any, path: str, name: str) -> None:
@@ -32,22 +104,22 @@ class Tensor:
         return value.astype(np.float32) if value.dtype == np.float16 else value
 
 
-def open_tensors(path: str, flag: str) -> Iterator[Tensor]:
+def open_tensors(path: str, flag: str) -> Iterator[StoredTensor]:
     """All tensors of a safetensors file, or of a model.safetensors.index.json.
 
     ValueError, naming the flag, for a file that is missing, damaged or lacks what the index says of it.
     """
     if not path.endswith(".json"):
-        file = _open(path, flag)
-        yield from (Tensor(file, path, name) for name in file.keys())  # noqa: SIM118 (it is no mapping)
+        file = _open_file(path, flag)
+        yield from (StoredTensor(file, path, name) for name in file.keys())  # noqa: SIM118 (it is no mapping)
         return
     shards: dict[str, Any] = {}
     for name, shard in _weight_map(path, flag).items():
         place = os.path.join(os.path.dirname(path), shard)
         if shard not in shards:
-            shards[shard] = _open(place, flag)
+            shards[shard] = _open_file(place, flag)
         try:
-            yield Tensor(shards[shard], place, name)
+            yield StoredTensor(shards[shard], place, name)
         except SafetensorError:
             raise ValueError(f"--{flag}: {place} lacks {name}, which {path} names; copy the folder again") from None
 
@@ -68,7 +140,7 @@ def _weight_map(path: str, flag: str) -> Mapping[str, str]:
     return found
 
 
-def _open(path: str, flag: str) -> Any:
+def _open_file(path: str, flag: str) -> Any:
     try:
         return safe_open(path, framework="numpy")
     except (OSError, SafetensorError) as error:

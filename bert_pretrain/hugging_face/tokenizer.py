@@ -31,12 +31,12 @@ def make_tokenizer(vocabulary: Vocabulary, lower_case: bool) -> Tokenizer:
     return tokenizer
 
 
-def special_tokens() -> dict[str, str]:
+def special_tokens_map() -> dict[str, str]:
     """The content of special_tokens_map.json."""
     return {f"{token[1:-1].lower()}_token": token for token in SPECIAL_TOKENS}
 
 
-def settings(lower_case: bool, max_tokens: int) -> dict[str, Any]:
+def tokenizer_settings(lower_case: bool, max_tokens: int) -> dict[str, Any]:
     """The content of tokenizer_config.json.
 
     BertTokenizer of transformers 5 would make a tokenizer of its own from vocab.txt, with other limits; this class
@@ -49,7 +49,7 @@ def settings(lower_case: bool, max_tokens: int) -> dict[str, Any]:
         "strip_accents": None,
         "tokenize_chinese_chars": True,
         "model_max_length": max_tokens,
-        **special_tokens(),
+        **special_tokens_map(),
     }
 
 

@@ -1,49 +1,198 @@
-"""The lines that fill_mask prints."""
+"""What fill_mask prints: the words at a [MASK], whether a text follows another, and masked words of held-out sentences.
+
+Texts become token ids, logits become words with probabilities.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Optional
+
+import numpy as np
+import tensorflow as tf
 
 from bert_pretrain.config.export import FillMaskConfig
-from bert_pretrain.inference import held_out, questions, stored_model
-from bert_pretrain.inference.network import Network
+from bert_pretrain.config.option import directories
+from bert_pretrain.data import schema
+from bert_pretrain.data.shards.shard_files import find_shards
+from bert_pretrain.data.shards.shard_index import ShardIndex
+from bert_pretrain.data.vocab import Vocabulary
+from bert_pretrain.inference.stored_model import Network, find_stored_model
+from bert_pretrain.make_data.tokenization import LineTokenizer
+from bert_pretrain.model.padded import Outputs
+
+_MASK = "[MASK]"
+_MIN_TOKENS, _MAX_TOKENS = 8, 24  # of a held-out sentence, for people to read
+_SENTENCE_ENDS = (".", "?", "!", "[SEP]", "[CLS]")
 
 
-def lines(config: FillMaskConfig, path: str, texts: Sequence[str]) -> Iterator[str]:
+def answer_lines(config: FillMaskConfig, path: str, texts: Sequence[str]) -> Iterator[str]:
     """Answers for the model at `path`. ValueError for a model or a text that cannot be used."""
-    model = stored_model.find(path, "MODEL", config.bert_config_file, config.vocab_file, config.do_lower_case)
+    model = find_stored_model(path, "MODEL", config.bert_config_file, config.vocab_file, config.do_lower_case)
     if model.vocabulary is None:
         raise ValueError(f"{path}: there is no vocab.txt beside it; give --vocab_file, the model's vocabulary")
-    if len(model.vocabulary.entries) > model.config.vocab_size:
-        raise ValueError(
-            f"--vocab_file: it has {len(model.vocabulary.entries)} entries, the model {model.config.vocab_size}; give "
-            f"the model's own"
-        )
-    reader = questions.Reader(model.vocabulary, model.lower_case, model.config.max_position_embeddings)
-    example = reader.example(*texts) if texts else None
-    if len(texts) == 1 and not len(reader.masked(example.word_ids)):
+    model.check_vocabulary()
+    reader = QuestionReader(model.vocabulary, model.lower_case, model.config.max_position_embeddings)
+    question = reader.question(*texts) if texts else None
+    if len(texts) == 1 and not len(reader.masked_positions(question)):
         raise ValueError("the text has no [MASK]; write it where a word is to be found")
-    with Network(model.config, model.read()) as network:
+    with Network(model.config, model.read_values()) as network:
         if config.held_out_shards:
-            yield from _held_out(network, reader, config)
+            yield from _held_out_lines(network, reader, config)
         elif config.next_sentence:
-            yield f"{questions.follows(network, example):.4f}  the probability that the second text follows the first"
+            share = next_sentence_probability(network, question)
+            yield f"{share:.4f}  the probability that the second text follows the first"
         else:
-            yield from _masked(network, reader, example, config.top)
+            yield from _masked_lines(network, reader, question, config.top)
 
 
-def _masked(network: Network, reader: questions.Reader, example: questions.Example, top: int) -> Iterator[str]:
-    positions = reader.masked(example.word_ids)
-    found = questions.best_words(network, reader.vocabulary, example, positions, top)
+def _masked_lines(network: Network, reader: QuestionReader, question: Question, top: int) -> Iterator[str]:
+    found = best_words(network, reader.vocabulary, question, reader.masked_positions(question), top)
     for number, words in enumerate(found, start=1):
         if len(found) > 1:
             yield f"[MASK] {number} of {len(found)}"
         yield from (f"{word.probability:.4f}  {word.entry}" for word in words)
 
 
-def _held_out(network: Network, reader: questions.Reader, config: FillMaskConfig) -> Iterator[str]:
+def _held_out_lines(network: Network, reader: QuestionReader, config: FillMaskConfig) -> Iterator[str]:
     yield "held-out sentences with a masked word, the word that stood there, and the model's best words:"
-    for blank in held_out.blanks(config.held_out_shards, reader.vocabulary, config.num_sentences):
-        (words,) = questions.best_words(network, reader.vocabulary, blank.example, [blank.position], config.top)
-        yield f"  {held_out.text(blank, reader.vocabulary)}"
+    for blank in find_blanks(config.held_out_shards, reader.vocabulary, config.num_sentences):
+        (words,) = best_words(network, reader.vocabulary, blank.question, [blank.position], config.top)
+        yield f"  {blank_text(blank, reader.vocabulary)}"
         yield f"    {blank.answer}; " + ", ".join(f"{word.entry} {word.probability:.3f}" for word in words)
+
+
+class Question(NamedTuple):
+    """One text or two as an example without padding."""
+
+    word_ids: np.ndarray  # [1, S] int32
+    type_ids: np.ndarray  # [1, S] int32
+
+
+class QuestionReader:
+    """Makes token ids of text. [MASK] in a text is the masked token; all else is text, also [SEP]."""
+
+    def __init__(self, vocabulary: Vocabulary, lower_case: bool, max_tokens: int) -> None:
+        self.vocabulary = vocabulary
+        self._tokenizer = LineTokenizer(vocabulary, lower_case)
+        self._mask, self._cls, self._sep = (vocabulary.id(entry) for entry in (_MASK, "[CLS]", "[SEP]"))
+        self._max_tokens = max_tokens
+
+    def question(self, *texts: str) -> Question:
+        """[CLS] A [SEP], or [CLS] A [SEP] B [SEP].
+
+        ValueError for text that is longer than the model allows.
+        """
+        segments = [np.append(self._ids(text), self._sep) for text in texts]
+        ids = np.concatenate([[self._cls], *segments]).astype(np.int32)
+        if len(ids) > self._max_tokens:
+            raise ValueError(f"the text has {len(ids)} tokens, the model takes {self._max_tokens}; shorten it")
+        first = len(segments[0]) + 1
+        return Question(ids[None], (np.arange(len(ids)) >= first).astype(np.int32)[None])
+
+    def masked_positions(self, question: Question) -> np.ndarray:
+        """Where the question has [MASK]; [M]."""
+        return np.flatnonzero(question.word_ids[0] == self._mask)
+
+    def _ids(self, text: str) -> np.ndarray:
+        parts = [" ".join(part.split("\n")) for part in text.split(_MASK)]
+        ids, num_ids = self._tokenizer.encode(parts)
+        ends = np.cumsum(num_ids)[:-1]
+        return np.concatenate([np.append(part, self._mask) for part in np.split(ids, ends)])[:-1]
+
+
+class LikelyWord(NamedTuple):
+    """An entry of the vocabulary and its probability at a [MASK]."""
+
+    entry: str
+    probability: float
+
+
+def best_words(
+    network: Network, vocabulary: Vocabulary, question: Question, positions: Sequence[int], top: int
+) -> list[list[LikelyWord]]:
+    """The `top` most probable words at each position of the question, best first."""
+    logits = _run_network(network, question).masked_lm_logits[0]  # [S, V]
+    found = []
+    for position in positions:
+        # Rows of the output beyond the vocabulary have no word.
+        probabilities = softmax(logits[position])[: len(vocabulary.entries)]
+        best = np.argsort(-probabilities, kind="stable")[:top]
+        found.append([LikelyWord(vocabulary.entries[number], float(probabilities[number])) for number in best])
+    return found
+
+
+def next_sentence_probability(network: Network, question: Question) -> float:
+    """The probability that the second text of the question follows the first."""
+    return float(softmax(_run_network(network, question).next_sentence_logits[0])[0])
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """logits [V] -> probabilities [V] float64."""
+    powers = np.exp(logits.astype(np.float64) - logits.max())
+    return powers / powers.sum()
+
+
+def _run_network(network: Network, question: Question) -> Outputs:
+    return network.run(question.word_ids, np.ones_like(question.word_ids), question.type_ids)
+
+
+class Blank(NamedTuple):
+    """A sentence of evaluation shards with one masked word: a small test that people can read."""
+
+    question: Question  # [CLS], the sentence with its masked token, [SEP]
+    position: int  # of the masked token
+    answer: str
+
+
+def find_blanks(directory: str, vocabulary: Vocabulary, count: int) -> list[Blank]:
+    """The first `count` sentences that have a masked word, at most one of a record.
+
+    directory: one with shards, or several separated by commas.
+
+    ValueError for a directory without shards, or with ids that the vocabulary does not have.
+    """
+    found: list[Blank] = []
+    for ids, masked in _read_texts(directory):
+        if ids.max() >= len(vocabulary.entries):
+            raise ValueError(f"--held_out_shards: {directory} was made with another vocabulary; give its --vocab_file")
+        blank = next(filter(None, (_blank_around(ids, position, vocabulary) for position in masked)), None)
+        found += [blank] if blank else []
+        if len(found) == count:
+            break
+    return found
+
+
+def blank_text(blank: Blank, vocabulary: Vocabulary) -> str:
+    """The sentence with its [MASK], pieces joined to words."""
+    entries = [vocabulary.entries[number] for number in blank.question.word_ids[0][1:-1]]
+    return " ".join(entries).replace(" ##", "")
+
+
+def _read_texts(directory: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Of each record, its token ids as in the text, and the positions that were masked; [S] and [M]."""
+    index = ShardIndex(find_shards(directories(directory)))
+    for number in range(index.num_records):
+        (record,) = index.read(np.array([number]))
+        lengths = schema.record_lengths(record, directory)
+        columns = schema.parse_examples(tf.constant([record]), tf.constant([directory]), *lengths)
+        example = schema.Examples(*(column.numpy()[0] for column in columns))
+        used = example.masked_lm_weights > 0
+        ids, positions = example.input_ids.copy(), example.masked_lm_positions[used]
+        ids[positions] = example.masked_lm_ids[used]
+        yield ids[example.input_mask > 0], positions
+
+
+def _blank_around(ids: np.ndarray, position: int, vocabulary: Vocabulary) -> Optional[Blank]:
+    """The sentence around a masked token, None where it is short, long, or the token is no whole word."""
+    entries = [vocabulary.entries[number] for number in ids]
+    is_piece = entries[position].startswith("##") or entries[position + 1].startswith("##")
+    begin = max(place for place in range(position) if entries[place] in _SENTENCE_ENDS) + 1
+    end = min(place for place in range(position, len(entries)) if entries[place] in _SENTENCE_ENDS)
+    end += entries[end] != "[SEP]"
+    if is_piece or not entries[position].isalpha() or not _MIN_TOKENS <= end - begin <= _MAX_TOKENS:
+        return None
+    sentence = ids[begin:end].copy()
+    sentence[position - begin] = vocabulary.id("[MASK]")
+    framed = np.concatenate([[vocabulary.id("[CLS]")], sentence, [vocabulary.id("[SEP]")]]).astype(np.int32)
+    return Blank(Question(framed[None], np.zeros_like(framed)[None]), position - begin + 1, entries[position])

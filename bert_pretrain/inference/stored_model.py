@@ -1,18 +1,23 @@
-"""A model on disk: its weights, shape and vocabulary, wherever the user or the run has them."""
+"""A model on disk: its weights, shape and vocabulary, wherever the user or the run has them; and its network.
+
+The network runs in a session, on padded examples in NumPy.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional
 
 import numpy as np
+import tensorflow as tf
 
 from bert_pretrain.checkpoints import restore
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.data.shards import shard_files
 from bert_pretrain.data.vocab import Vocabulary, load_vocabulary
 from bert_pretrain.hugging_face import tokenizer
-from bert_pretrain.model import variables
+from bert_pretrain.model import padded, variables
 from bert_pretrain.run_files import run_json
 
 
@@ -25,7 +30,15 @@ class StoredModel(NamedTuple):
     vocabulary: Optional[Vocabulary]  # None where no vocab.txt was given or found
     lower_case: bool  # how the vocabulary's text is written
 
-    def read(self) -> dict[str, np.ndarray]:
+    def check_vocabulary(self) -> None:
+        """ValueError for a vocabulary, which must have been found, that is larger than the model's."""
+        if len(self.vocabulary.entries) > self.config.vocab_size:
+            raise ValueError(
+                f"--vocab_file: it has {len(self.vocabulary.entries)} entries, the model {self.config.vocab_size}; "
+                f"give the model's own"
+            )
+
+    def read_values(self) -> dict[str, np.ndarray]:
         """All variables, float32. ValueError if the checkpoint is damaged or holds another model."""
         shapes = variables.shapes(self.config)
         restore.check_shapes(self.weights, self.flag, shapes)
@@ -33,7 +46,7 @@ class StoredModel(NamedTuple):
         return {name: reader.get_tensor(name) for name in shapes}
 
 
-def find(
+def find_stored_model(
     path: str,
     flag: str,
     bert_config_file: Optional[str] = None,
@@ -47,22 +60,22 @@ def find(
     """
     weights = restore.resolve_prefix(path)
     folder = path if os.path.isdir(path) else os.path.dirname(path) or "."
-    run = run_of(folder)
-    config = _config(folder, run, bert_config_file, flag)
-    vocabulary = _vocabulary_file(folder, run, bert_config_file) if vocab_file is None else vocab_file
+    run = read_run_of(folder)
+    config = _find_config(folder, run, bert_config_file, flag)
+    vocabulary = _find_vocabulary(folder, run, bert_config_file) if vocab_file is None else vocab_file
     if lower_case is None:
         of_data = shard_files.lower_case_of(_training_shards(run))
         lower_case = bool(tokenizer.read_settings(folder).get("do_lower_case", of_data is not False))
     return StoredModel(weights, flag, config, load_vocabulary(vocabulary) if vocabulary else None, lower_case)
 
 
-def run_of(folder: str) -> dict[str, Any]:
+def read_run_of(folder: str) -> dict[str, Any]:
     """The run.json of the run whose checkpoints are in the folder, {} without one; best/ is a folder in its run's."""
     above, name = os.path.split(os.path.abspath(folder))
     return run_json.read_run_json(folder) or (run_json.read_run_json(above) if name == "best" else None) or {}
 
 
-def _config(folder: str, run: dict[str, Any], given: Optional[str], flag: str) -> ModelConfig:
+def _find_config(folder: str, run: dict[str, Any], given: Optional[str], flag: str) -> ModelConfig:
     if given:
         return ModelConfig.from_json(given)
     if run:
@@ -78,7 +91,7 @@ def _config(folder: str, run: dict[str, Any], given: Optional[str], flag: str) -
     )
 
 
-def _vocabulary_file(folder: str, run: dict[str, Any], bert_config_file: Optional[str]) -> Optional[str]:
+def _find_vocabulary(folder: str, run: dict[str, Any], bert_config_file: Optional[str]) -> Optional[str]:
     """The vocabulary that a run with --dynamic_masking read, that is beside the weights or bert_config.json, or with
     which the run's shards were made; None where none of these is there.
     """
@@ -95,3 +108,29 @@ def _vocabulary_file(folder: str, run: dict[str, Any], bert_config_file: Optiona
 
 def _training_shards(run: dict[str, Any]) -> list[str]:
     return run.get("data", {}).get("train", {}).get("paths", [])
+
+
+class Network:
+    """The network with given values of its variables. Use it as a context manager."""
+
+    def __init__(self, config: ModelConfig, values: Mapping[str, np.ndarray]) -> None:
+        """values: variable -> float32."""
+        graph = tf.Graph()
+        with graph.as_default():
+            weights = variables.create(config, seed=0)
+            self._inputs = [tf.compat.v1.placeholder(tf.int32, [None, None]) for _ in range(3)]
+            self._outputs = padded.run(weights, *self._inputs, config)
+            self._session = tf.compat.v1.Session(graph=graph)
+            for name, variable in weights.items():
+                # Fed, not a constant: a graph holds at most 2 GB.
+                self._session.run(variable.initializer, {variable.initializer.inputs[1]: values[name]})
+
+    def __enter__(self) -> Network:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._session.close()
+
+    def run(self, word_ids: np.ndarray, mask: np.ndarray, type_ids: np.ndarray) -> padded.Outputs:
+        """The Outputs, as arrays, for examples [E, S] int32."""
+        return self._session.run(self._outputs, dict(zip(self._inputs, (word_ids, mask, type_ids))))

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bert_pretrain.config.model import ModelConfig
+from bert_pretrain.config.model_sizes import SIZES, layer_parameters
 from bert_pretrain.config.option import require
 from bert_pretrain.data.vocab import load_vocabulary
 from bert_pretrain.launch import hosts, launcher
@@ -17,7 +18,6 @@ from bert_pretrain.pretrain_text import pretrained
 from bert_pretrain.pretrain_text.flags import ScriptFlags, flagfile_text
 from bert_pretrain.pretrain_text.folder import Folder, claim
 from bert_pretrain.recipe import choice
-from bert_pretrain.recipe.sizes import SIZES, layer_parameters
 from bert_pretrain.system import files
 
 _CALIBRATION_SECONDS = 15

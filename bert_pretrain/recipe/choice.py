@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from bert_pretrain.config.model import ModelConfig
-from bert_pretrain.recipe.sizes import SIZES, flops_per_example, layer_parameters
+from bert_pretrain.config.model_sizes import SIZES, flops_per_example, layer_parameters
 
 # Assumptions, not measurements: they only choose the size of the model. The number of updates follows from a measured
 # speed. The embedded demo reaches about twice the figure of a core (docs/performance.md).

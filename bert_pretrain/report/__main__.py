@@ -9,7 +9,11 @@ from collections.abc import Sequence
 
 from bert_pretrain import cli
 from bert_pretrain.config.report import ReportConfig
-from bert_pretrain.report import page, run_folder
+from bert_pretrain.report.page import render_page
+from bert_pretrain.report.run_folder import read_runs
+from bert_pretrain.run_files.metrics import METRICS_JSONL
+from bert_pretrain.run_files.results import RESULTS_JSON
+from bert_pretrain.run_files.run_json import RUN_JSON
 from bert_pretrain.storage import local_copies
 from bert_pretrain.system import files
 
@@ -17,9 +21,9 @@ from bert_pretrain.system import files
 def _run(folders: Sequence[str]) -> int:
     config = cli.read(ReportConfig)
     config.check(len(folders))
-    names = (run_folder.RUN, run_folder.METRICS, run_folder.RESULTS)
-    runs = run_folder.read_all([local_copies.local_folder("RUN_DIR", folder, names) for folder in folders])
-    content = page.render(runs, config.title).encode()
+    names = (RUN_JSON, METRICS_JSONL, RESULTS_JSON)
+    runs = read_runs([local_copies.local_folder("RUN_DIR", folder, names) for folder in folders])
+    content = render_page(runs, config.title).encode()
     try:
         with files.atomic_write(config.output, "wb") as file:
             file.write(content)

@@ -1,7 +1,8 @@
-"""Files that report on a run. No disk, however full, stops the training through them.
+"""Files that report on a run: how they are written, and how a JSON file of them is read.
 
-What cannot be written is kept in memory and written later, with the next record. A file is opened for each write: a
-network file system reports a full disk at close, and a file that was moved away begins anew.
+No disk, however full, stops the training through them. What cannot be written is kept in memory and written later, with
+the next record. A file is opened for each write: a network file system reports a full disk at close, and a file that
+was moved away begins anew.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 from typing import Any, Callable, Optional
 
+from bert_pretrain.storage import remote
 from bert_pretrain.system.console import log
 from bert_pretrain.system.files import atomic_write, write_json
 
@@ -147,3 +149,25 @@ class JsonFile(_ReportFile):
 
     def _lost(self) -> str:
         return f"{json.dumps(self._content)} is"
+
+
+class UnreadableFileError(ValueError):
+    """A file of a run has no content; the text goes on after the name of the file: "is missing".
+
+    The cause is what open() or the JSON parser raised; there is none where the JSON is no object.
+    """
+
+
+def read_json_object(path: str) -> dict[str, Any]:
+    """The content of a JSON file of a run, which may be a URL. UnreadableFileError where there is none."""
+    try:
+        content = json.loads(remote.read_path_or_url(path))
+    except FileNotFoundError as error:
+        raise UnreadableFileError("is missing") from error
+    except OSError as error:
+        raise UnreadableFileError(f"cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise UnreadableFileError("is damaged: no JSON") from error
+    if not isinstance(content, dict):
+        raise UnreadableFileError("is no JSON object")
+    return content

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import resource
 from typing import Any, NamedTuple, Optional
 
 import numpy as np
+
+from bert_pretrain.run_files.report_file import UnreadableFileError, read_json_object
 
 COMPLETED, TARGET_REACHED, INTERRUPTED = "completed", "target_reached", "interrupted"
 
@@ -76,11 +77,10 @@ def evaluation_fields(latest: Optional[Evaluated]) -> dict[str, Optional[float]]
 def read_results(output_dir: str) -> Optional[dict[str, Any]]:
     """The results.json of a finished or interrupted run; None where there is none that is whole."""
     try:
-        with open(os.path.join(output_dir, RESULTS_JSON), encoding="utf-8") as file:
-            values = json.load(file)
-    except (OSError, ValueError, RecursionError):
+        values = read_json_object(os.path.join(output_dir, RESULTS_JSON))
+    except UnreadableFileError:
         return None
-    return values if isinstance(values, dict) and set(values) >= _READ_AGAIN else None
+    return values if set(values) >= _READ_AGAIN else None
 
 
 def results_row(values: dict[str, Any]) -> str:

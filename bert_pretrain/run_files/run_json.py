@@ -7,7 +7,6 @@ python -m tests.run_files.test_run_json rewrites it there.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import platform
@@ -23,7 +22,7 @@ from bert_pretrain import __version__
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.option import OnResume, RefusedOnResume, options_of
 from bert_pretrain.config.training import PARTS, Config
-from bert_pretrain.storage import remote
+from bert_pretrain.run_files.report_file import UnreadableFileError, read_json_object
 
 RUN_JSON = "run.json"
 _SECTIONS = {"settings": dict, "model": dict, "data": dict, "versions": dict, "ranks": int}
@@ -66,18 +65,18 @@ def read_run_json(output_dir: str) -> Optional[dict[str, Any]]:
     ValueError where it cannot be read.
     """
     path = os.path.join(output_dir, RUN_JSON)
+    problem: Any = "it does not describe a run"
     try:
-        content = json.loads(remote.read_path_or_url(path))
-        if not isinstance(content, dict) or not all(
-            isinstance(content.get(key), kind) for key, kind in _SECTIONS.items()
-        ):
-            raise ValueError("it does not describe a run")
-        _rename_settings(content["settings"])
-        return content
-    except (FileNotFoundError, NotADirectoryError):  # an output_dir that is a file is refused where it is made
-        return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"--output_dir: {path} cannot be read: {error}; move it away to go on without it") from None
+        content = read_json_object(path)
+        if all(isinstance(content.get(key), kind) for key, kind in _SECTIONS.items()):
+            _rename_settings(content["settings"])
+            return content
+    except UnreadableFileError as error:
+        cause = error.__cause__
+        if isinstance(cause, (FileNotFoundError, NotADirectoryError)):  # a file is refused where output_dir is made
+            return None
+        problem = cause or problem
+    raise ValueError(f"--output_dir: {path} cannot be read: {problem}; move it away to go on without it")
 
 
 def _rename_settings(settings: dict[str, Any]) -> None:

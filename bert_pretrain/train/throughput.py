@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from bert_pretrain.config.model import ModelConfig
+from bert_pretrain.config.model_sizes import TRAINING_COST, count_forward_flops
 from bert_pretrain.run_files.results import Rates
 from bert_pretrain.train.forward import Statistics, ratio
 
@@ -102,26 +103,13 @@ def _rates(timed: list[_TimedUpdate]) -> Rates:
 
 
 def training_flops(sums: Statistics, model: ModelConfig) -> float:
-    """Floating-point operations of forward and backward passes over these examples; backward is twice forward."""
-    return 3.0 * forward_flops(sums, model)
+    """Floating-point operations of forward and backward passes over the examples of the sums, without padding."""
+    return TRAINING_COST * forward_flops(sums, model)
 
 
 def forward_flops(sums: Statistics, model: ModelConfig) -> float:
-    """Floating-point operations of forward passes over these examples, without padding.
-
-    A multiply-add is two; dropout, norms and softmax are left out. Behind its attention, the last layer needs only the
-    tokens that the heads read.
-    """
-    width, inner = model.hidden_size, model.intermediate_size
-    attention = 6.0 * width**2 * sums.tokens + 4.0 * width * sums.squared_lengths
-    behind_attention = 2.0 * width**2 + 4.0 * width * inner  # of one token
-    read = sums.masked_lm_count + sums.next_sentence_count
-    encoder = model.num_hidden_layers * attention + behind_attention * (
-        (model.num_hidden_layers - 1) * sums.tokens + read
-    )
-    masked_lm = sums.masked_lm_count * (2.0 * width**2 + 2.0 * width * model.vocab_size)
-    next_sentence = sums.next_sentence_count * (2.0 * width**2 + 4.0 * width)
-    return encoder + masked_lm + next_sentence
+    """Floating-point operations of forward passes over the examples of the sums, without padding."""
+    return count_forward_flops(model, sums.tokens, sums.squared_lengths, sums.masked_lm_count, sums.next_sentence_count)
 
 
 def peak_flops(

@@ -14,9 +14,9 @@ RECIPES = Path(__file__).parents[2] / "configs" / "run"
 def test_mlperf_s_recipe_of_8_ranks(tmp_path):
     """13,700 updates of 8 x 2 x 16 examples, at 512 examples/s, on a million records."""
     (tmp_path / "results.json").write_text(json.dumps({"ranks": 8, "examples_per_second": 512.0, "more": None}))
-    plan = estimate.read_plan(EstimateConfig(recipe=str(RECIPES / "mlperf_256.flags"), results=str(tmp_path)))
+    plan = estimate.read_planned_run(EstimateConfig(recipe=str(RECIPES / "mlperf_256.flags"), results=str(tmp_path)))
     assert plan[1:] == (8, 32, 13_700, 512.0)
-    assert estimate.lines(plan, 1_000_000)[1:] == [
+    assert estimate.estimate_lines(plan, 1_000_000)[1:] == [
         "3906.2 updates an epoch of 1000000 records; the recipe has 3.51 epochs",
         "at 512 examples/s an epoch takes 32.6 minutes, the recipe 1.9 hours, without evaluations and checkpoints",
     ]
@@ -27,14 +27,14 @@ def test_every_recipe_of_run_is_read(recipe):
     config = EstimateConfig(recipe=str(recipe), ranks=2)
     if recipe.stem.endswith("_data"):  # flags of make_data
         with pytest.raises(ValueError, match=r"--recipe: .*Unknown command line flag"):
-            estimate.read_plan(config)
+            estimate.read_planned_run(config)
     else:
-        lines = estimate.lines(estimate.read_plan(config), 1)
+        lines = estimate.estimate_lines(estimate.read_planned_run(config), 1)
         assert len(lines) == 2  # without a speed, no hours
 
 
 def test_no_recipe_is_no_estimate():
-    assert estimate.read_plan(EstimateConfig()) is None
+    assert estimate.read_planned_run(EstimateConfig()) is None
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_results_that_say_nothing_are_refused(tmp_path, content, message):
     (tmp_path / "results.json").write_bytes(content)
     config = EstimateConfig(recipe=str(RECIPES / "demo.flags"), ranks=1, results=str(tmp_path / "results.json"))
     with pytest.raises(ValueError, match=message) as caught:
-        estimate.read_plan(config)
+        estimate.read_planned_run(config)
     assert "\n" not in str(caught.value)
 
 
@@ -73,5 +73,5 @@ def test_recipes_that_are_none_are_refused(tmp_path, content, message):
     if content is not None:
         (tmp_path / "recipe").write_bytes(content)
     with pytest.raises(ValueError, match=message) as caught:
-        estimate.read_plan(EstimateConfig(recipe=str(tmp_path / "recipe")))
+        estimate.read_planned_run(EstimateConfig(recipe=str(tmp_path / "recipe")))
     assert "\n" not in str(caught.value)

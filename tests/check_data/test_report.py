@@ -1,4 +1,9 @@
+"""The report on data: findings, remarks and faults, the picture of the lengths, and examples as text."""
+
+from __future__ import annotations
+
 import re
+import sys
 from collections import Counter
 
 import numpy as np
@@ -6,12 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_pretrain.check_data import duplicates
-from bert_pretrain.check_data.contents import Contents, Expectation, ShardFacts
-from bert_pretrain.check_data.report import summarize
+from bert_pretrain.check_data import report
+from bert_pretrain.check_data.report import summarize_shards
+from bert_pretrain.check_data.shard_facts import Contents, Expectation, ShardFacts, ShownExample
 
 MASK = 4
 EXPECTATION = Expectation(128, 20, 100, 2, 3, 1)
+ENTRIES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "play", "##ing", "##s", "sat", "\x1b[2J", "##"]
+IDS = {entry: number for number, entry in enumerate(ENTRIES)}
 
 
 @pytest.fixture
@@ -29,7 +36,7 @@ def facts():
 
 
 def test_sound_data_has_findings_only(facts):
-    found = summarize([facts(), facts("a/1", 1000)], EXPECTATION, MASK)
+    found = summarize_shards([facts(), facts("a/1", 1000)], EXPECTATION, MASK)
     assert (found.remarks, found.faults) == ([], [])
     words = "\n".join(found.findings)
     for part in (
@@ -44,7 +51,7 @@ def test_sound_data_has_findings_only(facts):
 
 
 def test_the_mask_is_known_without_a_vocabulary(facts):
-    assert "80.0% [MASK] (id 4)" in "\n".join(summarize([facts()], EXPECTATION, None).findings)
+    assert "80.0% [MASK] (id 4)" in "\n".join(summarize_shards([facts()], EXPECTATION, None).findings)
 
 
 @pytest.mark.parametrize(
@@ -62,31 +69,33 @@ def test_the_mask_is_known_without_a_vocabulary(facts):
     ],
 )
 def test_what_is_unusual_is_remarked_on(facts, changes, remark):
-    found = summarize([facts(**changes)], EXPECTATION, MASK)
+    found = summarize_shards([facts(**changes)], EXPECTATION, MASK)
     assert found.remarks[0].startswith(remark) and not found.faults
 
 
 def test_uneven_shards_of_a_directory_are_remarked_on(facts):
     shards = [facts("a/0", 0, 1000), facts("a/1", 1000, 400), facts("b/0", 1400, 10)]
-    assert summarize(shards, EXPECTATION, MASK).remarks == ["a: the largest shard has 1000 records, the smallest 400"]
+    assert summarize_shards(shards, EXPECTATION, MASK).remarks == [
+        "a: the largest shard has 1000 records, the smallest 400"
+    ]
 
 
 def test_repetition_is_a_fault_when_it_is_much(facts):
-    few = summarize([facts(), facts("a/1", 995)], EXPECTATION, MASK)
+    few = summarize_shards([facts(), facts("a/1", 995)], EXPECTATION, MASK)
     assert few.remarks == [
         "5 of 2000 records (0.25%) repeat others: 5 in a/1; for example, record 0 of a/1 is record 995 of a/0"
     ]
     assert not few.faults
-    much = summarize([facts(), facts("a/1", 900)], EXPECTATION, MASK)
+    much = summarize_shards([facts(), facts("a/1", 900)], EXPECTATION, MASK)
     (fault,) = much.faults
     assert fault.startswith("100 of 2000 records (5.00%) repeat others: 100 in a/1; for example")
     assert fault.endswith("was a shard copied, or made twice?")
-    same = summarize([facts(), facts("a/1")], EXPECTATION, MASK)
+    same = summarize_shards([facts(), facts("a/1")], EXPECTATION, MASK)
     assert "a/1: the same records as 0; remove one of them" in same.faults
 
 
 def test_faults_of_shards_and_empty_shards_are_kept(facts):
-    found = summarize([facts(faults=["a/0:12: damaged"]), facts("a/1", 0, 0)], EXPECTATION, MASK)
+    found = summarize_shards([facts(faults=["a/0:12: damaged"]), facts("a/1", 0, 0)], EXPECTATION, MASK)
     assert found.faults[:2] == ["a/0:12: damaged", "a/1: no records"]
 
 
@@ -97,16 +106,18 @@ def test_few_records_are_not_remarked_on_for_what_chance_explains(facts):
     counts = Counter({MASK: 480, 7: 60})
     for num_random, is_told in ((25, False), (31, True)):  # 5 and 11 above half; three standard errors are 9.5
         shard = facts(num_records=40, num_random_next=num_random, replacement_counts=counts, **changes)
-        assert bool(summarize([shard], EXPECTATION, MASK).remarks) == is_told
+        assert bool(summarize_shards([shard], EXPECTATION, MASK).remarks) == is_told
 
 
 def test_records_without_tokens_or_masks_are_reported_by_their_faults(facts):
     lengths = np.zeros(129, np.int64)
     lengths[0] = 1000
     empty = facts(length_counts=lengths, num_masked=0, num_kept=0, replacement_counts=Counter(), faults=["a/0: bad"])
-    assert summarize([empty], EXPECTATION, MASK).faults == ["a/0: bad"]
+    assert summarize_shards([empty], EXPECTATION, MASK).faults == ["a/0: bad"]
     unmasked = facts(num_masked=0, num_kept=0, replacement_counts=Counter(), faults=["a/0: bad"])
-    assert "0.0% of the tokens are to be predicted" in "\n".join(summarize([unmasked], EXPECTATION, MASK).findings)
+    assert "0.0% of the tokens are to be predicted" in "\n".join(
+        summarize_shards([unmasked], EXPECTATION, MASK).findings
+    )
 
 
 @given(st.lists(st.lists(st.integers(0, 20), max_size=8), min_size=1, max_size=6).filter(any))
@@ -117,7 +128,7 @@ def test_duplicates_are_counted_and_placed(contents):
         ShardFacts(str(number), 9, len(hashes), np.array(hashes, np.uint64), none, [])
         for number, hashes in enumerate(contents)
     ]
-    found, first, repeats = duplicates.find(shards), {}, Counter()
+    found, first, repeats = report.find_duplicates(shards), {}, Counter()
     places = [(number, place, value) for number, values in enumerate(contents) for place, value in enumerate(values)]
     for number, place, value in places:
         repeats[number] += value in first
@@ -130,3 +141,82 @@ def test_duplicates_are_counted_and_placed(contents):
             + re.findall(r"is record (\d+) of (\d+)", found.where)[0]
         )
         assert first[contents[int(later)][int(later_place)]] == (int(number), int(place))
+
+
+@given(st.lists(st.integers(0, 1000), min_size=2, max_size=600).filter(any))
+def test_every_record_is_in_the_range_of_its_length(counts):
+    """Against a count by hand; the ranges follow each other without a gap up to the largest length."""
+    lines = report.histogram_bars(np.array(counts), "#")
+    expected, next_length = sum(counts), 0
+    for line in lines:
+        label, share = re.match(r" +(\d+(?:-\d+)?) +([\d.]+)% ?#*$", line).groups()
+        low, _, high = label.partition("-")
+        low, high = int(low), int(high or low)
+        assert low == next_length + 1
+        inside = sum(counts[low : high + 1]) + (counts[0] if low == 1 else 0)
+        assert abs(float(share) - 100 * inside / expected) <= 0.051
+        next_length = high
+    assert next_length == len(counts) - 1 and len(lines) <= 16
+    assert max(line.count("#") for line in lines) == 50
+
+
+@pytest.mark.parametrize("suffix, start", [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".PDF", b"%PDF")])
+def test_a_picture_is_drawn(tmp_path, suffix, start):
+    pytest.importorskip("matplotlib")
+    path = str(tmp_path / f"lengths{suffix}")
+    report.check_histogram_path(path)
+    report.draw_histogram(np.arange(129), path)
+    assert (tmp_path / f"lengths{suffix}").read_bytes().startswith(start)
+
+
+def test_what_cannot_be_drawn_is_refused_before_the_work(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"must end in \.png, \.svg, \.pdf"):
+        report.check_histogram_path(str(tmp_path / "lengths"))
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # as if it were not installed
+    with pytest.raises(ValueError, match="--histogram needs matplotlib, which is not installed"):
+        report.check_histogram_path(str(tmp_path / "lengths.png"))
+
+
+def test_a_missing_directory_is_refused_before_the_work(tmp_path):
+    pytest.importorskip("matplotlib")
+    with pytest.raises(ValueError, match="give a file in a directory that exists"):
+        report.check_histogram_path(str(tmp_path / "no" / "lengths.png"))
+
+
+def shown(tokens: str, labels: dict[int, str]) -> ShownExample:
+    return ShownExample(
+        "a:0", [IDS[token] for token in tokens.split()], {at: IDS[word] for at, word in labels.items()}, True
+    )
+
+
+def test_words_are_joined_and_predictions_marked():
+    tokens = "[CLS] the [MASK] play [MASK] [SEP] ##s sat cat the [SEP]"
+    found = report.example_text(shown(tokens, {2: "cat", 4: "##ing", 8: "the", 9: "the"}), ENTRIES)
+    assert found == "[CLS] the [MASK:cat] play[MASK:##ing] [SEP] ##s sat [cat:the] [the:the] [SEP]"
+
+
+def test_ids_without_entry_and_control_characters_are_written_plainly():
+    found = report.example_text(ShownExample("a:0", [2, 99, -1, 11], {}, False), ENTRIES)
+    assert found == "[CLS] [id 99] [id -1] \\x1b[2J"
+
+
+words = st.lists(st.tuples(st.sampled_from(["the", "cat", "play", "sat"]), st.lists(st.sampled_from(["ing", "s"]))))
+
+
+@given(words, st.randoms(use_true_random=False))
+def test_with_the_predictions_put_in_it_is_the_text(text, rng):
+    """The words, made of pieces that are masked at random, come back."""
+    pieces = [piece for word, ends in text for piece in (word, *(f"##{end}" for end in ends))]
+    labels = {column: piece for column, piece in enumerate(pieces) if rng.random() < 0.4}
+    tokens = [
+        rng.choice(["[MASK]", "cat", piece]) if column in labels else piece for column, piece in enumerate(pieces)
+    ]
+    written = report.example_text(shown(" ".join(tokens), labels), ENTRIES)
+    assert re.sub(r"\[\S+?:(?:##)?(\w+)\]", r"\1", written) == " ".join(word + "".join(ends) for word, ends in text)
+
+
+def test_lines_keep_to_the_width():
+    example = shown("[CLS] " + "the cat " * 50 + "[SEP]", {})
+    heading, *lines = report.example_lines(example, ENTRIES, 60)
+    assert heading == "example a:0, the second sentence is random:"
+    assert max(map(len, lines)) <= 60 and " ".join("".join(lines).split()).startswith("[CLS] the cat")

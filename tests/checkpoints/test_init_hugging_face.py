@@ -19,7 +19,7 @@ from tests.references import random_examples
 from tests.references.random_examples import TINY
 
 VALUES = random_examples.weights(variables.shapes(TINY))
-THEIRS = {names.hugging_face_name(name): names.convert(name, value) for name, value in VALUES.items()}
+THEIRS = {names.hugging_face_name(name): names.convert_value(name, value) for name, value in VALUES.items()}
 
 
 def write(folder: Path, tensors: dict[str, np.ndarray]) -> str:
@@ -94,7 +94,7 @@ def test_bfloat16(tmp_path: Path) -> None:
     written = write_bfloat16(tmp_path / "model.safetensors", THEIRS)
     report, loaded = load(str(tmp_path))
     assert "46 of 46 variables matched" in report
-    expected = {name: names.convert(name, written[names.hugging_face_name(name)]) for name in VALUES}
+    expected = {name: names.convert_value(name, written[names.hugging_face_name(name)]) for name in VALUES}
     assert equal(loaded, expected)
     assert not equal(loaded, VALUES) and max(np.abs(loaded[name] - VALUES[name]).max() for name in VALUES) < 0.01
 
@@ -110,7 +110,7 @@ def test_what_transformers_saves_as_bfloat16_in_several_files(tmp_path: Path) ->
     report, loaded = load(str(tmp_path))
     assert "46 of 46 variables matched" in report
     theirs = {name: value.float().numpy() for name, value in network.state_dict().items()}
-    assert equal(loaded, {name: names.convert(name, theirs[names.hugging_face_name(name)]) for name in VALUES})
+    assert equal(loaded, {name: names.convert_value(name, theirs[names.hugging_face_name(name)]) for name in VALUES})
 
 
 def write_shards(folder: Path, num_shards: int) -> dict[str, str]:
@@ -169,7 +169,7 @@ def test_a_run_starts_from_it_and_evaluates_it(tmp_path: Path) -> None:
     model = ModelConfig.from_json(data["bert_config_file"])
     values = random_examples.weights(variables.shapes(model))
     (tmp_path / "hf").mkdir()
-    folder = write(tmp_path / "hf", {names.hugging_face_name(n): names.convert(n, v) for n, v in values.items()})
+    folder = write(tmp_path / "hf", {names.hugging_face_name(n): names.convert_value(n, v) for n, v in values.items()})
     (tmp_path / "hf" / "config.json").write_text(
         json.dumps({**vars(model), "hidden_act": "gelu_new", "model_type": "bert", "transformers_version": "5"})
     )

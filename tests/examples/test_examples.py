@@ -71,7 +71,7 @@ def model_folder(folder: Path) -> str:
     config = dataclasses.replace(TINY, vocab_size=len(entries), max_position_embeddings=64)
     weights = random_examples.weights(variables.shapes(config))
     bare = {
-        names.hugging_face_name(name)[len("bert.") :]: names.convert(name, value)
+        names.hugging_face_name(name)[len("bert.") :]: names.convert_value(name, value)
         for name, value in weights.items()
         if name.startswith("bert/")
     }

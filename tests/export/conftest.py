@@ -62,5 +62,5 @@ def _exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     config = ExportConfig(
         made.checkpoint, hf_dir=made.hf_dir, saved_model_dir=made.saved_model_dir, tf1_prefix=made.tf1_prefix
     )
-    assert writing.export(config) == 0
+    assert writing.export_model(config) == 0
     return made

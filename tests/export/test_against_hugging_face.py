@@ -14,7 +14,7 @@ from bert_pretrain.data.vocab import load_vocabulary
 from bert_pretrain.export import verification
 from bert_pretrain.hugging_face import tokenizer
 from bert_pretrain.inference import answers
-from bert_pretrain.inference.network import Network
+from bert_pretrain.inference.stored_model import Network, find_stored_model
 from bert_pretrain.make_data.tokenization import LineTokenizer
 from tests.export.conftest import Exported
 from tests.references.random_examples import TINY
@@ -41,10 +41,10 @@ def test_no_key_is_missing_and_only_other_heads_are_left_over(exported: Exported
 def test_logits_agree_and_come_back(exported: Exported, transformers, tmp_path) -> None:
     examples = verification.random_examples(TINY)
     is_token = examples.mask > 0
-    theirs = verification._of_hugging_face(exported.hf_dir, examples)
+    theirs = verification._logits_of_hugging_face(exported.hf_dir, examples)
     transformers.BertForPreTraining.from_pretrained(exported.hf_dir).save_pretrained(tmp_path)
     for path in (exported.hf_dir, str(tmp_path)):
-        values = verification.stored_model.find(path, "checkpoint").read()
+        values = find_stored_model(path, "checkpoint").read_values()
         with Network(TINY, values) as network:
             ours = network.run(*examples)
         difference = (ours.masked_lm_logits - theirs.masked_lm)[is_token]
@@ -55,7 +55,7 @@ def test_logits_agree_and_come_back(exported: Exported, transformers, tmp_path) 
 @pytest.mark.interop
 def test_the_pipeline_finds_our_words_in_the_same_order(exported: Exported, transformers) -> None:
     theirs = transformers.pipeline("fill-mask", model=exported.hf_dir)(TEXT)
-    lines = [line.split() for line in answers.lines(FillMaskConfig(), exported.hf_dir, [TEXT])]
+    lines = [line.split() for line in answers.answer_lines(FillMaskConfig(), exported.hf_dir, [TEXT])]
     ours = [line for line in lines if line[0] != "[MASK]"]
     found = [word for words in theirs for word in words]
     entries = load_vocabulary(f"{exported.hf_dir}/vocab.txt").entries

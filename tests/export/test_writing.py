@@ -14,7 +14,7 @@ from safetensors import safe_open
 from bert_pretrain.config.export import ExportConfig
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.export import hugging_face_folder, verification, writing
-from bert_pretrain.inference.network import Network
+from bert_pretrain.inference.stored_model import Network
 from bert_pretrain.model import variables
 from tests.e2e import runs
 from tests.export.conftest import Exported
@@ -24,7 +24,7 @@ from tests.references.random_examples import TINY
 def export(checkpoint: str, **settings: object) -> int:
     config = ExportConfig(checkpoint, **settings)
     config.check()
-    return writing.export(config)
+    return writing.export_model(config)
 
 
 def test_the_weights_alone_are_there_bit_for_bit(exported: Exported) -> None:
@@ -65,13 +65,13 @@ def test_mlperfs_checkpoint_with_slots(tmp_path: Path, capsys: pytest.CaptureFix
 def test_every_difference_is_small_and_a_damaged_copy_is_seen(exported: Exported, tmp_path: Path) -> None:
     with Network(TINY, exported.weights) as network:
         found = list(
-            verification.differences(network, TINY, exported.hf_dir, exported.saved_model_dir, exported.tf1_prefix)
+            verification.find_differences(network, TINY, exported.hf_dir, exported.saved_model_dir, exported.tf1_prefix)
         )
         assert {difference.what for difference in found} >= {"TF1 checkpoint read back", "SavedModel"}
         assert all(difference.largest < 1e-4 for difference in found), found
         changed = {**exported.weights, "bert/pooler/dense/bias": exported.weights["bert/pooler/dense/bias"] + 1}
         writing._write_tf1(str(tmp_path / "other"), changed)
-        (difference,) = verification.differences(network, TINY, tf1_prefix=str(tmp_path / "other"))
+        (difference,) = verification.find_differences(network, TINY, tf1_prefix=str(tmp_path / "other"))
         assert difference.largest > verification.LARGEST_DIFFERENCE
 
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_pretrain.check_data import contents, inspection
+from bert_pretrain.check_data import inspection, shard_facts
 from bert_pretrain.config.training import DataConfig
 from bert_pretrain.data import schema, vocab
 from bert_pretrain.data.dataset import Source
@@ -138,8 +138,8 @@ def test_records_of_any_contents_are_trained_on_or_refused(folder: Path, stored:
     """And check_data names a fault of what is refused."""
     tfrecord.write_shard(str(folder / "shard"), stored)
     batch = or_one_line(lambda: trained_on(folder))
-    expectation = contents.Expectation(_S, _P, MODEL.vocab_size, None, None)
-    facts = inspection.inspect(contents.ShardTask(str(folder / "shard"), expectation, 0), lambda share: None)
+    expectation = shard_facts.Expectation(_S, _P, MODEL.vocab_size, None, None)
+    facts = inspection.inspect_shard(shard_facts.ShardTask(str(folder / "shard"), expectation, 0), lambda share: None)
     for fault in facts.faults:
         assert_is_one_line(ValueError(fault))
     assert batch is not None or facts.faults

@@ -13,14 +13,14 @@ from bert_pretrain.config.export import FillMaskConfig
 from bert_pretrain.data.schema import Examples, encode_examples
 from bert_pretrain.data.shards.tfrecord import write_shard
 from bert_pretrain.data.vocab import load_vocabulary
-from bert_pretrain.inference import answers, held_out, questions
+from bert_pretrain.inference import answers
 from tests.export.conftest import Exported, _exported  # noqa: F401 (a fixture)
 
 TEXT = "the cat is [MASK]."
 
 
 def ask(path: str, *texts: str, **settings: object) -> list[str]:
-    return list(answers.lines(FillMaskConfig(**settings), path, texts))
+    return list(answers.answer_lines(FillMaskConfig(**settings), path, texts))
 
 
 def test_a_folder_and_the_checkpoint_it_was_made_of_answer_the_same(exported: Exported) -> None:
@@ -32,14 +32,14 @@ def test_a_folder_and_the_checkpoint_it_was_made_of_answer_the_same(exported: Ex
 
 def test_the_masked_token_is_in_its_place(exported: Exported) -> None:
     vocabulary = load_vocabulary(f"{exported.hf_dir}/vocab.txt")
-    reader = questions.Reader(vocabulary, True, 40)
+    reader = answers.QuestionReader(vocabulary, True, 40)
 
     def entries(*texts: str) -> str:
-        return " ".join(vocabulary.entries[number] for number in reader.example(*texts).word_ids[0])
+        return " ".join(vocabulary.entries[number] for number in reader.question(*texts).word_ids[0])
 
     assert entries("[MASK]the [MASK] Cat[MASK]") == "[CLS] [MASK] the [MASK] cat [MASK] [SEP]"
     assert entries("a", "[MASK]\nb") == "[CLS] a [SEP] [MASK] b [SEP]"
-    assert reader.example("a", "b c").type_ids.tolist() == [[0, 0, 0, 1, 1, 1]]
+    assert reader.question("a", "b c").type_ids.tolist() == [[0, 0, 0, 1, 1, 1]]
 
 
 def test_next_sentence_is_a_probability(exported: Exported) -> None:
@@ -65,8 +65,8 @@ def test_held_out_sentences_come_from_the_shards(exported: Exported, tmp_path: P
     mask = (ids != 0).astype(int)
     record = encode_examples(Examples(ids, mask, mask * 0, [[8, 0]], [[vocabulary.id("cat"), 0]], [[1.0, 0.0]], [0]))
     write_shard(str(tmp_path / "a.tfrecord"), record)
-    (blank,) = held_out.blanks(str(tmp_path), vocabulary, 3)
-    assert held_out.text(blank, vocabulary) == "the cat is of the dog and [MASK] is a b c ."
+    (blank,) = answers.find_blanks(str(tmp_path), vocabulary, 3)
+    assert answers.blank_text(blank, vocabulary) == "the cat is of the dog and [MASK] is a b c ."
     assert (blank.answer, blank.position) == ("cat", 8)
     assert len(ask(exported.hf_dir, held_out_shards=str(tmp_path))) == 3
 

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bert_pretrain.config.model import ModelConfig
+from bert_pretrain.config.model_sizes import SIZES
 from bert_pretrain.recipe import choice
 from bert_pretrain.recipe.choice import Corpus, Machine
-from bert_pretrain.recipe.sizes import SIZES, flops_per_example, layer_parameters
-from bert_pretrain.train.forward import Statistics
-from bert_pretrain.train.throughput import training_flops
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "model"
 LAPTOP, SERVER, GPU, GPUS = Machine(1, 2, 0), Machine(1, 32, 0), Machine(1, 8, 1), Machine(8, 64, 8)
 
 
@@ -105,22 +98,3 @@ def test_records_are_those_of_the_published_recipes() -> None:
     assert choice.data_flags({})["max_predictions_per_seq"] == 20
     assert choice.data_flags({"max_seq_length": 512})["max_predictions_per_seq"] == 77
     assert choice.data_flags({"max_predictions_per_seq": 3})["max_predictions_per_seq"] == 3
-
-
-@pytest.mark.parametrize("name", SIZES)
-def test_the_sizes_are_those_of_configs(name: str) -> None:
-    assert SIZES[name].config(30_522) == ModelConfig.from_json(str(CONFIGS / f"{name}.json"))
-
-
-def test_no_size_is_missing_here() -> None:
-    assert {path.stem for path in CONFIGS.glob("*.json")} == set(SIZES)
-    assert all(json.loads(path.read_text())["max_position_embeddings"] == 512 for path in CONFIGS.glob("*.json"))
-
-
-def test_the_cost_is_that_of_the_utilization() -> None:
-    config, tokens = SIZES["mini"].config(30_522), 100
-    sums = Statistics(*(0.0 for _ in Statistics._fields))._replace(
-        tokens=tokens, squared_lengths=tokens**2, masked_lm_count=15
-    )
-    assert flops_per_example(config, tokens) == pytest.approx(training_flops(sums, config), rel=1e-6)
-    assert layer_parameters(config) == 12 * 4 * 256**2

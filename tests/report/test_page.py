@@ -11,7 +11,8 @@ from typing import Optional
 
 import pytest
 
-from bert_pretrain.report import drawing, figures, run_folder, tables
+from bert_pretrain.report import figures, run_folder
+from bert_pretrain.report.page import device_text, result_tables
 from bert_pretrain.run_files import results as train_results
 from tests.report import browser
 from tests.report.runs import end, write_run
@@ -74,7 +75,7 @@ def test_every_figure_has_its_lines(page: browser.Page, html: Path) -> None:
                     && box.left >= inside.left && box.right <= inside.right;
             }).length])""")
     kinds = [
-        kind.name for kinds in figures.GROUPS.values() for kind in kinds if kind.name not in ("tokens", "input-wait")
+        kind.name for kinds in figures.FIGURES.values() for kind in kinds if kind.name not in ("tokens", "input-wait")
     ]
     assert [name for name, _, _ in found] == [f"figure-{kind}" for kind in kinds]
     assert all(drawn == lines > 0 for _, lines, drawn in found), found
@@ -111,7 +112,7 @@ def test_the_page_names_what_is_missing_and_escapes_names(html: Path) -> None:
 def test_the_results_are_those_of_the_results_row(tmp_path: Path) -> None:
     row = train_results.results_row(end(40, 32)).splitlines()
     names, cells = ([cell.strip() for cell in line.strip("|").split("|")] for line in (row[0], row[2]))
-    found = [line for table in tables.results(run_folder.read_all([str(write_run(tmp_path))])) for line in table.rows]
+    found = [line for table in result_tables(run_folder.read_runs([str(write_run(tmp_path))])) for line in table.rows]
     for name, cell in list(zip(names, cells))[2:]:
         label = {"acc": "masked-LM accuracy (acc)", "fps (updates/s)": "updates/s (fps)"}.get(name, name)
         assert [line.cells for line in found if line.name.startswith(label)] == [[cell]], name
@@ -128,15 +129,15 @@ def test_the_results_are_those_of_the_results_row(tmp_path: Path) -> None:
     ],
 )
 def test_the_device_in_words(tmp_path: Path, device: Optional[str], ranks: int, words: str) -> None:
-    (run,) = run_folder.read_all([str(write_run(tmp_path))])
+    (run,) = run_folder.read_runs([str(write_run(tmp_path))])
     run.description.update(device=device, ranks=ranks)
-    assert tables.device(run) == words
+    assert device_text(run) == words
 
 
 def test_the_reference_of_mlperf_is_where_its_own_data_have_it(tmp_path: Path) -> None:
     pytest.importorskip("mlperf_logging", reason="mlperf-logging is not installed: bash init_tf.sh --mlperf")
-    runs = run_folder.read_all([str(write_run(tmp_path, batch=256, mlperf=True))])
-    goal, remark = figures._goal(runs, figures._Axis(runs))
+    runs = run_folder.read_runs([str(write_run(tmp_path, batch=256, mlperf=True))])
+    goal, remark = figures._mlperf_goal(runs, figures._Axis(runs))
     assert goal.value == 0.72 and goal.x == pytest.approx(2.55e6, rel=5e-3)
     assert "72% after 2,5" in remark and "at batch 256" in remark
 
@@ -144,8 +145,8 @@ def test_the_reference_of_mlperf_is_where_its_own_data_have_it(tmp_path: Path) -
 def test_thinned_lines_keep_their_extremes() -> None:
     points = [(x, float(x % 7)) for x in range(9000)]
     points[4567] = (4567, 1e6)
-    thinned = drawing.thin(points)
-    assert len(thinned) <= drawing.MAX_POINTS and (4567, 1e6) in thinned
+    thinned = figures.thin_points(points)
+    assert len(thinned) <= figures.MAX_POINTS and (4567, 1e6) in thinned
     assert thinned == sorted(thinned) and set(thinned) <= set(points)
 
 
@@ -163,3 +164,14 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
     ):
         done = report(*arguments)
         assert (done.returncode, done.stderr) == (2, f"{message}\n")
+
+
+def test_a_report_needs_no_tensorflow(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['tensorflow'] = None  # an import of it fails\n"
+        "from bert_pretrain.report.__main__ import main; main()"
+    )
+    command = [sys.executable, "-c", code, str(write_run(tmp_path / "run", updates=2)), f"--output={tmp_path}/a.html"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "a.html").read_text().endswith("</html>")

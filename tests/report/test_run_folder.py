@@ -13,8 +13,8 @@ from bert_pretrain.report import run_folder
 from tests.report.runs import write_run
 
 
-def read(folder: Path) -> run_folder.Run:
-    (run,) = run_folder.read_all([str(folder)])
+def read(folder: Path) -> run_folder.ReportedRun:
+    (run,) = run_folder.read_runs([str(folder)])
     return run
 
 
@@ -82,12 +82,12 @@ def test_what_is_no_run_is_one_line(tmp_path: Path) -> None:
         ([write_run(tmp_path / "a"), tmp_path / "b" / ".." / "a"], "is given twice; give each run once"),
     ):
         with pytest.raises(ValueError, match=message):
-            run_folder.read_all([str(folder) for folder in folders])
+            run_folder.read_runs([str(folder) for folder in folders])
 
 
 def test_names_are_as_short_as_they_can_differ(tmp_path: Path) -> None:
     folders = [write_run(tmp_path / name / "out") for name in ("a", "b")]
-    assert [run.name for run in run_folder.read_all([str(folder) for folder in folders])] == ["a/out", "b/out"]
+    assert [run.name for run in run_folder.read_runs([str(folder) for folder in folders])] == ["a/out", "b/out"]
 
 
 VALUES = st.recursive(
@@ -112,4 +112,4 @@ def test_any_json_is_read_and_put_into_tables(description, results, records, tmp
     (tmp_path / "run.json").write_text(json.dumps(description))
     (tmp_path / "results.json").write_text(json.dumps(results))
     (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in records))
-    assert page.render([read(tmp_path)]).endswith("</html>")
+    assert page.render_page([read(tmp_path)]).endswith("</html>")

@@ -43,3 +43,25 @@ def test_evaluations_are_read_back_up_to_the_checkpoint(tmp_path: Path) -> None:
     (tmp_path / metrics.METRICS_JSONL).write_bytes(b"".join(lines) + b'{"kind": "eval", "upd')
     found = metrics.read_evaluations(str(tmp_path), 5)
     assert [(point["update"], point["masked_lm_accuracy"]) for point in found] == [(0, 0.0), (5, 0.5)]
+
+
+def test_all_records_are_read_back_and_what_is_none_is_noted(tmp_path: Path) -> None:
+    points, notes = metrics.read_metrics(str(tmp_path))
+    assert points == [] and notes == ["metrics.jsonl is missing: there are no curves"]
+    lines = [
+        metrics.metrics_line("train", update, 0, {"loss": loss}) for update, loss in ((2, 5.0), (1, 6.0), (2, 4.0))
+    ]
+    content = b"".join([*lines, b'{"kind": "train", "update": -1}\n', metrics.metrics_line("eval", 2, 0, {}), b"{"])
+    (tmp_path / metrics.METRICS_JSONL).write_bytes(content)
+    points, notes = metrics.read_metrics(str(tmp_path))
+    assert [(point["kind"], point["update"], point.get("loss")) for point in points] == [
+        ("train", 1, 6.0),
+        ("train", 2, 4.0),
+        ("eval", 2, None),
+    ]
+    assert [note.partition(":")[2] for note in notes] == [
+        " the last line is incomplete, as while it is written, and left out",
+        " 1 damaged line(s) left out, the first is line 4",
+    ]
+    (tmp_path / metrics.METRICS_JSONL).write_bytes(b"")
+    assert metrics.read_metrics(str(tmp_path))[1] == ["metrics.jsonl has no records yet: there are no curves"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bert_pretrain.mlperf import mllog
-from bert_pretrain.run_files.report_file import AppendedFile, JsonFile
+from bert_pretrain.run_files.report_file import AppendedFile, JsonFile, UnreadableFileError, read_json_object
 from tests import small_disk
 
 
@@ -116,3 +116,22 @@ def test_lines_are_removed_on_a_full_disk_too(disk: Path, capsys: pytest.Capture
     file.append(b"4\n")
     assert (disk / "log").read_bytes() == b"1\n2\n" + line(3) + b"4\n"
     assert capsys.readouterr().err == ""
+
+
+def test_a_json_file_is_read_back_or_says_why_not(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    JsonFile(str(path)).replace({"ranks": 2})
+    assert read_json_object(str(path)) == {"ranks": 2}
+    for content, problem in (
+        (b'{"', "is damaged: no JSON"),
+        (b"\xff", "is damaged: no JSON"),
+        (b"[]", "is no JSON object"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(UnreadableFileError, match=problem):
+            read_json_object(str(path))
+    with pytest.raises(UnreadableFileError, match="is missing") as caught:
+        read_json_object(str(tmp_path / "none"))
+    assert isinstance(caught.value.__cause__, FileNotFoundError)
+    with pytest.raises(UnreadableFileError, match=r"cannot be read \(Is a directory\)"):
+        read_json_object(str(tmp_path))

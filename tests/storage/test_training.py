@@ -84,7 +84,7 @@ def test_model_and_weights_from_a_bucket_train_the_same_bits(data, put, proxy, t
     command = [sys.executable, "-m", "bert_pretrain.report", remote["init_checkpoint"], f"--output={page}"]
     assert "1 run" in subprocess.run(command, capture_output=True, text=True, check=True).stdout and page.exists()
     exported = ExportConfig(checkpoint=remote["init_checkpoint"], tf1_prefix=str(tmp_path / "weights"))
-    assert writing.export(local_copies.localize_settings(exported)) == 0
+    assert writing.export_model(local_copies.localize_settings(exported)) == 0
 
 
 def test_what_is_wrong_with_a_url_is_one_line(data, bucket, tmp_path: Path) -> None:

@@ -1,12 +1,19 @@
-"""What is asked about a shard, and what is found in it: plain values that go between processes. No TensorFlow."""
+"""What is asked about a shard and what is found in it, plain values that go between processes; and a worker's task.
+
+No TensorFlow at import: a worker process imports this module first, and then hides what TensorFlow's import prints.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple, Optional
 
 import numpy as np
+
+from bert_pretrain.system.worker_pool import ReportProgress
+from bert_pretrain.tensorflow_compat import tensorflow_import
 
 
 class Expectation(NamedTuple):
@@ -42,7 +49,7 @@ class Contents(NamedTuple):
     num_unknown: int = 0  # [UNK] in the text, before masking
 
 
-class Shown(NamedTuple):
+class ShownExample(NamedTuple):
     """One record for the user to read."""
 
     name: str  # path:byte
@@ -60,10 +67,10 @@ class ShardFacts(NamedTuple):
     record_hashes: np.ndarray  # [N] uint64
     contents: Contents
     faults: list[str]
-    shown: Sequence[Shown] = ()
+    shown: Sequence[ShownExample] = ()
 
 
-def num_tokens(contents: Contents) -> int:
+def count_tokens(contents: Contents) -> int:
     """Tokens of the parsed records, without padding."""
     return int((contents.length_counts * np.arange(len(contents.length_counts))).sum())
 
@@ -86,3 +93,18 @@ def sum_contents(parts: Sequence[Contents]) -> Contents:
         max(part.max_id for part in parts),
         sum(part.num_unknown for part in parts),
     )
+
+
+def inspect_in_worker(task: ShardTask, report: ReportProgress) -> ShardFacts:
+    """inspection.inspect_shard; the first call in a process imports it, and TensorFlow with it."""
+    if "tensorflow" not in sys.modules:
+        import_inspection()
+    from bert_pretrain.check_data import inspection
+
+    return inspection.inspect_shard(task, report)
+
+
+def import_inspection() -> None:
+    """Imports what reads records, TensorFlow among it, which then prints nothing."""
+    with tensorflow_import.imported_quickly():
+        from bert_pretrain.check_data import inspection  # noqa: F401
