@@ -2,7 +2,8 @@
 
 1. `find_newest` chooses the checkpoint that a run continues, and says why it is not simply the newest.
 2. `open_reader` opens a TF1 checkpoint or safetensors of Hugging Face; `open_whole` also compares the CRCs of tensors.
-3. `check_state` and `load_init_checkpoint` compare it with the model: a report, or an error.
+3. `find_start_values` says which variables start from which checkpoint; `check_state` and `load_init_checkpoint`
+   compare it with the model: a report, or an error.
 4. `initialize_variables` gives the session's variables their first values, in groups.
 """
 
@@ -17,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from bert_pretrain.checkpoints import checkpoint_files
+from bert_pretrain.config.training import RunConfig
 from bert_pretrain.hugging_face.safetensors_files import SafetensorsReader, find_weights
 from bert_pretrain.optim import optimizers
 
@@ -253,8 +255,32 @@ def _other_checkpoints(prefix: str) -> str:
 class InitCheckpoint(NamedTuple):
     """A checkpoint that fits."""
 
-    report: str
-    stored: dict[str, CheckpointReader]  # by variable, for start_values.initialize
+    report: Optional[str]  # a line for the user
+    stored: dict[str, CheckpointReader]  # by variable, for initialize_variables
+
+
+def find_start_values(
+    run: RunConfig, weights: Mapping[str, tf.Variable], continued: Optional[str], published: Optional[str]
+) -> InitCheckpoint:
+    """The variables of the default graph that start from a checkpoint, and a report on them.
+
+    All of them start from `continued`, the prefix of a previous start's checkpoint. Without one it is the weights, from
+    `published` or --init_checkpoint, and with --init_optimizer_state the optimizer's slots. ValueError, one line, for
+    what does not fit.
+    """
+    variables = {one.op.name: one for one in tf.compat.v1.global_variables()}
+    if continued is not None:
+        # Estimator itself would restore what the file `checkpoint` names, even where that checkpoint is damaged.
+        check_state(continued, variables)
+        return InitCheckpoint(None, dict.fromkeys(variables, open_reader(continued, "output_dir")))
+    prefix = published or run.init_checkpoint
+    if not prefix:
+        return InitCheckpoint(None, {})
+    slots = {}
+    if run.init_optimizer_state:
+        own = (*weights, "global_step")
+        slots = {n: one for n, one in variables.items() if n not in own and not n.startswith("loss_scale")}
+    return load_init_checkpoint(prefix, weights, slots, run.allow_partial_init)
 
 
 def load_init_checkpoint(

@@ -19,9 +19,9 @@ from bert_pretrain.run_files.results import Evaluated
 class PreviousRun(NamedTuple):
     """Where a run stood before this start; all empty in a new directory."""
 
-    checkpoint: Optional[str]  # prefix to continue from
-    step: int  # updates done
-    updates_read: int  # updates read from the data, skipped ones included
+    checkpoint: Optional[str] = None  # prefix to continue from
+    step: int = 0  # updates done
+    updates_read: int = 0  # from the data, skipped ones included
     results: Optional[dict[str, Any]] = None  # results.json
     notices: tuple[str, ...] = ()  # what has changed since the previous start
     description: Optional[dict[str, Any]] = None  # run.json
@@ -57,23 +57,26 @@ def load_previous_run(run: RunConfig, model: ModelConfig, description: dict[str,
     make_output_dir(run.output_dir)
     found, previous = _find_checkpoint(run, model), run_json.read_run_json(run.output_dir)
     if not found.is_own:
-        return PreviousRun(None, 0, 0, notices=found.notices, description=previous, weights=found.prefix)
+        return PreviousRun(notices=found.notices, description=previous, weights=found.prefix)
     step, updates_read = restore.step_of(found.prefix), restore.updates_read_by(found.prefix)
     notices: list[str] = []
     if previous and run.do_train:
         notices = run_json.notices_of_changes(run.output_dir, previous, description, updates_read)
     elif previous and not run.eval_checkpoint_path:
         run_json.check_same_model(run.output_dir, previous, description)
-    evaluations = _evaluations(run.output_dir, step) if _has_same_evaluation_data(previous, description) else ()
-    return PreviousRun(
-        found.prefix,
-        step,
-        updates_read,
-        results.read_results(run.output_dir),
-        (*found.notices, *notices),
-        previous,
-        *evaluations,
-    )._replace(kept_checkpoints=found.kept)
+    loaded = PreviousRun(
+        checkpoint=found.prefix,
+        step=step,
+        updates_read=updates_read,
+        results=results.read_results(run.output_dir),
+        notices=(*found.notices, *notices),
+        description=previous,
+        kept_checkpoints=found.kept,
+    )
+    if not _has_same_evaluation_data(previous, description):
+        return loaded
+    initial, latest, latest_update = _evaluations(run.output_dir, step)
+    return loaded._replace(initial=initial, latest=latest, latest_update=latest_update)
 
 
 def _find_checkpoint(run: RunConfig, model: ModelConfig) -> NewestCheckpoint:

@@ -32,7 +32,7 @@ class CheckpointWriter:
         self,
         run: RunConfig,
         kept: Sequence[str],
-        on_written: Callable[[str], None] = lambda prefix: None,
+        on_written: Optional[Callable[[str], None]] = None,
     ) -> None:
         """kept: this run's earlier checkpoints, oldest first.
 
@@ -119,11 +119,13 @@ class CheckpointWriter:
                     restore.open_whole(unpublished, "output_dir")
                 self._keep(prefix)
                 self.saved_step = step
-                self._on_written(prefix)
+                if self._on_written:
+                    self._on_written(prefix)
             if best is not None:
                 target = checkpoint_files.prefix_of(self._best_directory, step)
                 self._link_best(prefix, best)
-                self._on_written(target)
+                if self._on_written:
+                    self._on_written(target)
         except (tf.errors.OpError, OSError, ValueError) as error:
             return f"checkpoint {target} cannot be written: {restore.error_reason(error).rpartition('; ')[2]}"
         return None

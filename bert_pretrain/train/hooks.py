@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from typing import Callable, Optional
+from typing import Callable, NamedTuple, Optional
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.compat.v1 import train
 
+from bert_pretrain.checkpoints.resume import PreviousRun
 from bert_pretrain.checkpoints.writer import CheckpointWriter
-from bert_pretrain.data.input_fn import TrainingInput
+from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput
 from bert_pretrain.distributed import agreement
 from bert_pretrain.distributed.stop import Interrupted
 from bert_pretrain.mlperf import rules
@@ -34,29 +35,32 @@ from bert_pretrain.train.train_step import UpdateTensors, UpdateValues
 UNPROFILED_UPDATES = 3  # updates of a start that are not profiled: they allocate memory, and XLA compiles in them
 
 
+class TrainingRun(NamedTuple):
+    """One start of a run that trains: what its graph, its hook and its results share."""
+
+    job: Job
+    previous: PreviousRun
+    logger: RunLogger
+    training_input: TrainingInput
+    evaluation_input: Optional[EvaluationInput]  # None without --do_eval
+    writer: Optional[CheckpointWriter]  # None on ranks that write nothing
+    throughput: Throughput
+    outcome: Outcome
+
+
 class TrainingHook(train.SessionRunHook):
     """Acts between the updates of one training session, on every rank alike."""
 
-    def __init__(
-        self,
-        job: Job,
-        values: UpdateTensors,
-        training_input: TrainingInput,
-        evaluation: Optional[Evaluation],
-        writer: Optional[CheckpointWriter],
-        logger: RunLogger,
-        throughput: Throughput,
-        outcome: Outcome,
-    ) -> None:
-        """evaluation is None without --do_eval; writer is None on ranks that write nothing."""
-        self._job, self._config = job, job.config
-        self._values = values
-        self._training_input = training_input
-        self._evaluation = evaluation
-        self._writer = writer
-        self._logger = logger
-        self._throughput = throughput
-        self._outcome = outcome
+    def __init__(self, run: TrainingRun, values: UpdateTensors, evaluation: Optional[Evaluation]) -> None:
+        """evaluation is None without --do_eval."""
+        self._job, self._config = run.job, run.job.config
+        self._values, self._training_input, self._evaluation = values, run.training_input, evaluation
+        self._writer, self._logger, self._throughput, self._outcome = (
+            run.writer,
+            run.logger,
+            run.throughput,
+            run.outcome,
+        )
         self._step = 0
 
     def begin(self) -> None:

@@ -33,6 +33,7 @@ from bert_pretrain.tensorflow_compat import estimator
 from bert_pretrain.train import device, plan
 from bert_pretrain.train.evaluation import conclude_training, evaluate_alone, is_due, is_evaluation_done
 from bert_pretrain.train.forward import ratio
+from bert_pretrain.train.hooks import TrainingRun
 from bert_pretrain.train.job import Job, describe, evaluation_input, open_on_all_ranks, timed_run, training_input
 from bert_pretrain.train.model_fn import make_model_fn
 from bert_pretrain.train.run_logger import RunLogger
@@ -82,9 +83,8 @@ def _lock(config: Config, world: World) -> Optional[DirectoryLock]:
 
 
 def _open_logger(job: Job, previous: PreviousRun, begin: float) -> RunLogger:
-    run, num_updates = job.config.run, job.config.optim.num_train_steps
-    log = _open_mllog(job, previous, begin) if job.config.mlperf.mlperf else MlperfLog()
-    return RunLogger(run.output_dir, run.dllog_path, num_updates, run.report_loss, job.world.is_root, log)
+    mlperf_log = _open_mllog(job, previous, begin) if job.config.mlperf.mlperf else MlperfLog()
+    return RunLogger(job.config, job.world.is_root, mlperf_log)
 
 
 def _open_mllog(job: Job, previous: PreviousRun, begin: float) -> MlperfLog:
@@ -131,20 +131,17 @@ def _train_or_evaluate(
 def _train(job: Job, previous: PreviousRun, logger: RunLogger, output: Optional[RemoteOutput]) -> dict[str, Any]:
     """Trains from the newest checkpoint, or from the start; returns the content of results.json."""
     config, world = job.config, job.world
-    examples = training_input(job, first_update=previous.updates_read)
     outcome = Outcome(
         initial=previous.initial,
         latest=previous.latest,
         latest_update=previous.latest_update,
         must_evaluate_first=_must_evaluate_first(job, previous),
     )
-    throughput = Throughput()
-    writer = None
+    examples, throughput, writer = training_input(job, first_update=previous.updates_read), Throughput(), None
     if world.is_root:
-        announced = {"on_written": output.on_written} if output else {}
-        writer = CheckpointWriter(config.run, previous.kept_checkpoints, **announced)
-    model_fn = make_model_fn(job, examples, evaluation_input(job), previous, writer, logger, throughput, outcome)
-    trainer = estimator.Estimator(model_fn, _model_dir(config, world), _estimator_config(job))
+        writer = CheckpointWriter(config.run, previous.kept_checkpoints, output.on_written if output else None)
+    run = TrainingRun(job, previous, logger, examples, evaluation_input(job), writer, throughput, outcome)
+    trainer = estimator.Estimator(make_model_fn(run), _model_dir(config, world), _estimator_config(job))
     with writer or contextlib.nullcontext():
         trainer.train(examples, hooks=world.hooks(), max_steps=config.optim.num_train_steps)
     num_examples = outcome.step * job.examples_per_update

@@ -16,8 +16,9 @@ from typing import Any, Optional
 
 from tqdm import tqdm
 
+from bert_pretrain.config.training import Config
 from bert_pretrain.mlperf.mllog import MlperfLog
-from bert_pretrain.run_files import events, metrics
+from bert_pretrain.run_files import events, metrics, results, run_json
 from bert_pretrain.run_files.events import EventFile
 from bert_pretrain.run_files.metrics import IsObsolete, Values
 from bert_pretrain.run_files.report_file import AppendedFile, JsonFile
@@ -48,28 +49,24 @@ _SHOWN_IN_BAR = (
 class RunLogger:
     """Writes messages and measured values to the console and to the files of the run."""
 
-    def __init__(
-        self,
-        output_dir: str,
-        dllog_path: Optional[str],
-        num_updates: int,
-        report_loss: bool,
-        is_root: bool,
-        mlperf: MlperfLog,
-    ) -> None:
+    def __init__(self, config: Config, is_root: bool, mlperf: MlperfLog) -> None:
         """ValueError where a path cannot be a file."""
+        run, self._output_dir = config.run, config.run.output_dir
         self.mlperf = mlperf
-        self._is_root = is_root
-        self._hidden = () if report_loss else ("loss", "masked_lm_loss")
         self.begin = time.time()
-        self._bar = ProgressBar(num_updates, self._hidden)
+        self._is_root = is_root
+        self._hidden = () if run.report_loss else ("loss", "masked_lm_loss")
+        self._bar = ProgressBar(config.optim.num_train_steps, self._hidden)
         if not is_root:
             return
-        self._output_dir, dllog_path = output_dir, dllog_path or os.path.join(output_dir, "bert_dllog.json")
-        self._metrics = AppendedFile(_usable("output_dir", os.path.join(output_dir, metrics.METRICS_JSONL)))
+        dllog_path = run.dllog_path or self._in_output_dir("bert_dllog.json")
+        self._metrics = AppendedFile(_usable("output_dir", self._in_output_dir(metrics.METRICS_JSONL)))
         self._dllog = AppendedFile(_usable("dllog_path", dllog_path))
-        self._events = EventFile(output_dir)
-        self._json = {name: JsonFile(os.path.join(output_dir, name)) for name in ("run.json", "results.json")}
+        self._events = EventFile(self._output_dir)
+        self._json = {name: JsonFile(self._in_output_dir(name)) for name in (run_json.RUN_JSON, results.RESULTS_JSON)}
+
+    def _in_output_dir(self, name: str) -> str:
+        return os.path.join(self._output_dir, name)
 
     def info(self, text: str) -> None:
         """Prints one line on the console."""

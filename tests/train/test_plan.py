@@ -130,7 +130,7 @@ def say(num_ranks: int = 1, **values: object) -> list[str]:
     config, world = make_config(**values), World()
     world.size = num_ranks
     job = Job(config, MODEL, world, Device("cpu", False, 0, tf.float32, Backend.XLA, []))
-    return list(plan.summary_lines(job, PreviousRun(None, 0, 0)))
+    return list(plan.summary_lines(job, PreviousRun()))
 
 
 def rate(num_ranks: int = 1, **values: object) -> str:
