@@ -19,7 +19,7 @@ from benchmarks.worker import Step, serve, timed
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.training import Config, DataConfig, DeviceConfig, RunConfig
 from bert_pretrain.data.dataset import Lengths, Source
-from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput
+from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput, UpdateShape
 from bert_pretrain.data.schema import Batch, Limits
 from bert_pretrain.data.shards.shard_index import ShardIndex
 from bert_pretrain.distributed.world import World
@@ -56,11 +56,13 @@ class Ours:
             sums = forward.statistics(weights, batch_of(first), model, make_kernels(Backend.PLAIN))
             training_input = TrainingInput(
                 source,
-                config.examples_per_rank(),
-                settings.batch_size,
-                config.data.pack_sequences,
+                UpdateShape(
+                    config.examples_per_rank(),
+                    settings.batch_size,
+                    config.data.pack_sequences,
+                    few_shapes=job.device.backend is Backend.XLA,
+                ),
                 settings.seed,
-                few_shapes=job.device.backend is Backend.XLA,
             )
             features = training_input()
             step = tf.compat.v1.train.get_or_create_global_step()

@@ -24,7 +24,7 @@ from bert_pretrain.config.training import DeviceConfig
 from bert_pretrain.data import packing, schema
 from bert_pretrain.data.dataset import Lengths, Source
 from bert_pretrain.data.dynamic_masking import DynamicMasking
-from bert_pretrain.data.input_fn import TrainingInput
+from bert_pretrain.data.input_fn import TrainingInput, UpdateShape
 from bert_pretrain.data.masking import MaskingRule
 from bert_pretrain.data.schema import Limits
 from bert_pretrain.data.shards.shard_index import ShardIndex
@@ -120,7 +120,7 @@ def _our_input(paths: list[str], batch: int, pack: bool, is_dynamic: bool = Fals
     source = Source(ShardIndex(paths), Lengths(512, 76), Limits(inputs.VOCAB_SIZE, 2))
     rule = MaskingRule(inputs.MASKED_SHARE, 76, inputs.MASK, np.arange(inputs.VOCAB_SIZE, dtype=np.int32))
     masking = DynamicMasking(rule, inputs.CLS, inputs.SEP, inputs.VOCAB_SIZE, seed=0)
-    return TrainingInput(source, batch, batch, pack, seed=0, masking=masking if is_dynamic else None)
+    return TrainingInput(source, UpdateShape(batch, batch, pack), seed=0, masking=masking if is_dynamic else None)
 
 
 def _seed_input(paths: list[str], batch: int) -> tf.data.Dataset:

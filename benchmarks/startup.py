@@ -22,7 +22,7 @@ import psutil
 
 from bert_pretrain.config.training import DataConfig
 from bert_pretrain.data.dataset import Source
-from bert_pretrain.data.input_fn import TrainingInput
+from bert_pretrain.data.input_fn import TrainingInput, UpdateShape
 from bert_pretrain.data.schema import Examples, Limits, encode_examples
 from bert_pretrain.data.shards import index_tables, tfrecord
 from bert_pretrain.data.shards.index_tables import Share
@@ -53,7 +53,7 @@ def open_as_rank(folder: str, rank: int, num_ranks: int, together: Any, seconds:
     together.wait()  # the parent measures memory between the two
     begin = time.monotonic()
     source = Source.open([folder], DataConfig(), Limits(30522, 2), Share(rank, num_ranks))
-    records = TrainingInput(source, 24, 6, True, 0, rank=rank, num_ranks=num_ranks).records(0)
+    records = TrainingInput(source, UpdateShape(24, 6, rank=rank, num_ranks=num_ranks), seed=0).records(0)
     seconds.put(time.monotonic() - begin)
     assert len(records) == 24
     together.wait()

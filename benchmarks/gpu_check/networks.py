@@ -12,7 +12,7 @@ from benchmarks import inputs
 from benchmarks.ours import batch_of, open_source, start_session
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.training import Config, DataConfig, DeviceConfig, RunConfig
-from bert_pretrain.data.input_fn import TrainingInput
+from bert_pretrain.data.input_fn import TrainingInput, UpdateShape
 from bert_pretrain.data.schema import BatchTensors
 from bert_pretrain.distributed.world import World
 from bert_pretrain.kernels.backend import Backend
@@ -61,7 +61,7 @@ def make_case(model_json: str, num_examples: int, directory: str) -> Case:
         start = dict(stored)
     source = open_source(shards, _SEQ_LENGTH, _MAX_PREDICTIONS, model)
     with tf.Graph().as_default():
-        training_input = TrainingInput(source, num_examples, num_examples, pack=True, seed=0, few_shapes=True)
+        training_input = TrainingInput(source, UpdateShape(num_examples, num_examples, few_shapes=True), seed=0)
         features = training_input()
         with tf.compat.v1.Session(config=_cpu_only()) as session:
             session.run(training_input.initializer)

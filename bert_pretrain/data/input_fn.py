@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from typing import Callable, Optional
+from typing import Callable, NamedTuple, Optional
 
 import numpy as np
 import tensorflow as tf
@@ -36,38 +36,33 @@ _EVALUATED_AHEAD = 1024  # records
 _THREADS = 2  # of the pipeline alone: the training step keeps all of TensorFlow's
 
 
+class UpdateShape(NamedTuple):
+    """How an update's examples are divided among ranks, micro-batches and rows."""
+
+    examples_per_rank: int
+    rows_per_micro_batch: int  # at most
+    pack: bool = True  # several examples into a row
+    rank: int = 0
+    num_ranks: int = 1
+    fixed_micro_batches: int = 0  # of an update over all ranks (--rank_invariant); 0: by rows_per_micro_batch
+    few_shapes: bool = False  # rows for a backend that compiles a program for each shape (packing.add_empty_rows)
+
+
 class TrainingInput:
     """The input_fn of training: this rank's examples of update `first_update` and of all that follow."""
 
     def __init__(
         self,
         source: Source,
-        examples_per_rank: int,
-        rows_per_micro_batch: int,
-        pack: bool,
+        shape: UpdateShape,
         seed: int,
         first_update: int = 0,
-        rank: int = 0,
-        num_ranks: int = 1,
         masking: Optional[DynamicMasking] = None,
-        fixed_micro_batches: int = 0,
-        few_shapes: bool = False,
     ) -> None:
-        """masking draws the masks of each visit; None: the masks of the records.
-
-        fixed_micro_batches: micro-batches of an update over all ranks (--rank_invariant); 0: by rows_per_micro_batch.
-        few_shapes: rows for a backend that compiles a program for each shape (packing.add_empty_rows).
-        """
-        self._source = source
-        self._masking = masking
-        self._examples_per_rank = examples_per_rank
-        self._rows_per_micro_batch = rows_per_micro_batch
-        self._pack = pack
-        self._fixed_micro_batches = fixed_micro_batches
-        self._few_shapes = few_shapes
+        """masking draws the masks of each visit; None: the masks of the records."""
+        self._source, self._shape, self._masking = source, shape, masking
         self._first_update = first_update
-        self._rank = rank
-        self._num_ranks = num_ranks
+        self._num_examples = shape.examples_per_rank * shape.num_ranks  # of an update over all ranks
         self._order = Order(source.index.records_per_shard, seed)
         self._pool_read_ahead = None  # the newest pool for which read-ahead was requested
         self.initializer: Optional[tf.Operation] = None  # set by __call__; restarts the input at first_update
@@ -76,7 +71,7 @@ class TrainingInput:
         """In the default graph: a Batch's fields, and input_wait_seconds, how long the step waited for them."""
         updates = tf.data.Dataset.range(self._first_update, sys.maxsize)
         batches = _pipeline(
-            updates, self._source, self._read_update, self.arrange, self._examples_per_rank, self._masking
+            updates, self._source, self._read_update, self.arrange, self._shape.examples_per_rank, self._masking
         )
         iterator = tf.compat.v1.data.make_initializable_iterator(batches)
         self.initializer = iterator.initializer
@@ -85,17 +80,19 @@ class TrainingInput:
         requested = tf.timestamp()
         with tf.control_dependencies([requested]):
             batch, built = iterator.get_next()
-        if not self._fixed_micro_batches and self._examples_per_rank <= self._rows_per_micro_batch:
+        shape = self._shape
+        if not shape.fixed_micro_batches and shape.examples_per_rank <= shape.rows_per_micro_batch:
             batch.row_splits.set_shape([2])  # of one micro-batch
         # The time at which get_next returns would be wrong: returning may wait for a thread of the training step.
         return {**batch._asdict(), "input_wait_seconds": tf.maximum(built - requested, 0.0)}
 
     def arrange(self, examples: Examples) -> Batch:
         """This rank's examples of an update, in the order of `visits`, as rows and micro-batches."""
-        if self._fixed_micro_batches:
-            num_micro_batches = self._fixed_micro_batches // self._num_ranks
-            return build_micro_batches(examples, num_micro_batches, self._pack, self._few_shapes)
-        return build_batch(examples, self._rows_per_micro_batch, self._pack, self._few_shapes)
+        shape = self._shape
+        if shape.fixed_micro_batches:
+            num_micro_batches = shape.fixed_micro_batches // shape.num_ranks
+            return build_micro_batches(examples, num_micro_batches, shape.pack, shape.few_shapes)
+        return build_batch(examples, shape.rows_per_micro_batch, shape.pack, shape.few_shapes)
 
     def records(self, update: int) -> np.ndarray:
         """Numbers of this rank's records in an update."""
@@ -103,14 +100,14 @@ class TrainingInput:
 
     def visits(self, update: int) -> Visits:
         """This rank's records in an update, each with its epoch."""
-        visits = self._order.visits(*update_slice(update, self._examples_per_rank * self._num_ranks))
-        if self._num_ranks == 1 and not self._fixed_micro_batches:
+        shape, visits = self._shape, self._order.visits(*update_slice(update, self._num_examples))
+        if shape.num_ranks == 1 and not shape.fixed_micro_batches:
             return visits
         sizes = self._source.index.sizes(visits.records)
-        if self._fixed_micro_batches:
-            chosen = examples_for_rank(sizes, self._fixed_micro_batches, self._rank, self._num_ranks)
+        if shape.fixed_micro_batches:
+            chosen = examples_for_rank(sizes, shape.fixed_micro_batches, shape.rank, shape.num_ranks)
         else:
-            chosen = records_for_rank(sizes, self._rank, self._num_ranks)
+            chosen = records_for_rank(sizes, shape.rank, shape.num_ranks)
         return Visits(visits.records[chosen], visits.epochs[chosen])
 
     def record_names(self, update: int) -> list[str]:
@@ -123,7 +120,7 @@ class TrainingInput:
 
     def _read_ahead(self, update: int) -> None:
         """At the start of a pool, requests that the next one be read into the page cache; at first, this one too."""
-        start, _ = update_slice(update, self._examples_per_rank * self._num_ranks)
+        start, _ = update_slice(update, self._num_examples)
         pool = self._order.pool(start)
         if pool == self._pool_read_ahead:
             return

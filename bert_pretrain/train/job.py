@@ -13,7 +13,7 @@ from bert_pretrain.config.option import directories
 from bert_pretrain.config.training import PARTS, Config
 from bert_pretrain.data.dataset import Source
 from bert_pretrain.data.dynamic_masking import DynamicMasking
-from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput
+from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput, UpdateShape
 from bert_pretrain.data.schema import Limits
 from bert_pretrain.data.shards.index_tables import Share
 from bert_pretrain.distributed import agreement
@@ -134,19 +134,16 @@ def timed_run(job: Job) -> TimedRun:
 def training_input(job: Job, first_update: int) -> TrainingInput:
     """This rank's examples of update `first_update` (counted from 0 in the data) and of all that follow."""
     data, world = job.config.data, job.world
-    return TrainingInput(
-        job.training,
+    shape = UpdateShape(
         job.config.examples_per_rank(),
         data.train_batch_size,
         data.pack_sequences,
-        data.data_seed,
-        first_update=first_update,
-        rank=world.rank,
-        num_ranks=world.size,
-        masking=job.masking,
-        fixed_micro_batches=job.fixed_micro_batches,
+        world.rank,
+        world.size,
+        job.fixed_micro_batches,
         few_shapes=job.device.backend is Backend.XLA,
     )
+    return TrainingInput(job.training, shape, data.data_seed, first_update, job.masking)
 
 
 def evaluation_input(job: Job) -> Optional[EvaluationInput]:

@@ -16,7 +16,7 @@ from bert_pretrain.config.training import DataConfig, MaskingConfig
 from bert_pretrain.data import schema
 from bert_pretrain.data.dataset import Source
 from bert_pretrain.data.dynamic_masking import DynamicMasking, HashDraws, original_tokens
-from bert_pretrain.data.input_fn import TrainingInput
+from bert_pretrain.data.input_fn import TrainingInput, UpdateShape
 from bert_pretrain.data.masking import MaskingRule, mask
 from bert_pretrain.data.order import Visits
 from bert_pretrain.data.schema import Batch, Examples, Limits, explain_input_error
@@ -178,7 +178,7 @@ def masked_examples(source: Source, num_updates: int, masking=MASKING, first_upd
     num_ranks, per_rank, rows, pack = (division[name] for name in ("W", "E", "B", "pack"))
     found: list[list] = [[] for _ in range(num_updates)]
     for rank in range(num_ranks):
-        inputs = TrainingInput(source, per_rank, rows, pack, 7, first_update, rank, num_ranks, masking)
+        inputs = TrainingInput(source, UpdateShape(per_rank, rows, pack, rank, num_ranks), 7, first_update, masking)
         with tf.Graph().as_default():
             features = inputs()
             with tf.compat.v1.Session() as session:
@@ -214,7 +214,7 @@ def test_an_update_has_the_same_masks_however_it_is_divided_and_wherever_it_is_r
 
 def test_each_epoch_masks_a_record_anew_and_a_visit_is_that_epoch_s(make_source) -> None:
     source = make_source()
-    inputs = TrainingInput(source, 12, 12, False, 7, masking=MASKING)
+    inputs = TrainingInput(source, UpdateShape(12, 12, pack=False), 7, masking=MASKING)
     updates = masked_examples(source, 7, W=1, E=12, B=12, pack=False)  # four epochs of 21
     visits = [visit for update in range(7) for visit in zip(*(column.tolist() for column in inputs.visits(update)))]
     assert sorted(visits) == [(record, epoch) for record in range(21) for epoch in range(4)]

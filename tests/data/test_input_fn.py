@@ -7,7 +7,7 @@ import tensorflow as tf
 from bert_pretrain.config.training import DataConfig
 from bert_pretrain.data import dataset, input_fn, schema
 from bert_pretrain.data.dataset import Lengths, Source
-from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput
+from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput, UpdateShape
 from bert_pretrain.data.packing import build_batch
 from bert_pretrain.data.schema import Batch, Limits, explain_input_error
 from bert_pretrain.data.shards.tfrecord import write_shard
@@ -48,7 +48,9 @@ def make_source(directory, make_examples):
 
 
 def training(source, examples_per_rank=4, **settings):
-    return TrainingInput(source, examples_per_rank, rows_per_micro_batch=2, **{"pack": False, "seed": 7, **settings})
+    first_update = settings.pop("first_update", 0)
+    shape = UpdateShape(examples_per_rank, rows_per_micro_batch=2, **{"pack": False, **settings})
+    return TrainingInput(source, shape, 7, first_update)
 
 
 def run_training(source, num_updates):

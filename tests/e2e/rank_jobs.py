@@ -17,7 +17,7 @@ import tensorflow as tf
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.data.dataset import Source
 from bert_pretrain.data.dynamic_masking import DynamicMasking
-from bert_pretrain.data.input_fn import TrainingInput
+from bert_pretrain.data.input_fn import TrainingInput, UpdateShape
 from bert_pretrain.data.schema import BatchTensors, Limits
 from bert_pretrain.data.shards.index_tables import Share
 from bert_pretrain.distributed import connection
@@ -42,10 +42,13 @@ def gradient(ranks: World, values: Values) -> tuple[dict[str, np.ndarray], list[
     source = Source.open([config.data.input_files_dir], config.data, limits, Share(ranks.local_rank, ranks.local_size))
     seed, masking = config.data.data_seed, config.masking
     shares = TrainingInput(
-        source, config.examples_per_rank(), config.data.train_batch_size, config.data.pack_sequences,
-        seed, rank=ranks.rank, num_ranks=ranks.size,
+        source,
+        UpdateShape(
+            config.examples_per_rank(), config.data.train_batch_size, config.data.pack_sequences, ranks.rank, ranks.size
+        ),
+        seed,
         masking=DynamicMasking.open(masking, seed, source) if masking.dynamic_masking else None,
-    )  # fmt: skip
+    )
     with tf.Graph().as_default():
         weights = variables.create(model, seed=1)
         features = shares()
