@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from bert_pretrain.kernels.backend import Backend
-from bert_pretrain.kernels.native_update import update_in_place
+from bert_pretrain.kernels.native_kernels import update_in_place
 from bert_pretrain.optim.optimizer import Optimizer
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from bert_pretrain.kernels.backend import Backend
-from bert_pretrain.kernels.native_update import update_in_place
+from bert_pretrain.kernels.native_kernels import update_in_place
 from bert_pretrain.optim.optimizer import Optimizer, SquareSums, is_exempt, square_sums
 from bert_pretrain.optim.settings import OptimConfig
 from bert_pretrain.tensorflow_compat import graph_variables

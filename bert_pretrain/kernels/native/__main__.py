@@ -2,7 +2,7 @@
 
 import sys
 
-from bert_pretrain.kernels.native.build import UnavailableError, library
+from bert_pretrain.kernels.native import UnavailableError, library
 
 if __name__ == "__main__":
     try:

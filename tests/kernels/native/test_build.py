@@ -9,7 +9,6 @@ import pytest
 from bert_pretrain.config.training import DeviceConfig
 from bert_pretrain.kernels import native
 from bert_pretrain.kernels.backend import Backend
-from bert_pretrain.kernels.native import build
 from bert_pretrain.train import device
 from tests.system.test_native_library import WRITE_NOTHING, set_compiler
 
@@ -18,7 +17,7 @@ def test_a_library_that_cannot_be_loaded_is_refused(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("BERT_PRETRAIN_CACHE", str(tmp_path / "cache"))
     set_compiler(tmp_path, monkeypatch, WRITE_NOTHING)
     with pytest.raises(native.UnavailableError, match="cannot be loaded"):
-        build.library.__wrapped__()
+        native.library.__wrapped__()
     assert sorted(path.suffix for path in (tmp_path / "cache" / "kernels").iterdir()) == [".lock", ".so"]
 
 
