@@ -80,7 +80,7 @@ def read_flagfile(path: str, config_classes: Sequence[type]) -> list[Any]:
 def read_arguments(arguments: Sequence[str], config_classes: Sequence[type]) -> list[Any]:
     """An instance of each dataclass, filled from a command line for another process; other flags are left out.
 
-    ValueError, one line, for a value that is none.
+    ValueError, one line, for an invalid value.
     """
     values = _defined_apart(config_classes)
     try:

@@ -147,7 +147,7 @@ class RunConfig:
     )
     heartbeat_seconds: int = option(
         20,
-        "Seconds for which a host may be silent before the job ends with exit code 75, with --horovod; 0: for ever.",
+        "Seconds for which a host may be silent before the job ends with exit code 75, with --horovod; 0: without end.",
         on_resume=OnResume.HOSTS,
     )
     seed: int = option(

@@ -1,4 +1,4 @@
-"""Ends a job whose ranks would wait for ever: for a rank that is stopped, or for a host that is silent.
+"""Ends a job whose ranks would never stop waiting: for a rank that is stopped, or for a host that is silent.
 
 Neither MPI nor Horovod notices these cases. The ranks of a machine look at each other's processes. Between hosts, a TCP
 connection joins rank 0 to the first rank of every other host, and that rank to the other ranks of its host. The kernels

@@ -25,7 +25,7 @@ INVALID_INPUT = 2  # the trainer's exit code for flags or data that another atte
 _LOOK_SECONDS = 0.5
 _END_SECONDS = 3.0  # in which mpirun may end a job by itself whose ranks have lost a host
 # Sentences of other programs, where nothing else tells what they say. mpirun has lost a host that no rank of this
-# machine watches: the ranks have not joined yet, or none runs here. It then waits for ever, or exits with 0.
+# machine watches: the ranks have not joined yet, or none runs here. It then never ends, or exits with 0.
 _LOST_DAEMON = b"has lost communication with a remote daemon"
 # horovodrun exits with 1 whatever its ranks exit with, also on other hosts.
 _RANK_EXIT = re.compile(rb"^Exit code: (\d+)\s*$", re.MULTILINE)

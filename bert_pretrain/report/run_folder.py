@@ -69,7 +69,7 @@ def section(content: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def read_runs(folders: Sequence[str]) -> list[ReportedRun]:
-    """The runs, with names that differ. ValueError for a folder that is none or is given twice."""
+    """The runs, with names that differ. ValueError for a folder that holds no run or is given twice."""
     real = [os.path.realpath(folder) for folder in folders]
     for number, path in enumerate(real):
         if path in real[:number]:

@@ -63,7 +63,7 @@ class Uploader:
             upload.make()
             with self._changed:
                 self._problems.pop(kind, None)
-        except Exception as error:  # whatever it is, finish() must not wait for ever
+        except Exception as error:  # whatever it is, finish() must end
             self.fail(kind, upload.what, error)
         finally:
             upload.discard()

@@ -75,7 +75,7 @@ def run(config: Config, world: World) -> int:
 
 
 def _lock(config: Config, world: World) -> Optional[DirectoryLock]:
-    """Rank 0 holds output_dir for the job while it trains; an evaluation alone waits for nobody."""
+    """Rank 0 holds output_dir for the job while it trains; an evaluation alone needs no lock."""
     if not (config.run.do_train and world.is_root):
         return None
     make_output_dir(config.run.output_dir)

@@ -18,7 +18,7 @@ from bert_pretrain.run_files.results import Evaluated, Rates
 from bert_pretrain.train.evaluation import is_due, num_due
 from bert_pretrain.train.job import Job, timed_run
 
-TIMED_UPDATES = 3  # after which the time to come is estimated
+TIMED_UPDATES = 3  # after which the remaining time is estimated
 
 
 def plan_lines(job: Job, step: int) -> Iterator[str]:
@@ -49,7 +49,7 @@ def remaining_time(job: Job, step: int, rates: Rates, latest: Optional[Evaluated
     elif number:
         seconds += number * latest.seconds
         rest = f", evaluations ({number:,} of {duration_text(latest.seconds)}) included"
-    return f"time to come: about {duration_text(seconds)} at {rates.updates_per_second:.3g} updates/s{rest}"
+    return f"remaining: about {duration_text(seconds)} at {rates.updates_per_second:.3g} updates/s{rest}"
 
 
 def _num_evaluations(job: Job, step: int) -> int:

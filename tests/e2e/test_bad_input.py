@@ -229,7 +229,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(data: Settings, tmp_path: Path) -
     ],
 )
 def test_a_fifo_is_refused_at_once(name: str, read: Callable[[str], object], tmp_path: Path) -> None:
-    """open() would wait for a writer for ever."""
+    """open() would wait for a writer without end."""
     os.mkfifo(tmp_path / name)
     with pytest.raises(ValueError, match=r"not a regular file|not a manifest") as raised:
         read(str(tmp_path / name))

@@ -1,4 +1,4 @@
-"""What a run announces: counts of updates and evaluations, the time to come, the next commands.
+"""What a run announces: counts of updates and evaluations, the remaining time, the next commands.
 
 What a run says before it starts: the learning rate's rule, and flags that have no effect here."""
 
@@ -62,10 +62,10 @@ def test_the_time_to_come_is_that_of_updates_and_evaluations() -> None:
     job = make_job(num_train_steps=1000, samples_start_eval=0, samples_between_eval=6400)
     rates = NO_RATES._replace(updates_per_second=2.0)
     assert plan.remaining_time(job, 0, rates, Evaluated({}, 10, 100.0)) == (
-        "time to come: about 16 min 40 s at 2 updates/s, evaluations (5 of 1 min 40 s) included"
+        "remaining: about 16 min 40 s at 2 updates/s, evaluations (5 of 1 min 40 s) included"
     )
     assert plan.remaining_time(job, 999, rates, None) == (
-        "time to come: about 0.5 s at 2 updates/s, evaluations (1) not included"
+        "remaining: about 0.5 s at 2 updates/s, evaluations (1) not included"
     )
 
 
