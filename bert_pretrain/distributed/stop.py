@@ -30,7 +30,7 @@ class StopRequest:
 
     def __init__(self, rank: int = 0, num_ranks: int = 1) -> None:
         """rank: this process's number; only rank 0 prints."""
-        # Ranks that join wait for all others without end, unless one ends with an error, on which the launcher ends them.
+        # Ranks that join wait for all others without end, unless one fails, on which the launcher ends them.
         self.is_awaited = num_ranks > 1
         self.requested = False
         self.has_updates = False  # this start has made an update, which a stop saves
