@@ -64,9 +64,7 @@ class DynamicMasking(NamedTuple):
             )
         fingerprint = hash_file(path)
         _check_side_files(source.index.paths, path, fingerprint)
-        rule = MaskingRule.of(
-            vocabulary, config.masked_lm_prob, source.lengths.max_predictions, config.do_whole_word_mask
-        )
+        rule = MaskingRule.of(config, vocabulary, source.lengths.max_predictions)
         return cls(rule, vocabulary.id("[CLS]"), vocabulary.id("[SEP]"), num_entries, seed, fingerprint)
 
     def redraw(self, examples: Examples, visits: Visits, names: Sequence[str]) -> Examples:

@@ -32,6 +32,16 @@ class Sequences(Protocol):
         """[E, S] bool: tokens other than [CLS], [SEP] and padding."""
 
 
+class MaskingSettings(Protocol):
+    """The flags of masking that make_data and run have in common."""
+
+    @property
+    def masked_lm_prob(self) -> float: ...  # noqa: D102
+
+    @property
+    def do_whole_word_mask(self) -> bool: ...  # noqa: D102
+
+
 class Draws(Protocol):
     """Random numbers: the two methods of numpy.random.Generator that are used here."""
 
@@ -61,17 +71,15 @@ class MaskingRule(NamedTuple):
     continues_word: np.ndarray | None = None  # [V] bool, ## entries, for whole-word masking; None: single tokens
 
     @classmethod
-    def of(
-        cls, vocabulary: Vocabulary, masked_lm_prob: float, max_predictions_per_seq: int, whole_words: bool
-    ) -> MaskingRule:
-        """The rule with the token ids of a vocabulary."""
+    def of(cls, settings: MaskingSettings, vocabulary: Vocabulary, max_predictions_per_seq: int) -> MaskingRule:
+        """The rule that the flags ask for, with the token ids of a vocabulary."""
         continues_word = np.array([entry.startswith("##") for entry in vocabulary.entries])
         return cls(
-            masked_lm_prob,
+            settings.masked_lm_prob,
             max_predictions_per_seq,
             vocabulary.id("[MASK]"),
             np.array(list(vocabulary.numbered().values()), np.int32),
-            continues_word if whole_words else None,
+            continues_word if settings.do_whole_word_mask else None,
         )
 
 

@@ -13,7 +13,7 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from bert_pretrain.config.make_data import ExampleConfig
-from bert_pretrain.data.masking import Masking
+from bert_pretrain.data.masking import Masking, MaskingRule
 from bert_pretrain.data.shards.tfrecord import write_records
 from bert_pretrain.data.vocab import load_vocabulary
 from bert_pretrain.make_data import corpus, provenance
@@ -21,7 +21,6 @@ from bert_pretrain.make_data.shards.exact_examples import ExactExamples, ExactRu
 from bert_pretrain.make_data.shards.fast_examples import (
     RepeatedRecords,
     draw_examples,
-    masking_rule,
     may_repeat,
     pick_records,
 )
@@ -144,7 +143,7 @@ def _make_exact(task: ShardTask, tokenizer: LineTokenizer, report: ReportProgres
         config.short_seq_prob,
         config.dupe_factor,
         config.random_seed,
-        masking_rule(config, vocabulary),
+        MaskingRule.of(config, vocabulary, config.max_predictions_per_seq),
     )
     spool_directory = os.path.dirname(task.outputs[0]) or "."
     examples = ExactExamples(

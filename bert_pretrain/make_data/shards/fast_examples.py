@@ -14,7 +14,7 @@ import numpy as np
 from crc32c import crc32c
 
 from bert_pretrain.config.make_data import ExampleConfig
-from bert_pretrain.data.masking import Masking, mask
+from bert_pretrain.data.masking import Masking, MaskingRule, mask
 from bert_pretrain.data.vocab import Vocabulary
 from bert_pretrain.make_data.shards.instances import (
     EXAMPLES_AT_ONCE,
@@ -23,7 +23,6 @@ from bert_pretrain.make_data.shards.instances import (
     Pairs,
     TokenizedText,
     assemble,
-    masking_rule,
 )
 
 _NUM_ESTIMATES, _MIN_ESTIMATED_TOKENS = 3, 2_000_000  # of the share of pairs that are random in any case
@@ -38,7 +37,11 @@ def draw_examples(
     cut = (config.max_seq_length, config.short_seq_prob)
     pairs = draw_pairs(text, *cut, config.dupe_factor, rng, balanced_random_prob(text, *cut))
     order = rng.permutation(len(pairs.a_start))
-    rule, cls_id, sep_id = masking_rule(config, vocabulary), vocabulary.id("[CLS]"), vocabulary.id("[SEP]")
+    rule, cls_id, sep_id = (
+        MaskingRule.of(config, vocabulary, config.max_predictions_per_seq),
+        vocabulary.id("[CLS]"),
+        vocabulary.id("[SEP]"),
+    )
     for start in range(0, len(order), EXAMPLES_AT_ONCE):
         chosen = Pairs(*(column[order[start : start + EXAMPLES_AT_ONCE]] for column in pairs))
         instances = assemble(text, chosen, config.max_seq_length, cls_id, sep_id)

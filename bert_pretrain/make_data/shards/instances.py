@@ -12,9 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bert_pretrain.config.make_data import ExampleConfig
-from bert_pretrain.data.masking import MaskingRule
-from bert_pretrain.data.vocab import Vocabulary
 from bert_pretrain.make_data.tokenization import LineTokenizer
 
 NUM_SPECIAL_TOKENS = 3  # [CLS] A [SEP] B [SEP]
@@ -164,8 +161,3 @@ def _windows(ids: np.ndarray, start: np.ndarray, size: int) -> np.ndarray:
         rows[is_inside] = windows[start[is_inside]]  # copies whole rows, which is faster than taking elements
     rows[~is_inside] = ids.take(start[~is_inside, None] + np.arange(size), mode="clip")
     return rows
-
-
-def masking_rule(config: ExampleConfig, vocabulary: Vocabulary) -> MaskingRule:
-    """The settings of masking, with token ids."""
-    return MaskingRule.of(vocabulary, config.masked_lm_prob, config.max_predictions_per_seq, config.do_whole_word_mask)
