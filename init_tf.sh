@@ -13,18 +13,12 @@
 # BERT_PRETRAIN_VENV names another folder than .venv. DRY_RUN=1 prints the commands. --print-python ends with the path of
 # the environment's Python on stdout, for the scripts.
 set -euo pipefail
-project="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+# shellcheck source=scripts/_launch.sh
+. "$(dirname "${BASH_SOURCE[0]}")/scripts/_launch.sh"
+run_steps "" "$@"
 venv="${BERT_PRETRAIN_VENV:-$project/.venv}"
 python="$venv/bin/python"
-export BERT_PRETRAIN_CACHE="${BERT_PRETRAIN_CACHE:-$project/.cache}" # the same default as in scripts/_launch.sh
 
-say() { echo "$@" >&2; }
-run() { if [ "${DRY_RUN:-}" = 1 ]; then say "$(printf '%q ' "$@")"; else "$@" >&2; fi; }
-# shellcheck source=scripts/_uv.sh
-. "$project/scripts/_uv.sh"
-# shellcheck source=scripts/_steps.sh
-. "$project/scripts/_steps.sh"
-if [ -z "${BERT_PRETRAIN_SCRIPT:-}" ]; then run_steps "" "$@"; fi # else a signal comes to all of that script's processes
 # Runs a verb of bert_pretrain.environment with python $1. Each answers for that Python and its environment.
 environment() { (cd "$project" && "$1" -m bert_pretrain.environment "$2" "${3:-}" "$tensorflow"); }
 # Whether python $1 starts, which pyenv's names on PATH need not, and can have the requested TensorFlow.
@@ -37,7 +31,7 @@ while [ $# -gt 0 ]; do
     --tensorflow=*) tensorflow="${1#*=}" ;;
     --python=*) maker="${1#*=}" ;;
     --print-python) print_python=1 ;;
-    -h | --help) sed -n '2,15s/^# \{0,1\}//p' "$0" && exit 0 ;;
+    -h | --help) print_usage && exit 0 ;;
     *) say "error: init_tf.sh does not know $1; bash init_tf.sh --help" && exit 2 ;;
   esac
   shift

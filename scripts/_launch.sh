@@ -1,12 +1,31 @@
 # shellcheck shell=bash
-# Sourced by the scripts beside it. Defines $project, use_environment, run_steps, doing, launch, launch_last and
-# prepare_demo.
-# DRY_RUN=1 prints the commands instead of running them.
+# Sourced by init_tf.sh and by the scripts. Everything that they have in common; DRY_RUN=1 prints commands instead of
+# running them.
 project="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-export BERT_PRETRAIN_CACHE="${BERT_PRETRAIN_CACHE:-$project/.cache}" # the same default as in init_tf.sh
+export BERT_PRETRAIN_PROJECT="$project"
+export BERT_PRETRAIN_CACHE="${BERT_PRETRAIN_CACHE:-$project/.cache}"
 
-# shellcheck source-path=SCRIPTDIR source=_steps.sh
-. "$project/scripts/_steps.sh"
+# First in a script of several steps: run_steps DIRECTORY "$@". Starts the script again below bert_pretrain.system.script,
+# which keeps other commands out of DIRECTORY (empty: it needs no lock) and ends the whole step at a signal; a script
+# within a script has the outer one's. Any Python serves. Where there is none at all, and uv is to fetch it, the script
+# goes on as it is.
+run_steps() {
+  if [ "${DRY_RUN:-}" = 1 ] || [ -n "${BERT_PRETRAIN_SCRIPT+set}" ]; then return; fi
+  local name
+  for name in "${BERT_PRETRAIN_VENV:-$project/.venv}/bin/python" python3 python python3.{13..8}; do
+    if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null; then
+      # The project's path is for this program alone: in PYTHONPATH, pip would take the project as installed.
+      exec "$name" -c '
+import runpy, sys
+sys.path[0] = sys.argv.pop(1)
+runpy.run_module("bert_pretrain.system.script", run_name="__main__", alter_sys=True)
+' "$project" "$1" bash "$0" "${@:2}"
+    fi
+  done
+}
+
+# Notes what the script does now, for the line that a signal ends it with.
+doing() { if [ -n "${BERT_PRETRAIN_STAGE:-}" ]; then echo "$1" >&"$BERT_PRETRAIN_STAGE" || true; fi; }
 
 # Sets $python to the Python of an environment with the given extras (--test, --horovod, ...). Installs what is missing.
 use_environment() {
@@ -27,6 +46,14 @@ launch_last() {
   if [ "${DRY_RUN:-}" = 1 ]; then launch "$@"; else exec "$@"; fi
 }
 
+# The same for a module of the project that prints its commands itself. Where no environment is there yet, it is printed.
+launch_module() {
+  if [ -x "$python" ]; then exec "$python" -m "$@"; else launch "$python" -m "$@"; fi
+}
+
+# The comment at the top of a script, its usage.
+print_usage() { sed -n '2,/^[^#]/s/^#$\|^# //p' "$0"; }
+
 # Makes the embedded demo's shards unless they exist, and sets $demo_flags.
 prepare_demo() {
   local demo="$BERT_PRETRAIN_CACHE/demo"
@@ -37,4 +64,20 @@ prepare_demo() {
     "--flagfile=$project/configs/run/demo.flags"
     "--input_files_dir=$demo/train" "--eval_files_dir=$demo/eval" "--bert_config_file=$demo/bert_config.json"
   )
+}
+
+# For init_tf.sh and make_constraints.sh, whose stdout is for other programs.
+say() { echo "$@" >&2; }
+run() { if [ "${DRY_RUN:-}" = 1 ]; then say "$(printf '%q ' "$@")"; else "$@" >&2; fi; }
+
+# Sets $uv to the program uv, which any Python with pip can fetch from PyPI. Fails where there is none.
+find_uv() {
+  local tools="$project/.cache/uv"
+  uv="$(command -v uv || true)"
+  if [ -n "$uv" ]; then return 0; fi
+  uv="$tools/bin/uv"
+  if [ -x "$uv" ]; then return 0; fi
+  python3 -c 'import ensurepip, venv' 2>/dev/null || return 1
+  say "Fetching uv into .cache/uv"
+  run python3 -m venv "$tools" && run "$tools/bin/pip" install --quiet --disable-pip-version-check uv
 }

@@ -6,10 +6,6 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=_launch.sh
 . "$(dirname "${BASH_SOURCE[0]}")/_launch.sh"
 run_steps "" "$@"
-say() { echo "$@" >&2; }
-run() { "$@" >&2; }
-# shellcheck source-path=SCRIPTDIR source=_uv.sh
-. "$project/scripts/_uv.sh"
 find_uv || { say "error: make_constraints.sh needs uv; pip install uv" && exit 1; }
 
 folder="$(mktemp -d)"

@@ -13,34 +13,9 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/_launch.sh"
 
 if [ $# -lt 2 ] && [ "${1:-}" != --help ]; then
-  sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
+  print_usage >&2
   exit 2
 fi
-if [ "$1" != --help ]; then run_steps "$2" "$@"; fi
+run_steps "${2:-}" "$@"
 use_environment --data
-if [ "$1" = --help ]; then launch_last "$python" -m bert_pretrain.pretrain_text --help; fi
-text="$1" out="$2"
-
-step() { launch "$python" -m bert_pretrain.pretrain_text "$1" "$text" "$out" "${@:2}"; }
-
-doing "checking the command"
-step begin "${@:3}"
-trainer=bert_pretrain.run launcher_flags=()
-if [ "$(cat "$out/recipe/ranks" 2>/dev/null || echo "${NP:-1}")" != 1 ]; then
-  use_environment --data --horovod
-  trainer=bert_pretrain.launch
-fi
-if [ -f "$out/recipe/launcher.flags" ]; then read -ra launcher_flags <"$out/recipe/launcher.flags"; fi
-TEXT_FLAGFILE="$out/recipe/text.flags" launch bash "$project/scripts/make_data.sh" "$text" "$out/data" \
-  "--flagfile=$out/recipe/data.flags"
-doing "choosing the recipe"
-step choose "${@:3}"
-doing "measuring the speed of training"
-if [ "${DRY_RUN:-}" = 1 ]; then
-  launch "$python" -m "$trainer" "--flagfile=$out/recipe/speed.flags"
-elif [ ! -f "$out/recipe/train.flags" ]; then
-  "$python" -m "$trainer" "--flagfile=$out/recipe/speed.flags" >"$out/recipe/speed.log"
-fi
-doing "starting the training"
-step plan "${@:3}"
-launch_last "$python" -m "$trainer" "--flagfile=$out/recipe/train.flags" ${launcher_flags[@]+"${launcher_flags[@]}"}
+launch_module bert_pretrain.pretrain_text "$@"

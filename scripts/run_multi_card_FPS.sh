@@ -25,5 +25,4 @@ if [ $# -eq 0 ]; then
 else
   set -- "--flagfile=$project/configs/run/seed_multi_card.flags" "$@"
 fi
-if [ -x "$python" ]; then exec "$python" -m bert_pretrain.launch "$@"; fi
-launch "$python" -m bert_pretrain.launch "$@"
+launch_module bert_pretrain.launch "$@"

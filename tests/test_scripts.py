@@ -95,31 +95,40 @@ def test_many_gpus_without_flags_train_the_demo_into_its_own_folder(project):
     assert f"--output_dir={project}/results/demo_multi_card" in done.stdout.splitlines()[1]
 
 
-def test_many_gpus_name_the_launcher_where_no_environment_stands_yet(project):
-    assert _run(project, "run_multi_card_FPS.sh", "--a=b").stdout.startswith("/env/bin/python -m bert_pretrain.launch")
+@pytest.mark.parametrize(
+    ("script", "module"),
+    [
+        ("run_multi_card_FPS.sh", "bert_pretrain.launch"),
+        ("make_data.sh", "bert_pretrain.make_data.script"),
+        ("pretrain_text.sh", "bert_pretrain.pretrain_text"),
+    ],
+)
+def test_a_module_with_several_commands_is_named_where_no_environment_stands_yet(project, script, module):
+    assert _run(project, script, "text", "out").stdout.startswith(f"/env/bin/python -m {module} ")
 
 
 def test_data_from_a_dump_is_made_step_by_step(project):
-    vocabulary = project / "vocab.txt"
-    vocabulary.touch()
-    done = _run(project, "make_data.sh", "dump.xml.bz2", "wiki", "--dupe_factor=2", NP="3", VOCAB_FILE=str(vocabulary))
+    _stand_in(project, sys.executable)
+    (project / "vocab.txt").touch()
+    done = _run(project, "make_data.sh", "dump.xml.bz2", "wi ki", "--dupe_factor=2", NP="3", VOCAB_FILE="vocab.txt")
     assert done.stderr == "init_tf.sh --print-python --data\n"
-    make_data = "/env/bin/python -m bert_pretrain.make_data --num_processes=3"
-    of_shards = f"{make_data} --vocab_file={_quoted(vocabulary)} --dupe_factor=2"
+    make_data = f"{sys.executable} -m bert_pretrain.make_data --num_processes=3"
+    of_shards = f"{make_data} --vocab_file=vocab.txt --dupe_factor=2"
     assert done.stdout.splitlines() == [
-        "mkdir -p wiki",
-        "rm -rf wiki/extracted.partial",
-        "/env/bin/python -m wikiextractor.WikiExtractor dump.xml.bz2 --output wiki/extracted.partial "
+        "mkdir -p 'wi ki'",
+        "rm -rf 'wi ki/extracted.partial'",
+        f"{sys.executable} -m wikiextractor.WikiExtractor dump.xml.bz2 --output 'wi ki/extracted.partial' "
         "--json --bytes 30M --processes 3",
-        "mv wiki/extracted.partial wiki/extracted",
-        f"{make_data} --make_text --input_file=wiki/extracted --output_dir=wiki/text --num_held_out=10000 "
+        "mv 'wi ki/extracted.partial' 'wi ki/extracted'",
+        f"{make_data} --num_held_out=10000 --make_text '--input_file=wi ki/extracted' '--output_dir=wi ki/text' "
         "--held_out=mlperf",
-        f"{of_shards} --input_file=wiki/text/train/\\*.txt --output_dir=wiki/train --num_shards=500",
-        f"{of_shards} --input_file=wiki/text/eval/\\*.txt --output_dir=wiki/eval --num_shards=1 --mode=exact "
+        f"{of_shards} '--input_file=wi ki/text/train/*.txt' '--output_dir=wi ki/train' --num_shards=500",
+        f"{of_shards} '--input_file=wi ki/text/eval/*.txt' '--output_dir=wi ki/eval' --num_shards=1 --mode=exact "
         "--num_picked_examples=10000",
-        "/env/bin/python -m bert_pretrain.check_data --input_files_dir=wiki/train\\,wiki/eval "
-        f"--vocab_file={_quoted(vocabulary)}",
+        f"{sys.executable} -m bert_pretrain.check_data '--input_files_dir=wi ki/train,wi ki/eval' "
+        "--vocab_file=vocab.txt",
     ]
+    assert not (project / "wi ki").exists()
 
 
 def test_a_failing_environment_ends_the_script_with_its_exit_code(project):

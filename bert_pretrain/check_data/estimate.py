@@ -12,8 +12,7 @@ from bert_pretrain.config.check_data import EstimateConfig
 from bert_pretrain.config.option import require
 from bert_pretrain.run_files.report_file import UnreadableFileError, read_json_object
 from bert_pretrain.run_files.results import RESULTS_JSON
-
-_SECONDS_PER_HOUR = 3600
+from bert_pretrain.system.console import duration_text
 
 
 class PlannedRun(NamedTuple):
@@ -79,11 +78,7 @@ def estimate_lines(plan: PlannedRun, num_records: int) -> list[str]:
     if plan.examples_per_second:
         speed = plan.examples_per_second
         lines.append(
-            f"at {speed:.4g} examples/s an epoch takes {_hours(num_records / speed)}, the recipe "
-            f"{_hours(plan.num_updates * update / speed)}, without evaluations and checkpoints"
+            f"at {speed:.4g} examples/s an epoch takes {duration_text(num_records / speed)}, the recipe "
+            f"{duration_text(plan.num_updates * update / speed)}, without evaluations and checkpoints"
         )
     return lines
-
-
-def _hours(seconds: float) -> str:
-    return f"{seconds / _SECONDS_PER_HOUR:.3g} hours" if seconds >= _SECONDS_PER_HOUR else f"{seconds / 60:.3g} minutes"

@@ -83,7 +83,7 @@ def _hostfile(environ: Mapping[str, str]) -> str:
     return os.path.expanduser(environ.get("HOSTFILE", ""))
 
 
-def _host_slots(environ: Mapping[str, str], machine: LocalMachine) -> dict[str, int]:
+def read_host_slots(environ: Mapping[str, str], machine: LocalMachine) -> dict[str, int]:
     """Host -> processes as HOSTFILE says; empty without one."""
     path = _hostfile(environ)
     return hosts.read_hostfile(path, machine.num_gpus or machine.num_cores) if path else {}
@@ -91,7 +91,7 @@ def _host_slots(environ: Mapping[str, str], machine: LocalMachine) -> dict[str, 
 
 def launch_command(flags: Sequence[str], environ: Mapping[str, str], machine: LocalMachine) -> LaunchCommand:
     """The command for the trainer's flags. ValueError for an invalid environment variable."""
-    hostfile, host_slots = _hostfile(environ), _host_slots(environ, machine)
+    hostfile, host_slots = _hostfile(environ), read_host_slots(environ, machine)
     ranks = choose_num_ranks(environ, machine, host_slots)
     ranks_here = math.ceil(ranks / max(1, len(host_slots)))
     threads = max(1, machine.num_cores // ranks_here)
@@ -153,7 +153,7 @@ class RestartableJob:
     def __init__(self, flags: Sequence[str], environ: Mapping[str, str], machine: LocalMachine, folder: str) -> None:
         """What launch_command takes; folder: where a hostfile can be written. Asks the hosts whether they answer."""
         self._flags, self._environ, self._machine, self._folder = flags, environ, machine, folder
-        self._slots = _host_slots(environ, machine)
+        self._slots = read_host_slots(environ, machine)
         self._reachable = hosts.ReachableHosts(self._slots if len(self._slots) > 1 else (), environ)
 
     def restart_command(self, rejoin_seconds: int, supervisor: Supervisor) -> LaunchCommand:

@@ -1,1 +1,1 @@
-"""The steps of scripts/pretrain_text.sh between its commands: from a folder of text to a model."""
+"""From a folder of text to a model in one command, what scripts/pretrain_text.sh runs; the choice of a recipe."""

@@ -1,6 +1,7 @@
-"""What a program tells a person: `log.info` prints on stdout, `log.warning` on stderr, above a progress bar.
+"""What a program tells a person: its messages, and durations in words.
 
-A closed terminal or pipe, or a full disk, ends no program.
+`log.info` prints on stdout, `log.warning` on stderr, above a progress bar. A closed terminal or pipe, or a full disk,
+ends no program.
 """
 
 from __future__ import annotations
@@ -26,3 +27,13 @@ log = logging.getLogger("bert_pretrain")
 log.addHandler(_ConsoleHandler())
 log.setLevel(logging.INFO)
 log.propagate = False  # absl and TensorFlow print what reaches the root logger once more
+
+
+def duration_text(seconds: float) -> str:
+    """Seconds in the two largest units: 45 s, 3 min 20 s, 2 h 5 min, 3 d 4 h."""
+    whole = round(seconds)
+    for size, unit, smaller_size, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // smaller_size
+            return f"{whole // size} {unit}" + (f" {rest} {smaller}" if rest else "")
+    return f"{seconds:.2g} s" if seconds < 10 else f"{whole} s"

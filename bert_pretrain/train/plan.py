@@ -15,6 +15,7 @@ from bert_pretrain.mlperf import rules
 from bert_pretrain.model import variables
 from bert_pretrain.optim import schedule
 from bert_pretrain.run_files.results import Evaluated, Rates
+from bert_pretrain.system.console import duration_text
 from bert_pretrain.train.evaluation import is_due, num_due
 from bert_pretrain.train.job import Job, timed_run
 
@@ -57,16 +58,6 @@ def _num_evaluations(job: Job, step: int) -> int:
     run, last, examples = job.config.run, job.config.optim.num_train_steps, job.examples_per_update
     schedule = examples, run.samples_start_eval, run.samples_between_eval
     return num_due(step, last, *schedule) + (not is_due(last, *schedule))
-
-
-def duration_text(seconds: float) -> str:
-    """Seconds in the two largest units: 45 s, 3 min 20 s, 2 h 5 min, 3 d 4 h."""
-    whole = round(seconds)
-    for size, unit, smaller_size, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= size:
-            rest = whole % size // smaller_size
-            return f"{whole // size} {unit}" + (f" {rest} {smaller}" if rest else "")
-    return f"{seconds:.2g} s" if seconds < 10 else f"{whole} s"
 
 
 def next_commands(config: Config, results: dict[str, Any], shards: Sequence[str] = ()) -> Iterator[str]:

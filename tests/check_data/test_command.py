@@ -93,7 +93,7 @@ def test_shards_without_side_files_are_shown_drawn_and_estimated(data):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("\nexample ") == done.stdout.count("    [CLS] ") == 5
-    assert "1000 updates of 16 examples (2 ranks x 8)" in done.stdout and "the recipe 1.39 hours" in done.stdout
+    assert "1000 updates of 16 examples (2 ranks x 8)" in done.stdout and "the recipe 1 h 23 min" in done.stdout
     assert (data / "lengths.png").read_bytes().startswith(b"\x89PNG")
 
 

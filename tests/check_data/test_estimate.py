@@ -18,7 +18,7 @@ def test_mlperf_s_recipe_of_8_ranks(tmp_path):
     assert plan[1:] == (8, 32, 13_700, 512.0)
     assert estimate.estimate_lines(plan, 1_000_000)[1:] == [
         "3906.2 updates an epoch of 1000000 records; the recipe has 3.51 epochs",
-        "at 512 examples/s an epoch takes 32.6 minutes, the recipe 1.9 hours, without evaluations and checkpoints",
+        "at 512 examples/s an epoch takes 32 min 33 s, the recipe 1 h 54 min, without evaluations and checkpoints",
     ]
 
 

@@ -34,8 +34,7 @@ class Fresh:
         shutil.copytree(ROOT / "bert_pretrain/system", self.project / "bert_pretrain/system")
         for name in (
             "init_tf.sh",
-            "scripts/_steps.sh",
-            "scripts/_uv.sh",
+            "scripts/_launch.sh",
             "setup.py",
             "bert_pretrain/__init__.py",
         ):

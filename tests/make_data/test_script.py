@@ -4,6 +4,7 @@ import bz2
 import importlib.util
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -98,11 +99,15 @@ def test_too_many_shards_are_refused_with_the_largest_number_and_nothing_need_be
 
 
 def test_a_folder_of_text_works_as_well(run, folder, tmp_path):
-    made = run("text", "out", "--max_seq_length=32", "--max_predictions_per_seq=3")
+    sizes = {"NUM_SHARDS": "", "VOCAB_SIZE": ""}
+    made = run("text", "out", "--max_seq_length=32", "--max_predictions_per_seq=3", **sizes)
     assert made.returncode == 0, made.stdout + made.stderr
     assert made.stderr.startswith("init_tf.sh --print-python --data\n")
+    text_bytes = sum(path.stat().st_size for path in (tmp_path / "out" / "text" / "train").glob("*.txt"))
+    assert 5_000 < text_bytes < 20_000, "a shard, and 1,000 entries more than seven times the root of the bytes"
+    assert re.search(r"^out: 1 shards, a vocabulary of 1[4-9]\d\d entries$", made.stderr, re.MULTILINE)
     assert "verdict: sound" in made.stdout
-    assert len(list((tmp_path / "out" / "train").glob("*.tfrecord"))) == 2
+    assert len(list((tmp_path / "out" / "train").glob("*.tfrecord"))) == 1
 
 
 def test_without_arguments_it_says_how(run):

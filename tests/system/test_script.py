@@ -9,13 +9,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Callable
 
+import psutil
 import pytest
 
+from bert_pretrain.system import script as runner
 from bert_pretrain.system.locks import SCRIPT
 from tests.e2e.ranks import is_running
 
 ROOT = Path(__file__).resolve().parents[2]
+# The tests may run below a script themselves.
+ENVIRON = {name: value for name, value in os.environ.items() if name not in (runner.RUNNER, runner.STAGE)}
+ENVIRON["PYTHONPATH"] = str(ROOT)
 # Two steps; the first one has a child, as make_data's workers are, and writes `ended` when it has cleaned up.
 STEP = """
 import os, signal, subprocess, sys, time
@@ -39,8 +45,14 @@ INNER = """
 . scripts/_launch.sh
 run_steps out/data "$@"
 use_environment
-doing "making the shards"
-launch "$python" step.py
+launch_module inner out/data
+"""
+INNER_MODULE = """
+import sys
+from bert_pretrain.system import script
+with script.locked_output("out/data"):
+    script.doing("making the shards")
+    script.launch(sys.executable, "step.py")
 """
 PATIENT = """
 . scripts/_launch.sh
@@ -58,17 +70,18 @@ time.sleep(60)
 class Started:
     """A script of the folder in a process group of its own, once its first step runs."""
 
-    def __init__(self, folder: Path, name: str = "outer.sh") -> None:
+    def __init__(self, folder: Path, name: str = "outer.sh", pids: str = "stdout") -> None:
+        """pids: the stream to which the step writes its process and its child's."""
         self.process = subprocess.Popen(
             ["bash", name, "an argument"],
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env=ENVIRON,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
-        self.step, self.child = map(int, self.process.stdout.readline().split())
+        self.step, self.child = map(int, getattr(self.process, pids).readline().split())
 
     def end(self) -> tuple[int, str, str]:
         """Exit code, stdout and stderr."""
@@ -76,11 +89,18 @@ class Started:
         return self.process.returncode, out, err
 
 
+def wait_until(is_reached: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not is_reached():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 @pytest.fixture(name="folder")
 def _folder(tmp_path: Path) -> Path:
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
     contents = {"init_tf.sh": f"echo {sys.executable}", "step.py": STEP}
-    contents.update({"outer.sh": OUTER, "inner.sh": INNER, "patient.sh": PATIENT})
+    contents.update({"outer.sh": OUTER, "inner.sh": INNER, "inner.py": INNER_MODULE, "patient.sh": PATIENT})
     for name, content in contents.items():
         (tmp_path / name).write_text(("set -euo pipefail\n" if name.endswith("r.sh") else "") + content)
     return tmp_path
@@ -100,23 +120,39 @@ def test_a_signal_ends_the_step_with_all_its_processes(folder: Path, number: sig
     assert not (folder / "out").exists()  # it held the locks alone
 
 
+def test_a_signal_ends_the_installation(folder: Path) -> None:
+    (folder / "init_tf.sh").write_text(f"{sys.executable} step.py >/dev/stderr\n")
+    script = Started(folder, pids="stderr")
+    script.process.send_signal(signal.SIGINT)
+    message = "out: stopped by SIGINT while setting the environment up; the same command goes on\n"
+    assert script.end() == (128 + signal.SIGINT, "", message)
+    assert (folder / "ended").read_text() == "x" and not is_running(script.child)
+
+
+def test_ctrl_z_stops_the_step_until_the_script_goes_on(folder: Path) -> None:
+    script = Started(folder)
+    step = psutil.Process(script.step)
+    script.process.send_signal(signal.SIGTSTP)
+    wait_until(lambda: step.status() == psutil.STATUS_STOPPED)
+    script.process.send_signal(signal.SIGCONT)
+    wait_until(lambda: step.status() != psutil.STATUS_STOPPED)
+    script.process.send_signal(signal.SIGTERM)
+    assert script.end()[0] == 128 + signal.SIGTERM
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's signal at the parent's death")
 def test_the_step_ends_when_the_scripts_process_group_is_killed(folder: Path) -> None:
     script = Started(folder)
     os.killpg(script.process.pid, signal.SIGKILL)
     assert script.end()[0] == -signal.SIGKILL
-    end = time.monotonic() + 10
-    while (is_running(script.step) or is_running(script.child)) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert not is_running(script.step) and not is_running(script.child)
+    wait_until(lambda: not is_running(script.step) and not is_running(script.child))
 
 
 def test_a_second_script_is_refused_until_the_first_has_ended(folder: Path) -> None:
     first = Started(folder)
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     for name, directory in (("outer.sh", "out"), ("inner.sh", "out/data")):
         second = subprocess.run(
-            ["bash", name], cwd=folder, env=environ, capture_output=True, text=True, check=False, timeout=20
+            ["bash", name], cwd=folder, env=ENVIRON, capture_output=True, text=True, check=False, timeout=20
         )
         assert (second.returncode, second.stdout) == (2, "")
         assert second.stderr.startswith(f"error: {directory} is in use: process ") and second.stderr.count("\n") == 1

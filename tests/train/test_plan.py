@@ -69,14 +69,6 @@ def test_the_time_to_come_is_that_of_updates_and_evaluations() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.25, "0.25 s"), (45, "45 s"), (60, "1 min"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (273_600, "3 d 4 h")],
-)
-def test_durations_have_two_units(seconds: float, text: str) -> None:
-    assert plan.duration_text(seconds) == text
-
-
 def test_the_next_commands_can_be_given_to_a_shell() -> None:
     config = make_config(do_train=True, output_dir="/my runs/1", bert_config_file="/c.json", eval_files_dir="/eval")
     first, *rest = plan.next_commands(config, {"end": "completed", "updates": 7})

@@ -90,15 +90,15 @@ def assumed_speed(config: ModelConfig, corpus: Corpus, machine: Machine) -> floa
     return machine.flops / flops_per_example(config, max(1.0, corpus.tokens_per_record))
 
 
-def data_flags(given: Mapping[str, Any]) -> dict[str, Any]:
+def data_flags(explicit: Mapping[str, Any]) -> dict[str, Any]:
     """Flags of make_data, with the user's: one pass, because masks are drawn anew at each visit of a record."""
-    flags: dict[str, Any] = {"max_seq_length": SEQ_LENGTH, "dupe_factor": 1, "masked_lm_prob": 0.15, **given}
+    flags: dict[str, Any] = {"max_seq_length": SEQ_LENGTH, "dupe_factor": 1, "masked_lm_prob": 0.15, **explicit}
     slots = math.ceil(flags["max_seq_length"] * flags["masked_lm_prob"])
-    return {**flags, "max_predictions_per_seq": given.get("max_predictions_per_seq", max(1, slots))}
+    return {**flags, "max_predictions_per_seq": explicit.get("max_predictions_per_seq", max(1, slots))}
 
 
 def training_flags(
-    corpus: Corpus, machine: Machine, hours: float, speed: float, is_continued: bool, given: Mapping[str, Any]
+    corpus: Corpus, machine: Machine, hours: float, speed: float, is_continued: bool, explicit: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Flags of bert_pretrain.run that say how it is trained, with the user's.
 
@@ -108,32 +108,32 @@ def training_flags(
     budget = hours * 3600 * speed  # examples
     evaluations = (_NUM_EVALUATIONS + 2) * _MIN_EVALUATION * _COST_OF_EVALUATION
     examples = max(0.0, min(MAX_EPOCHS * corpus.num_records, _TRAINING_SHARE * budget, budget - evaluations))
-    if "num_train_steps" in given:  # the batch then does not depend on a measurement
-        examples = given["num_train_steps"] * _SMALLEST_BATCH
-    flags: dict[str, Any] = {**micro_batches(examples, machine, given)}
+    if "num_train_steps" in explicit:  # the batch then does not depend on a measurement
+        examples = explicit["num_train_steps"] * _SMALLEST_BATCH
+    flags: dict[str, Any] = {**micro_batches(examples, machine, explicit)}
     batch = machine.num_ranks * flags["train_batch_size"] * flags["num_accumulation_steps"]
-    flags["num_train_steps"] = updates = given.get("num_train_steps", _round_down(examples / batch))
+    flags["num_train_steps"] = updates = explicit.get("num_train_steps", _round_down(examples / batch))
     flags["num_warmup_steps"] = min(_MAX_WARMUP, updates // 10)
-    flags["optimizer_type"] = given.get("optimizer_type", "adam" if is_continued else "lamb")
+    flags["optimizer_type"] = explicit.get("optimizer_type", "adam" if is_continued else "lamb")
     flags["learning_rate"] = learning_rate(batch, updates, flags["optimizer_type"], is_continued)
     flags["lr_scaling"] = "none"
-    flags.update(_evaluation(corpus, batch, updates, given))
+    flags.update(_evaluation(corpus, batch, updates, explicit))
     flags["save_checkpoints_steps"] = max(1, min(updates, round(_CHECKPOINT_SECONDS * speed / batch)))
     flags["display_loss_steps"] = max(1, updates // 50)
     flags["save_summary_steps"] = max(1, updates // 200)
     flags["dynamic_masking"] = True
-    return {**flags, **given}
+    return {**flags, **explicit}
 
 
-def micro_batches(examples: float, machine: Machine, given: Mapping[str, Any]) -> dict[str, int]:
+def micro_batches(examples: float, machine: Machine, explicit: Mapping[str, Any]) -> dict[str, int]:
     """train_batch_size and num_accumulation_steps for so many examples in all."""
     doublings = math.log2(max(1.0, examples / (_EXAMPLES_FOR_LARGER_BATCHES * _SMALLEST_BATCH)))
     batch = min(_LARGEST_BATCH, _SMALLEST_BATCH * 2 ** int(doublings))
     per_rank = max(1, batch // machine.num_ranks)
-    if "train_batch_size" in given:
-        size = given["train_batch_size"]
-        return {"train_batch_size": size, "num_accumulation_steps": given.get("num_accumulation_steps", 1)}
-    steps = given.get("num_accumulation_steps", math.ceil(per_rank / _LARGEST_MICRO_BATCH))
+    if "train_batch_size" in explicit:
+        size = explicit["train_batch_size"]
+        return {"train_batch_size": size, "num_accumulation_steps": explicit.get("num_accumulation_steps", 1)}
+    steps = explicit.get("num_accumulation_steps", math.ceil(per_rank / _LARGEST_MICRO_BATCH))
     return {"train_batch_size": max(1, per_rank // steps), "num_accumulation_steps": steps}
 
 
@@ -161,9 +161,9 @@ def expected_seconds(corpus: Corpus, flags: Mapping[str, Any], machine: Machine,
     ) / speed
 
 
-def _evaluation(corpus: Corpus, batch: int, updates: int, given: Mapping[str, Any]) -> dict[str, Any]:
+def _evaluation(corpus: Corpus, batch: int, updates: int, explicit: Mapping[str, Any]) -> dict[str, Any]:
     wanted = max(_MIN_EVALUATION, int(_EVALUATION_SHARE * batch * updates))
-    eval_batch = given.get("eval_batch_size", _EVAL_BATCH)
+    eval_batch = explicit.get("eval_batch_size", _EVAL_BATCH)
     return {
         "eval_batch_size": eval_batch,
         "max_eval_steps": 0 if wanted >= corpus.num_eval_records else math.ceil(wanted / eval_batch),

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert_pretrain.config.model_sizes import SIZES
-from bert_pretrain.recipe import choice
-from bert_pretrain.recipe.choice import Corpus, Machine
+from bert_pretrain.pretrain_text import recipe
+from bert_pretrain.pretrain_text.recipe import Corpus, Machine
 
 LAPTOP, SERVER, GPU, GPUS = Machine(1, 2, 0), Machine(1, 32, 0), Machine(1, 8, 1), Machine(8, 64, 8)
 
@@ -38,9 +38,9 @@ def test_models_and_hours_grow_with_text_and_machine(
     megabytes: float, machine: Machine, name: str, hours: float
 ) -> None:
     text = corpus(megabytes)
-    chosen = choice.default_hours(text, machine)
+    chosen = recipe.default_hours(text, machine)
     assert chosen == pytest.approx(hours, rel=0.01)
-    assert choice.choose_model(text, machine, chosen, 30_522) == SIZES[name].config(30_522)
+    assert recipe.choose_model(text, machine, chosen, 30_522) == SIZES[name].config(30_522)
 
 
 @settings(deadline=None, max_examples=300)
@@ -54,12 +54,12 @@ def test_training_and_evaluation_fit_into_the_time(
     megabytes: float, machine: Machine, hours: float, speed: float
 ) -> None:
     text = corpus(megabytes)
-    flags = choice.training_flags(text, machine, hours, speed, False, {})
+    flags = recipe.training_flags(text, machine, hours, speed, False, {})
     batch = machine.num_ranks * flags["train_batch_size"] * flags["num_accumulation_steps"]
-    seconds = choice.expected_seconds(text, flags, machine, speed)
+    seconds = recipe.expected_seconds(text, flags, machine, speed)
     least = 10 * batch + 7 * text.num_eval_records / 3  # ten updates, and all evaluations
     assert seconds <= max(hours * 3600, least / speed)
-    assert flags["num_train_steps"] * batch <= max(choice.MAX_EPOCHS * text.num_records, 10 * batch)
+    assert flags["num_train_steps"] * batch <= max(recipe.MAX_EPOCHS * text.num_records, 10 * batch)
     assert 1 <= flags["train_batch_size"] <= 32 and batch <= 512
     assert 0 <= flags["num_warmup_steps"] < flags["num_train_steps"]
     assert flags["samples_between_eval"] >= 1 and 0 < flags["learning_rate"] <= 0.01
@@ -67,13 +67,13 @@ def test_training_and_evaluation_fit_into_the_time(
 
 def test_what_the_user_gives_stays_and_changes_what_follows_from_it() -> None:
     given_flags = {"num_train_steps": 5000, "train_batch_size": 8, "clip_norm": 0.5}
-    flags = choice.training_flags(corpus(1), LAPTOP, 1.0, 100.0, False, given_flags)
+    flags = recipe.training_flags(corpus(1), LAPTOP, 1.0, 100.0, False, given_flags)
     assert given_flags.items() <= flags.items()
     assert (flags["num_warmup_steps"], flags["num_accumulation_steps"]) == (500, 1)
     assert flags["samples_between_eval"] == 8000
-    assert choice.training_flags(corpus(1), LAPTOP, 1.0, 1.0, False, given_flags) == {
+    assert recipe.training_flags(corpus(1), LAPTOP, 1.0, 1.0, False, given_flags) == {
         **flags,
-        "save_checkpoints_steps": choice.training_flags(corpus(1), LAPTOP, 1.0, 1.0, False, given_flags)[
+        "save_checkpoints_steps": recipe.training_flags(corpus(1), LAPTOP, 1.0, 1.0, False, given_flags)[
             "save_checkpoints_steps"
         ],
     }  # a measurement then changes nothing else
@@ -81,20 +81,20 @@ def test_what_the_user_gives_stays_and_changes_what_follows_from_it() -> None:
 
 def test_a_continued_model_has_a_small_rate() -> None:
     """google-research/bert: 2e-5 at 32 examples an update, and less than 1e-4."""
-    assert choice.learning_rate(32, 500, "adam", True) == 2e-5
-    flags = choice.training_flags(corpus(100), GPU, 10.0, 1000.0, True, {})
+    assert recipe.learning_rate(32, 500, "adam", True) == 2e-5
+    flags = recipe.training_flags(corpus(100), GPU, 10.0, 1000.0, True, {})
     assert (flags["optimizer_type"], flags["learning_rate"]) == ("adam", 5.7e-5)
 
 
 def test_rates_of_new_models() -> None:
-    assert choice.learning_rate(32, 450, "lamb", False) == 0.01  # the embedded demo's
-    assert choice.learning_rate(32_768, 10**6, "lamb", False) == 0.005  # You et al.
-    rates = [choice.learning_rate(256, updates, "lamb", False) for updates in (1000, 10_000, 100_000, 10**6)]
+    assert recipe.learning_rate(32, 450, "lamb", False) == 0.01  # the embedded demo's
+    assert recipe.learning_rate(32_768, 10**6, "lamb", False) == 0.005  # You et al.
+    rates = [recipe.learning_rate(256, updates, "lamb", False) for updates in (1000, 10_000, 100_000, 10**6)]
     assert rates == sorted(rates, reverse=True)
-    assert choice.learning_rate(256, 10**6, "adam", False) == 1e-4  # Devlin et al.
+    assert recipe.learning_rate(256, 10**6, "adam", False) == 1e-4  # Devlin et al.
 
 
 def test_records_are_those_of_the_published_recipes() -> None:
-    assert choice.data_flags({})["max_predictions_per_seq"] == 20
-    assert choice.data_flags({"max_seq_length": 512})["max_predictions_per_seq"] == 77
-    assert choice.data_flags({"max_predictions_per_seq": 3})["max_predictions_per_seq"] == 3
+    assert recipe.data_flags({})["max_predictions_per_seq"] == 20
+    assert recipe.data_flags({"max_seq_length": 512})["max_predictions_per_seq"] == 77
+    assert recipe.data_flags({"max_predictions_per_seq": 3})["max_predictions_per_seq"] == 3
