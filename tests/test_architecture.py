@@ -55,9 +55,8 @@ MAY_IMPORT: dict[str, str] = {
     ),
     "fill_mask": "cli config inference storage tensorflow_compat",
     "run": "cli config distributed export inference run_files system tensorflow_compat train",
-    "recipe": "config",
     "launch": "cli config distributed system",
-    "pretrain_text": "cli config config.option data.vocab hugging_face launch recipe system",
+    "pretrain_text": "cli config config.option data.vocab hugging_face launch make_data system",
 }
 # A library and the files that may import it.
 OWNERS = {
@@ -72,7 +71,7 @@ OWNERS = {
 }
 # Rooms that a program imports before TensorFlow, or without it, and what of them is an exception.
 WITHOUT_TENSORFLOW = (
-    "cli config environment launch make_data mlperf optim.settings pretrain_text recipe report run_files storage system"
+    "cli config environment launch make_data mlperf optim.settings pretrain_text report run_files storage system"
 ).split()
 WITH_TENSORFLOW = {"run_files.events"}
 
