@@ -79,7 +79,7 @@ def _find_content(source: TextSource, head: list[str], settings: TextConfig) -> 
         return FileContent("json")
     if first.startswith("<doc "):
         return FileContent("marked")
-    if source.form in ("markdown", "html"):
+    if source.form in prose.MARKUP_PARSERS:
         return FileContent("markup")
     found = prose.find_layout(head)
     if settings.held_out == "mlperf":
@@ -106,7 +106,7 @@ def _from_lines(
     elif content.kind == "marked":
         yield from _documents(_marked_documents(lines), "paragraph", settings, account)
     elif content.kind == "markup":
-        parse = prose.markdown_paragraphs if source.form == "markdown" else prose.html_paragraphs
+        parse = prose.MARKUP_PARSERS[source.form]
         yield from _divided(parse(_whole_text(source, lines), account.counts), settings, account)
     else:
         found = content.layout

@@ -15,7 +15,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
-from typing import NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional
 
 from bert_pretrain.config.languages import find_language
 from bert_pretrain.make_data.text.reading import require_library
@@ -297,6 +297,13 @@ def html_paragraphs(text: str, left_out: Counter) -> Iterator[str]:
                 parts, is_item = [], False
             parts.append(str(node))
     yield from _kept_paragraph(parts, is_item, left_out)
+
+
+# Form of a file (reading.py) -> what parses the whole text of one into paragraphs, and counts what it leaves out.
+MARKUP_PARSERS: dict[str, Callable[[str, Counter], Iterator[str]]] = {
+    "markdown": markdown_paragraphs,
+    "html": html_paragraphs,
+}
 
 
 def _kept_paragraph(parts: list[str], is_item: bool, left_out: Counter) -> Iterator[str]:
