@@ -55,6 +55,7 @@ class DynamicMasking(NamedTuple):
     def open(cls, config: MaskingConfig, seed: int, source: Source) -> DynamicMasking:
         """The masking of a data set. ValueError, one line, for a vocabulary that does not fit data or model."""
         path = config.vocab_file
+        assert path, "--dynamic_masking requires it"
         vocabulary = load_vocabulary(path)
         num_entries = len(vocabulary.entries)
         if num_entries > source.limits.vocab_size:

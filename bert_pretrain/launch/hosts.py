@@ -109,8 +109,9 @@ def _agent(environ: Mapping[str, str]) -> Sequence[str]:
 
 
 def _start(command: Sequence[str]) -> subprocess.Popen:
-    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(command, start_new_session=True, **quiet)  # a terminal's Ctrl-C is not for it
+    quiet = subprocess.DEVNULL
+    # A session of its own: a terminal's Ctrl-C is not for it.
+    return subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
 
 
 def _succeeds(process: subprocess.Popen, deadline: float) -> bool:

@@ -100,6 +100,7 @@ def _copy_stderr(process: subprocess.Popen, lost_host: Path) -> tuple[bytes, boo
     lost_host: a file that a rank makes which has lost one. The job is then ended, because mpirun waits for that host.
     """
     tail, end = b"", None
+    assert process.stderr is not None  # it is a pipe
     while True:
         if select.select([process.stderr], [], [], _LOOK_SECONDS)[0]:
             piece = process.stderr.read(65536)

@@ -13,6 +13,7 @@ from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.optim.settings import OptimConfig
 from bert_pretrain.tensorflow_compat import graph_variables
 from bert_pretrain.tensorflow_compat.graph_variables import Spec
+from bert_pretrain.tensorflow_compat.typed import static_shape
 
 SquareSums = Callable[[Sequence[tf.Tensor]], tf.Tensor]  # [N] float32: the sum of squares of each of N tensors
 
@@ -69,5 +70,5 @@ def is_exempt(name: str) -> bool:
 
 
 def _create_slots(weights: Mapping[str, tf.Variable], slot: str) -> dict[str, tf.Variable]:
-    specs = {f"{name}/{slot}": Spec(tuple(weight.shape.as_list())) for name, weight in weights.items()}
+    specs = {f"{name}/{slot}": Spec(static_shape(weight)) for name, weight in weights.items()}
     return dict(zip(weights, graph_variables.create(specs).values()))

@@ -46,7 +46,8 @@ def find(folder: str, allows_partial: bool) -> Pretrained:
 def _check_weights(folder: str, allows_partial: bool) -> None:
     paths = [os.path.join(folder, name) for name in (WEIGHTS, INDEX)]
     path = next(filter(os.path.isfile, paths), None)
-    require(path is not None, f"--from: {paths[0]} is not there; save the model with safe_serialization=True")
+    if path is None:
+        raise ValueError(f"--from: {paths[0]} is not there; save the model with safe_serialization=True")
     found = {names.variable_name(tensor.name) for tensor in open_tensors(path, "from")}
     missing = [name for name in _HEADS if name not in found]
     require(

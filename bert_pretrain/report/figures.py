@@ -10,18 +10,21 @@ import io
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from bert_pretrain.config.training import MLPERF_TARGET
 from bert_pretrain.mlperf import rules
 from bert_pretrain.report.run_folder import EVALUATION_KINDS, TRAINING_KINDS, ReportedRun, is_number
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
 
 MAX_POINTS = 1000  # of a line; above it, the least and the greatest of each stretch are drawn
 _SIZE = 4.7, 2.7  # inches; 1 pt is about 1 px on a phone of 390 px
 # Colours that stand for CSS variables in Matplotlib's output.
 _INK, _GRID = "#010101", "#020202"
 _VARIABLES = {_INK: "var(--muted)", _GRID: "var(--grid)"}
-_RC: dict[str, Any] = {
+_RC: dict[RcKeyType, Any] = {
     "svg.fonttype": "none",
     "font.size": 10.0,
     "text.color": _INK,

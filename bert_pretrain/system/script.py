@@ -139,6 +139,8 @@ class _Script:
 
     def _signal_all(self, number: int) -> bool:
         """Sends a signal to all processes of the script; False where there are none."""
+        if self._main is None:
+            return False
         try:
             os.killpg(self._main, number)
         except (ProcessLookupError, PermissionError):

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, cast
 
 from bert_pretrain.system import processes
 
@@ -50,7 +50,8 @@ def _workers(num_processes: int) -> Iterator[Optional[Workers]]:
         from mpi4py import MPI
         from mpi4py.futures import MPICommExecutor
 
-        with MPICommExecutor(MPI.COMM_WORLD, root=0) as executor:
+        with MPICommExecutor(MPI.COMM_WORLD, root=0) as entered:
+            executor = cast(Optional[Executor], entered)  # an MPIPoolExecutor on rank 0, whatever mpi4py's stub says
             yield None if executor is None else Workers(executor, None)
     elif num_processes > 1:
         # spawn, not fork: a lock that another thread holds would stay locked in the child.
@@ -79,16 +80,22 @@ class Workers:
         self,
         work: WorkFunction,
         pieces: Sequence[Any],
-        on_progress: Callable[[int, Any], None],
-        on_result: Callable[[int, Any], None],
+        on_progress: Callable[[int, Any], object],
+        on_result: Callable[[int, Any], object],
     ) -> None:
         """Calls work(piece, report) for each piece, on_progress(number, share) and on_result(number, result).
+
+        What these two return is not used.
 
         Raises what work raised, and ValueError where a worker process was killed.
         """
         if self._executor is None:
             for number, piece in enumerate(pieces):
-                on_result(number, work(piece, lambda share, number=number: on_progress(number, share)))
+
+                def report(done: Any, number: int = number) -> None:
+                    on_progress(number, done)
+
+                on_result(number, work(piece, report))
             return
         futures = {self._executor.submit(_call, work, piece, number): number for number, piece in enumerate(pieces)}
         waiting = set(futures)

@@ -199,8 +199,8 @@ class _Blocks:
 
 def _without_marks(block: list[str]) -> list[str]:
     """The block without the mark of a comment or a quotation that each line begins with."""
-    marks = [_MARK.match(line) for line in block]
-    if len(block) > 1 and all(marks) and len({mark[1] for mark in marks}) == 1:
+    marks = [mark for mark in map(_MARK.match, block) if mark]
+    if len(block) > 1 and len(marks) == len(block) and len({mark[1] for mark in marks}) == 1:
         block = [line[mark.end() :] for line, mark in zip(block, marks)]
         return [line for line in block if line.strip()]
     return block
@@ -354,7 +354,8 @@ def _all_sentences(text: str, language: str) -> list[str]:
     rules = sentence_rules(language)
     if rules == "el":
         text = text.replace(_GREEK_QUESTION_MARK, ";")
-    return [stripped for part in sentencex.segment(rules, text) if (stripped := part.strip())]
+    segment = sentencex.segment  # pyright: ignore[reportAttributeAccessIssue]  # a compiled module without types
+    return [stripped for part in segment(rules, text) if (stripped := part.strip())]
 
 
 def sentences_of_article(lines: Iterable[str], language: str, is_mlperf: bool = False) -> list[str]:
