@@ -34,7 +34,7 @@ def define(*config_classes: type) -> None:
     _defined.extend(config_classes)
 
 
-def _define_flag(field: dataclasses.Field, annotation: Any, values: flags.FlagValues) -> None:
+def _define_flag(field: dataclasses.Field[Any], annotation: Any, values: flags.FlagValues) -> None:
     facts, plain = facts_of(field), _plain_type(annotation)
     default, help_text, choices = default_of(field), facts.help, facts.choices
     if choices:
@@ -107,7 +107,7 @@ def _filled(config_class: type[T], values: flags.FlagValues) -> T:
     return config_class(**{field.name: _value(field, values) for field in dataclasses.fields(config_class)})
 
 
-def _value(field: dataclasses.Field, values: flags.FlagValues) -> Any:
+def _value(field: dataclasses.Field[Any], values: flags.FlagValues) -> Any:
     value = getattr(values, field.name)
     if isinstance(value, str):
         require_one_line(field.name, value)
@@ -191,14 +191,14 @@ def _help_lines(width: int) -> Iterator[str]:
     yield "--flagfile=FILE reads flags from a file. --helpfull lists the flags of imported libraries, too."
 
 
-def _usage(field: dataclasses.Field, plain: Any) -> str:
+def _usage(field: dataclasses.Field[Any], plain: Any) -> str:
     if plain is bool:
         return f"--[no]{field.name}"
     choices = facts_of(field).choices
     return f"--{field.name}={'|'.join(choices) if choices else plain.__name__.upper()}"
 
 
-def _explanation(field: dataclasses.Field) -> str:
+def _explanation(field: dataclasses.Field[Any]) -> str:
     facts = facts_of(field)
     required = " Required." if facts.required else ""
     old_name = f" Also --{facts.old_name}." if facts.old_name else ""

@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, str] = {
     "system": "",
     "tensorflow_compat": "system",
     "storage": "system",
-    "distributed": "system",
+    "distributed": "system tensorflow_compat",
     "environment": "system",
     "config.option": "system",
     "optim.settings": "config.option",
@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, str] = {
         "cli config config.option data data.shards.tfrecord data.vocab run_files storage system tensorflow_compat"
     ),
     "report": "cli config mlperf run_files storage system",
-    "checkpoints": "config distributed hugging_face kernels model optim run_files storage system",
+    "checkpoints": "config distributed hugging_face kernels model optim run_files storage system tensorflow_compat",
     "train": (
         "checkpoints config config.option data distributed kernels mlperf model optim run_files storage system "
         "tensorflow_compat"

@@ -10,7 +10,6 @@ import importlib.util
 import logging
 import os
 import textwrap
-from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple, Optional
 

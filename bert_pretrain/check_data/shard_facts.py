@@ -37,6 +37,7 @@ class ShardTask(NamedTuple):
 
 
 _NO_LENGTHS = np.zeros(1, np.int64)
+_NO_TOKENS: Counter[int] = Counter()
 
 
 class Contents(NamedTuple):
@@ -47,7 +48,7 @@ class Contents(NamedTuple):
     num_random_next: int = 0
     num_masked: int = 0
     num_kept: int = 0  # masked tokens that were left unchanged
-    replacement_counts: Counter[int] = Counter()  # tokens that replace the others
+    replacement_counts: Counter[int] = _NO_TOKENS  # tokens that replace the others
     max_id: int = -1
     num_unknown: int = 0  # [UNK] in the text, before masking
 

@@ -10,8 +10,9 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Callable, Optional
+from typing import Callable, Optional
 
+import numpy as np
 import tensorflow as tf
 
 from bert_pretrain.checkpoints import checkpoint_files, restore
@@ -106,7 +107,7 @@ class CheckpointWriter:
             f"({self._num_failed} of --max_failed_checkpoints={self._run.max_failed_checkpoints} failed)"
         )
 
-    def _write(self, step: int, values: Optional[dict[tf.Tensor, Any]], best: Optional[float]) -> Optional[str]:
+    def _write(self, step: int, values: Optional[dict[tf.Tensor, np.ndarray]], best: Optional[float]) -> Optional[str]:
         """On the thread: writes the checkpoint, links it into best/. Returns the problem, or None."""
         prefix = target = checkpoint_files.prefix_of(self._run.output_dir, step)
         try:
@@ -165,7 +166,7 @@ class _Bundle:
         config.intra_op_parallelism_threads = config.inter_op_parallelism_threads = 1
         self._session = Session(graph=graph, config=config)
 
-    def write(self, prefix: str, values: Mapping[tf.Tensor, Any]) -> None:
+    def write(self, prefix: str, values: Mapping[tf.Tensor, np.ndarray]) -> None:
         """Writes `<prefix>.index` and its data from what the snapshot gave. tf.errors.OpError where that fails."""
         self._session.run(self._save, {self._prefix: prefix, **values})
 

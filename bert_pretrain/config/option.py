@@ -92,18 +92,18 @@ def option(default: T, help: str, choices: Optional[Sequence[str]] = None, **fac
     return dataclasses.field(default=default, metadata={"facts": known})
 
 
-def facts_of(field: dataclasses.Field) -> FlagFacts:
+def facts_of(field: dataclasses.Field[Any]) -> FlagFacts:
     """What option() says of a field."""
     return field.metadata["facts"]
 
 
-def default_of(field: dataclasses.Field) -> Any:
+def default_of(field: dataclasses.Field[Any]) -> Any:
     """The default that option() gave a field."""
     assert field.default is not dataclasses.MISSING, f"{field.name} is no option()"
     return field.default
 
 
-def options_of(*config_classes: type) -> Iterator[tuple[dataclasses.Field, FlagFacts]]:
+def options_of(*config_classes: type) -> Iterator[tuple[dataclasses.Field[Any], FlagFacts]]:
     """Every flag of the dataclasses."""
     for config_class in config_classes:
         yield from ((field, facts_of(field)) for field in dataclasses.fields(config_class))
@@ -113,7 +113,7 @@ class Group(NamedTuple):
     """Flags that --help and docs/flags.md show together."""
 
     title: str
-    fields: list[dataclasses.Field]
+    fields: list[dataclasses.Field[Any]]
 
 
 def groups(*config_classes: type) -> list[Group]:

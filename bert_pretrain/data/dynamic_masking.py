@@ -122,7 +122,7 @@ class HashDraws:
         self._keys = hash_words(_PURPOSE, seed & 0xFFFFFFFFFFFFFFFF, visits.epochs, visits.records)  # [E]
         self._num_draws = 0
 
-    def integers(self, low: int, high: int, size: tuple, dtype: Any, endpoint: bool = False) -> np.ndarray:
+    def integers(self, low: int, high: int, size: tuple[int, ...], dtype: Any, endpoint: bool = False) -> np.ndarray:
         """Uniform integers in [0, high): a product and a shift; with `endpoint`, all bits of an unsigned dtype."""
         assert low == 0, "numbers begin at 0 here"
         if not endpoint:
@@ -130,7 +130,7 @@ class HashDraws:
         assert high == np.iinfo(dtype).max, "all bits, or numbers below `high`"
         return self._words(size[1]) if dtype == np.uint64 else self._halves(size[1])
 
-    def random(self, size: tuple, dtype: Any) -> np.ndarray:
+    def random(self, size: tuple[int, ...], dtype: Any) -> np.ndarray:
         """Uniform numbers in [0, 1): multiples of 2**-24, which float32 represents exactly."""
         return (self._halves(size[1]) >> np.uint32(8)).astype(dtype) * dtype(2.0**-24)
 

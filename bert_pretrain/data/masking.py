@@ -43,11 +43,11 @@ class Sequences(Protocol):
 class Draws(Protocol):
     """Random numbers: the two methods of numpy.random.Generator that are used here."""
 
-    def integers(self, low: int, high: int, size: tuple, dtype: Any, endpoint: bool = False) -> np.ndarray:
+    def integers(self, low: int, high: int, size: tuple[int, ...], dtype: Any, endpoint: bool = False) -> np.ndarray:
         """Uniform integers in [low, high), or in [low, high] with `endpoint`."""
         ...
 
-    def random(self, size: tuple, dtype: Any) -> np.ndarray:
+    def random(self, size: tuple[int, ...], dtype: Any) -> np.ndarray:
         """Uniform numbers in [0, 1)."""
         ...
 

@@ -139,7 +139,7 @@ def encode_examples(examples: Examples) -> list[bytes]:
     return [_encode_one(values) for values in zip(*columns)]
 
 
-def _encode_one(values: tuple) -> bytes:
+def _encode_one(values: tuple[list[float], ...]) -> bytes:
     example = tf.train.Example()
     for feature, column in zip(FEATURES, values):
         stored = example.features.feature[feature.name]

@@ -10,7 +10,7 @@ import atexit
 import os
 import sys
 import time
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 import tensorflow as tf
@@ -115,7 +115,7 @@ class MpiWorld(World):
 class _BroadcastHook(SessionRunHook):
     """Gives every rank root's values of all variables, one variable at a time."""
 
-    def __init__(self, broadcast: Any) -> None:
+    def __init__(self, broadcast: Callable[[np.ndarray], np.ndarray]) -> None:
         self._broadcast = broadcast
         self._assignments: list[tf.Operation] = []
 

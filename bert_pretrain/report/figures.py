@@ -17,6 +17,7 @@ from bert_pretrain.mlperf import rules
 from bert_pretrain.report.run_folder import EVALUATION_KINDS, TRAINING_KINDS, ReportedRun, is_number
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.typing import RcKeyType
 
 MAX_POINTS = 1000  # of a line; above it, the least and the greatest of each stretch are drawn
@@ -285,7 +286,7 @@ def thin_points(points: Sequence[tuple[float, float]]) -> list[tuple[float, floa
     return kept
 
 
-def _draw_lines(axes: Any, plot: Plot) -> None:
+def _draw_lines(axes: Axes, plot: Plot) -> None:
     for run, x in plot.starts:
         axes.axvline(x, color=_run_color(run), linewidth=0.8, linestyle=(0, (1, 2)))
     for number, line in enumerate(plot.lines):
@@ -307,7 +308,7 @@ def _draw_lines(axes: Any, plot: Plot) -> None:
         axes.errorbar([goal.x], [goal.value], xerr=[goal.deviation], color=color, marker="D", markersize=4, capsize=3)
 
 
-def _format_axes(axes: Any, plot: Plot) -> None:
+def _format_axes(axes: Axes, plot: Plot) -> None:
     from matplotlib import ticker
 
     axes.set_xlabel(plot.x_label)

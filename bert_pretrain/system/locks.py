@@ -182,7 +182,7 @@ def watching_line(place: str, holder: Holder, seconds: float) -> str:
     return f"{place} names {name_holder(holder)}; watching for {seconds:.0f} seconds whether it lives"
 
 
-def watch_holder(look: Callable[[], Any], seconds: float, every: float, patience: float = 0.0) -> bool:
+def watch_holder(look: Callable[[], object], seconds: float, every: float, patience: float = 0.0) -> bool:
     """Whether a holder lives, by what look() returns: a note's state, which the holder changes, or None without a note.
 
     It is dead once the note is gone or has not changed for `seconds`. It lives once the note has changed; with

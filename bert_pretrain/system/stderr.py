@@ -57,7 +57,7 @@ def without_import_lines() -> Iterator[None]:
         process.wait()
 
 
-def _redirect(*arguments: str) -> subprocess.Popen:
+def _redirect(*arguments: str) -> subprocess.Popen[bytes]:
     sys.stderr.flush()
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _FILTER, *arguments],

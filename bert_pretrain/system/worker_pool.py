@@ -14,15 +14,19 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Callable, Optional, cast
+from types import FrameType
+from typing import Any, Callable, Optional, TypeVar, cast
 
 from bert_pretrain.system import processes
 
 _POLL_SECONDS = 0.5
 
-# A task calls it with the share that it has done since the previous call, or with what its on_progress understands.
-ReportProgress = Callable[[Any], None]
-WorkFunction = Callable[[Any, ReportProgress], Any]
+ReportProgress = Callable[[float], None]  # a task calls it with the share that it has done since the previous call
+
+Piece = TypeVar("Piece")
+Result = TypeVar("Result")
+Done = TypeVar("Done")  # what a task reports: its share, or what its on_progress understands
+WorkFunction = Callable[[Piece, Callable[[Done], None]], Result]
 
 _reports: Any = None  # in a worker process: the queue to its parent
 _is_stopping = False  # this process received SIGTERM
@@ -78,10 +82,10 @@ class Workers:
 
     def run(
         self,
-        work: WorkFunction,
-        pieces: Sequence[Any],
-        on_progress: Callable[[int, Any], object],
-        on_result: Callable[[int, Any], object],
+        work: WorkFunction[Piece, Done, Result],
+        pieces: Sequence[Piece],
+        on_progress: Callable[[int, Done], object],
+        on_result: Callable[[int, Result], object],
     ) -> None:
         """Calls work(piece, report) for each piece, on_progress(number, share) and on_result(number, result).
 
@@ -92,7 +96,7 @@ class Workers:
         if self._executor is None:
             for number, piece in enumerate(pieces):
 
-                def report(done: Any, number: int = number) -> None:
+                def report(done: Done, number: int = number) -> None:
                     on_progress(number, done)
 
                 on_result(number, work(piece, report))
@@ -118,11 +122,11 @@ class Workers:
                 future.cancel()
 
 
-def _call(work: WorkFunction, piece: Any, number: int) -> Any:
+def _call(work: WorkFunction[Piece, Done, Result], piece: Piece, number: int) -> Result:
     if _is_stopping:  # the executor would start the next task after the one that was ended
         sys.exit(1)
 
-    def report(done: Any) -> None:
+    def report(done: Done) -> None:
         if _reports is not None:
             _reports.put((number, done))
 
@@ -141,7 +145,7 @@ def _begin_worker(reports: Any) -> None:
     signal.signal(signal.SIGTERM, _exit_on_signal)
 
 
-def _exit_on_signal(number: int, frame: Any) -> None:
+def _exit_on_signal(number: int, frame: Optional[FrameType]) -> None:
     global _is_stopping
     if _is_stopping:  # by a signal to the whole process group; this one, the parent's, must not end the cleaning up
         return

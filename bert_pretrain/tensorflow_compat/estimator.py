@@ -7,8 +7,8 @@ not know which of the two it is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Callable, NamedTuple, Optional
 
 import tensorflow as tf
 
@@ -46,12 +46,14 @@ class GraphRunConfig(NamedTuple):
 class GraphEstimator:
     """Trains the graph of a model_fn; restores the newest checkpoint of model_dir first."""
 
-    def __init__(self, model_fn: Callable[..., Any], model_dir: str, config: Optional[GraphRunConfig] = None) -> None:
+    def __init__(
+        self, model_fn: Callable[..., GraphEstimatorSpec], model_dir: str, config: Optional[GraphRunConfig] = None
+    ) -> None:
         self._model_fn, self._model_dir, self._config = model_fn, model_dir, config or GraphRunConfig()
 
     def train(
         self,
-        input_fn: Callable[[], Any],
+        input_fn: Callable[[], Mapping[str, tf.Tensor]],
         hooks: Sequence[SessionRunHook] = (),
         max_steps: Optional[int] = None,
     ) -> GraphEstimator:

@@ -88,7 +88,7 @@ if TYPE_CHECKING:
             init_fn: Callable[[Scaffold, Session], None],
             ready_op: tf.Tensor,
             ready_for_local_init_op: tf.Tensor,
-            saver: Any,
+            saver: object,
         ) -> None: ...
 
 else:
@@ -102,7 +102,7 @@ else:
 Shape = Tuple[int, ...]
 # What a function of custom_gradient returns: a tensor, and the function that makes of the tensor's gradient those of
 # all arguments.
-TensorAndGradient = Tuple[tf.Tensor, Callable[[tf.Tensor], Union[tf.Tensor, Sequence[tf.Tensor]]]]
+TensorAndGradient = Tuple[tf.Tensor, Callable[[tf.Tensor], "Union[tf.Tensor, Sequence[tf.Tensor]]"]]
 
 ANY_SHAPE = tf.TensorShape(None)  # pyright: ignore[reportArgumentType]  # of unknown rank, which the stub lacks
 

@@ -118,8 +118,9 @@ def summary_lines(job: Job, previous: PreviousRun) -> Iterator[str]:
     if not config.run.do_train:
         return
     yield (
-        f"training data: {job.training_source.index.num_records:,} records; an update has {job.examples_per_update} "
-        f"examples: {ranks} ranks x {config.optim.num_accumulation_steps} micro-batches x {config.data.train_batch_size}"
+        f"training data: {job.training_source.index.num_records:,} records; an update has "
+        f"{job.examples_per_update} examples: {ranks} ranks x {config.optim.num_accumulation_steps} micro-batches x "
+        f"{config.data.train_batch_size}"
     )
     if job.masking:
         whole_words = "whole words, " if config.masking.do_whole_word_mask else ""

@@ -24,7 +24,7 @@ class Account:
     """What was left out or changed, by kind, and lines about single files for the user."""
 
     def __init__(self) -> None:
-        self.counts: Counter = Counter()
+        self.counts: Counter[str] = Counter()
         self.notes: list[str] = []
 
 
