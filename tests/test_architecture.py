@@ -49,7 +49,9 @@ MAY_IMPORT: dict[str, str] = {
         "checkpoints config config.option data distributed kernels mlperf model optim run_files storage system "
         "tensorflow_compat"
     ),
-    "inference": "checkpoints config config.option data data.vocab hugging_face make_data model run_files",
+    "inference": (
+        "checkpoints config config.option data data.vocab hugging_face make_data model run_files tensorflow_compat"
+    ),
     "export": (
         "checkpoints cli config data.vocab hugging_face inference model run_files storage system tensorflow_compat"
     ),

@@ -15,6 +15,10 @@ import numpy as np
 from bert_pretrain.system.worker_pool import ReportProgress
 from bert_pretrain.tensorflow_compat import tensorflow_import
 
+# Of no records.
+_NO_LENGTHS = np.zeros(1, np.int64)
+_NO_TOKENS: Counter[int] = Counter()
+
 
 class Expectation(NamedTuple):
     """What the records must be like; None where it is unknown."""
@@ -34,10 +38,6 @@ class ShardTask(NamedTuple):
     expectation: Expectation
     sample_size: int  # records to parse; 0: all
     num_shown: int = 0  # records that are returned whole
-
-
-_NO_LENGTHS = np.zeros(1, np.int64)
-_NO_TOKENS: Counter[int] = Counter()
 
 
 class Contents(NamedTuple):

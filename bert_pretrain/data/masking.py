@@ -125,7 +125,7 @@ def _choose_tokens(choosable: np.ndarray, max_predictions: int, rng: Draws) -> n
     num_columns = choosable.shape[1]
     column_bits = num_columns.bit_length()
     dtype = np.uint32 if column_bits <= _MAX_SHORT_COLUMN_BITS else np.uint64
-    largest = int(np.iinfo(dtype).max)
+    largest = np.iinfo(dtype).max
     column_mask = dtype((1 << column_bits) - 1)
     # Random numbers with the column in the low bits: a sort, which is faster than an argsort.
     keys = rng.integers(0, largest, choosable.shape, dtype, endpoint=True)

@@ -19,6 +19,7 @@ from bert_pretrain.data.vocab import Vocabulary, load_vocabulary
 from bert_pretrain.hugging_face import tokenizer
 from bert_pretrain.model import padded, variables
 from bert_pretrain.run_files import run_json
+from bert_pretrain.tensorflow_compat.typed import Session
 
 
 class StoredModel(NamedTuple):
@@ -127,7 +128,7 @@ class Network:
             word_ids, mask, type_ids = (tf.compat.v1.placeholder(tf.int32, [None, None]) for _ in range(3))
             self._inputs = word_ids, mask, type_ids
             self._outputs = padded.run(weights, word_ids, mask, type_ids, config)
-            self._session = tf.compat.v1.Session(graph=graph)
+            self._session = Session(graph=graph)
             for name, variable in weights.items():
                 # Fed, not a constant: a graph holds at most 2 GB.
                 self._session.run(variable.initializer, {variable.initializer.inputs[1]: values[name]})

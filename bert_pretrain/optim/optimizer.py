@@ -15,7 +15,7 @@ from bert_pretrain.tensorflow_compat import graph_variables
 from bert_pretrain.tensorflow_compat.graph_variables import Spec
 from bert_pretrain.tensorflow_compat.typed import static_shape
 
-SquareSums = Callable[[Sequence[tf.Tensor]], tf.Tensor]  # [N] float32: the sum of squares of each of N tensors
+SquareSums = Callable[["Sequence[tf.Tensor]"], tf.Tensor]  # [N] float32: the sum of squares of each of N tensors
 
 
 def square_sums(tensors: Sequence[tf.Tensor]) -> tf.Tensor:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
         def run(self, fetches: Any, feed_dict: Optional[Mapping[tf.Tensor, Any]] = None) -> Any:
             """Runs operations; returns tensors' values in the structure of fetches."""
 
+        def close(self) -> None:
+            """Frees what the session holds."""
+
         def __enter__(self) -> Session: ...
 
         def __exit__(self, *exception: object) -> None: ...
@@ -126,7 +129,7 @@ def random_words(shape: Sequence[Union[int, tf.Tensor]], seed: tf.Tensor) -> tf.
 def static_size(tensor: tf.Tensor, axis: int) -> int:
     """The length of an axis that is known while the graph is built."""
     size = tensor.shape[axis]
-    assert size is not None, f"{tensor.name}: axis {axis} is of unknown length"
+    assert size is not None, f"axis {axis} of {tensor} is of unknown length"
     return size
 
 

@@ -21,17 +21,20 @@ __all__ = ["Operations", "UnavailableError", "cpu_instructions", "library"]
 _SOURCES = Path(__file__).parent / "sources"
 
 
-class AddAndNorm(NamedTuple):
-    """What an operation returns, with TensorFlow's own name of the class; here and below."""
+# What operations return. At run time, TensorFlow makes classes of its own with these fields.
+
+
+class AddAndNormResults(NamedTuple):
+    """See BertPretrainAddAndNorm in norm.cc."""
 
     outputs: tf.Tensor
-    total: tf.Tensor  # for the gradient, as are the others
+    total: tf.Tensor
     mean: tf.Tensor
     rstd: tf.Tensor
 
 
-class AddAndNormGrad(NamedTuple):
-    """The gradients of its arguments."""
+class AddAndNormGradients(NamedTuple):
+    """See BertPretrainAddAndNormGrad in norm.cc."""
 
     grad_inputs: tf.Tensor
     grad_residual: tf.Tensor
@@ -39,24 +42,24 @@ class AddAndNormGrad(NamedTuple):
     grad_beta: tf.Tensor
 
 
-class Attention(NamedTuple):
-    """The context, and what its gradient needs."""
+class AttentionResults(NamedTuple):
+    """See BertPretrainAttention in attention.cc."""
 
     context: tf.Tensor
     log_sums: tf.Tensor
 
 
-class AddFixed(NamedTuple):
-    """Sums, and how many terms are not in them."""
+class AddFixedResults(NamedTuple):
+    """See BertPretrainAddFixed in fixed_point.cc."""
 
     sums: tf.Tensor
     refused: tf.Tensor
 
 
 class Operations(Protocol):
-    """The operations as functions; REGISTER_OP in sources/ says what each takes. The optimizers' are not listed.
+    """The operations as functions; REGISTER_OP in sources/ says what each takes and returns.
 
-    key [2] uint32 and num_dropped, of 2^32, make a dropout mask.
+    Those of the optimizers are missing here: native_kernels.update_in_place calls them by name.
     """
 
     def bert_pretrain_gelu(self, *, inputs: tf.Tensor) -> tf.Tensor: ...
@@ -75,7 +78,7 @@ class Operations(Protocol):
         key: tf.Tensor,
         num_dropped: int,
         epsilon: float,
-    ) -> AddAndNorm: ...
+    ) -> AddAndNormResults: ...
 
     def bert_pretrain_add_and_norm_grad(
         self,
@@ -87,7 +90,7 @@ class Operations(Protocol):
         grad_outputs: tf.Tensor,
         key: tf.Tensor,
         num_dropped: int,
-    ) -> AddAndNormGrad: ...
+    ) -> AddAndNormGradients: ...
 
     def bert_pretrain_attention(
         self,
@@ -98,7 +101,7 @@ class Operations(Protocol):
         key: tf.Tensor,
         num_heads: int,
         num_dropped: int,
-    ) -> Attention: ...
+    ) -> AttentionResults: ...
 
     def bert_pretrain_attention_grad(
         self,
@@ -116,7 +119,7 @@ class Operations(Protocol):
 
     def bert_pretrain_add_fixed(
         self, *, totals: tf.Tensor, values: tf.Tensor, factor: tf.Tensor, limit: float
-    ) -> AddFixed: ...
+    ) -> AddFixedResults: ...
 
     def bert_pretrain_keep_snapshot(self, variables: Sequence[tf.Tensor], *, key: int) -> tf.Operation: ...
 
