@@ -43,12 +43,15 @@ EXTRAS = {
     "plot": ["jinja2", "matplotlib"],  # bert_pretrain.report, check_data --histogram, benchmarks/plot.py
     # bert-tensorflow is Google's modeling.py, which the tests compare the model with. A test starts tensorboard, which
     # TensorFlow before 2.21 brings. moto with flask is an S3 server for tests/storage.
+    # pyright with a Node.js of its own, which it would otherwise download from nodejs.org; not for Python 3.8, where
+    # TensorFlow 2.6 excludes the typing-extensions that it needs.
     "test": [
         "bert-tensorflow==1.0.4",
         "flask",
         "flask-cors",
         "hypothesis",
         "moto[s3]",
+        "pyright[nodejs]; python_version >= '3.9'",
         "pytest",
         "ruff",
         "tensorboard",

@@ -17,7 +17,7 @@ import tempfile
 import time
 from typing import NamedTuple
 
-from benchmarks.large_data import MAKE_DATA, descendants, resident_bytes, write_texts
+from benchmarks.large_data import MAKE_DATA, resident_bytes, write_texts
 
 STEPS = {
     "shards": ["--mode=fast", "--max_seq_length=512", "--max_predictions_per_seq=76", "--dupe_factor=1"],
@@ -79,7 +79,7 @@ def watch(flags: list[str], shards: pathlib.Path) -> list[Reading]:
     readings, start = [], time.perf_counter()
     process = subprocess.Popen([*MAKE_DATA, *flags])
     while process.poll() is None:
-        readings.append(Reading(time.perf_counter() - start, sum(map(resident_bytes, descendants(process.pid)))))
+        readings.append(Reading(time.perf_counter() - start, resident_bytes(process.pid)))
         for path in sorted(shards.glob("*.tfrecord"))[:-1]:
             path.unlink()
         time.sleep(1.0)

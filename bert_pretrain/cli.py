@@ -10,13 +10,16 @@ import textwrap
 import traceback
 import typing
 from collections.abc import Iterator, Sequence
-from typing import Any, Callable, Optional, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
 
 from absl import app, flags
 
-from bert_pretrain.config.option import facts_of, groups, local_paths, options_of, require_one_line
+from bert_pretrain.config.option import default_of, facts_of, groups, local_paths, options_of, require_one_line
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 _HELP = ("--help", "-help", "-h", "-?", "--helpshort", "-helpshort")
 _defined: list[type] = []  # the dataclasses whose fields are flags, in the order of --help
@@ -31,20 +34,20 @@ def define(*config_classes: type) -> None:
     _defined.extend(config_classes)
 
 
-def _define_flag(field: dataclasses.Field, annotation: Any, values: flags.FlagValues) -> None:
+def _define_flag(field: dataclasses.Field[Any], annotation: Any, values: flags.FlagValues) -> None:
     facts, plain = facts_of(field), _plain_type(annotation)
-    help_text, choices = facts.help, facts.choices
+    default, help_text, choices = default_of(field), facts.help, facts.choices
     if choices:
-        flags.DEFINE_enum(field.name, field.default, list(choices), help_text, case_sensitive=False, flag_values=values)
+        flags.DEFINE_enum(field.name, default, list(choices), help_text, case_sensitive=False, flag_values=values)
     elif plain is bool:
-        flags.DEFINE_bool(field.name, field.default, help_text, flag_values=values)
+        flags.DEFINE_bool(field.name, default, help_text, flag_values=values)
     elif plain is int:
-        flags.DEFINE_integer(field.name, field.default, help_text, flag_values=values)
+        flags.DEFINE_integer(field.name, default, help_text, flag_values=values)
     elif plain is float:
-        flags.DEFINE_float(field.name, field.default, help_text, flag_values=values)
+        flags.DEFINE_float(field.name, default, help_text, flag_values=values)
     else:
         assert plain is str, f"no flag type for {field.name}: {annotation}"
-        flags.DEFINE_string(field.name, field.default, help_text, flag_values=values)
+        flags.DEFINE_string(field.name, default, help_text, flag_values=values)
     if facts.old_name:
         flags.DEFINE_alias(facts.old_name, field.name, flag_values=values)
 
@@ -104,7 +107,7 @@ def _filled(config_class: type[T], values: flags.FlagValues) -> T:
     return config_class(**{field.name: _value(field, values) for field in dataclasses.fields(config_class)})
 
 
-def _value(field: dataclasses.Field, values: flags.FlagValues) -> Any:
+def _value(field: dataclasses.Field[Any], values: flags.FlagValues) -> Any:
     value = getattr(values, field.name)
     if isinstance(value, str):
         require_one_line(field.name, value)
@@ -188,16 +191,16 @@ def _help_lines(width: int) -> Iterator[str]:
     yield "--flagfile=FILE reads flags from a file. --helpfull lists the flags of imported libraries, too."
 
 
-def _usage(field: dataclasses.Field, plain: Any) -> str:
+def _usage(field: dataclasses.Field[Any], plain: Any) -> str:
     if plain is bool:
         return f"--[no]{field.name}"
     choices = facts_of(field).choices
     return f"--{field.name}={'|'.join(choices) if choices else plain.__name__.upper()}"
 
 
-def _explanation(field: dataclasses.Field) -> str:
+def _explanation(field: dataclasses.Field[Any]) -> str:
     facts = facts_of(field)
     required = " Required." if facts.required else ""
     old_name = f" Also --{facts.old_name}." if facts.old_name else ""
-    default = "" if field.default is None else f" Default: {field.default}."
+    default = "" if field.default in (None, "") else f" Default: {field.default}."
     return facts.help + required + old_name + default

@@ -49,7 +49,7 @@ def _export_and_fill(config: Config) -> None:
     if not (config.run.hf_dir or config.run.filled_sentences) or not _is_finished(config.run.output_dir):
         return
     if config.run.hf_dir:
-        _export(config)
+        _export(config, config.run.hf_dir)
     if config.run.filled_sentences:
         _fill_sentences(config)
 
@@ -59,10 +59,9 @@ def _is_finished(output_dir: str) -> bool:
     return done is not None and done["end"] != results.INTERRUPTED
 
 
-def _export(config: Config) -> None:
+def _export(config: Config, hf_dir: str) -> None:
     from bert_pretrain.export import writing
 
-    hf_dir = config.run.hf_dir
     if os.path.isdir(hf_dir) and os.listdir(hf_dir):
         log.info(f"note: --hf_dir: {hf_dir} is there already and is kept")
         return

@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, str] = {
     "system": "",
     "tensorflow_compat": "system",
     "storage": "system",
-    "distributed": "system",
+    "distributed": "system tensorflow_compat",
     "environment": "system",
     "config.option": "system",
     "optim.settings": "config.option",
@@ -44,19 +44,21 @@ MAY_IMPORT: dict[str, str] = {
         "cli config config.option data data.shards.tfrecord data.vocab run_files storage system tensorflow_compat"
     ),
     "report": "cli config mlperf run_files storage system",
-    "checkpoints": "config distributed hugging_face kernels model optim run_files storage system",
+    "checkpoints": "config distributed hugging_face kernels model optim run_files storage system tensorflow_compat",
     "train": (
         "checkpoints config config.option data distributed kernels mlperf model optim run_files storage system "
         "tensorflow_compat"
     ),
-    "inference": "checkpoints config config.option data data.vocab hugging_face make_data model run_files",
+    "inference": (
+        "checkpoints config config.option data data.vocab hugging_face make_data model run_files tensorflow_compat"
+    ),
     "export": (
         "checkpoints cli config data.vocab hugging_face inference model run_files storage system tensorflow_compat"
     ),
     "fill_mask": "cli config inference storage tensorflow_compat",
     "run": "cli config distributed export inference run_files system tensorflow_compat train",
     "launch": "cli config distributed system",
-    "pretrain_text": "cli config config.option data.vocab hugging_face launch make_data system",
+    "pretrain_text": "cli config config.option data.vocab hugging_face launch make_data run_files system",
 }
 # A library and the files that may import it.
 OWNERS = {

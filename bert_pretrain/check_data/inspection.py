@@ -111,7 +111,7 @@ def _read_records(path: str, table: np.ndarray, numbers: np.ndarray) -> list[byt
     records = []
     with open_regular(path, "rb") as file:
         for number in numbers.tolist():
-            file.seek(table[number] + tfrecord.HEADER.size)
+            file.seek(int(table[number]) + tfrecord.HEADER.size)
             records.append(file.read(int(table[number + 1] - table[number]) - tfrecord.FRAME_SIZE))
     return records
 
@@ -122,8 +122,7 @@ def _parse_examples(
     """The parsed records, or None after adding the reason to faults."""
     lengths = expectation.seq_length, expectation.max_predictions
     try:
-        parsed = schema.parse_examples(tf.constant(records), tf.constant(names), *lengths)
-        return Examples(*(column.numpy() for column in parsed))
+        return schema.parse_examples(tf.constant(records), tf.constant(names), *lengths).numpy()
     except (tf.errors.InvalidArgumentError, UnicodeDecodeError):  # the latter where the message quotes a record's bytes
         explained = (fault for record, name in zip(records, names) if (fault := _explain(record, name, expectation)))
         faults.append(next(explained, f"{names[0]}: this record or one of the next {len(names) - 1} cannot be parsed"))
@@ -154,7 +153,7 @@ def _add(total: Contents, examples: Examples, unk_id: Optional[int]) -> Contents
     num_unknown = 0
     if unk_id is not None:  # as before masking: not what replaces a word, but the word
         unknown = np.count_nonzero((examples.input_ids == unk_id) & (examples.input_mask != 0))
-        num_unknown = unknown - np.count_nonzero(replacements == unk_id) + np.count_nonzero(masked_ids == unk_id)
+        num_unknown = int(unknown - np.count_nonzero(replacements == unk_id) + np.count_nonzero(masked_ids == unk_id))
     lengths = np.count_nonzero(examples.input_mask, axis=1)
     return Contents(
         total.num_parsed + len(lengths),
@@ -162,7 +161,7 @@ def _add(total: Contents, examples: Examples, unk_id: Optional[int]) -> Contents
         total.num_random_next + int((examples.next_sentence_labels == 1).sum()),
         total.num_masked + len(replacements),
         total.num_kept + int(is_kept.sum()),
-        (total.replacement_counts or Counter()) + Counter(replacements[~is_kept].tolist()),
+        total.replacement_counts + Counter(replacements[~is_kept].tolist()),
         max(total.max_id, int(examples.input_ids.max()), int(examples.masked_lm_ids.max())),
         total.num_unknown + num_unknown,
     )
@@ -173,7 +172,7 @@ def _content_faults(examples: Examples, names: list[str], expectation: Expectati
     vocab_size = _ANY_VOCAB_SIZE if expectation.vocab_size is None else expectation.vocab_size
     broken = [rule for rule in validation_rules(examples, Limits(vocab_size, _NUM_SEGMENTS)) if rule.broken.any()]
     kinds = _structure_faults(examples)
-    if expectation.cls_id is not None:
+    if expectation.cls_id is not None and expectation.sep_id is not None:
         kinds.update(_special_token_faults(examples, expectation.cls_id, expectation.sep_id))
     lines = [f"{names[int(np.argmax(bad))]}: {kind}" for kind, bad in kinds.items() if bad.any()]
     return [rule.describe(names) for rule in broken] + lines
@@ -188,9 +187,9 @@ def _structure_faults(examples: Examples) -> dict[str, np.ndarray]:
     both_used = is_used[:, 1:] & is_used[:, :-1]
     return {
         "fewer than three tokens": lengths < 3,
-        "segment_ids are not zeros and then ones": ((np.diff(segments, axis=1) < 0) & is_token[:, 1:]).any(axis=1),
-        "masked positions repeat or do not ascend": ((np.diff(positions, axis=1) <= 0) & both_used).any(axis=1),
-        "nothing is masked": ~is_used.any(axis=1),
+        "segment_ids are not zeros and then ones": _in_row((np.diff(segments, axis=1) < 0) & is_token[:, 1:]),
+        "masked positions repeat or do not ascend": _in_row((np.diff(positions, axis=1) <= 0) & both_used),
+        "nothing is masked": ~_in_row(is_used),
     }
 
 
@@ -204,5 +203,10 @@ def _special_token_faults(examples: Examples, cls_id: int, sep_id: int) -> dict[
         "the first token is not [CLS]": ids[:, 0] != cls_id,
         "the last token is not [SEP]": ids[rows, last] != sep_id,
         "no [SEP] ends the first segment": ids[rows, np.maximum(first_b - 1, 0)] != sep_id,
-        "[CLS] or [SEP] is masked": is_special.any(axis=1),
+        "[CLS] or [SEP] is masked": _in_row(is_special),
     }
+
+
+def _in_row(places: np.ndarray) -> np.ndarray:
+    """[E] bool: the rows of places [E, X] that have one."""
+    return np.asarray(places.any(axis=1))

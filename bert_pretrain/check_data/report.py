@@ -10,7 +10,6 @@ import importlib.util
 import logging
 import os
 import textwrap
-from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple, Optional
 
@@ -101,7 +100,7 @@ def _add_duplicates(shards: Sequence[ShardFacts], report: DataReport) -> None:
 
 def _add_masking(contents: Contents, mask_id: Optional[int], report: DataReport) -> None:
     share = contents.num_masked / count_tokens(contents)
-    counts = contents.replacement_counts or Counter()
+    counts = contents.replacement_counts
     if mask_id is None:  # no other token replaces so many
         mask_id = counts.most_common(1)[0][0] if counts else -1
     masks = counts[mask_id] / max(1, contents.num_masked)
@@ -177,7 +176,7 @@ def _where_duplicates(shards: Sequence[ShardFacts], hashes: np.ndarray) -> str:
     named = ", ".join(f"{counts[number]} in {shards[number].path}" for number in most[:_MAX_SHARDS])
     more = f" and others in {len(most) - _MAX_SHARDS} more shards" if len(most) > _MAX_SHARDS else ""
     first = repeats[np.argmin(order[repeats])]
-    later, earlier = order[first], order[first - 1]
+    later, earlier = int(order[first]), int(order[first - 1])
     return f"{named}{more}; for example, {_name_record(shards, ends, later)} is {_name_record(shards, ends, earlier)}"
 
 

@@ -15,6 +15,10 @@ import numpy as np
 from bert_pretrain.system.worker_pool import ReportProgress
 from bert_pretrain.tensorflow_compat import tensorflow_import
 
+# Of no records.
+_NO_LENGTHS = np.zeros(1, np.int64)
+_NO_TOKENS: Counter[int] = Counter()
+
 
 class Expectation(NamedTuple):
     """What the records must be like; None where it is unknown."""
@@ -40,11 +44,11 @@ class Contents(NamedTuple):
     """Sums over parsed records."""
 
     num_parsed: int = 0
-    length_counts: Optional[np.ndarray] = None  # [S+1]
+    length_counts: np.ndarray = _NO_LENGTHS  # [S+1]: records of 0, 1, ... S tokens
     num_random_next: int = 0
     num_masked: int = 0
     num_kept: int = 0  # masked tokens that were left unchanged
-    replacement_counts: Optional[Counter] = None  # tokens that replace the others
+    replacement_counts: Counter[int] = _NO_TOKENS  # tokens that replace the others
     max_id: int = -1
     num_unknown: int = 0  # [UNK] in the text, before masking
 
@@ -80,9 +84,9 @@ def sum_contents(parts: Sequence[Contents]) -> Contents:
     parts = [part for part in parts if part.num_parsed]
     if not parts:
         return Contents()
-    counts: Counter = Counter()
+    counts: Counter[int] = Counter()
     for part in parts:
-        counts.update(part.replacement_counts or {})
+        counts.update(part.replacement_counts)
     return Contents(
         sum(part.num_parsed for part in parts),
         np.sum([part.length_counts for part in parts], axis=0),

@@ -104,11 +104,10 @@ def remove_checkpoints(url: str, old: Sequence[str]) -> None:
 
 def _files_of(folder: RemoteFolder, prefix: str) -> list[RemoteFile]:
     """A checkpoint's files, the index first; none unless all of them are there."""
-    matches = {name: _OF_CHECKPOINT.fullmatch(name) for name in folder}
-    data = [name for name, match in matches.items() if match and match[1] == prefix and match[3]]
-    if f"{prefix}.index" not in folder or not data or len(data) != int(matches[data[0]][3]):
+    matches = [match for match in map(_OF_CHECKPOINT.fullmatch, folder) if match and match[1] == prefix and match[3]]
+    if f"{prefix}.index" not in folder or not matches or len(matches) != int(matches[0][3]):
         return []
-    return [folder[f"{prefix}.index"], *(folder[name] for name in sorted(data))]
+    return [folder[f"{prefix}.index"], *(folder[name] for name in sorted(match[0] for match in matches))]
 
 
 class RemoteStart(NamedTuple):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Optional, Protocol, Tuple
+from typing import NamedTuple, Optional, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -21,8 +21,7 @@ from bert_pretrain.checkpoints import checkpoint_files
 from bert_pretrain.config.training import RunConfig
 from bert_pretrain.hugging_face.safetensors_files import SafetensorsReader, find_weights
 from bert_pretrain.optim import optimizers
-
-Shape = Tuple[int, ...]
+from bert_pretrain.tensorflow_compat.typed import Scaffold, Session, Shape, static_shape
 
 # A checkpoint without this variable is not of this program and continues as weights.
 _OWN_VARIABLE = "loss_scale/skipped_updates"
@@ -294,7 +293,7 @@ def load_init_checkpoint(
     wanted = {**weights, **slots}
     prefix = resolve_prefix(prefix)
     reader = open_reader(prefix, "init_checkpoint")
-    found = compare_variables(reader, {name: variable.shape.as_list() for name, variable in wanted.items()})
+    found = compare_variables(reader, {name: static_shape(variable) for name, variable in wanted.items()})
     problems = [
         f"{len(names)} {kind} ({_first_names(names)})"
         for kind, names in (("missing", found.missing), ("of another shape", found.misshaped))
@@ -332,7 +331,7 @@ def _first_names(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN_VARIABLES]) + (", ..." if len(names) > _SHOWN_VARIABLES else "")
 
 
-def initialize_variables(session: tf.compat.v1.Session, stored: Mapping[str, CheckpointReader]) -> None:
+def initialize_variables(session: Session, stored: Mapping[str, CheckpointReader]) -> None:
     """Gives every variable of the session's graph its first value: those named in `stored` that of the reader."""
     variables = session.graph.get_collection(tf.compat.v1.GraphKeys.GLOBAL_VARIABLES)
     session.run([one.initializer for one in variables if one.op.name not in stored])
@@ -342,13 +341,13 @@ def initialize_variables(session: tf.compat.v1.Session, stored: Mapping[str, Che
         session.run([one.initializer for one in group], values)
 
 
-def make_scaffold(stored: Mapping[str, CheckpointReader], global_step: tf.Variable) -> tf.compat.v1.train.Scaffold:
+def make_scaffold(stored: Mapping[str, CheckpointReader], global_step: tf.Variable) -> Scaffold:
     """Makes Estimator's session start with `initialize`.
 
     Without it, Estimator would add a Saver of all variables to the graph, and questions whether each is initialized.
     """
     nothing_missing = tf.constant([], tf.string)
-    return tf.compat.v1.train.Scaffold(
+    return Scaffold(
         init_op=tf.no_op(),
         init_fn=lambda _, session: initialize_variables(session, stored),
         ready_op=nothing_missing,

@@ -10,8 +10,9 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Callable, Optional
+from typing import Callable, Optional
 
+import numpy as np
 import tensorflow as tf
 
 from bert_pretrain.checkpoints import checkpoint_files, restore
@@ -20,6 +21,7 @@ from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.snapshot import Snapshot, snapshot
 from bert_pretrain.system import files
 from bert_pretrain.system.console import log
+from bert_pretrain.tensorflow_compat.typed import ConfigProto, Session
 
 BEST = "best"  # directory in output_dir
 _BEST_FILE = "evaluation.json"
@@ -42,7 +44,7 @@ class CheckpointWriter:
         self._best_directory = os.path.join(run.output_dir, BEST)
         self._best = _read_best(self._best_directory)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
-        self._write_in_progress: Optional[Future] = None
+        self._write_in_progress: Optional[Future[Optional[str]]] = None
         self._num_failed = 0  # in a row
         self.saved_step = -1  # of the newest checkpoint; -1 before the first
         self.pauses: list[float] = []  # seconds for which each save stopped training
@@ -62,9 +64,7 @@ class CheckpointWriter:
         """True while a write is in progress."""
         return self._write_in_progress is not None and not self._write_in_progress.done()
 
-    def save(
-        self, session: tf.compat.v1.Session, step: int, is_due: bool = True, accuracy: Optional[float] = None
-    ) -> None:
+    def save(self, session: Session, step: int, is_due: bool = True, accuracy: Optional[float] = None) -> None:
         """After each update: saves if that is due, or if the accuracy evaluated after this update is the best so far.
 
         ValueError once --max_failed_checkpoints in a row could not be written.
@@ -107,7 +107,7 @@ class CheckpointWriter:
             f"({self._num_failed} of --max_failed_checkpoints={self._run.max_failed_checkpoints} failed)"
         )
 
-    def _write(self, step: int, values: Optional[dict[tf.Tensor, Any]], best: Optional[float]) -> Optional[str]:
+    def _write(self, step: int, values: Optional[dict[tf.Tensor, np.ndarray]], best: Optional[float]) -> Optional[str]:
         """On the thread: writes the checkpoint, links it into best/. Returns the problem, or None."""
         prefix = target = checkpoint_files.prefix_of(self._run.output_dir, step)
         try:
@@ -162,11 +162,11 @@ class _Bundle:
             self._save = tf.raw_ops.SaveV2(
                 prefix=self._prefix, tensor_names=names, shape_and_slices=[""] * len(names), tensors=values.tensors()
             )
-        config = tf.compat.v1.ConfigProto(device_count={"GPU": 0}, use_per_session_threads=True)
+        config = ConfigProto(device_count={"GPU": 0}, use_per_session_threads=True)
         config.intra_op_parallelism_threads = config.inter_op_parallelism_threads = 1
-        self._session = tf.compat.v1.Session(graph=graph, config=config)
+        self._session = Session(graph=graph, config=config)
 
-    def write(self, prefix: str, values: Mapping[tf.Tensor, Any]) -> None:
+    def write(self, prefix: str, values: Mapping[tf.Tensor, np.ndarray]) -> None:
         """Writes `<prefix>.index` and its data from what the snapshot gave. tf.errors.OpError where that fails."""
         self._session.run(self._save, {self._prefix: prefix, **values})
 

@@ -15,8 +15,8 @@ _MAX_SHOWN = 1000
 class CheckDataConfig:
     """Which shards are inspected, how thoroughly, and what their records must be like."""
 
-    input_files_dir: Optional[str] = option(
-        None, "Directory with shards, or several separated by commas.", required=True, is_path=True
+    input_files_dir: str = option(
+        "", "Directory with shards, or several separated by commas.", required=True, is_path=True
     )
     vocab_file: Optional[str] = option(
         None,

@@ -15,8 +15,8 @@ MAX_SENTENCES = 1000
 class ExportConfig:
     """Which model is exported, and to what."""
 
-    checkpoint: Optional[str] = option(
-        None,
+    checkpoint: str = option(
+        "",
         "Model: the prefix of a TF1 checkpoint, the output_dir of a run, or a Hugging Face folder.",
         required=True,
         is_path=True,

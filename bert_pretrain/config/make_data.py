@@ -63,17 +63,17 @@ class ExampleConfig:
 class MakeDataConfig:
     """Input, output and steps."""
 
-    input_file: Optional[str] = option(
-        None,
+    input_file: str = option(
+        "",
         "Text files, one sentence a line and a blank line between documents: patterns, separated by commas.",
         is_path=True,
         set_by_script=True,
     )
-    output_file: Optional[str] = option(
-        None, "TFRecord files for the examples of all inputs, separated by commas.", is_path=True, set_by_script=True
+    output_file: str = option(
+        "", "TFRecord files for the examples of all inputs, separated by commas.", is_path=True, set_by_script=True
     )
-    output_dir: Optional[str] = option(
-        None,
+    output_dir: str = option(
+        "",
         "Instead of --output_file: a directory for one TFRecord file for each input file, or for --num_shards files. "
         "With --make_text: for the text. With --demo: for the demo; default: demo in the cache folder.",
         is_path=True,
@@ -90,9 +90,7 @@ class MakeDataConfig:
         "Processes on this machine; 0: one for each core. Under mpirun -np N there are N - 1 instead.",
         set_by_script=True,
     )
-    vocab_file: Optional[str] = option(
-        None, "WordPiece vocabulary, one entry a line.", is_path=True, set_by_script=True
-    )
+    vocab_file: str = option("", "WordPiece vocabulary, one entry a line.", is_path=True, set_by_script=True)
     train_vocab: bool = option(
         False, "Only train a vocabulary from the text and write it to --vocab_file.", set_by_script=True
     )

@@ -12,9 +12,11 @@ import enum
 import os
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Optional, Union
+from typing import Any, NamedTuple, Optional, TypeVar, Union
 
 from bert_pretrain.system.files import is_url
+
+T = TypeVar("T")
 
 NO_EFFECT = "Accepted for compatibility, without effect here"
 MAX_SEQ_LENGTH = 65_535  # tokens in a record
@@ -67,7 +69,7 @@ class FlagFacts:
 
     help: str
     choices: Optional[tuple[str, ...]] = None  # the allowed words of an enumeration
-    required: bool = False  # a run cannot start without it
+    required: bool = False  # a run cannot start without it; its default is the empty string
     no_effect: bool = False  # it exists for other programs' commands only
     is_path: bool = False  # a path, or several separated by commas
     takes_url: bool = False  # such a path may be a URL
@@ -79,20 +81,29 @@ class FlagFacts:
     set_by_script: bool = False  # scripts/pretrain_text.sh sets it itself, or it makes no sense there
 
 
-def option(default: Any, help: str, choices: Optional[Sequence[str]] = None, **facts: Any) -> Any:
-    """A dataclass field that is also a flag: its default, its help, its choices, and other FlagFacts."""
+def option(default: T, help: str, choices: Optional[Sequence[str]] = None, **facts: Any) -> T:
+    """A dataclass field that is also a flag: its default, its help, its choices, and other FlagFacts.
+
+    As with dataclasses.field, the result has the type of the field for type checkers.
+    """
     if facts.get("is_fetched"):
         facts["takes_url"] = True
     known = FlagFacts(help, tuple(choices) if choices else None, **facts)
     return dataclasses.field(default=default, metadata={"facts": known})
 
 
-def facts_of(field: dataclasses.Field) -> FlagFacts:
+def facts_of(field: dataclasses.Field[Any]) -> FlagFacts:
     """What option() says of a field."""
     return field.metadata["facts"]
 
 
-def options_of(*config_classes: type) -> Iterator[tuple[dataclasses.Field, FlagFacts]]:
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """The default that option() gave a field."""
+    assert field.default is not dataclasses.MISSING, f"{field.name} is no option()"
+    return field.default
+
+
+def options_of(*config_classes: type) -> Iterator[tuple[dataclasses.Field[Any], FlagFacts]]:
     """Every flag of the dataclasses."""
     for config_class in config_classes:
         yield from ((field, facts_of(field)) for field in dataclasses.fields(config_class))
@@ -102,7 +113,7 @@ class Group(NamedTuple):
     """Flags that --help and docs/flags.md show together."""
 
     title: str
-    fields: list[dataclasses.Field]
+    fields: list[dataclasses.Field[Any]]
 
 
 def groups(*config_classes: type) -> list[Group]:

@@ -20,8 +20,8 @@ _DAY = 86_400  # seconds
 class RunConfig:
     """Run: what it does, where it starts, what it writes."""
 
-    bert_config_file: Optional[str] = option(
-        None,
+    bert_config_file: str = option(
+        "",
         "bert_config.json, the shape of the network.",
         required=True,
         is_path=True,
@@ -29,8 +29,8 @@ class RunConfig:
         on_resume=OnResume.CHECKED,
         set_by_script=True,
     )
-    output_dir: Optional[str] = option(
-        None,
+    output_dir: str = option(
+        "",
         "Directory of checkpoints, metrics and results; a run found there is continued. With a URL, the run works in "
         "--local_output_dir, and what it writes is uploaded; docs/storage.md.",
         required=True,

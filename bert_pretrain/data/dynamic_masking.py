@@ -55,6 +55,7 @@ class DynamicMasking(NamedTuple):
     def open(cls, config: MaskingConfig, seed: int, source: Source) -> DynamicMasking:
         """The masking of a data set. ValueError, one line, for a vocabulary that does not fit data or model."""
         path = config.vocab_file
+        assert path, "--dynamic_masking requires it"
         vocabulary = load_vocabulary(path)
         num_entries = len(vocabulary.entries)
         if num_entries > source.limits.vocab_size:
@@ -119,7 +120,7 @@ class HashDraws:
         self._keys = hash_words(_PURPOSE, seed & 0xFFFFFFFFFFFFFFFF, visits.epochs, visits.records)  # [E]
         self._num_draws = 0
 
-    def integers(self, low: int, high: int, size: tuple, dtype: Any, endpoint: bool = False) -> np.ndarray:
+    def integers(self, low: int, high: int, size: tuple[int, ...], dtype: Any, endpoint: bool = False) -> np.ndarray:
         """Uniform integers in [0, high): a product and a shift; with `endpoint`, all bits of an unsigned dtype."""
         assert low == 0, "numbers begin at 0 here"
         if not endpoint:
@@ -127,7 +128,7 @@ class HashDraws:
         assert high == np.iinfo(dtype).max, "all bits, or numbers below `high`"
         return self._words(size[1]) if dtype == np.uint64 else self._halves(size[1])
 
-    def random(self, size: tuple, dtype: Any) -> np.ndarray:
+    def random(self, size: tuple[int, ...], dtype: Any) -> np.ndarray:
         """Uniform numbers in [0, 1): multiples of 2**-24, which float32 represents exactly."""
         return (self._halves(size[1]) >> np.uint32(8)).astype(dtype) * dtype(2.0**-24)
 

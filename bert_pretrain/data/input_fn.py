@@ -21,6 +21,7 @@ from bert_pretrain.data.dynamic_masking import DynamicMasking
 from bert_pretrain.data.order import (
     Blocks,
     Order,
+    Pool,
     Visits,
     evaluation_slice,
     examples_for_rank,
@@ -64,7 +65,7 @@ class TrainingInput:
         self._first_update = first_update
         self._num_examples = shape.examples_per_rank * shape.num_ranks  # of an update over all ranks
         self._order = Order(source.index.records_per_shard, seed)
-        self._pool_read_ahead = None  # the newest pool for which read-ahead was requested
+        self._pool_read_ahead: Optional[Pool] = None  # the newest pool for which read-ahead was requested
         self.initializer: Optional[tf.Operation] = None  # set by __call__; restarts the input at first_update
 
     def __call__(self) -> dict[str, tf.Tensor]:
@@ -129,7 +130,7 @@ class TrainingInput:
         self._pool_read_ahead = pool
         threading.Thread(target=self._request, args=[pools], daemon=True).start()  # the request itself may take long
 
-    def _request(self, pools: list) -> None:
+    def _request(self, pools: list[Pool]) -> None:
         with contextlib.suppress(ValueError, OSError):  # an unreadable file is reported when a record of it is needed
             for pool in pools:
                 self._source.index.will_need(self._order.pool_blocks(pool))
@@ -176,13 +177,13 @@ class EvaluationInput:
 
 
 def _pipeline(
-    steps: tf.data.Dataset,
+    steps: tf.data.Dataset[tf.Tensor],
     source: Source,
     visits_of: Callable[[int], Visits],
     arrange_rows: Callable[[Examples], Batch],
     num_examples: Optional[int],
     masking: Optional[DynamicMasking] = None,
-) -> tf.data.Dataset:
+) -> tf.data.Dataset[tuple[BatchTensors, tf.Tensor]]:
     """(Batch, second at which it was built) for the visits_of each step.
 
     num_examples is the number of examples of each batch, None where batches differ in it.

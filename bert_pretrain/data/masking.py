@@ -25,11 +25,19 @@ _MAX_SHORT_COLUMN_BITS = 12  # leave 20 random bits of 32
 class Sequences(Protocol):
     """E sequences before masking."""
 
-    ids: np.ndarray  # [E, S]
-    num_tokens: np.ndarray  # [E]
+    @property
+    def ids(self) -> np.ndarray:
+        """[E, S]."""
+        ...
+
+    @property
+    def num_tokens(self) -> np.ndarray:
+        """[E]."""
+        ...
 
     def choosable(self) -> np.ndarray:
         """[E, S] bool: tokens other than [CLS], [SEP] and padding."""
+        ...
 
 
 class MaskingSettings(Protocol):
@@ -45,11 +53,13 @@ class MaskingSettings(Protocol):
 class Draws(Protocol):
     """Random numbers: the two methods of numpy.random.Generator that are used here."""
 
-    def integers(self, low: int, high: int, size: tuple, dtype: Any, endpoint: bool = False) -> np.ndarray:
+    def integers(self, low: int, high: int, size: tuple[int, ...], dtype: Any, endpoint: bool = False) -> np.ndarray:
         """Uniform integers in [low, high), or in [low, high] with `endpoint`."""
+        ...
 
-    def random(self, size: tuple, dtype: Any) -> np.ndarray:
+    def random(self, size: tuple[int, ...], dtype: Any) -> np.ndarray:
         """Uniform numbers in [0, 1)."""
+        ...
 
 
 class Masking(NamedTuple):
@@ -123,13 +133,13 @@ def _choose_tokens(choosable: np.ndarray, max_predictions: int, rng: Draws) -> n
     num_columns = choosable.shape[1]
     column_bits = num_columns.bit_length()
     dtype = np.uint32 if column_bits <= _MAX_SHORT_COLUMN_BITS else np.uint64
-    largest = dtype(np.iinfo(dtype).max)
+    largest = np.iinfo(dtype).max
     column_mask = dtype((1 << column_bits) - 1)
     # Random numbers with the column in the low bits: a sort, which is faster than an argsort.
     keys = rng.integers(0, largest, choosable.shape, dtype, endpoint=True)
     keys &= ~column_mask
     keys |= np.arange(num_columns, dtype=dtype)
-    keys |= np.where(choosable, dtype(0), largest)
+    keys |= np.where(choosable, dtype(0), dtype(largest))
     if num_columns > max_predictions:  # faster than sorting all of them
         keys.partition(max_predictions - 1, axis=1)
     first = np.sort(keys[:, :max_predictions], axis=1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, cast
 
 import numpy as np
 import tensorflow as tf
@@ -74,6 +74,25 @@ class Examples(NamedTuple):
     next_sentence_labels: np.ndarray  # [E]
 
 
+class ExampleTensors(NamedTuple):
+    """Examples as tensors, field by field."""
+
+    input_ids: tf.Tensor
+    input_mask: tf.Tensor
+    segment_ids: tf.Tensor
+    masked_lm_positions: tf.Tensor
+    masked_lm_ids: tf.Tensor
+    masked_lm_weights: tf.Tensor
+    next_sentence_labels: tf.Tensor
+
+    def numpy(self) -> Examples:
+        """Their values, outside of graphs."""
+        return Examples(*(column.numpy() for column in self))
+
+
+assert ExampleTensors._fields == Examples._fields
+
+
 class Batch(NamedTuple):
     """The rows of one update or of one evaluation batch, in K micro-batches: the model's input.
 
@@ -120,7 +139,7 @@ def encode_examples(examples: Examples) -> list[bytes]:
     return [_encode_one(values) for values in zip(*columns)]
 
 
-def _encode_one(values: tuple) -> bytes:
+def _encode_one(values: tuple[list[float], ...]) -> bytes:
     example = tf.train.Example()
     for feature, column in zip(FEATURES, values):
         stored = example.features.feature[feature.name]
@@ -155,7 +174,7 @@ def record_lengths(record: bytes, name: str) -> tuple[int, int]:
     return lengths["S"], lengths["P"]
 
 
-def parse_examples(serialized: tf.Tensor, names: tf.Tensor, seq_length: int, max_predictions: int) -> Examples:
+def parse_examples(serialized: tf.Tensor, names: tf.Tensor, seq_length: int, max_predictions: int) -> ExampleTensors:
     """Parses records [E] string with one operation. Integers beyond int32 become its smallest or largest number.
 
     TensorFlow's error for a bad record quotes its entry of names.
@@ -165,14 +184,18 @@ def parse_examples(serialized: tf.Tensor, names: tf.Tensor, seq_length: int, max
         feature.name: tf.io.FixedLenFeature([sizes[feature.length]], tf.float32 if feature.dtype is float else tf.int64)
         for feature in FEATURES
     }
-    parsed = tf.io.parse_example(serialized, expected, example_names=names)
+    parsed = tf.io.parse_example(
+        serialized,
+        expected,
+        example_names=names,  # pyright: ignore[reportArgumentType]  # a tensor, too, which the stub lacks
+    )
     # Saturated, because tf.cast wraps: 2**32 + 7 would become the valid id 7. validation_rules refuses the limits.
     columns = {
         name: value if value.dtype == tf.float32 else tf.saturate_cast(value, tf.int32)
-        for name, value in parsed.items()
+        for name, value in cast("dict[str, tf.Tensor]", parsed).items()  # none of the features is ragged or sparse
     }
     columns["next_sentence_labels"] = tf.squeeze(columns["next_sentence_labels"], axis=1)
-    return Examples(**columns)
+    return ExampleTensors(**columns)
 
 
 class Limits(NamedTuple):
@@ -192,7 +215,7 @@ class BrokenRule(NamedTuple):
 
     def describe(self, names: Sequence[str]) -> str:
         """One line about the first value that breaks the rule; names [E] are those of the examples."""
-        row, column = np.argwhere(self.broken)[0]
+        row, column = (int(place) for place in np.argwhere(self.broken)[0])
         value = _shown_value(self.values[row, column])
         return f"{names[row]}: {self.feature} has {value} at index {column}; {self.remedy}"
 

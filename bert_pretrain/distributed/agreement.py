@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, wait
-from typing import Any, Callable, NamedTuple, TypeVar
+from typing import Any, Callable, Generic, NamedTuple, Optional, TypeVar, cast
 
 from bert_pretrain.distributed.stop import Interrupted
 from bert_pretrain.distributed.world import World
@@ -33,7 +33,8 @@ def on_all_ranks(world: World, function: Callable[[], T], names_rank: bool = Tru
     Without this, a rank that found an error would leave the others waiting in their first all-reduce. The message says
     which rank it comes from, unless all ranks have the same one or names_rank is false: the error is the job's.
     """
-    result, message = None, None
+    result: Optional[T] = None
+    message: Optional[str] = None
     try:
         with world.stop.abandoning():
             result = function()
@@ -46,7 +47,7 @@ def on_all_ranks(world: World, function: Callable[[], T], names_rank: bool = Tru
         raise Interrupted
     wrong = [rank for rank, found in enumerate(messages) if found is not None]
     if not wrong:
-        return result
+        return cast(T, result)  # this rank has no message either, so function has returned
     if not world.is_root:
         sys.exit(2)
     first = messages[wrong[0]]
@@ -61,7 +62,8 @@ def end_if_stopped(world: World) -> None:
 
 def from_root(world: World, function: Callable[[], T]) -> T:
     """Calls function() on rank 0 and returns its result on every rank; a ValueError ends all, as in on_all_ranks."""
-    return world.broadcast(on_all_ranks(world, function if world.is_root else lambda: None, names_rank=False))
+    value = on_all_ranks(world, function if world.is_root else lambda: None, names_rank=False)
+    return cast(T, world.broadcast(value))  # root's
 
 
 # --- The same job everywhere ---
@@ -119,7 +121,8 @@ def long_task_on_all_ranks(world: World, function: Callable[[ReportBytes], T]) -
             print(_progress_line([state[2] for state in states], unfinished), file=sys.stderr, flush=True)
             next_line += _LINE_SECONDS
     task.is_abandoned = True
-    return on_all_ranks(world, lambda: task.future.result() if task.future.done() else None)
+    result = on_all_ranks(world, lambda: task.future.result() if task.future.done() else None)
+    return cast(T, result)  # the loop ends while this rank is not done only where on_all_ranks raises
 
 
 class _Progress(NamedTuple):
@@ -134,16 +137,16 @@ class _Progress(NamedTuple):
         return self.done / self.total if self.total else 0.0
 
 
-class _LongTask:
+class _LongTask(Generic[T]):
     """A function that runs in a thread; it ends with the process, or at its next report once it was abandoned."""
 
-    def __init__(self, function: Callable[[ReportBytes], Any]) -> None:
-        self.future: Future = Future()
+    def __init__(self, function: Callable[[ReportBytes], T]) -> None:
+        self.future: Future[T] = Future()
         self.progress = _Progress()
         self.is_abandoned = False
         threading.Thread(target=self._run, args=[function], name="long task", daemon=True).start()
 
-    def _run(self, function: Callable[[ReportBytes], Any]) -> None:
+    def _run(self, function: Callable[[ReportBytes], T]) -> None:
         try:
             self.future.set_result(function(self._report))
         except BaseException as error:  # SystemExit, too: the other ranks must hear of every end

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from typing import Optional
+from typing import NoReturn, Optional
 
 import tensorflow as tf
 
@@ -45,24 +45,24 @@ def connected(
 
 def _connect(use_horovod: bool, exchange: Optional[str]) -> World:
     size = processes.launched_size()
-    if use_horovod and size is None:
+    if not use_horovod:
+        if size is not None and size > 1:
+            raise ValueError(
+                f"started by mpirun as one of {size} processes but without --horovod: each would train alone into "
+                f"the same directory; add --horovod"
+            )
+        return World()
+    if size is None:
         raise ValueError(
             "--horovod: not started by mpirun or horovodrun; use scripts/run_multi_card_FPS.sh, "
             "or mpirun -np N python -m bert_pretrain.run --horovod ..., or leave --horovod out"
         )
-    if not use_horovod and size is not None and size > 1:
-        raise ValueError(
-            f"started by mpirun as one of {size} processes but without --horovod: each would train alone into "
-            f"the same directory; add --horovod"
-        )
-    if not use_horovod:
-        return World()
     if exchange is None:
         exchange = "horovod" if importlib.util.find_spec("horovod") or not importlib.util.find_spec("mpi4py") else "mpi"
     return HorovodWorld(size) if exchange == "horovod" else MpiWorld(size)
 
 
-def _exit_after_failed_collective(rank: int, error: tf.errors.OpError) -> None:
+def _exit_after_failed_collective(rank: int, error: tf.errors.OpError) -> NoReturn:
     # A rank that failed by itself printed the cause, and its exit code must become the job's. The launcher takes the
     # first exit code that it sees, so this rank waits.
     time.sleep(_SECONDS_FOR_OTHER_RANKS_TO_EXIT)

@@ -10,13 +10,13 @@ import atexit
 import os
 import sys
 import time
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.compat.v1 import train
 
-from bert_pretrain.distributed.world import World
+from bert_pretrain.distributed.world import T, World
+from bert_pretrain.tensorflow_compat.typed import Coordinator, Session, SessionRunHook
 
 _EXIT_SECONDS = 5.0  # that a rank waits for the others before it leaves without them
 
@@ -89,10 +89,10 @@ class MpiWorld(World):
     def host_allreduce(self, numbers: np.ndarray) -> np.ndarray:
         return self._sum(np.asarray(numbers, np.float64))
 
-    def allgather(self, value: Any) -> list[Any]:
+    def allgather(self, value: T) -> list[T]:
         return self._comm.allgather(value)
 
-    def hooks(self) -> list[train.SessionRunHook]:
+    def hooks(self) -> list[SessionRunHook]:
         return [_BroadcastHook(self._broadcast_array)]
 
     def _broadcast_array(self, values: np.ndarray) -> np.ndarray:
@@ -112,10 +112,10 @@ class MpiWorld(World):
         self._mpi.Finalize()
 
 
-class _BroadcastHook(train.SessionRunHook):
+class _BroadcastHook(SessionRunHook):
     """Gives every rank root's values of all variables, one variable at a time."""
 
-    def __init__(self, broadcast: Any) -> None:
+    def __init__(self, broadcast: Callable[[np.ndarray], np.ndarray]) -> None:
         self._broadcast = broadcast
         self._assignments: list[tf.Operation] = []
 
@@ -125,7 +125,7 @@ class _BroadcastHook(train.SessionRunHook):
             value = tf.numpy_function(self._broadcast, [variable.read_value()], variable.dtype.base_dtype)
             self._assignments.append(variable.assign(tf.ensure_shape(value, variable.shape)).op)
 
-    def after_create_session(self, session: tf.compat.v1.Session, coord: tf.train.Coordinator) -> None:
+    def after_create_session(self, session: Session, coord: Coordinator) -> None:
         """Runs them in the same order on every rank."""
         for assignment in self._assignments:
             session.run(assignment)

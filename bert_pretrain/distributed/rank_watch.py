@@ -192,6 +192,7 @@ class Heartbeat:
         if self._rank == 0:
             return None
         endpoint = endpoints[other]
+        assert endpoint is not None, "the first rank of every host listens"
         addresses = endpoint.addresses if other == 0 and first != 0 else ("127.0.0.1",)
         for address in addresses:
             with contextlib.suppress(OSError):

@@ -9,13 +9,16 @@ from __future__ import annotations
 import os
 import pickle
 import sys
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
 
 from bert_pretrain.distributed.rank_watch import STALL_SECONDS
 from bert_pretrain.distributed.stop import StopRequest
+from bert_pretrain.tensorflow_compat.typed import ConfigProto, Coordinator, Session, SessionRunHook
+
+T = TypeVar("T")
 
 # Horovod's threads call MPI every millisecond. By default they spin while they wait; with as many ranks as cores that
 # takes CPU time from the ranks that compute.
@@ -43,15 +46,15 @@ class World:
         """On the host: float64 numbers [X] summed over ranks. A collective: every rank must call it."""
         return numbers
 
-    def allgather(self, value: Any) -> list[Any]:
+    def allgather(self, value: T) -> list[T]:
         """On the host: every rank's value (any object that pickles), in the order of ranks. A collective."""
         return [value]
 
-    def broadcast(self, value: Any) -> Any:
+    def broadcast(self, value: T) -> T:
         """On the host: root's value, on every rank. A collective."""
         return self.allgather(value)[0]
 
-    def hooks(self) -> list[tf.compat.v1.train.SessionRunHook]:
+    def hooks(self) -> list[SessionRunHook]:
         """Hooks that broadcast root's variables to all ranks at the start."""
         return []
 
@@ -79,7 +82,7 @@ class HorovodWorld(World):
                 f"--horovod: the launcher started {launched_size} processes, but Horovod sees {hvd.size()}: it was "
                 f"built with another MPI; use the mpirun beside {sys.executable}"
             )
-        self._hvd = hvd
+        self._hvd: Any = hvd  # Horovod has no types
         self.rank, self.size = hvd.rank(), hvd.size()
         self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
         self._host = _HostCollectives(hvd)
@@ -99,20 +102,20 @@ class HorovodWorld(World):
     def host_allreduce(self, numbers: np.ndarray) -> np.ndarray:
         return self._host.allreduce(numbers)
 
-    def allgather(self, value: Any) -> list[Any]:
+    def allgather(self, value: T) -> list[T]:
         data = np.frombuffer(pickle.dumps(value), np.uint8)
         sizes = self._host.allgather(np.array([len(data)], np.int64))
         parts = np.split(self._host.allgather(data), np.cumsum(sizes)[:-1])
         return [pickle.loads(part.tobytes()) for part in parts]
 
-    def hooks(self) -> list[tf.compat.v1.train.SessionRunHook]:
+    def hooks(self) -> list[SessionRunHook]:
         return [_BroadcastHook(self._hvd)]
 
     def close(self) -> None:
         self._hvd.shutdown()
 
 
-class _BroadcastHook(tf.compat.v1.train.SessionRunHook):
+class _BroadcastHook(SessionRunHook):
     """Horovod's BroadcastGlobalVariablesHook, which Horovod defines only where TensorFlow has tf.estimator."""
 
     def __init__(self, hvd: Any) -> None:
@@ -122,7 +125,7 @@ class _BroadcastHook(tf.compat.v1.train.SessionRunHook):
         """Adds the broadcast to the training graph."""
         self._broadcast = self._hvd.broadcast_global_variables(0)
 
-    def after_create_session(self, session: tf.compat.v1.Session, coord: tf.train.Coordinator) -> None:
+    def after_create_session(self, session: Session, coord: Coordinator) -> None:
         """Overwrites this rank's variables with root's."""
         session.run(self._broadcast)
 
@@ -141,9 +144,9 @@ class _HostCollectives:
             self._inputs = {t: tf.compat.v1.placeholder(t, [None]) for t in (tf.uint8, tf.int64)}
             self._gathers = {t: hvd.allgather(x, name=f"host_gather_{t.name}") for t, x in self._inputs.items()}
         # One thread and no GPU memory: the training session needs those.
-        config = tf.compat.v1.ConfigProto(device_count={"GPU": 0}, use_per_session_threads=True)
+        config = ConfigProto(device_count={"GPU": 0}, use_per_session_threads=True)
         config.intra_op_parallelism_threads = config.inter_op_parallelism_threads = 1
-        self._session = tf.compat.v1.Session(graph=self._graph, config=config)
+        self._session = Session(graph=self._graph, config=config)
 
     def allreduce(self, numbers: np.ndarray) -> np.ndarray:
         """float64 numbers [X] summed over ranks."""

@@ -25,12 +25,13 @@ class _Encoder(tf.Module):
         self._config = config
         # Slashes are no attribute names; the variables keep their own.
         self.weights = {
-            name.replace("/", "."): tf.Variable(value, name=name, trainable=False) for name, value in values.items()
+            name.replace("/", "."): tf.Variable(tf.convert_to_tensor(value), name=name, trainable=False)
+            for name, value in values.items()
         }
 
-    def _run(self, *inputs: tf.Tensor) -> padded.Outputs:
+    def _run(self, word_ids: tf.Tensor, mask: tf.Tensor, type_ids: tf.Tensor) -> padded.OutputTensors:
         weights = {name.replace(".", "/"): tf.convert_to_tensor(weight) for name, weight in self.weights.items()}
-        return padded.run(weights, *inputs, self._config)
+        return padded.run(weights, word_ids, mask, type_ids, self._config)
 
     @tf.function(input_signature=[_SPECS])
     def __call__(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

@@ -36,7 +36,7 @@ def export_model(config: ExportConfig) -> int:
     if config.hf_dir:
         with _directory("hf_dir", config.hf_dir) as folder:
             page = _readme(config.hf_dir, model)
-            write_hugging_face_folder(folder, model.config, values, model.vocabulary, model.lower_case, page)
+            write_hugging_face_folder(folder, model.config, values, model.found_vocabulary, model.lower_case, page)
     if config.saved_model_dir:
         with _directory("saved_model_dir", config.saved_model_dir) as folder:
             write_saved_model(folder, model.config, values)
@@ -51,7 +51,7 @@ def _check(config: ExportConfig, model: StoredModel) -> None:
         if model.vocabulary is None:
             raise ValueError("--hf_dir needs --vocab_file, the model's vocabulary; none is beside the checkpoint")
         model.check_vocabulary()
-        if "[PAD]" not in model.vocabulary.entries:
+        if "[PAD]" not in model.found_vocabulary.entries:
             raise ValueError(
                 "--vocab_file: it has no [PAD], which Hugging Face's tokenizer needs; give the model's own"
             )

@@ -5,7 +5,7 @@ Texts become token ids, logits become words with probabilities.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Optional
 
 import numpy as np
@@ -34,12 +34,14 @@ def answer_lines(config: FillMaskConfig, path: str, texts: Sequence[str]) -> Ite
     model.check_vocabulary()
     reader = QuestionReader(model.vocabulary, model.lower_case, model.config.max_position_embeddings)
     question = reader.question(*texts) if texts else None
-    if len(texts) == 1 and not len(reader.masked_positions(question)):
+    if question is not None and len(texts) == 1 and not len(reader.masked_positions(question)):
         raise ValueError("the text has no [MASK]; write it where a word is to be found")
     with Network(model.config, model.read_values()) as network:
         if config.held_out_shards:
-            yield from _held_out_lines(network, reader, config)
-        elif config.next_sentence:
+            yield from _held_out_lines(network, reader, config.held_out_shards, config)
+            return
+        assert question is not None, "fill_mask.py requires texts unless there are held-out shards"
+        if config.next_sentence:
             share = next_sentence_probability(network, question)
             yield f"{share:.4f}  the probability that the second text follows the first"
         else:
@@ -54,9 +56,9 @@ def _masked_lines(network: Network, reader: QuestionReader, question: Question, 
         yield from (f"{word.probability:.4f}  {word.entry}" for word in words)
 
 
-def _held_out_lines(network: Network, reader: QuestionReader, config: FillMaskConfig) -> Iterator[str]:
+def _held_out_lines(network: Network, reader: QuestionReader, shards: str, config: FillMaskConfig) -> Iterator[str]:
     yield "held-out sentences with a masked word, the word that stood there, and the model's best words:"
-    for blank in find_blanks(config.held_out_shards, reader.vocabulary, config.num_sentences):
+    for blank in find_blanks(shards, reader.vocabulary, config.num_sentences):
         (words,) = best_words(network, reader.vocabulary, blank.question, [blank.position], config.top)
         yield f"  {blank_text(blank, reader.vocabulary)}"
         yield f"    {blank.answer}; " + ", ".join(f"{word.entry} {word.probability:.3f}" for word in words)
@@ -109,7 +111,7 @@ class LikelyWord(NamedTuple):
 
 
 def best_words(
-    network: Network, vocabulary: Vocabulary, question: Question, positions: Sequence[int], top: int
+    network: Network, vocabulary: Vocabulary, question: Question, positions: Iterable[int], top: int
 ) -> list[list[LikelyWord]]:
     """The `top` most probable words at each position of the question, best first."""
     logits = _run_network(network, question).masked_lm_logits[0]  # [S, V]

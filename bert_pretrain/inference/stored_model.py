@@ -19,6 +19,7 @@ from bert_pretrain.data.vocab import Vocabulary, load_vocabulary
 from bert_pretrain.hugging_face import tokenizer
 from bert_pretrain.model import padded, variables
 from bert_pretrain.run_files import run_json
+from bert_pretrain.tensorflow_compat.typed import Session
 
 
 class StoredModel(NamedTuple):
@@ -30,12 +31,18 @@ class StoredModel(NamedTuple):
     vocabulary: Optional[Vocabulary]  # None where no vocab.txt was given or found
     lower_case: bool  # how the vocabulary's text is written
 
+    @property
+    def found_vocabulary(self) -> Vocabulary:
+        """The vocabulary, where the caller knows that it was found."""
+        assert self.vocabulary is not None, "no vocab.txt was given or found"
+        return self.vocabulary
+
     def check_vocabulary(self) -> None:
         """ValueError for a vocabulary, which must have been found, that is larger than the model's."""
-        if len(self.vocabulary.entries) > self.config.vocab_size:
+        num_entries = len(self.found_vocabulary.entries)
+        if num_entries > self.config.vocab_size:
             raise ValueError(
-                f"--vocab_file: it has {len(self.vocabulary.entries)} entries, the model {self.config.vocab_size}; "
-                f"give the model's own"
+                f"--vocab_file: it has {num_entries} entries, the model {self.config.vocab_size}; give the model's own"
             )
 
     def read_values(self) -> dict[str, np.ndarray]:
@@ -118,9 +125,10 @@ class Network:
         graph = tf.Graph()
         with graph.as_default():
             weights = variables.create(config, seed=0)
-            self._inputs = [tf.compat.v1.placeholder(tf.int32, [None, None]) for _ in range(3)]
-            self._outputs = padded.run(weights, *self._inputs, config)
-            self._session = tf.compat.v1.Session(graph=graph)
+            word_ids, mask, type_ids = (tf.compat.v1.placeholder(tf.int32, [None, None]) for _ in range(3))
+            self._inputs = word_ids, mask, type_ids
+            self._outputs = padded.run(weights, word_ids, mask, type_ids, config)
+            self._session = Session(graph=graph)
             for name, variable in weights.items():
                 # Fed, not a constant: a graph holds at most 2 GB.
                 self._session.run(variable.initializer, {variable.initializer.inputs[1]: values[name]})
@@ -132,5 +140,6 @@ class Network:
         self._session.close()
 
     def run(self, word_ids: np.ndarray, mask: np.ndarray, type_ids: np.ndarray) -> padded.Outputs:
-        """The Outputs, as arrays, for examples [E, S] int32."""
-        return self._session.run(self._outputs, dict(zip(self._inputs, (word_ids, mask, type_ids))))
+        """The network's outputs for examples [E, S] int32."""
+        values = self._session.run(self._outputs, dict(zip(self._inputs, (word_ids, mask, type_ids))))
+        return padded.Outputs(*values)

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from bert_pretrain.tensorflow_compat.typed import random_words
+
 NUM_HASHES = 2**32  # possible values of a hash
 _NUM_WORDS = 2**16  # possible values of a word: rate 0.1 becomes 6554 / 65536 = 0.10001
 
@@ -31,9 +33,9 @@ class Dropout:
         place, self._num_places = self._num_places, self._num_places + 1
         seed = tf.stack([tf.constant((self._constant_seed + place) % 2**63, tf.int64), self._step_seed])
         if self._hashed:
-            return tf.random.stateless_uniform([2], seed, None, None, tf.uint32)
+            return random_words([2], seed)
         count = tf.reduce_prod(shape)
-        draws = tf.random.stateless_uniform([(count + 1) // 2], seed, None, None, tf.uint32)  # two words each
+        draws = random_words([(count + 1) // 2], seed)  # two words each
         return tf.reshape(tf.reshape(tf.bitcast(draws, tf.uint16), [-1])[:count], shape)
 
 

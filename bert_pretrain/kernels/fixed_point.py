@@ -6,6 +6,7 @@ Terms are rounded to 64-bit fixed point, whose additions are exact. What does no
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -54,6 +55,6 @@ def square_sum_lanes(values: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.square(tf.reshape(flat, [_LANES, -1])), axis=1)
 
 
-def square_sums(tensors: list[tf.Tensor]) -> tf.Tensor:
+def square_sums(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
     """[N] float32: the sum of squares of each tensor, the same bits on any number of threads."""
     return tf.reduce_sum(tf.stack([square_sum_lanes(tensor) for tensor in tensors]), axis=1)

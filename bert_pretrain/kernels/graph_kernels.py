@@ -17,6 +17,7 @@ from bert_pretrain.kernels import xla
 from bert_pretrain.kernels.dropout import drop
 from bert_pretrain.kernels.row_attention import RowAttention
 from bert_pretrain.kernels.unpadding import Tokens, every_slot, find_tokens
+from bert_pretrain.tensorflow_compat.typed import TensorAndGradient, custom_gradient
 
 _GELU_SCALE, _GELU_CUBIC = math.sqrt(2.0 / math.pi), 0.044715
 
@@ -32,8 +33,8 @@ class GraphKernels:
         return every_slot(example_ids) if self.is_compiled else find_tokens(example_ids)
 
     def gelu(self, inputs: tf.Tensor) -> tf.Tensor:
-        @tf.custom_gradient
-        def kernel(inputs: tf.Tensor):
+        @custom_gradient
+        def kernel(inputs: tf.Tensor) -> TensorAndGradient:
             return self._run(_gelu, inputs), lambda grad_outputs: self._run(_gelu_gradient, inputs, grad_outputs)
 
         return kernel(inputs)
@@ -42,16 +43,16 @@ class GraphKernels:
         if bits is None:
             return inputs
 
-        @tf.custom_gradient
-        def kernel(inputs: tf.Tensor):
+        @custom_gradient
+        def kernel(inputs: tf.Tensor) -> TensorAndGradient:
             outputs = self._run(drop, inputs, bits, rate=rate)
             return outputs, lambda grad_outputs: self._run(drop, grad_outputs, bits, rate=rate)
 
         return kernel(inputs)
 
     def layer_norm(self, inputs: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
-        @tf.custom_gradient
-        def kernel(inputs: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor):
+        @custom_gradient
+        def kernel(inputs: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> TensorAndGradient:
             outputs, mean, rstd = self._run(_norm, inputs, gamma, beta)
 
             def gradient(grad_outputs: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -71,8 +72,8 @@ class GraphKernels:
         bits: Optional[tf.Tensor],
         rate: float,
     ) -> tf.Tensor:
-        @tf.custom_gradient
-        def kernel(inputs: tf.Tensor, residual: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor):
+        @custom_gradient
+        def kernel(inputs: tf.Tensor, residual: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> TensorAndGradient:
             total, outputs, mean, rstd = self._run(_add_and_norm, inputs, residual, gamma, beta, bits, rate=rate)
 
             def gradient(grad_outputs: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -132,7 +133,15 @@ def _sum_over_tokens(values: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(values, tf.float32), axis=0)
 
 
-def _add_and_norm(inputs, residual, gamma, beta, bits, *, rate: float):
+def _add_and_norm(
+    inputs: tf.Tensor,
+    residual: tf.Tensor,
+    gamma: tf.Tensor,
+    beta: tf.Tensor,
+    bits: Optional[tf.Tensor],
+    *,
+    rate: float,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Returns the sum, which the gradient needs, and the results of _norm for the sum before it is rounded."""
     dropped = inputs if bits is None else drop(inputs, bits, rate)
     total = tf.cast(residual, tf.float32) + tf.cast(dropped, tf.float32)
@@ -140,7 +149,16 @@ def _add_and_norm(inputs, residual, gamma, beta, bits, *, rate: float):
     return tf.cast(total, inputs.dtype), tf.cast(outputs, inputs.dtype), mean, rstd
 
 
-def _add_and_norm_gradient(total, gamma, mean, rstd, grad_outputs, bits, *, rate: float):
+def _add_and_norm_gradient(
+    total: tf.Tensor,
+    gamma: tf.Tensor,
+    mean: tf.Tensor,
+    rstd: tf.Tensor,
+    grad_outputs: tf.Tensor,
+    bits: Optional[tf.Tensor],
+    *,
+    rate: float,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Returns the gradients of inputs and residual [T, H] and each token's share of that of gamma [T, H]."""
     grad_total, grad_gammas = _norm_gradient(total, gamma, mean, rstd, grad_outputs)
     return grad_total if bits is None else drop(grad_total, bits, rate), grad_total, grad_gammas

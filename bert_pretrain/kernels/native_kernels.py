@@ -11,6 +11,7 @@ from bert_pretrain.config.model import LAYER_NORM_EPSILON
 from bert_pretrain.kernels import native
 from bert_pretrain.kernels.dropout import NUM_HASHES, num_dropped
 from bert_pretrain.kernels.unpadding import Tokens, find_tokens
+from bert_pretrain.tensorflow_compat.typed import TensorAndGradient, custom_gradient
 
 
 class NativeKernels:
@@ -25,8 +26,8 @@ class NativeKernels:
         return find_tokens(example_ids)
 
     def gelu(self, inputs: tf.Tensor) -> tf.Tensor:
-        @tf.custom_gradient
-        def kernel(inputs: tf.Tensor):
+        @custom_gradient
+        def kernel(inputs: tf.Tensor) -> TensorAndGradient:
             outputs = self._library.bert_pretrain_gelu(inputs=inputs)
             return outputs, lambda grad: self._library.bert_pretrain_gelu_grad(inputs=inputs, grad_outputs=grad)
 
@@ -36,8 +37,8 @@ class NativeKernels:
         if bits is None:
             return inputs
 
-        @tf.custom_gradient
-        def kernel(inputs: tf.Tensor):
+        @custom_gradient
+        def kernel(inputs: tf.Tensor) -> TensorAndGradient:
             outputs = self._library.bert_pretrain_dropout(inputs=inputs, **_mask(bits, rate))
             return outputs, lambda grad: self._library.bert_pretrain_dropout(inputs=grad, **_mask(bits, rate))
 
@@ -57,8 +58,8 @@ class NativeKernels:
     ) -> tf.Tensor:
         mask = _mask(bits, rate)
 
-        @tf.custom_gradient
-        def kernel(gamma: tf.Tensor, beta: tf.Tensor, inputs: tf.Tensor, *residual: tf.Tensor):
+        @custom_gradient
+        def kernel(gamma: tf.Tensor, beta: tf.Tensor, inputs: tf.Tensor, *residual: tf.Tensor) -> TensorAndGradient:
             outputs, total, mean, rstd = self._library.bert_pretrain_add_and_norm(
                 inputs=inputs,
                 residual=residual[0] if residual else tf.zeros([]),
@@ -89,8 +90,8 @@ class NativeKernels:
                 **_mask(bits, rate),
             }
 
-            @tf.custom_gradient
-            def kernel(qkv: tf.Tensor):
+            @custom_gradient
+            def kernel(qkv: tf.Tensor) -> TensorAndGradient:
                 context, log_sums = self._library.bert_pretrain_attention(qkv=qkv, **common)
 
                 def gradient(grad_context: tf.Tensor) -> tf.Tensor:

@@ -19,15 +19,19 @@ class Kernels(Protocol):
 
     def find_tokens(self, example_ids: tf.Tensor) -> Tokens:
         """The slots that the layers compute, of rows with these example_ids [R, S] int32, where 0 is padding."""
+        ...
 
     def gelu(self, inputs: tf.Tensor) -> tf.Tensor:
         """The tanh form of GELU, elementwise (Hendrycks & Gimpel 2016, arXiv:1606.08415, section 2)."""
+        ...
 
     def dropout(self, inputs: tf.Tensor, bits: Optional[tf.Tensor], rate: float) -> tf.Tensor:
         """Sets about rate of the units of inputs, of any shape, to zero and divides the others by 1 - rate."""
+        ...
 
     def layer_norm(self, inputs: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
         """Layer norm along H (Ba et al. 2016, arXiv:1607.06450): [T, H], gamma [H], beta [H] -> [T, H]."""
+        ...
 
     def add_and_norm(
         self,
@@ -39,6 +43,7 @@ class Kernels(Protocol):
         rate: float,
     ) -> tf.Tensor:
         """layer_norm(residual + dropout(inputs)), all [T, H]."""
+        ...
 
     def attention(
         self, example_ids: tf.Tensor, tokens: Tokens, num_heads: int, rate: float
@@ -49,6 +54,7 @@ class Kernels(Protocol):
         the attention probabilities [R, N, S, S] at this rate. The context of padding is undefined, and padding
         receives zero gradient.
         """
+        ...
 
 
 def make_kernels(backend: Backend) -> Kernels:

@@ -13,6 +13,7 @@ import tensorflow as tf
 from bert_pretrain.kernels.dropout import drop
 from bert_pretrain.kernels.unpadding import Tokens
 from bert_pretrain.kernels.xla import Run
+from bert_pretrain.tensorflow_compat.typed import TensorAndGradient, custom_gradient, static_size
 
 _MASKED_SCORE = -10000.0  # as attention_layer in google-research/bert modeling.py
 
@@ -28,7 +29,7 @@ class RowAttention:
 
     def __call__(self, qkv: tf.Tensor, bits: Optional[tf.Tensor]) -> tf.Tensor:
         """[T, 3H] -> [T, H]."""
-        hidden_size = qkv.shape[-1] // 3
+        hidden_size = static_size(qkv, -1) // 3
         shape = [self._num_rows, self._width, 3, self._num_heads, hidden_size // self._num_heads]
         split = tf.reshape(self._tokens.pad(qkv), shape)  # [R, S, 3, N, D]
         query, key, value = tf.unstack(tf.transpose(split, [2, 0, 3, 1, 4]))  # [R, N, S, D] each
@@ -43,10 +44,10 @@ class RowAttention:
         of the probabilities times their gradients; it equals the sum over D of the context times its gradient (Dao
         et al. 2022, arXiv:2205.14135, appendix B.2).
         """
-        rate, scale = self._rate, 1.0 / math.sqrt(query.shape[-1])
+        rate, scale = self._rate, 1.0 / math.sqrt(static_size(query, -1))
 
-        @tf.custom_gradient
-        def kernel(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor):
+        @custom_gradient
+        def kernel(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> TensorAndGradient:
             scores = tf.cast(tf.matmul(query * scale, key, transpose_b=True), tf.float32)  # [R, N, S, S]
             # Not compiled: TensorFlow adds in place, XLA allocates; and XLA's softmax is slower than oneDNN's.
             probabilities = tf.nn.softmax(scores + self._mask)
@@ -82,7 +83,15 @@ def _row_dot(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(one, tf.float32) * tf.cast(other, tf.float32), axis=-1, keepdims=True)
 
 
-def _softmax_gradient(probabilities, grad_dropped, row_sums, bits, *, rate: float, scale: float) -> tf.Tensor:
+def _softmax_gradient(
+    probabilities: tf.Tensor,
+    grad_dropped: tf.Tensor,
+    row_sums: tf.Tensor,
+    bits: Optional[tf.Tensor],
+    *,
+    rate: float,
+    scale: float,
+) -> tf.Tensor:
     """Gradient of the dropped probabilities [R, N, S, S] -> gradient of the scores before scaling."""
     grad_probabilities = grad_dropped if bits is None else drop(grad_dropped, bits, rate)
     grad_scores = probabilities * (tf.cast(grad_probabilities, tf.float32) - row_sums) * scale

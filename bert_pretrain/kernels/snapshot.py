@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import Any, Union
+from typing import Union
 
+import numpy as np
 import tensorflow as tf
 
 from bert_pretrain.kernels import native
 from bert_pretrain.kernels.backend import Backend
+from bert_pretrain.tensorflow_compat.typed import Session
 
 _keys = itertools.count()
 
@@ -27,7 +29,7 @@ class SharedSnapshot:
         """The values, in the variables' order, in the other session's graph, the default one."""
         return native.library().bert_pretrain_take_snapshot(types=self._dtypes, key=self._key)
 
-    def take(self, session: tf.compat.v1.Session) -> dict[tf.Tensor, Any]:
+    def take(self, session: Session) -> dict[tf.Tensor, np.ndarray]:
         """Takes the values in the variables' session; returns the feeds with which the other session may run once."""
         session.run(self._keep)
         return {}
@@ -47,7 +49,7 @@ class CopiedSnapshot:
         self._inputs = [tf.compat.v1.placeholder(copy.dtype) for copy in self._copies]
         return self._inputs
 
-    def take(self, session: tf.compat.v1.Session) -> dict[tf.Tensor, Any]:
+    def take(self, session: Session) -> dict[tf.Tensor, np.ndarray]:
         """See SharedSnapshot."""
         return dict(zip(self._inputs, session.run(self._copies)))
 

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from bert_pretrain.tensorflow_compat.typed import TensorAndGradient, custom_gradient
+
 # T is a multiple of 64, or of 64 for each 2048 tokens, so that the matrix products have no remainder.
 _MULTIPLE, _TOKENS_PER_MULTIPLE = 64, 2048
 
@@ -65,8 +67,8 @@ def find_tokens(example_ids: tf.Tensor) -> Tokens:
 def _gather(values: tf.Tensor, indices: tf.Tensor, inverse: tf.Tensor) -> tf.Tensor:
     """values at indices. Its gradient is a gather by the inverse; TensorFlow's would be a slower scatter-add."""
 
-    @tf.custom_gradient
-    def kernel(values: tf.Tensor):
+    @custom_gradient
+    def kernel(values: tf.Tensor) -> TensorAndGradient:
         return tf.gather(values, indices), lambda grad_outputs: tf.gather(grad_outputs, inverse)
 
     return kernel(values)
@@ -78,8 +80,8 @@ def take(values: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
     Its gradient is a tensor. That of tf.gather is IndexedSlices, which the gradients of compiled kernels cannot take.
     """
 
-    @tf.custom_gradient
-    def kernel(values: tf.Tensor):
+    @custom_gradient
+    def kernel(values: tf.Tensor) -> TensorAndGradient:
         def gradient(grad_outputs: tf.Tensor) -> tf.Tensor:
             grad_values = tf.math.unsorted_segment_sum(grad_outputs, numbers, tf.shape(values)[0])
             grad_values.set_shape(values.shape)

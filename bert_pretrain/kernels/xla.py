@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Callable, Optional
+from typing import Callable, Optional, Protocol, TypeVar
 
 import tensorflow as tf
 
-Run = Callable[..., Any]  # run(function, *tensors, **numbers)
+T = TypeVar("T")
+
+
+class Run(Protocol):
+    """run(function, *tensors, **numbers) is function(*tensors, **numbers)."""
+
+    def __call__(self, function: Callable[..., T], *tensors: Optional[tf.Tensor], **numbers: float) -> T: ...  # noqa: D102
 
 
 def runner(compiled: bool) -> Run:
@@ -19,11 +25,11 @@ def runner(compiled: bool) -> Run:
     return _run_compiled if compiled else _run_plain
 
 
-def _run_plain(function: Callable, *tensors: Optional[tf.Tensor], **numbers: float) -> Any:
+def _run_plain(function: Callable[..., T], *tensors: Optional[tf.Tensor], **numbers: float) -> T:
     return function(*tensors, **numbers)
 
 
-def _run_compiled(function: Callable, *tensors: Optional[tf.Tensor], **numbers: float) -> Any:
+def _run_compiled(function: Callable[..., T], *tensors: Optional[tf.Tensor], **numbers: float) -> T:
     specs = tuple(tensor if tensor is None else tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors)
     with tf.name_scope(function.__name__.strip("_")):  # the name that a profile shows
         inputs = (tensor for tensor in tensors if tensor is not None)
@@ -31,13 +37,15 @@ def _run_compiled(function: Callable, *tensors: Optional[tf.Tensor], **numbers: 
 
 
 @functools.lru_cache(maxsize=None)
-def _program(function: Callable, specs: tuple, numbers: tuple) -> Callable:
+def _program(
+    function: Callable[..., T], specs: tuple[Optional[tf.TensorSpec], ...], numbers: tuple[tuple[str, float], ...]
+) -> Callable[..., T]:
     """The compiled function of the tensors that are not None.
 
     All layers share it. Calling a tf.function would trace another one for each call inside a gradient.
     """
 
-    def program(*inputs: tf.Tensor) -> Any:
+    def program(*inputs: tf.Tensor) -> T:
         remaining = iter(inputs)
         return function(*(None if spec is None else next(remaining) for spec in specs), **dict(numbers))
 

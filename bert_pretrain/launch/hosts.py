@@ -108,12 +108,13 @@ def _agent(environ: Mapping[str, str]) -> Sequence[str]:
     return shlex.split(given[0].partition(":")[0]) if given else ["ssh"]
 
 
-def _start(command: Sequence[str]) -> subprocess.Popen:
-    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(command, start_new_session=True, **quiet)  # a terminal's Ctrl-C is not for it
+def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    quiet = subprocess.DEVNULL
+    # A session of its own: a terminal's Ctrl-C is not for it.
+    return subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
 
 
-def _succeeds(process: subprocess.Popen, deadline: float) -> bool:
+def _succeeds(process: subprocess.Popen[bytes], deadline: float) -> bool:
     try:
         return process.wait(max(0.0, deadline - time.monotonic())) == 0
     except subprocess.TimeoutExpired:

@@ -46,7 +46,7 @@ class Supervisor:
     def __init__(self, trainer: str) -> None:
         """From now on this process receives the signals. The ranks are the processes `python -m trainer` below it."""
         self._trainer = trainer
-        self._process: Optional[subprocess.Popen] = None
+        self._process: Optional[subprocess.Popen[bytes]] = None
         self._num_signals = 0
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
@@ -94,12 +94,13 @@ class Supervisor:
                 os.kill(pid, signal.SIGTERM)
 
 
-def _copy_stderr(process: subprocess.Popen, lost_host: Path) -> tuple[bytes, bool]:
+def _copy_stderr(process: subprocess.Popen[bytes], lost_host: Path) -> tuple[bytes, bool]:
     """Copies a job's stderr to ours until it ends. Returns its last bytes, and whether the job has lost a host.
 
     lost_host: a file that a rank makes which has lost one. The job is then ended, because mpirun waits for that host.
     """
     tail, end = b"", None
+    assert process.stderr is not None  # it is a pipe
     while True:
         if select.select([process.stderr], [], [], _LOOK_SECONDS)[0]:
             piece = process.stderr.read(65536)

@@ -23,7 +23,7 @@ _CONFIGS = (MakeDataConfig, ExampleConfig, TextConfig)
 
 
 def _run() -> int:
-    config, example_config, text_config = map(cli.read, _CONFIGS)
+    config, example_config, text_config = cli.read(MakeDataConfig), cli.read(ExampleConfig), cli.read(TextConfig)
     for settings in (config, example_config, text_config):
         settings.check()
     if config.demo:

@@ -182,7 +182,7 @@ def _largest_division(spans: Sequence[Span], too_many: int) -> int:
     return next(number for number in range(too_many - 1, 0, -1) if number == 1 or works(number))
 
 
-def _places_to_cut(spans: Sequence[Span]) -> tuple[array, array]:
+def _places_to_cut(spans: Sequence[Span]) -> tuple[array[int], array[int]]:
     """Beginnings and ends of all blank lines, and the ends of all files, as bytes of all spans together."""
     keys, cuts = array("q"), array("q")
     first = 0

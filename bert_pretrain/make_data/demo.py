@@ -17,7 +17,7 @@ import re
 import sysconfig
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
@@ -63,7 +63,7 @@ class DemoSettings(NamedTuple):
     num_eval_shards: int = 2
 
 
-def make_demo(directory: str, settings: DemoSettings = DemoSettings()) -> dict:  # noqa: B008 (immutable)
+def make_demo(directory: str, settings: DemoSettings = DemoSettings()) -> dict[str, Any]:  # noqa: B008 (immutable)
     """Makes the demo's data in `directory`, unless it is complete there already; returns its counts."""
     found = _read_provenance(directory)
     if found is not None and found["settings"] == settings._asdict() and _is_complete(directory, found):
@@ -72,7 +72,7 @@ def make_demo(directory: str, settings: DemoSettings = DemoSettings()) -> dict: 
         return _make(directory, settings)
 
 
-def _make(directory: str, settings: DemoSettings) -> dict:
+def _make(directory: str, settings: DemoSettings) -> dict[str, Any]:
     _clear(directory, _read_provenance(directory))
     documents = demo_documents()
     every = settings.documents_per_held_out
@@ -99,7 +99,7 @@ def _write_shards(
     vocabulary: vocab.Vocabulary,
     num_passes: int,
     settings: DemoSettings,
-) -> dict:
+) -> dict[str, Any]:
     text = tokenize_documents(documents, LineTokenizer(vocabulary, lower_case=True))
     rng = np.random.default_rng([settings.random_seed, num_passes])
     config = ExampleConfig(
@@ -128,7 +128,7 @@ def _write_model_config(path: str, settings: DemoSettings, vocab_size: int) -> N
     write_json(path, dataclasses.asdict(config), indent=2)
 
 
-def _read_provenance(directory: str) -> Optional[dict]:
+def _read_provenance(directory: str) -> Optional[dict[str, Any]]:
     try:
         with open(os.path.join(directory, _PROVENANCE_FILE), encoding="utf-8") as file:
             return json.load(file)
@@ -136,14 +136,14 @@ def _read_provenance(directory: str) -> Optional[dict]:
         return None
 
 
-def _is_complete(directory: str, found: dict) -> bool:
+def _is_complete(directory: str, found: dict[str, Any]) -> bool:
     return bool(found["files"]) and all(
         os.path.isfile(path) and os.path.getsize(path) == size
         for path, size in ((os.path.join(directory, name), size) for name, size in found["files"].items())
     )
 
 
-def _write_provenance(directory: str, settings: DemoSettings, counts: dict) -> None:
+def _write_provenance(directory: str, settings: DemoSettings, counts: dict[str, Any]) -> None:
     """Describes the data. Without counts: work has begun, and shards found here later are the demo's own."""
     names = ["vocab.txt", "bert_config.json", *_shards_in(directory)] if counts else []
     files = {name: os.path.getsize(os.path.join(directory, name)) for name in names}
@@ -156,7 +156,7 @@ def _shards_in(directory: str) -> list[str]:
     return sorted(name for name in names if name.endswith(".tfrecord"))
 
 
-def _clear(directory: str, found: Optional[dict]) -> None:
+def _clear(directory: str, found: Optional[dict[str, Any]]) -> None:
     """Removes the demo's old shards. ValueError where the shards in `directory` are not the demo's."""
     try:
         for split in ("train", "eval"):

@@ -38,7 +38,7 @@ def describe_text(spans: tuple[Span, ...]) -> list[dict[str, Any]]:
     return described
 
 
-def write_provenance(output: str, file: IO, origin: Origin, facts: dict[str, Any]) -> None:
+def write_provenance(output: str, file: IO[Any], origin: Origin, facts: dict[str, Any]) -> None:
     """Describes `output` by its origin and facts; `file` holds all of its content and does not have that name yet."""
     file.flush()
     content = {"bytes": os.fstat(file.fileno()).st_size, **facts, "origin": origin._asdict()}

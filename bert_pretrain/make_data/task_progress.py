@@ -6,11 +6,12 @@ import io
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional
 
 from tqdm import tqdm
 
 from bert_pretrain.system import worker_pool
+from bert_pretrain.system.worker_pool import Piece, Result, WorkFunction
 
 _LOG_SECONDS = 10  # between lines of progress where there is no terminal
 
@@ -22,18 +23,18 @@ class Progress(NamedTuple):
     results: int = 0  # examples or documents
 
 
-ReportProgress = Callable[[Progress], None]  # how a task tells it; worker_pool's ReportProgress with a Progress
+ReportProgress = Callable[[Progress], None]  # how a task tells it
 
 
 def run_tasks(
     workers: worker_pool.Workers,
-    work: worker_pool.WorkFunction,
-    pieces: Sequence[Any],
+    work: WorkFunction[Piece, Progress, Result],
+    pieces: Sequence[Piece],
     sizes: Sequence[int],
     num_all: int,
-    on_result: Optional[Callable[[Any], None]] = None,
+    on_result: Optional[Callable[[Result], None]] = None,
     unit: str = "examples",
-) -> list[Any]:
+) -> list[Result]:
     """Runs the tasks, the largest first, and returns their results as they are finished.
 
     With on_result, it gets the results instead, in the order of the pieces. `unit` names the results of Progress.
@@ -41,12 +42,12 @@ def run_tasks(
     order = sorted(range(len(pieces)), key=lambda piece: -sizes[piece]) if on_result is None else [*range(len(pieces))]
     if num_all > len(pieces):
         print(f"{num_all - len(pieces)} of {num_all} were finished before and are kept", file=sys.stderr)
-    results: list[Any] = []
-    waiting: dict[int, Any] = {}  # for on_result: results that come before their turn
+    results: list[Result] = []
+    waiting: dict[int, Result] = {}  # for on_result: results that come before their turn
     num_passed_on = 0
     with _Bar([sizes[piece] for piece in order], unit) as bar:
 
-        def finish(number: int, result: Any) -> None:
+        def finish(number: int, result: Result) -> None:
             nonlocal num_passed_on
             if on_result is None:
                 results.append(result)

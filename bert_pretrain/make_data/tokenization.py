@@ -10,6 +10,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from itertools import chain, compress, islice
+from typing import Dict
 
 import numpy as np
 from tokenizers import Tokenizer, models
@@ -26,7 +27,7 @@ _IDEOGRAPHS = (
 )  # fmt: skip
 
 
-class _Cleaning(dict):
+class _Cleaning(Dict[int, str]):
     """Code point -> its replacement before words are separated; filled on demand."""
 
     def __missing__(self, code: int) -> str:
@@ -44,7 +45,7 @@ class _Cleaning(dict):
         return replacement
 
 
-class _Punctuation(dict):
+class _Punctuation(Dict[int, str]):
     """Code point -> the character, with spaces around it where it is punctuation."""
 
     def __missing__(self, code: int) -> str:
@@ -54,7 +55,7 @@ class _Punctuation(dict):
         return self[code]
 
 
-class _Accents(dict):
+class _Accents(Dict[int, str]):
     """Code point -> the character, or nothing for a nonspacing mark."""
 
     def __missing__(self, code: int) -> str:
@@ -89,7 +90,7 @@ def _split_any(text: str, lower_case: bool) -> list[str]:
 class LineTokenizer:
     """Lines of text into token ids."""
 
-    def __init__(self, vocabulary: Vocabulary, lower_case: bool):
+    def __init__(self, vocabulary: Vocabulary, lower_case: bool) -> None:
         self.vocabulary = vocabulary
         self._lower_case = lower_case
         self._wordpiece = Tokenizer(
@@ -127,7 +128,7 @@ class LineTokenizer:
         return ids, np.diff(ends, prepend=0)
 
 
-class _Cache(dict):
+class _Cache(Dict[str, int]):
     """Strings, numbered in the order of their first occurrence, and the token ids of each."""
 
     def __init__(self) -> None:

@@ -22,13 +22,36 @@ _FILE = "mllog.txt"
 
 
 class MlperfLog:
-    """The log of one run. Its methods do nothing without --mlperf, on other ranks than 0, and in a resumed run."""
+    """A log without effect: without --mlperf, on other ranks than 0, and in a resumed run."""
 
-    def __init__(self, run: Optional[TimedRun] = None, logger: Optional[Any] = None) -> None:
-        """logger is an mlperf_logging.mllog.MLLogger."""
+    def start_run(self) -> None:
+        """Initialization is over; from here on data is read and time counts."""
+
+    def start_block(self, update: int) -> None:
+        """Training goes on after `update`, until the next evaluation. Does nothing while it goes on."""
+
+    def start_evaluation(self, update: int) -> None:
+        """An evaluation begins."""
+
+    def end_evaluation(self, update: int, accuracy: Optional[float]) -> Iterator[str]:
+        """An evaluation has ended. Yields a line that compares the run with the reference's."""
+        yield from ()
+
+    def end_run(self, update: int, end: str) -> None:
+        """Time stops; `end` is that of results.json."""
+
+    def close(self) -> None:
+        """Ends the log of a run that was interrupted by an exception."""
+
+
+class _WrittenLog(MlperfLog):
+    """The log of one run."""
+
+    def __init__(self, run: TimedRun, logger: Any) -> None:
+        """logger is an mlperf_logging.mllog.MLLogger, which has no types."""
         self._run, self._log = run, logger
         self._is_running = self._is_in_block = False
-        self._reference = rules.reference_convergence(_required_library(), run.examples_per_update) if run else None
+        self._reference = rules.reference_convergence(_required_library(), run.examples_per_update)
 
     def describe(self, begin: float, is_cache_cleared: bool) -> None:
         """Submission, initialization since `begin` (seconds since the epoch), and settings."""
@@ -42,14 +65,11 @@ class MlperfLog:
             log.event(key, value)
 
     def start_run(self) -> None:
-        """Initialization is over; from here on data is read and time counts."""
-        if self._log:
-            self._log.end("init_stop")
-            self._log.start("run_start")
-            self._is_running = True
+        self._log.end("init_stop")
+        self._log.start("run_start")
+        self._is_running = True
 
     def start_block(self, update: int) -> None:
-        """Training goes on after `update`, until the next evaluation. Does nothing while it goes on."""
         if self._is_running and not self._is_in_block:
             samples, run = self._samples(update), self._run.config.run
             is_before_first = samples < run.samples_start_eval
@@ -58,13 +78,11 @@ class MlperfLog:
             self._is_in_block = True
 
     def start_evaluation(self, update: int) -> None:
-        """An evaluation begins."""
         if self._is_running:
             self._end_block(update)
             self._log.start("eval_start", metadata={"epoch_num": self._samples(update)})
 
     def end_evaluation(self, update: int, accuracy: Optional[float]) -> Iterator[str]:
-        """An evaluation has ended. Yields a line that compares the run with the reference's."""
         if self._is_running:
             samples = self._samples(update)
             self._log.event("eval_accuracy", accuracy, metadata={"epoch_num": samples})
@@ -72,7 +90,6 @@ class MlperfLog:
             yield self._reference.standing(samples, accuracy)
 
     def end_run(self, update: int, end: str) -> None:
-        """Time stops; `end` is that of results.json."""
         if self._is_running:
             self._end_block(update)
             samples, has_target = self._samples(update), self._run.config.run.stop_threshold > 0
@@ -81,7 +98,6 @@ class MlperfLog:
             self._stop("success" if is_successful else "aborted")
 
     def close(self) -> None:
-        """Ends the log of a run that was interrupted by an exception."""
         if self._is_running:
             self._stop("aborted")
 
@@ -117,7 +133,7 @@ def open_mllog(
     is_cache_cleared = _clear_cache(shards) if is_first_of_host else False
     if not is_root:
         return MlperfLog()
-    log = MlperfLog(run, _open_file(path, "w"))
+    log = _WrittenLog(run, _open_file(path, "w"))
     log.describe(begin, is_cache_cleared)
     return log
 

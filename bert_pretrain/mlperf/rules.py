@@ -101,7 +101,8 @@ class ReferenceConvergence(NamedTuple):
 def installed_library() -> Optional[Path]:
     """The folder of mlperf_logging, None where it is not installed."""
     found = importlib.util.find_spec("mlperf_logging")
-    return Path(found.submodule_search_locations[0]) if found else None
+    folders = found.submodule_search_locations if found else None
+    return Path(folders[0]) if folders else None
 
 
 def reference_convergence(folder: Path, batch: int) -> ReferenceConvergence:

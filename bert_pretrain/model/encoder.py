@@ -16,6 +16,7 @@ from bert_pretrain.kernels.dropout import Dropout
 from bert_pretrain.kernels.protocol import Kernels
 from bert_pretrain.kernels.unpadding import Tokens, take
 from bert_pretrain.model.layers import FLOAT32, Precision, Weights, dense, fused_dense, layer_norm
+from bert_pretrain.tensorflow_compat.typed import TensorAndGradient, custom_gradient
 
 
 class Rows(NamedTuple):
@@ -183,8 +184,8 @@ def _run_with_recompute(
     """
     names = list(weights)
 
-    @tf.custom_gradient
-    def kernel(hidden: tf.Tensor, *values: tf.Tensor):
+    @custom_gradient
+    def kernel(hidden: tf.Tensor, *values: tf.Tensor) -> TensorAndGradient:
         def gradient(grad_output: tf.Tensor) -> list[tf.Tensor]:
             # Without this dependency, TensorFlow would merge the second run with the first and keep its results.
             with tf.control_dependencies([grad_output]):

@@ -6,15 +6,12 @@ The names are a contract: Google's bert_model.ckpt and MLPerf's model.ckpt-28252
 
 from __future__ import annotations
 
-from typing import Tuple
-
 import tensorflow as tf
 
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.tensorflow_compat import graph_variables
 from bert_pretrain.tensorflow_compat.graph_variables import Spec
-
-Shape = Tuple[int, ...]
+from bert_pretrain.tensorflow_compat.typed import Shape
 
 
 def shapes(config: ModelConfig) -> dict[str, Shape]:

@@ -13,8 +13,9 @@ from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.optim.settings import OptimConfig
 from bert_pretrain.tensorflow_compat import graph_variables
 from bert_pretrain.tensorflow_compat.graph_variables import Spec
+from bert_pretrain.tensorflow_compat.typed import static_shape
 
-SquareSums = Callable[[Sequence[tf.Tensor]], tf.Tensor]  # [N] float32: the sum of squares of each of N tensors
+SquareSums = Callable[["Sequence[tf.Tensor]"], tf.Tensor]  # [N] float32: the sum of squares of each of N tensors
 
 
 def square_sums(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -26,6 +27,7 @@ class Optimizer(abc.ABC):
     """An optimizer's variables in the default graph, and its update."""
 
     SLOTS: ClassVar[tuple[str, ...]]  # a variable `<weight>/<slot>` of zeros for each weight, in the published names
+    HAS_EPSILON: ClassVar[bool] = True  # it divides by a root, to which --log_epsilon's power of ten is added
 
     def __init__(
         self,
@@ -69,5 +71,5 @@ def is_exempt(name: str) -> bool:
 
 
 def _create_slots(weights: Mapping[str, tf.Variable], slot: str) -> dict[str, tf.Variable]:
-    specs = {f"{name}/{slot}": Spec(tuple(weight.shape.as_list())) for name, weight in weights.items()}
+    specs = {f"{name}/{slot}": Spec(static_shape(weight)) for name, weight in weights.items()}
     return dict(zip(weights, graph_variables.create(specs).values()))

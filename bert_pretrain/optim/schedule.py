@@ -5,13 +5,13 @@ mlcommons/training language_model/tensorflow/bert/optimization.py.
 
 from __future__ import annotations
 
-from typing import Union
+from typing import Callable, TypeVar, Union, overload
 
 import tensorflow as tf
 
 from bert_pretrain.optim.settings import OptimConfig
 
-Number = Union[int, float, tf.Tensor]
+Number = TypeVar("Number", float, tf.Tensor)
 
 
 def effective_peak(config: OptimConfig, num_ranks: int, horovod: bool) -> float:
@@ -19,7 +19,13 @@ def effective_peak(config: OptimConfig, num_ranks: int, horovod: bool) -> float:
     return config.learning_rate * (num_ranks if horovod and config.lr_scaling == "linear" else 1)
 
 
-def learning_rate(step: Number, config: OptimConfig, peak: float) -> Number:
+@overload
+def learning_rate(step: float, config: OptimConfig, peak: float) -> float: ...
+@overload
+def learning_rate(step: tf.Tensor, config: OptimConfig, peak: float) -> tf.Tensor: ...
+
+
+def learning_rate(step: Union[float, tf.Tensor], config: OptimConfig, peak: float) -> Union[float, tf.Tensor]:
     """The rate of the update with the 0-based index step: a float for a Python number, else a float32 scalar.
 
     Polynomial decay from peak at step 0 to 0 at num_train_steps:
@@ -29,13 +35,20 @@ def learning_rate(step: Number, config: OptimConfig, peak: float) -> Number:
     The decay is measured from step 0 with or without warm-up.
     """
     if not isinstance(step, tf.Tensor):
-        return _learning_rate(float(step), config, peak, minimum=min, where=lambda c, a, b: a if c else b)
-    return _learning_rate(tf.cast(step, tf.float32), config, peak, minimum=tf.minimum, where=tf.where)
+        return _learning_rate(float(step), config, peak, min, pow, where=lambda c, a, b: a if c else b)
+    return _learning_rate(tf.cast(step, tf.float32), config, peak, tf.minimum, tf.pow, tf.where)
 
 
-def _learning_rate(step, config: OptimConfig, peak: float, minimum, where):
+def _learning_rate(
+    step: Number,
+    config: OptimConfig,
+    peak: float,
+    minimum: Callable[[Number, float], Number],
+    power: Callable[[Number, float], Number],
+    where: Callable[[Union[bool, tf.Tensor], Number, Number], Number],
+) -> Number:
     last = float(config.num_train_steps)
-    decayed = peak * ((last - minimum(step, last)) / last) ** config.poly_power
+    decayed = peak * power((last - minimum(step, last)) / last, config.poly_power)
     if config.num_warmup_steps == 0:
         return decayed
     since_start = step - float(config.start_warmup_step)

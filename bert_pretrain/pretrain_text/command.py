@@ -210,7 +210,8 @@ def read_pretrained(folder: str, allows_partial: bool) -> Pretrained:
     )
     paths = [os.path.join(folder, name) for name in (WEIGHTS, INDEX)]
     weights = next(filter(os.path.isfile, paths), None)
-    require(weights is not None, f"--from: {paths[0]} is not there; save the model with safe_serialization=True")
+    if weights is None:
+        raise ValueError(f"--from: {paths[0]} is not there; save the model with safe_serialization=True")
     variables = {names.variable_name(tensor.name) for tensor in open_tensors(weights, "from")}
     missing = [name for name in _HEADS if name not in variables]
     require(

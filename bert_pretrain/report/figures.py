@@ -10,18 +10,22 @@ import io
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from bert_pretrain.config.training import MLPERF_TARGET
 from bert_pretrain.mlperf import rules
 from bert_pretrain.report.run_folder import EVALUATION_KINDS, TRAINING_KINDS, ReportedRun, is_number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.typing import RcKeyType
 
 MAX_POINTS = 1000  # of a line; above it, the least and the greatest of each stretch are drawn
 _SIZE = 4.7, 2.7  # inches; 1 pt is about 1 px on a phone of 390 px
 # Colours that stand for CSS variables in Matplotlib's output.
 _INK, _GRID = "#010101", "#020202"
 _VARIABLES = {_INK: "var(--muted)", _GRID: "var(--grid)"}
-_RC: dict[str, Any] = {
+_RC: dict[RcKeyType, Any] = {
     "svg.fonttype": "none",
     "font.size": 10.0,
     "text.color": _INK,
@@ -282,7 +286,7 @@ def thin_points(points: Sequence[tuple[float, float]]) -> list[tuple[float, floa
     return kept
 
 
-def _draw_lines(axes: Any, plot: Plot) -> None:
+def _draw_lines(axes: Axes, plot: Plot) -> None:
     for run, x in plot.starts:
         axes.axvline(x, color=_run_color(run), linewidth=0.8, linestyle=(0, (1, 2)))
     for number, line in enumerate(plot.lines):
@@ -304,7 +308,7 @@ def _draw_lines(axes: Any, plot: Plot) -> None:
         axes.errorbar([goal.x], [goal.value], xerr=[goal.deviation], color=color, marker="D", markersize=4, capsize=3)
 
 
-def _format_axes(axes: Any, plot: Plot) -> None:
+def _format_axes(axes: Axes, plot: Plot) -> None:
     from matplotlib import ticker
 
     axes.set_xlabel(plot.x_label)

@@ -8,13 +8,16 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from bert_pretrain.run_files.metrics import EVALUATION, EVALUATION_ALONE, METRICS_JSONL, TRAINING, Point, read_metrics
 from bert_pretrain.run_files.report_file import UnreadableFileError, read_json_object
 from bert_pretrain.run_files.results import RESULTS_JSON
 from bert_pretrain.run_files.run_json import RUN_JSON
 from bert_pretrain.system import locks
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeGuard
 
 TRAINING_KINDS = (TRAINING,)
 EVALUATION_KINDS = (EVALUATION, EVALUATION_ALONE)
@@ -57,7 +60,7 @@ class ReportedRun(NamedTuple):
         return found[-1] if found and found[-1] > 0 else None
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """True for a finite number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 

@@ -16,6 +16,8 @@ from typing import Any, Optional
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
+from tensorflow.core.framework.summary_pb2 import DATA_CLASS_TENSOR, Summary
+from tensorflow.core.util.event_pb2 import Event, SessionLog
 
 from bert_pretrain.data.shards.tfrecord import FRAME_SIZE, HEADER, frame_record, record_header
 from bert_pretrain.run_files.report_file import AppendedFile
@@ -24,7 +26,6 @@ _FILE_PREFIX = "events.out.tfevents."
 _VERSION = "brain.Event:2"
 _OWN_TAGS = ("train/", "eval/")
 _SETTINGS_PREFIX = "settings/"
-_TENSOR_CLASS = 2  # SummaryMetadata's DATA_CLASS_TENSOR
 
 
 class EventFile:
@@ -47,23 +48,22 @@ class EventFile:
 
     def add(self, kind: str, update: int, values: Mapping[str, Optional[float]]) -> None:
         """Adds a point to the curves `kind`/name; a value of None has none."""
-        event_class, summary_class = tf.compat.v1.Event, tf.compat.v1.Summary
         if self._is_new:
-            start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
-            self._append(event_class(file_version=_VERSION))
-            self._append(event_class(step=self._first_update, session_log=start))
+            start = SessionLog(status=SessionLog.START)
+            self._append(Event(file_version=_VERSION))
+            self._append(Event(step=self._first_update, session_log=start))
             if self._settings:
                 summary = settings_summary(self._settings)
-                self._append(event_class(step=self._first_update, summary=summary))
+                self._append(Event(step=self._first_update, summary=summary))
             self._is_new = False
         scalars = [
-            summary_class.Value(tag=f"{kind}/{name}", simple_value=value)
+            Summary.Value(tag=f"{kind}/{name}", simple_value=value)
             for name, value in values.items()
             if value is not None
         ]
-        self._append(event_class(step=update, summary=summary_class(value=scalars)))
+        self._append(Event(step=update, summary=Summary(value=scalars)))
 
-    def _append(self, event: tf.compat.v1.Event) -> None:
+    def _append(self, event: Event) -> None:
         event.wall_time = time.time()
         self.file.append(frame_record(event.SerializeToString()))
 
@@ -108,7 +108,7 @@ def _is_later(record: bytes, last_update: int) -> bool:
     if frame_record(data) != record:
         return True
     try:
-        event = tf.compat.v1.Event.FromString(data)
+        event = Event.FromString(data)
     except DecodeError:  # another program's
         return False
     what = event.WhichOneof("what")
@@ -121,13 +121,13 @@ def _is_own(tags: list[str]) -> bool:
     return all(tag.startswith(_OWN_TAGS) for tag in tags) or any(tag.startswith(_SETTINGS_PREFIX) for tag in tags)
 
 
-def settings_summary(settings: Mapping[str, Mapping[str, Any]]) -> tf.compat.v1.Summary:
+def settings_summary(settings: Mapping[str, Mapping[str, Any]]) -> Summary:
     """settings/PART for each part, and the hyperparameters as tensorboard writes them, where it is installed."""
-    summary = tf.compat.v1.Summary()
+    summary = Summary()
     for part, fields in settings.items():
         table = tf.make_tensor_proto(_settings_table(fields), tf.string)
         value = summary.value.add(tag=f"{_SETTINGS_PREFIX}{part}", tensor=table)
-        value.metadata.plugin_data.plugin_name, value.metadata.data_class = "text", _TENSOR_CLASS
+        value.metadata.plugin_data.plugin_name, value.metadata.data_class = "text", DATA_CLASS_TENSOR
     try:
         from tensorboard.plugins.hparams.summary_v2 import hparams_pb
     except ImportError:

@@ -104,9 +104,9 @@ def keeps_dllog(line: bytes, is_obsolete: IsObsolete, starts: Optional[Collectio
     """
     try:
         entry = json.loads(line[len(_DLLOG_PREFIX) :])
-        update, kind = (*entry["step"], TRAINING)[:2]
+        update, *kinds = entry["step"]
         begin = float(entry["timestamp"]) - float(entry["elapsedtime"])
         is_own = starts is None or any(abs(begin - start) < _SAME_START_SECONDS for start in starts)
-        return not (is_own and is_obsolete(kind, update))
+        return not (is_own and is_obsolete(kinds[0] if kinds else TRAINING, update))
     except (ValueError, TypeError, KeyError, RecursionError):
         return True

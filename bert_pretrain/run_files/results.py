@@ -34,6 +34,10 @@ class Outcome:
     must_evaluate_first: bool = False  # an evaluation is due before the first update of this start
     checkpoint_pauses: list[float] = dataclasses.field(default_factory=list)  # seconds without training
 
+    def accuracy_after(self, update: int) -> Optional[float]:
+        """The masked-LM accuracy that was measured after this update; None where none was."""
+        return self.latest.metrics["masked_lm_accuracy"] if self.latest and self.latest_update == update else None
+
 
 def results_content(
     outcome: Outcome, rates: Rates, ranks: int, device: str, num_examples: int, utilization: Optional[float]

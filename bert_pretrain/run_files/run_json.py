@@ -245,9 +245,11 @@ def _flag_changes(previous: dict[str, Any], present: dict[str, Any]) -> Iterator
             before = previous.get(part, {}).get(field.name, now)
             if before == now:
                 continue
-            rule = facts.on_resume
-            is_refused = isinstance(rule, RefusedOnResume) and rule.applies_to(present[part])
-            effect = rule.reason if is_refused else rule.value if isinstance(rule, OnResume) else OnResume.AT_ONCE.value
+            rule, is_refused, effect = facts.on_resume, False, OnResume.AT_ONCE.value
+            if isinstance(rule, OnResume):
+                effect = rule.value
+            elif isinstance(rule, RefusedOnResume) and rule.applies_to(present[part]):
+                is_refused, effect = True, rule.reason
             remedy = (
                 f"give --{field.name}={before}, or another --output_dir with --init_checkpoint=CHECKPOINT of this run, "
                 f"which starts a new run from its weights"

@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from bert_pretrain.storage import remote
 from bert_pretrain.storage.remote import RemoteFile, RemoteFolder
@@ -20,7 +20,10 @@ from bert_pretrain.system import files
 from bert_pretrain.system.files import ReportBytes
 from bert_pretrain.system.locks import locked_file
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 _STATE, _WEIGHTS, _INDEX = "checkpoint", "model.safetensors", "model.safetensors.index.json"
 # Small files that say what weights beside them are; they are fetched with what a URL names.

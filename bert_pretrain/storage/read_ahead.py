@@ -6,7 +6,7 @@ import collections
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from typing import Generic, Optional, TypeVar
+from typing import Generic, TypeVar
 
 K = TypeVar("K")
 
@@ -19,9 +19,9 @@ class ReadAhead(Generic[K]):
     def __init__(self, fetch: Callable[[K], bytes], capacity: int, num_threads: int = NUM_THREADS) -> None:
         """fetch(key) returns a piece or raises OSError; `capacity` pieces that were requested are kept."""
         self._fetch, self._capacity, self._num_threads = fetch, capacity, num_threads
-        self._kept: collections.OrderedDict[K, Future] = collections.OrderedDict()  # oldest request first
-        self._urgent: collections.deque[tuple[K, Future]] = collections.deque()
-        self._background: collections.deque[tuple[K, Future]] = collections.deque()
+        self._kept: collections.OrderedDict[K, Future[bytes]] = collections.OrderedDict()  # oldest request first
+        self._urgent: collections.deque[tuple[K, Future[bytes]]] = collections.deque()
+        self._background: collections.deque[tuple[K, Future[bytes]]] = collections.deque()
         self._changed = threading.Condition()
         self._num_started = 0
 
@@ -30,7 +30,7 @@ class ReadAhead(Generic[K]):
         with self._changed:
             for key in keys:
                 future = self._kept.pop(key, None)
-                if _is_lost(future):
+                if future is None or _has_failed(future):
                     future = Future()
                     self._background.append((key, future))
                 self._kept[key] = future
@@ -41,17 +41,20 @@ class ReadAhead(Generic[K]):
     def holds(self, key: K) -> bool:
         """True for a piece that is kept or on its way."""
         with self._changed:
-            return not _is_lost(self._kept.get(key))
+            future = self._kept.get(key)
+            return future is not None and not _has_failed(future)
 
     def get(self, keys: Sequence[K]) -> list[bytes]:
         """The pieces, before all others that are waited for. OSError where one cannot be fetched."""
         with self._changed:
-            futures = [self._kept.get(key) for key in keys]
-            for number, (key, future) in enumerate(zip(keys, futures)):
-                if _is_lost(future):
-                    futures[number] = future = Future()
+            futures: list[Future[bytes]] = []
+            for key in keys:
+                future = self._kept.get(key)
+                if future is None or _has_failed(future):
+                    future = Future()
                 if not future.done():
                     self._urgent.append((key, future))
+                futures.append(future)
             self._wake()
         return [future.result() for future in futures]
 
@@ -70,7 +73,7 @@ class ReadAhead(Generic[K]):
             except BaseException as error:
                 future.set_exception(error)
 
-    def _take(self) -> tuple[K, Future]:
+    def _take(self) -> tuple[K, Future[bytes]]:
         """Waits for a piece to fetch."""
         with self._changed:
             while True:
@@ -84,5 +87,5 @@ class ReadAhead(Generic[K]):
                     return key, future
 
 
-def _is_lost(future: Optional[Future]) -> bool:
-    return future is None or (future.done() and future.exception() is not None)
+def _has_failed(future: Future[bytes]) -> bool:
+    return future.done() and future.exception() is not None

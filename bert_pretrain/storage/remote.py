@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import Any, Callable, Mapping, NamedTuple, Optional, TypeVar, Union
 
 from bert_pretrain.system.files import ReportBytes, is_url, open_regular
@@ -252,18 +252,25 @@ def _request(url: str, request: Callable[[Any], T], at_start: bool = False, trie
     random = tenacity.wait_random_exponential(0.5 * FIRST_PAUSE_SECONDS, 0.5 * _LONGEST_PAUSE_SECONDS)
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(lambda error: isinstance(error, Exception) and _lasting(error) is None),
-        stop=lambda state: state.attempt_number >= _most_tries(state.outcome.exception(), most),
+        stop=lambda state: state.attempt_number >= _most_tries(_error_of(state.outcome), most),
         wait=fixed + random,
-        before_sleep=lambda state: _tell(url, state.outcome.exception(), state.attempt_number, most),
+        before_sleep=lambda state: _tell(url, _error_of(state.outcome), state.attempt_number, most),
     )
     try:
         return retrying(request, system)
     except tenacity.RetryError as failed:
         last = failed.last_attempt
-        told = f"{last.attempt_number} tries failed, the last with: {_cause(last.exception())}"
+        told = f"{last.attempt_number} tries failed, the last with: {_cause(_error_of(last))}"
         raise OSError(errno.EIO, told, url) from None
     except Exception as error:
         raise (_lasting(error) or error) from None
+
+
+def _error_of(attempt: Optional[Future[Any]]) -> BaseException:
+    """What a try that failed raised."""
+    error = attempt.exception() if attempt else None
+    assert error is not None, "only a try that failed is asked"
+    return error
 
 
 def _most_tries(error: BaseException, most: int) -> int:

@@ -69,7 +69,7 @@ class RemoteLock:
     def _is_other(self, found: Optional[Holder]) -> bool:
         return found is not None and found["token"] != self._own["token"]
 
-    def _held_error(self, found: Holder) -> HeldError:
+    def _held_error(self, found: Optional[Holder]) -> HeldError:
         return TRAINING.held_error(self._directory, found, f"; if no such job lives, remove {self._url}")
 
     def _keep(self) -> None:

@@ -12,15 +12,21 @@ import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Callable
+from typing import IO, Any, BinaryIO, Callable, ContextManager, Literal, Optional, TextIO, overload
 
 _PARTIAL = ".partial"
 
 ReportBytes = Callable[[str, int, int], None]  # of long work on files: what is done, bytes done, bytes in all
 
 
+@overload
+def atomic_write(path: str, mode: Literal["w"] = "w") -> ContextManager[TextIO]: ...
+@overload
+def atomic_write(path: str, mode: Literal["wb"]) -> ContextManager[BinaryIO]: ...
+
+
 @contextlib.contextmanager
-def atomic_write(path: str, mode: str = "w") -> Iterator[IO]:
+def atomic_write(path: str, mode: str = "w") -> Iterator[IO[Any]]:
     """Opens a file for writing (mode "w": UTF-8 text with Unix line ends; or "wb") that appears at `path` complete.
 
     Until then it is a hidden file beside `path`, which an exception removes. Creates missing directories. OSError is
@@ -31,9 +37,9 @@ def atomic_write(path: str, mode: str = "w") -> Iterator[IO]:
     if directory:
         os.makedirs(directory, exist_ok=True)
     partial = os.path.join(directory, f".{name}.{os.getpid()}{_PARTIAL}")
-    text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+    encoding, newline = (None, None) if "b" in mode else ("utf-8", "\n")
     try:
-        with open(partial, mode, buffering=1 << 20, **text) as file:
+        with open(partial, mode, buffering=1 << 20, encoding=encoding, newline=newline) as file:
             yield file
         os.replace(partial, path)
     except BaseException:
@@ -71,7 +77,13 @@ def write_json(path: str, content: Any, indent: int = 1) -> None:
         file.write("\n")
 
 
-def open_regular(path: str, mode: str = "r", **options: Any) -> IO:
+@overload
+def open_regular(path: str, mode: Literal["r"] = "r", *, newline: Optional[str] = None) -> TextIO: ...
+@overload
+def open_regular(path: str, mode: Literal["rb"], *, buffering: int = -1) -> BinaryIO: ...
+
+
+def open_regular(path: str, mode: str = "r", *, buffering: int = -1, newline: Optional[str] = None) -> IO[Any]:
     """Opens a file for reading, as open(). OSError for a FIFO, socket or device, which could block or never end."""
 
     def opener(name: str, flags: int) -> int:
@@ -82,8 +94,8 @@ def open_regular(path: str, mode: str = "r", **options: Any) -> IO:
         raise OSError(errno.EINVAL, "not a regular file", name)
 
     assert mode in ("r", "rb"), mode
-    text = {} if "b" in mode else {"encoding": "utf-8"}
-    return open(path, mode, opener=opener, **text, **options)
+    encoding = None if "b" in mode else "utf-8"
+    return open(path, mode, buffering=buffering, encoding=encoding, newline=newline, opener=opener)
 
 
 def hash_file(path: str) -> str:

@@ -43,8 +43,14 @@ class FileLock:
     def __init__(self, path: str) -> None:
         """Does not touch the file yet."""
         self.path = path
-        self.descriptor: Optional[int] = None  # of the open file, while this process is in
+        self._descriptor: Optional[int] = None  # of the open file, while this process is in
         self.is_exclusive = False  # the kernel keeps other processes out
+
+    @property
+    def descriptor(self) -> int:
+        """That of the open file. Only while this process is in."""
+        assert self._descriptor is not None, f"{self.path} is not locked"
+        return self._descriptor
 
     def acquire(self, wait: bool = True) -> bool:
         """Lets this process in. False, at once, where another process has the lock and `wait` is false.
@@ -60,7 +66,7 @@ class FileLock:
                 os.close(descriptor)
                 raise
             if is_in:
-                self.descriptor, self.is_exclusive = descriptor, bool(is_exclusive)
+                self._descriptor, self.is_exclusive = descriptor, bool(is_exclusive)
                 return True
             os.close(descriptor)
             if is_exclusive is None:
@@ -69,13 +75,13 @@ class FileLock:
 
     def release(self, remove: bool = False) -> None:
         """Lets others in; removes the file first if asked. Nothing happens where this process is not in."""
-        if self.descriptor is not None:
+        if self._descriptor is not None:
             if remove:
                 with contextlib.suppress(OSError):
                     os.remove(self.path)
             with contextlib.suppress(OSError):
-                os.close(self.descriptor)
-            self.descriptor, self.is_exclusive = None, False
+                os.close(self._descriptor)
+            self._descriptor, self.is_exclusive = None, False
 
 
 @contextlib.contextmanager
@@ -176,7 +182,7 @@ def watching_line(place: str, holder: Holder, seconds: float) -> str:
     return f"{place} names {name_holder(holder)}; watching for {seconds:.0f} seconds whether it lives"
 
 
-def watch_holder(look: Callable[[], Any], seconds: float, every: float, patience: float = 0.0) -> bool:
+def watch_holder(look: Callable[[], object], seconds: float, every: float, patience: float = 0.0) -> bool:
     """Whether a holder lives, by what look() returns: a note's state, which the holder changes, or None without a note.
 
     It is dead once the note is gone or has not changed for `seconds`. It lives once the note has changed; with

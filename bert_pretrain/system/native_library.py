@@ -97,18 +97,18 @@ class NativeLibrary(NamedTuple):
 
     def _compile(self, path: Path) -> None:
         """Compiles with the CPU's own options, else with fewer; remembers it where all of them fail."""
-        first_error = None
+        errors: list[UnavailableError] = []
         for options in _option_sets():
             try:
                 self._compile_with(options, path)
                 return
             except UnavailableError as error:
-                first_error = first_error or error
+                errors.append(error)
                 if _is_passing(str(error)):
                     break
         with files.atomic_write(str(path.with_suffix(_FAILED))) as file:
-            file.write(f"{first_error}\n")
-        raise first_error
+            file.write(f"{errors[0]}\n")
+        raise errors[0]
 
     def _compile_with(self, options: Sequence[str], path: Path) -> None:
         command = [_compiler(), *self.compile_flags, *options]

@@ -213,9 +213,10 @@ class _Script:
 
     def _signal_all(self, number: int) -> bool:
         """Sends a signal to all processes of the script; False where there are none."""
+        if self._group is None:
+            return False
         try:
-            if self._group is not None:
-                os.killpg(self._group, number)
+            os.killpg(self._group, number)
         except (ProcessLookupError, PermissionError):
             return False
         return self._group is not None

@@ -57,7 +57,7 @@ def without_import_lines() -> Iterator[None]:
         process.wait()
 
 
-def _redirect(*arguments: str) -> subprocess.Popen:
+def _redirect(*arguments: str) -> subprocess.Popen[bytes]:
     sys.stderr.flush()
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _FILTER, *arguments],
@@ -65,6 +65,7 @@ def _redirect(*arguments: str) -> subprocess.Popen:
         stdout=sys.stderr.fileno(),
         start_new_session=True,  # keeps it from the signals that are sent to the rank's process group
     )
+    assert process.stdin is not None  # it is a pipe
     os.dup2(process.stdin.fileno(), sys.stderr.fileno())
     process.stdin.close()
     return process

@@ -14,15 +14,19 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Callable, Optional
+from types import FrameType
+from typing import Any, Callable, Optional, TypeVar, cast
 
 from bert_pretrain.system import processes
 
 _POLL_SECONDS = 0.5
 
-# A task calls it with the share that it has done since the previous call, or with what its on_progress understands.
-ReportProgress = Callable[[Any], None]
-WorkFunction = Callable[[Any, ReportProgress], Any]
+ReportProgress = Callable[[float], None]  # a task calls it with the share that it has done since the previous call
+
+Piece = TypeVar("Piece")
+Result = TypeVar("Result")
+Done = TypeVar("Done")  # what a task reports: its share, or what its on_progress understands
+WorkFunction = Callable[[Piece, Callable[[Done], None]], Result]
 
 _reports: Any = None  # in a worker process: the queue to its parent
 _is_stopping = False  # this process received SIGTERM
@@ -50,7 +54,8 @@ def _workers(num_processes: int) -> Iterator[Optional[Workers]]:
         from mpi4py import MPI
         from mpi4py.futures import MPICommExecutor
 
-        with MPICommExecutor(MPI.COMM_WORLD, root=0) as executor:
+        with MPICommExecutor(MPI.COMM_WORLD, root=0) as entered:
+            executor = cast(Optional[Executor], entered)  # an MPIPoolExecutor on rank 0, whatever mpi4py's stub says
             yield None if executor is None else Workers(executor, None)
     elif num_processes > 1:
         # spawn, not fork: a lock that another thread holds would stay locked in the child.
@@ -77,18 +82,24 @@ class Workers:
 
     def run(
         self,
-        work: WorkFunction,
-        pieces: Sequence[Any],
-        on_progress: Callable[[int, Any], None],
-        on_result: Callable[[int, Any], None],
+        work: WorkFunction[Piece, Done, Result],
+        pieces: Sequence[Piece],
+        on_progress: Callable[[int, Done], object],
+        on_result: Callable[[int, Result], object],
     ) -> None:
         """Calls work(piece, report) for each piece, on_progress(number, share) and on_result(number, result).
+
+        What these two return is not used.
 
         Raises what work raised, and ValueError where a worker process was killed.
         """
         if self._executor is None:
             for number, piece in enumerate(pieces):
-                on_result(number, work(piece, lambda share, number=number: on_progress(number, share)))
+
+                def report(done: Done, number: int = number) -> None:
+                    on_progress(number, done)
+
+                on_result(number, work(piece, report))
             return
         futures = {self._executor.submit(_call, work, piece, number): number for number, piece in enumerate(pieces)}
         waiting = set(futures)
@@ -111,11 +122,11 @@ class Workers:
                 future.cancel()
 
 
-def _call(work: WorkFunction, piece: Any, number: int) -> Any:
+def _call(work: WorkFunction[Piece, Done, Result], piece: Piece, number: int) -> Result:
     if _is_stopping:  # the executor would start the next task after the one that was ended
         sys.exit(1)
 
-    def report(done: Any) -> None:
+    def report(done: Done) -> None:
         if _reports is not None:
             _reports.put((number, done))
 
@@ -134,7 +145,7 @@ def _begin_worker(reports: Any) -> None:
     signal.signal(signal.SIGTERM, _exit_on_signal)
 
 
-def _exit_on_signal(number: int, frame: Any) -> None:
+def _exit_on_signal(number: int, frame: Optional[FrameType]) -> None:
     global _is_stopping
     if _is_stopping:  # by a signal to the whole process group; this one, the parent's, must not end the cleaning up
         return

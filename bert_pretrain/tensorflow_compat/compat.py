@@ -30,6 +30,7 @@ def dense(gradient: Union[tf.Tensor, tf.IndexedSlices]) -> tf.Tensor:
     """
     if not isinstance(gradient, tf.IndexedSlices):
         return gradient
+    assert gradient.dense_shape is not None, "a gather's gradient has it"
     return tf.math.unsorted_segment_sum(gradient.values, gradient.indices, gradient.dense_shape[0])
 
 

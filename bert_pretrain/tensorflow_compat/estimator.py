@@ -7,12 +7,13 @@ not know which of the two it is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Callable, NamedTuple, Optional
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Callable, NamedTuple, Optional
 
 import tensorflow as tf
 
 from bert_pretrain.tensorflow_compat import compat
+from bert_pretrain.tensorflow_compat.typed import ConfigProto, Scaffold, SessionRunHook
 
 
 class GraphModeKeys:
@@ -27,14 +28,14 @@ class GraphEstimatorSpec(NamedTuple):
     mode: str
     loss: tf.Tensor
     train_op: tf.Operation
-    training_hooks: Sequence[tf.compat.v1.train.SessionRunHook] = ()
-    scaffold: Optional[tf.compat.v1.train.Scaffold] = None
+    training_hooks: Sequence[SessionRunHook] = ()
+    scaffold: Optional[Scaffold] = None
 
 
 class GraphRunConfig(NamedTuple):
     """How an estimator runs. Without tf_random_seed the graph has no seed, as in tf.estimator."""
 
-    session_config: Optional[tf.compat.v1.ConfigProto] = None
+    session_config: Optional[ConfigProto] = None
     tf_random_seed: Optional[int] = None
     save_checkpoints_steps: Optional[int] = None
     save_checkpoints_secs: Optional[int] = None
@@ -45,13 +46,15 @@ class GraphRunConfig(NamedTuple):
 class GraphEstimator:
     """Trains the graph of a model_fn; restores the newest checkpoint of model_dir first."""
 
-    def __init__(self, model_fn: Callable[..., Any], model_dir: str, config: Optional[GraphRunConfig] = None) -> None:
+    def __init__(
+        self, model_fn: Callable[..., GraphEstimatorSpec], model_dir: str, config: Optional[GraphRunConfig] = None
+    ) -> None:
         self._model_fn, self._model_dir, self._config = model_fn, model_dir, config or GraphRunConfig()
 
     def train(
         self,
-        input_fn: Callable[[], Any],
-        hooks: Sequence[tf.compat.v1.train.SessionRunHook] = (),
+        input_fn: Callable[[], Mapping[str, tf.Tensor]],
+        hooks: Sequence[SessionRunHook] = (),
         max_steps: Optional[int] = None,
     ) -> GraphEstimator:
         """Runs train_op until global_step is max_steps or a hook requests a stop.
@@ -79,13 +82,19 @@ class GraphEstimator:
         return self
 
 
-def _own_hooks(loss: tf.Tensor, max_steps: Optional[int]) -> list[tf.compat.v1.train.SessionRunHook]:
+def _own_hooks(loss: tf.Tensor, max_steps: Optional[int]) -> list[SessionRunHook]:
     stop = [tf.compat.v1.train.StopAtStepHook(last_step=max_steps)] if max_steps else []
     return [*stop, tf.compat.v1.train.NanTensorHook(loss)]
 
 
 _tensorflows = compat.tf_estimator()
-ModeKeys = _tensorflows.ModeKeys if _tensorflows else GraphModeKeys
-EstimatorSpec = _tensorflows.EstimatorSpec if _tensorflows else GraphEstimatorSpec
-RunConfig = _tensorflows.RunConfig if _tensorflows else GraphRunConfig
-Estimator = _tensorflows.Estimator if _tensorflows else GraphEstimator
+if TYPE_CHECKING or _tensorflows is None:
+    ModeKeys = GraphModeKeys
+    EstimatorSpec = GraphEstimatorSpec
+    RunConfig = GraphRunConfig
+    Estimator = GraphEstimator
+else:
+    ModeKeys = _tensorflows.ModeKeys
+    EstimatorSpec = _tensorflows.EstimatorSpec
+    RunConfig = _tensorflows.RunConfig
+    Estimator = _tensorflows.Estimator

@@ -10,13 +10,15 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Union
 
 import tensorflow as tf
-from tensorflow.core.framework import variable_pb2
+from tensorflow.core.framework.variable_pb2 import VariableDef
+
+from bert_pretrain.tensorflow_compat.typed import Shape
 
 
 class Spec(NamedTuple):
     """A variable to be created."""
 
-    shape: tuple[int, ...] = ()
+    shape: Shape = ()
     initial: float = 0.0  # of all elements
     deviation: float = 0.0  # above 0: initial values are normal around 0, cut at two standard deviations
     seed: int = 0  # of normal values
@@ -87,7 +89,7 @@ class _Description:
 
 def _variable(name: str, trainable: bool) -> tf.Variable:
     variable = tf.compat.v1.Variable(
-        variable_def=variable_pb2.VariableDef(
+        variable_def=VariableDef(
             variable_name=f"{name}:0",
             initial_value_name=f"{name}/Initializer:0",
             initializer_name=f"{name}/Assign",

@@ -16,6 +16,7 @@ from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.model.layers import Precision
 from bert_pretrain.system import files
 from bert_pretrain.tensorflow_compat import compat
+from bert_pretrain.tensorflow_compat.typed import ConfigProto, Session
 
 _FLOAT32, _FLOAT16, _BFLOAT16 = "float32", "float16", "bfloat16"
 _LEAST_CAPABILITY = 8, 0  # NVIDIA's compute capability from which on GPUs multiply in bfloat16
@@ -58,7 +59,7 @@ def _why_not_bfloat16(capability: Optional[tuple[int, int]]) -> str:
     return f"TensorFlow {tf.__version__} has no bfloat16 kernel of {missing[0]} for GPUs" if missing else ""
 
 
-def offer_of_cpu(config: DeviceConfig, width: int, session_config: tf.compat.v1.ConfigProto) -> DtypeOffer:
+def offer_of_cpu(config: DeviceConfig, width: int, session_config: ConfigProto) -> DtypeOffer:
     """float32, and bfloat16 where --amp_dtype names it; which is best is measured. width: of the model's layers."""
     if not ((config.amp or config.manual_fp16) and config.amp_dtype == _BFLOAT16):
         return DtypeOffer((_FLOAT32,))
@@ -84,7 +85,7 @@ def agree_on_dtype(world: World, offer: DtypeOffer, previous: Optional[str]) -> 
     best = {other.dtypes[0] for other in offers}
     if not common:
         return offer.dtypes[0], []
-    if previous in common:
+    if previous is not None and previous in common:
         chosen = previous
     else:
         chosen = common[0] if len(best) == 1 else next((one for one in common if one != _BFLOAT16), common[0])
@@ -103,11 +104,11 @@ def _dtype_notices(offers: list[DtypeOffer], chosen: str, previous: Optional[str
         yield f"products in {chosen}, not bfloat16, {cause}"
 
 
-def _relative_speed(width: int, session_config: tf.compat.v1.ConfigProto) -> float:
+def _relative_speed(width: int, session_config: ConfigProto) -> float:
     """How many times faster a linear layer's product is in bfloat16 than in float32, casts included; measured."""
-    with tf.Graph().as_default(), tf.compat.v1.Session(config=session_config) as session:
+    with tf.Graph().as_default(), Session(config=session_config) as session:
         shapes = [_TOKENS, width], [width, 4 * width]
-        values = [tf.random.stateless_uniform(shape, [1, 2], -1.0, 1.0) for shape in shapes]
+        values = [tf.random.stateless_uniform(shape, (1, 2), -1.0, 1.0) for shape in shapes]
         names = ("inputs", "kernel")
         left, right = (
             tf.compat.v1.get_variable(name, initializer=value, use_resource=True) for name, value in zip(names, values)
@@ -213,9 +214,9 @@ def _notices(config: DeviceConfig, explicit_flags: Collection[str], is_gpu: bool
     return notices
 
 
-def session_config(config: DeviceConfig, gpu: int, local_size: int = 1) -> tf.compat.v1.ConfigProto:
+def session_config(config: DeviceConfig, gpu: int, local_size: int = 1) -> ConfigProto:
     """Threads, memory and graph optimization of the training session. local_size: ranks on this host."""
-    proto = tf.compat.v1.ConfigProto(
+    proto = ConfigProto(
         intra_op_parallelism_threads=config.intra_op_threads or _num_threads(local_size),
         inter_op_parallelism_threads=config.inter_op_threads,
     )

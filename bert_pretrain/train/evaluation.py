@@ -26,6 +26,7 @@ from bert_pretrain.model import variables
 from bert_pretrain.run_files import results, run_json
 from bert_pretrain.run_files.results import Evaluated, Outcome
 from bert_pretrain.system.locks import TRAINING, DirectoryLock, HeldError
+from bert_pretrain.tensorflow_compat.typed import Coordinator, Session
 from bert_pretrain.train import device, forward
 from bert_pretrain.train.forward import Statistics, ratio, summarize
 from bert_pretrain.train.job import Job, evaluation_input
@@ -53,7 +54,7 @@ class Evaluation:
         self._world = job.world
         self._is_root_alone = not job.config.run.is_dist_eval_enabled and job.world.size > 1
 
-    def run(self, session: tf.compat.v1.Session) -> Optional[Evaluated]:
+    def run(self, session: Session) -> Optional[Evaluated]:
         """Evaluates the session's weights; None if a rank was asked to stop before all were done. A collective."""
         begin = time.monotonic()
         totals = np.zeros(self._num_sums + self._vocab_size)
@@ -75,7 +76,7 @@ class Evaluation:
         metrics = {**summarize(sums), "most_frequent_token": ratio(token_counts.max(), token_counts.sum())}
         return Evaluated(metrics, num_examples, seconds)
 
-    def _batch_sums(self, session: tf.compat.v1.Session) -> Iterator[np.ndarray]:
+    def _batch_sums(self, session: Session) -> Iterator[np.ndarray]:
         """[9 + V] float64 for each batch of this rank: Statistics, then masked tokens counted by vocabulary entry."""
         session.run(self._rewind)
         while True:
@@ -124,7 +125,8 @@ def is_evaluation_done(job: Job, previous: PreviousRun) -> bool:
     """True where --do_eval asks for nothing, or for what the run has measured after its last update."""
     if job.evaluation is None:
         return True
-    return previous.is_evaluated and previous.latest.num_examples == evaluation_input(job).num_examples
+    latest = previous.latest if previous.is_evaluated else None
+    return latest is not None and latest.num_examples == evaluation_input(job).num_examples
 
 
 def conclude_training(job: Job, previous: PreviousRun, logger: RunLogger) -> dict[str, Any]:
@@ -135,6 +137,7 @@ def conclude_training(job: Job, previous: PreviousRun, logger: RunLogger) -> dic
     run = job.config.run
     outcome = Outcome(step=previous.step, initial=previous.initial, latest=previous.latest)
     if not is_evaluation_done(job, previous):
+        assert previous.checkpoint is not None, "a run that has trained has a checkpoint"
         outcome.latest = latest = _evaluate_checkpoint(job, previous.checkpoint)
         logger.forget(lambda kind, update: (kind, update) == ("eval", previous.step))
         _report_evaluation(job, logger, "eval", previous.step, latest, previous.checkpoint)
@@ -151,9 +154,9 @@ def evaluate_alone(job: Job, previous: PreviousRun, logger: RunLogger) -> None:
     """Evaluates a checkpoint and prints the results; writes them unless a training job uses output_dir meanwhile."""
     prefix, step = agreement.from_root(job.world, lambda: _checkpoint_to_evaluate(job, previous))
     latest = _evaluate_checkpoint(job, prefix)
-    is_of_run = bool(previous.description) and prefix == previous.checkpoint
-    num_examples = step * run_json.examples_per_update(previous.description) if is_of_run else 0
-    initial = previous.initial if is_of_run else None
+    run = previous.description if prefix == previous.checkpoint else None  # run.json, where the checkpoint is the run's
+    num_examples = step * run_json.examples_per_update(run) if run else 0
+    initial = previous.initial if run else None
     content = _content(job, Outcome(step=step, initial=initial, latest=latest), num_examples)
     lock = _lock_unless_training(job, logger)
     if lock:
@@ -230,10 +233,10 @@ def _evaluate_checkpoint(job: Job, prefix: str) -> Evaluated:
         for hook in hooks:
             hook.begin()
         session_config = device.session_config(job.config.device, job.device.gpu, job.world.local_size)
-        with tf.compat.v1.Session(config=session_config) as session:
+        with Session(config=session_config) as session:
             restore.initialize_variables(session, stored)
             for hook in hooks:
-                hook.after_create_session(session, None)
+                hook.after_create_session(session, Coordinator())
             evaluated = evaluation.run(session)
     if evaluated is None:
         raise Interrupted

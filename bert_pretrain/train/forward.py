@@ -105,7 +105,7 @@ def narrow(batch: BatchTensors) -> BatchTensors:
     own_width = tf.minimum(width, -(-fullest // WIDTH_MULTIPLE) * WIDTH_MULTIPLE)
 
     def moved(positions: tf.Tensor) -> tf.Tensor:
-        return positions // width * own_width + positions % width
+        return positions // width * own_width + tf.math.floormod(positions, width)
 
     return batch._replace(
         token_ids=batch.token_ids[:, :own_width],

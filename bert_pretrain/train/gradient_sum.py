@@ -18,6 +18,7 @@ from bert_pretrain.data.schema import BatchTensors
 from bert_pretrain.kernels import fixed_point
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.optim import optimizer
+from bert_pretrain.tensorflow_compat.typed import ANY_SHAPE
 from bert_pretrain.train import forward
 from bert_pretrain.train.forward import Statistics, StatisticTensors
 from bert_pretrain.train.job import Job
@@ -170,12 +171,11 @@ def _loop(
 
     `others` begin as scalars and take the shapes of what is added to them.
     """
-    any_shape = tf.TensorShape(None)
     _, *results = tf.while_loop(
         lambda k, *_: k < tf.size(batch.row_splits) - 1,
         add_micro_batch,
         (tf.constant(0), first, *others),
-        shape_invariants=(tf.TensorShape([]), first.shape, *(any_shape for _ in others)),
+        shape_invariants=(tf.TensorShape([]), first.shape, *(ANY_SHAPE for _ in others)),
         parallel_iterations=1,
     )
     return results

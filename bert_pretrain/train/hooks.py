@@ -12,7 +12,6 @@ from typing import Callable, NamedTuple, Optional
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.compat.v1 import train
 
 from bert_pretrain.checkpoints.resume import PreviousRun
 from bert_pretrain.checkpoints.writer import CheckpointWriter
@@ -22,8 +21,16 @@ from bert_pretrain.distributed.stop import Interrupted
 from bert_pretrain.mlperf import rules
 from bert_pretrain.model import variables
 from bert_pretrain.run_files import results
-from bert_pretrain.run_files.results import Outcome
+from bert_pretrain.run_files.results import Evaluated, Outcome
 from bert_pretrain.system.console import log
+from bert_pretrain.tensorflow_compat.typed import (
+    Coordinator,
+    Session,
+    SessionRunArgs,
+    SessionRunContext,
+    SessionRunHook,
+    SessionRunValues,
+)
 from bert_pretrain.train import plan, replay
 from bert_pretrain.train.evaluation import Evaluation, is_due
 from bert_pretrain.train.forward import Statistics, loss_of, summarize
@@ -48,7 +55,7 @@ class TrainingRun(NamedTuple):
     outcome: Outcome
 
 
-class TrainingHook(train.SessionRunHook):
+class TrainingHook(SessionRunHook):
     """Acts between the updates of one training session, on every rank alike."""
 
     def __init__(self, run: TrainingRun, values: UpdateTensors, evaluation: Optional[Evaluation]) -> None:
@@ -68,7 +75,7 @@ class TrainingHook(train.SessionRunHook):
         if self._writer:
             self._writer.build(self._job.device.backend)
 
-    def after_create_session(self, session: tf.compat.v1.Session, coord: tf.train.Coordinator) -> None:
+    def after_create_session(self, session: Session, coord: Coordinator) -> None:
         """Before the first update, untimed: an evaluation that is due, and the device warm-up."""
         self._step = int(session.run(tf.compat.v1.train.get_global_step()))
         if self._writer:
@@ -76,7 +83,7 @@ class TrainingHook(train.SessionRunHook):
         agreement.end_if_stopped(self._job.world)
         self._logger.mlperf.start_run()
         if self._evaluation and self._outcome.must_evaluate_first and self._is_first_evaluation_wanted():
-            self._evaluate_first(session)
+            self._evaluate_first(self._evaluation, session)
         if self._step and self._is_target_reached():
             coord.request_stop()
             return
@@ -85,12 +92,12 @@ class TrainingHook(train.SessionRunHook):
             agreement.end_if_stopped(self._job.world)
         self._throughput.start()
 
-    def before_run(self, run_context: train.SessionRunContext) -> train.SessionRunArgs:
+    def before_run(self, run_context: SessionRunContext) -> SessionRunArgs:
         """Fetches UpdateValues in the same session.run as the update."""
         self._logger.mlperf.start_block(self._step)
-        return train.SessionRunArgs(self._values)
+        return SessionRunArgs(self._values)
 
-    def after_run(self, run_context: train.SessionRunContext, run_values: train.SessionRunValues) -> None:
+    def after_run(self, run_context: SessionRunContext, run_values: SessionRunValues) -> None:
         """Everything that follows an update, in order."""
         update = UpdateValues(*run_values.results)
         self._step = int(update.step)
@@ -102,15 +109,15 @@ class TrainingHook(train.SessionRunHook):
                 return
             self._report(update)
             if self._evaluation and self._is_evaluation_due():
-                self._evaluate(run_context.session)
+                self._evaluate(self._evaluation, run_context.session)
             self._save(run_context.session, self._step % self._config.run.save_checkpoints_steps == 0)
             self._stop_if_requested(run_context, update)
 
-    def end(self, session: tf.compat.v1.Session) -> None:
+    def end(self, session: Session) -> None:
         """After the last update: evaluates and saves unless that was done after this very update."""
         outcome = self._outcome
         if self._evaluation and outcome.latest_update != self._step and outcome.end != results.INTERRUPTED:
-            self._evaluate(session)
+            self._evaluate(self._evaluation, session)
         if self._is_target_reached():
             outcome.end = results.TARGET_REACHED
         outcome.step = self._step
@@ -123,24 +130,24 @@ class TrainingHook(train.SessionRunHook):
         """MLPerf's clock runs during evaluations, and its rules skip the one of the initial weights."""
         return self._step > 0 or self._config.mlperf.verify_init or not self._config.mlperf.mlperf
 
-    def _evaluate_first(self, session: tf.compat.v1.Session) -> None:
-        settings, outcome = self._config.mlperf, self._outcome
-        self._evaluate(session)
-        if outcome.end == results.INTERRUPTED:
+    def _evaluate_first(self, evaluation: Evaluation, session: Session) -> None:
+        settings = self._config.mlperf
+        evaluated = self._evaluate(evaluation, session)
+        if evaluated is None:
             raise Interrupted
         if self._step == 0 and settings.verify_init:
-            check = partial(rules.check_initial, settings, outcome.initial)
+            check = partial(rules.check_initial, settings, evaluated)
             self._logger.info(agreement.on_all_ranks(self._job.world, check))
         if self._step:
             self._save(session, is_due=False)
 
-    def _warm_up(self, session: tf.compat.v1.Session) -> None:
+    def _warm_up(self, session: Session) -> None:
         """Computes an update without its assignments, then rewinds the input to where it stood."""
         session.run(self._values.gradient_norm)
         session.run(self._training_input.initializer)
         self._logger.info("device warm-up: one update computed, nothing changed")
 
-    def _refuse(self, session: tf.compat.v1.Session, update: UpdateValues) -> None:
+    def _refuse(self, session: Session, update: UpdateValues) -> None:
         """Reports a gradient with inf or NaN, which moved no weight. Ends the run where no lower loss scale is left."""
         if update.loss_scale > 1.0:
             self._logger.info(
@@ -154,7 +161,7 @@ class TrainingHook(train.SessionRunHook):
             sys.exit(2)  # rank 0 prints the message
         raise ValueError(message)
 
-    def _write_refused(self, session: tf.compat.v1.Session, update: UpdateValues, records: list[list[str]]) -> str:
+    def _write_refused(self, session: Session, update: UpdateValues, records: list[list[str]]) -> str:
         """Saves the weights and describes the update for --replay_update. Returns the message that ends the run."""
         job, names = self._job, list(variables.shapes(self._job.model))
         bad_weight = replay.first_bad_weight(session, names)
@@ -168,7 +175,7 @@ class TrainingHook(train.SessionRunHook):
             checkpoint=f"model.ckpt-{self._step}" if self._step else None,
             ranks=job.world.size,
             settings=replay.settings_of_update(self._config),
-            data=job.training.index.fingerprint,
+            data=job.training_source.index.fingerprint,
             records=records,
         )
         return replay.refuse_update(
@@ -196,13 +203,14 @@ class TrainingHook(train.SessionRunHook):
         run = self._config.run
         return is_due(self._step, self._job.examples_per_update, run.samples_start_eval, run.samples_between_eval)
 
-    def _evaluate(self, session: tf.compat.v1.Session) -> None:
+    def _evaluate(self, evaluation: Evaluation, session: Session) -> Optional[Evaluated]:
+        """What was measured; None where a signal has ended it."""
         logger, outcome, step = self._logger, self._outcome, self._step
         logger.mlperf.start_evaluation(step)
-        evaluated = self._evaluation.run(session)
+        evaluated = evaluation.run(session)
         if evaluated is None:
             outcome.end = results.INTERRUPTED
-            return
+            return None
         if step == 0:
             outcome.initial = evaluated
         outcome.latest, outcome.latest_update = evaluated, step
@@ -214,23 +222,21 @@ class TrainingHook(train.SessionRunHook):
             logger.info(line)
         if step > 0 and self._is_target_reached():
             logger.mlperf.end_run(step, results.TARGET_REACHED)
+        return evaluated
 
-    def _save(self, session: tf.compat.v1.Session, is_due: bool) -> None:
+    def _save(self, session: Session, is_due: bool) -> None:
         """Saves if that is due, or if the evaluation after this update is the best so far."""
         if self._writer:
-            outcome = self._outcome
-            is_evaluated = outcome.latest_update == self._step
-            accuracy = outcome.latest.metrics["masked_lm_accuracy"] if is_evaluated else None
-            self._writer.save(session, self._step, is_due, accuracy)
+            self._writer.save(session, self._step, is_due, self._outcome.accuracy_after(self._step))
 
-    def _save_last(self, session: tf.compat.v1.Session) -> None:
+    def _save_last(self, session: Session) -> None:
         """Saves and waits for the write. ValueError if it failed."""
         if self._writer:
             self._save(session, is_due=True)
             self._writer.finish()
             self._outcome.checkpoint_pauses = self._writer.pauses
 
-    def _stop_if_requested(self, run_context: train.SessionRunContext, update: UpdateValues) -> None:
+    def _stop_if_requested(self, run_context: SessionRunContext, update: UpdateValues) -> None:
         outcome, is_last = self._outcome, self._step == self._config.optim.num_train_steps
         if update.stop_requests and not (is_last and self._evaluation is None):
             outcome.end = results.INTERRUPTED
@@ -238,11 +244,8 @@ class TrainingHook(train.SessionRunHook):
             run_context.request_stop()
 
     def _is_target_reached(self) -> bool:
-        outcome, threshold = self._outcome, self._config.run.stop_threshold
-        if not threshold or outcome.latest_update != self._step:
-            return False
-        accuracy = outcome.latest.metrics["masked_lm_accuracy"]
-        return accuracy is not None and accuracy >= threshold
+        accuracy, threshold = self._outcome.accuracy_after(self._step), self._config.run.stop_threshold
+        return accuracy is not None and accuracy >= threshold > 0
 
 
 def _training_values(update: UpdateValues) -> Values:
@@ -255,7 +258,7 @@ def _training_values(update: UpdateValues) -> Values:
     }
 
 
-class ProfileHook(train.SessionRunHook):
+class ProfileHook(SessionRunHook):
     """Profiles num_updates updates after the first few of a start. What goes wrong with it ends no run."""
 
     def __init__(self, output_dir: str, num_updates: int, throughput: Throughput) -> None:
@@ -265,20 +268,20 @@ class ProfileHook(train.SessionRunHook):
         self._num_done = 0
         self._is_active = False
 
-    def before_run(self, run_context: train.SessionRunContext) -> None:
+    def before_run(self, run_context: SessionRunContext) -> None:
         """Begins before the first update that is profiled."""
         if self._num_done == UNPROFILED_UPDATES:
             with self._throughput.paused():
                 self._is_active = self._succeeds(lambda: tf.profiler.experimental.start(self._output_dir))
 
-    def after_run(self, run_context: train.SessionRunContext, run_values: train.SessionRunValues) -> None:
+    def after_run(self, run_context: SessionRunContext, run_values: SessionRunValues) -> None:
         """Writes the profile after the last one."""
         self._num_done += 1
         if self._num_done == UNPROFILED_UPDATES + self._num_updates:
             with self._throughput.paused():
                 self._stop()
 
-    def end(self, session: tf.compat.v1.Session) -> None:
+    def end(self, session: Session) -> None:
         """Writes what there is where training ends earlier."""
         if self._num_done <= UNPROFILED_UPDATES:
             log.info(f"note: --profile_updates: no profile: this start had only {self._num_done} updates")

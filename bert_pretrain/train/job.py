@@ -41,6 +41,18 @@ class Job(NamedTuple):
     masking: Optional[DynamicMasking] = None
 
     @property
+    def training_source(self) -> Source:
+        """The training data, of a run with --do_train."""
+        assert self.training is not None, "without --do_train"
+        return self.training
+
+    @property
+    def evaluation_source(self) -> Source:
+        """The evaluation data, of a run with --do_eval."""
+        assert self.evaluation is not None, "without --do_eval"
+        return self.evaluation
+
+    @property
     def examples_per_update(self) -> int:
         """Examples of an update over all ranks: G = W x A x B."""
         return self.world.size * self.config.examples_per_rank()
@@ -86,8 +98,9 @@ def open_job(config: Config, world: World, report: ReportBytes) -> Job:
     cache = FileCache(data.cache_dir, int(data.cache_gb * 1e9)) if data.cache_dir else None
     training = _open_source(config, "input_files_dir", model, world, report, cache) if config.run.do_train else None
     evaluation = _open_source(config, "eval_files_dir", model, world, report, cache) if config.run.do_eval else None
-    is_masking = training is not None and config.masking.dynamic_masking
-    masking = DynamicMasking.open(config.masking, config.data.data_seed, training) if is_masking else None
+    masking = None
+    if training is not None and config.masking.dynamic_masking:
+        masking = DynamicMasking.open(config.masking, config.data.data_seed, training)
     report("loading kernels", 0, 0)  # the first start on a machine compiles them
     chosen = device.choose_device(
         config.device, config.explicit_flags, world.local_rank, world.local_size, model.hidden_size
@@ -125,9 +138,9 @@ def timed_run(job: Job) -> TimedRun:
         system=f"{job.device.name} x{num_ranks}",
         peak_learning_rate=schedule.effective_peak(optim, num_ranks, job.config.run.horovod),
         examples_per_update=job.examples_per_update,
-        seq_length=job.training.lengths.seq_length,
-        num_train_records=job.training.index.num_records,
-        num_eval_records=job.evaluation.index.num_records,
+        seq_length=job.training_source.lengths.seq_length,
+        num_train_records=job.training_source.index.num_records,
+        num_eval_records=job.evaluation_source.index.num_records,
     )
 
 
@@ -143,17 +156,17 @@ def training_input(job: Job, first_update: int) -> TrainingInput:
         job.fixed_micro_batches,
         few_shapes=job.device.backend is Backend.XLA,
     )
-    return TrainingInput(job.training, shape, data.data_seed, first_update, job.masking)
+    return TrainingInput(job.training_source, shape, data.data_seed, first_update, job.masking)
 
 
-def evaluation_input(job: Job) -> Optional[EvaluationInput]:
-    """This rank's slice of the evaluation set, all of it where rank 0 evaluates alone, None without --do_eval."""
-    if job.evaluation is None:
-        return None
+def evaluation_input(job: Job) -> EvaluationInput:
+    """This rank's slice of the evaluation set, all of it where rank 0 evaluates alone. Of a run with --do_eval."""
     data = job.config.data
     max_examples = data.max_eval_steps * data.eval_batch_size or None
     rank_and_size = (job.world.rank, job.world.size) if job.config.run.is_dist_eval_enabled else (0, 1)
-    return EvaluationInput(job.evaluation, data.eval_batch_size, data.pack_sequences, max_examples, *rank_and_size)
+    return EvaluationInput(
+        job.evaluation_source, data.eval_batch_size, data.pack_sequences, max_examples, *rank_and_size
+    )
 
 
 def _open_source(

@@ -88,8 +88,9 @@ def _open_logger(job: Job, previous: PreviousRun, begin: float) -> RunLogger:
 
 
 def _open_mllog(job: Job, previous: PreviousRun, begin: float) -> MlperfLog:
-    shards, is_resumed = [*job.training.index.paths, *job.evaluation.index.paths], previous.checkpoint is not None
-    return mllog.open_mllog(timed_run(job), begin, shards, job.world.is_root, job.world.local_rank == 0, is_resumed)
+    shards = [*job.training_source.index.paths, *job.evaluation_source.index.paths]
+    is_first_of_host, is_resumed = job.world.local_rank == 0, previous.checkpoint is not None
+    return mllog.open_mllog(timed_run(job), begin, shards, job.world.is_root, is_first_of_host, is_resumed)
 
 
 def _train_or_evaluate(
@@ -101,15 +102,16 @@ def _train_or_evaluate(
 ) -> None:
     """Does what the settings ask for, writes results.json and prints the results row."""
     run, num_updates = job.config.run, job.config.optim.num_train_steps
-    is_finished = run.do_train and previous.is_finished(num_updates, run.stop_threshold)
-    if is_finished:
+    # results.json of a run that has nothing left to train
+    finished = previous.results if run.do_train and previous.is_finished(num_updates, run.stop_threshold) else None
+    if finished:
         logger.info(
             f"{run.output_dir} holds this run, finished at update {previous.step}; choose another to train anew"
         )
-    if is_finished and is_evaluation_done(job, previous):
+    if finished and is_evaluation_done(job, previous):
         for notice in previous.notices:
             logger.info(f"note: {notice}")
-        logger.info(results.results_row(previous.results))
+        logger.info(results.results_row(finished))
         return
     for line in plan.summary_lines(job, previous):
         logger.info(line)
@@ -120,11 +122,11 @@ def _train_or_evaluate(
     history = run_json.with_history(description, previous.description, logger.begin, previous.step)
     logger.write_json(run_json.RUN_JSON, history)
     logger.describe(description["settings"])
-    is_trained = is_finished or previous.step >= num_updates
+    is_trained = finished is not None or previous.step >= num_updates
     content = conclude_training(job, previous, logger) if is_trained else _train(job, previous, logger, output)
     logger.write_json(results.RESULTS_JSON, content)
     logger.info(results.results_row(content))
-    for line in plan.next_commands(job.config, content, job.training.index.paths):
+    for line in plan.next_commands(job.config, content, job.training_source.index.paths):
         logger.info(line)
 
 
@@ -140,7 +142,8 @@ def _train(job: Job, previous: PreviousRun, logger: RunLogger, output: Optional[
     examples, throughput, writer = training_input(job, first_update=previous.updates_read), Throughput(), None
     if world.is_root:
         writer = CheckpointWriter(config.run, previous.kept_checkpoints, output.on_written if output else None)
-    run = TrainingRun(job, previous, logger, examples, evaluation_input(job), writer, throughput, outcome)
+    evaluated = evaluation_input(job) if job.evaluation else None
+    run = TrainingRun(job, previous, logger, examples, evaluated, writer, throughput, outcome)
     trainer = estimator.Estimator(make_model_fn(run), _model_dir(config, world), _estimator_config(job))
     with writer or contextlib.nullcontext():
         trainer.train(examples, hooks=world.hooks(), max_steps=config.optim.num_train_steps)

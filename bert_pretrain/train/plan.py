@@ -30,7 +30,7 @@ def plan_lines(job: Job, step: int) -> Iterator[str]:
     examples = (num_updates - step) * job.examples_per_update
     yield (
         f"plan: {num_updates - step:,} updates with {examples:,} examples, "
-        f"{examples / job.training.index.num_records:.3g} times the training data; a checkpoint every "
+        f"{examples / job.training_source.index.num_records:.3g} times the training data; a checkpoint every "
         f"{run.save_checkpoints_steps:,} updates"
     )
     if run.do_eval:
@@ -39,18 +39,20 @@ def plan_lines(job: Job, step: int) -> Iterator[str]:
 
 
 def remaining_time(job: Job, step: int, rates: Rates, latest: Optional[Evaluated]) -> str:
-    """How long the updates after `step` and their evaluations take at the speed of `rates`, which are not None.
+    """How long the updates after `step` and their evaluations take at the speed of `rates`, of timed updates.
 
     latest: the last evaluation; None where none has been timed.
     """
-    seconds = (job.config.optim.num_train_steps - step) / rates.updates_per_second
+    speed = rates.updates_per_second
+    assert speed is not None, "no update was timed"
+    seconds = (job.config.optim.num_train_steps - step) / speed
     rest, number = "", _num_evaluations(job, step) if job.config.run.do_eval else 0
-    if number and not (latest and latest.seconds):
-        rest = f", evaluations ({number:,}) not included"
-    elif number:
+    if number and latest and latest.seconds:
         seconds += number * latest.seconds
         rest = f", evaluations ({number:,} of {duration_text(latest.seconds)}) included"
-    return f"remaining: about {duration_text(seconds)} at {rates.updates_per_second:.3g} updates/s{rest}"
+    elif number:
+        rest = f", evaluations ({number:,}) not included"
+    return f"remaining: about {duration_text(seconds)} at {speed:.3g} updates/s{rest}"
 
 
 def _num_evaluations(job: Job, step: int) -> int:
@@ -107,14 +109,15 @@ def summary_lines(job: Job, previous: PreviousRun) -> Iterator[str]:
     if not config.run.do_train:
         return
     yield (
-        f"training data: {job.training.index.num_records:,} records; an update has {job.examples_per_update} examples: "
-        f"{ranks} ranks x {config.optim.num_accumulation_steps} micro-batches x {config.data.train_batch_size}"
+        f"training data: {job.training_source.index.num_records:,} records; an update has "
+        f"{job.examples_per_update} examples: {ranks} ranks x {config.optim.num_accumulation_steps} micro-batches x "
+        f"{config.data.train_batch_size}"
     )
     if job.masking:
         whole_words = "whole words, " if config.masking.do_whole_word_mask else ""
         yield (
             f"masks: drawn anew at each visit of a record, {whole_words}{config.masking.masked_lm_prob:.3g} of its "
-            f"tokens, at most {job.training.lengths.max_predictions}"
+            f"tokens, at most {job.training_source.lengths.max_predictions}"
         )
     yield f"learning rate: {_learning_rate_text(config, ranks)}"
     yield from plan_lines(job, previous.step)

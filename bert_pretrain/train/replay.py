@@ -26,6 +26,7 @@ from bert_pretrain.distributed.world import World
 from bert_pretrain.model import variables
 from bert_pretrain.system.console import log
 from bert_pretrain.system.files import write_json
+from bert_pretrain.tensorflow_compat.typed import Session
 from bert_pretrain.train import device, train_step
 from bert_pretrain.train.forward import Statistics, loss_of
 from bert_pretrain.train.gradient_sum import Counts
@@ -107,7 +108,7 @@ def read_refused_update(path: str) -> RefusedUpdate:
     return refused
 
 
-def first_bad_weight(session: tf.compat.v1.Session, names: list[str]) -> Optional[str]:
+def first_bad_weight(session: Session, names: list[str]) -> Optional[str]:
     """The first of the variables `names` whose value is not finite; None where all are."""
     held = {variable.op.name: variable for variable in session.graph.get_collection("variables")}
     return next((name for name in names if not np.isfinite(session.run(held[name])).all()), None)
@@ -117,6 +118,7 @@ def replay_update(config: Config, world: World) -> int:
     """Computes the update of --replay_update again and prints what is not finite. Returns 0 if something is, else 1."""
     tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
     path = config.run.replay_update
+    assert path is not None, f"without --{REPLAY_FLAG}"
     refused = read_refused_update(path)
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, do_eval=False))
     job = open_on_all_ranks(config, world)
@@ -149,7 +151,7 @@ def _check_same(refused: RefusedUpdate, job: Job) -> None:
             raise ValueError(
                 f"--{REPLAY_FLAG}: the update had --{name}={before}, now it is {now}; give the flags of that run"
             )
-    if refused.data != job.training.index.fingerprint:
+    if refused.data != job.training_source.index.fingerprint:
         raise ValueError(f"--{REPLAY_FLAG}: --input_files_dir holds other data than that run had")
 
 
@@ -216,10 +218,10 @@ class _Replay:
 
 
 def _read_examples(job: Job, visits: Visits) -> Examples:
-    source = job.training
+    source = job.training_source
     names = source.index.names(visits.records)
-    parsed = schema.parse_examples(tf.constant(source.index.read(visits.records)), tf.constant(names), *source.lengths)
-    examples = Examples(*(column.numpy() for column in parsed))
+    records = tf.constant(source.index.read(visits.records))
+    examples = schema.parse_examples(records, tf.constant(names), *source.lengths).numpy()
     check_examples(examples, source.limits, names)
     return job.masking.redraw(examples, visits, names) if job.masking else examples
 
@@ -240,7 +242,7 @@ class _MicroBatchGraph:
             )
             self._fetches = sums, grads
             config = device.session_config(job.config.device, job.device.gpu)
-            self.session = tf.compat.v1.Session(config=config)
+            self.session = Session(config=config)
             restore.initialize_variables(self.session, _stored_weights(job, weights, prefix))
 
     def run(self, batch: Batch, k: int) -> tuple[Statistics, list[np.ndarray]]:

@@ -172,7 +172,7 @@ class ProgressBar:
     def __init__(self, num_updates: int, hidden: tuple[str, ...] = ()) -> None:
         """hidden: keys of values that are not shown."""
         self._num_updates, self._hidden = num_updates, hidden
-        self._bar: Optional[tqdm] = None
+        self._bar: Optional[tqdm[Any]] = None
 
     @property
     def is_shown(self) -> bool:

@@ -16,6 +16,7 @@ import tensorflow as tf
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.model_sizes import TRAINING_COST, count_forward_flops
 from bert_pretrain.run_files.results import Rates
+from bert_pretrain.tensorflow_compat.typed import ConfigProto, Session
 from bert_pretrain.train.forward import Statistics, ratio
 
 WARM_UP_UPDATES = 2  # of each session: memory is allocated and kernels are compiled in them
@@ -116,7 +117,7 @@ def peak_flops(
     device_name: str,
     is_gpu: bool,
     peak_tflops: Optional[float],
-    config: tf.compat.v1.ConfigProto,
+    config: ConfigProto,
     dtype: tf.DType = tf.float32,
 ) -> float:
     """Peak FLOP/s of the device: --peak_tflops, else the table's value for a GPU, else measured; 0 if unknown."""
@@ -128,13 +129,13 @@ def peak_flops(
     return matmul_rate(config, dtype)
 
 
-def matmul_rate(config: tf.compat.v1.ConfigProto, dtype: tf.DType = tf.float32, size: int = _SIZE) -> float:
+def matmul_rate(config: ConfigProto, dtype: tf.DType = tf.float32, size: int = _SIZE) -> float:
     """FLOP/s of products of two matrices [size, size], with the session's threads.
 
     The fastest of a dozen, so that another program on the machine does not make the run look better than it is.
     """
-    with tf.Graph().as_default(), tf.compat.v1.Session(config=config) as session:
-        values = tf.cast(tf.random.stateless_uniform([size, size], [1, 2]), dtype)
+    with tf.Graph().as_default(), Session(config=config) as session:
+        values = tf.cast(tf.random.stateless_uniform([size, size], (1, 2)), dtype)
         matrix = tf.compat.v1.get_variable("matrix", initializer=values, use_resource=True)
         product = tf.matmul(matrix, matrix).op
         session.run(matrix.initializer)

@@ -100,7 +100,7 @@ def test_a_run_that_is_killed_in_an_upload_and_stopped_ends_elsewhere_with_the_s
     # Known before anything is fetched: products have the dtype that the run had.
     given = runs.make_config(**arguments("last"))
     run = dataclasses.replace(given.run, output_dir=str(tmp_path / "last"))
-    assert run_json.previous_dtype(dataclasses.replace(given, run=run, given=given)) == "float32"
+    assert run_json.previous_dtype(dataclasses.replace(given, run=run, with_urls=given)) == "float32"
     results = runs.train(**arguments("last"))
     assert f"model.ckpt-9 of {url} is fetched" in capsys.readouterr().out
     assert (results["end"], results["updates"]) == ("completed", 12)

@@ -142,7 +142,7 @@ def _contents(number: int, size: int) -> np.ndarray:
         return np.frombuffer(os.pread(number, size, 0), np.uint8)
     memory = (ctypes.c_uint8 * size).from_address(address)
     weakref.finalize(memory, _libc.munmap, address, size).atexit = False  # other threads may still read it then
-    array = np.frombuffer(memory, np.uint8)
+    array = np.frombuffer(memoryview(memory), np.uint8)
     array.flags.writeable = False
     return array
 
@@ -231,9 +231,9 @@ class _Indexing:
                 table_folder().mkdir(parents=True, exist_ok=True)
         looked = time.monotonic()
         while self.missing:
-            claims = ((number, _claim(self.shards[number])) for number in self.missing)
-            number, claim = next((claimed for claimed in claims if claimed[1]), (None, None))
-            if claim:
+            claimed = self._claim_missing()
+            if claimed:
+                number, claim = claimed
                 try:
                     self._add(number, self._make(number))
                 finally:
@@ -241,10 +241,18 @@ class _Indexing:
                 self.missing.remove(number)
             else:
                 time.sleep(_WAIT_SECONDS)
-            if not claim or time.monotonic() > looked + _LOOK_SECONDS:
+            if not claimed or time.monotonic() > looked + _LOOK_SECONDS:
                 self.read_kept()
                 self._report(0)
                 looked = time.monotonic()
+
+    def _claim_missing(self) -> Optional[tuple[int, FileLock]]:
+        """The first missing shard that no other process scans, and the lock under which this one does."""
+        for number in self.missing:
+            claim = _claim(self.shards[number])
+            if claim:
+                return number, claim
+        return None
 
     def _make(self, number: int) -> np.ndarray:
         shard, path = self.shards[number], self._paths[number]
@@ -254,7 +262,7 @@ class _Indexing:
                 return kept
             shard, scanned = self._scan(number, kept)
         if scanned is kept:
-            return kept
+            return scanned
         self.shards[number] = shard
         try:
             keep_table(shard, scanned)
@@ -276,8 +284,9 @@ class _Indexing:
         with self._cache.writing(file) if self._cache else contextlib.nullcontext() as copy:
             if copy is None:
                 self._without_room.add(number)
-            is_needed = kept is None or copy is not None
-            return self.shards[number], offsets.scan_remote_offsets(file, self._report, copy) if is_needed else kept
+            if kept is not None and copy is None:
+                return self.shards[number], kept
+            return self.shards[number], offsets.scan_remote_offsets(file, self._report, copy)
 
     def _report(self, scanned: int) -> None:
         self._share.report(self._done + scanned, self._total)

@@ -119,7 +119,7 @@ def _problem(content: bytes, base: int) -> Optional[str]:
 
 def _parts(file: RemoteFile) -> Iterator[bytes]:
     """The shard's bytes in order; the parts that follow are on their way meanwhile."""
-    waiting: collections.deque[Future] = collections.deque()
+    waiting: collections.deque[Future[bytes]] = collections.deque()
     with ThreadPoolExecutor(_PARTS_AHEAD) as executor:
         try:
             for begin in range(0, file.num_bytes, _PART_BYTES):

@@ -142,16 +142,19 @@ class ShardIndex:
         return shards, records - self._starts[shards]
 
     def _file(self, shard: int) -> OpenFile:
+        path = self._local[shard]
+        if path is None:  # another thread has given the copy up
+            raise _LostCopyError
         try:
-            return self._files.get(self._local[shard])
+            return self._files.get(path)
         except OSError as error:
             self._give_up_copy(shard)
             raise _unreadable(self.paths[shard], error) from None
 
     def _fetch(self, runs: Sequence[RecordRun]) -> dict[RecordRun, bytes]:
         """The bytes of those runs that are read from a remote storage."""
-        remote = [run for run in runs if self._local[run.shard] is None] if self._remote else []
-        return self._remote.read(remote) if remote else {}
+        remote = [run for run in runs if self._local[run.shard] is None]
+        return self._remote.read(remote) if self._remote and remote else {}
 
     def _read_run(self, run: RecordRun) -> bytes:
         table = self._offsets[run.shard]
@@ -191,8 +194,10 @@ class ShardIndex:
 
     def _give_up_copy(self, shard: int) -> None:
         """Raises _LostCopyError where the shard is read from its copy in the cache, which another job may remove."""
-        if self._remote_files[shard]:
-            self._cache.forget(self._remote_files[shard])
+        file = self._remote_files[shard]
+        if file:
+            assert self._cache is not None, "what is read by ranges is checked by RemoteShards"
+            self._cache.forget(file)
             self._local[shard] = None
             raise _LostCopyError
 
@@ -331,7 +336,7 @@ class RemoteShards:
     def _fetch(self, run: RecordRun) -> bytes:
         """A piece whose records all have the CRCs that their frames state. OSError, naming URL and byte, otherwise."""
         begin, end = self._span(run)
-        url, num_records = self._files[run.shard].url, run.last - run.first
+        url, num_records = self._file(run.shard).url, run.last - run.first
 
         def problem(content: bytes) -> Optional[str]:
             starts, _, wrong = offsets.parse(content, begin)
@@ -345,7 +350,7 @@ class RemoteShards:
 
     def _fault(self, wanted: Sequence[RecordRun], error: OSError) -> ValueError:
         """The error for a piece that cannot be read; a replaced shard is not damaged."""
-        file = next(file for piece in wanted if (file := self._files[piece.shard]).url == error.filename)
+        file = next(file for piece in wanted if (file := self._file(piece.shard)).url == error.filename)
         try:
             is_replaced = remote.describe_file(file.url, is_fresh=True) != file
         except OSError:
@@ -353,3 +358,8 @@ class RemoteShards:
         if is_replaced:
             return ValueError(f"{file.url}: the file was replaced since it was indexed; start again")
         return ValueError(error.strerror)
+
+    def _file(self, shard: int) -> RemoteFile:
+        file = self._files[shard]
+        assert file is not None, "a local shard is not read by ranges"
+        return file

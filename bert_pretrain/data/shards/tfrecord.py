@@ -10,11 +10,16 @@ import functools
 import itertools
 import struct
 from collections.abc import Iterable
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, TypeVar
 
 from crc32c import crc32c
 
 from bert_pretrain.system.files import atomic_write
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Crc = TypeVar("Crc", int, "np.ndarray")
 
 HEADER = struct.Struct("<QI")
 FOOTER = struct.Struct("<I")
@@ -25,7 +30,7 @@ _MASK_DELTA = 0xA282EAD8
 _RECORDS_AT_ONCE = 128  # to a write, about 300 kB
 
 
-def masked_crc(crc: Any) -> Any:
+def masked_crc(crc: Crc) -> Crc:
     """TFRecord's masked form of a CRC-32C (an int, or an array of uint64).
 
     TFRecord masks CRCs because the CRC of data that contains its own CRC is degenerate.

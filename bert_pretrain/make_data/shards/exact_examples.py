@@ -182,16 +182,16 @@ class _Drawer:
         if self._continues_word is None:
             tokens = self._draws.order(num_tokens, wanted)
         else:
-            words = self._words(a_start, a_end, b_start, b_end)
+            words = self._words(self._continues_word, a_start, a_end, b_start, b_end)
             order = self._draws.order(len(words), len(words)).tolist()
             tokens = np.array(_words_that_fit([words[number] for number in order], wanted), np.uint32)
         return tokens, self._draws.replacements(len(tokens))
 
-    def _words(self, a_start: int, a_end: int, b_start: int, b_end: int) -> list[list[int]]:
+    def _words(self, continues_word: np.ndarray, a_start: int, a_end: int, b_start: int, b_end: int) -> list[list[int]]:
         """The tokens of each word. As in the script, a ## piece at the start of a cut B belongs to A's last word."""
         ids = np.concatenate([self._ids[a_start:a_end], self._ids[b_start:b_end]])
         words: list[list[int]] = []
-        for token, continues in enumerate(self._continues_word[ids].tolist()):
+        for token, continues in enumerate(continues_word[ids].tolist()):
             if continues and words:
                 words[-1].append(token)
             else:
@@ -250,8 +250,11 @@ class _DrawnExamples:
     def pairs(self, chosen: np.ndarray) -> Pairs:
         """The sentence pairs of the chosen examples [E]."""
         columns = (self.a_start, self.a_end, self.b_start, self.b_end)
-        ranges = (np.frombuffer(column, np.uint32)[chosen].astype(np.int64) for column in columns)
-        return Pairs(*ranges, np.frombuffer(self.is_random_next, np.int8)[chosen].astype(bool))
+        a_start, a_end, b_start, b_end = (
+            np.frombuffer(column, np.uint32)[chosen].astype(np.int64) for column in columns
+        )
+        is_random_next = np.frombuffer(self.is_random_next, np.int8)[chosen].astype(bool)
+        return Pairs(a_start, a_end, b_start, b_end, is_random_next)
 
     def masks(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Tokens and replacements of the chosen examples in one array each, and how many each example has [E]."""

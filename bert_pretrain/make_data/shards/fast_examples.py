@@ -81,7 +81,8 @@ def draw_pairs(
     is_short = rng.random(len(document)) < short_seq_prob
     target = np.where(is_short, rng.integers(2, capacity + 1, len(document)), capacity)
     sentence = text.document_starts[document]
-    parts = [Pairs(*(np.zeros(0, np.int64) for _ in range(4)), np.zeros(0, bool))]  # none, where there is no document
+    no_pair = np.zeros(0, np.int64)
+    parts = [Pairs(no_pair, no_pair, no_pair, no_pair, np.zeros(0, bool))]  # of no document
     while len(document):
         pairs, sentence = _next_chunks(text, document, sentence, target, rng, random_prob)
         parts.append(_truncate(pairs, capacity, rng))
@@ -189,7 +190,7 @@ class RepeatedRecords:
             if key in seen:
                 self.num_left_out += 1
                 continue
-            if is_compared:
+            if key is not None:
                 seen.add(key)
             self.num_kept += 1
             yield record

@@ -30,15 +30,19 @@ class PythonDraws(Protocol):
 
     def uniform(self) -> float:
         """random()."""
+        ...
 
     def below(self, limit: int) -> int:
         """randint(0, limit - 1)."""
+        ...
 
     def order(self, count: int, num_used: int) -> np.ndarray:
         """The first num_used items of shuffle() of 0, 1, ... count - 1; uint32 [num_used]."""
+        ...
 
     def replacements(self, count: int) -> np.ndarray:
         """What replaces `count` masked tokens: mask_id, KEPT or one of the entries; int32 [count]."""
+        ...
 
 
 def make_draws(seed: int, mask_id: int, entries: np.ndarray) -> PythonDraws:

@@ -24,7 +24,7 @@ class Account:
     """What was left out or changed, by kind, and lines about single files for the user."""
 
     def __init__(self) -> None:
-        self.counts: Counter = Counter()
+        self.counts: Counter[str] = Counter()
         self.notes: list[str] = []
 
 
@@ -191,15 +191,12 @@ def _json_texts(source: TextSource, lines: Iterator[str], column: str) -> Iterat
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        text: Optional[str] = None
         try:
-            text = json.loads(line)[column]
+            text: str = json.loads(line)[column]
             text.encode()  # half of a surrogate pair cannot be written
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            text = None
-        if text is None:
             where = f"{source.path}: line {_num_lines_before(source) + number}"
-            raise ValueError(f'{where} is not a JSON object with a "{column}"; each line must be one')
+            raise ValueError(f'{where} is not a JSON object with a "{column}"; each line must be one') from None
         yield text
 
 

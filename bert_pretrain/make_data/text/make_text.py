@@ -115,7 +115,7 @@ def _is_finished(output_dir: str, parts: Sequence[TextPart]) -> bool:
 
 def _sum_accounts(parts: Sequence[TextPart]) -> dict[str, Any]:
     """What was left out or changed in all parts; prints the first notes."""
-    counts: Counter = Counter()
+    counts: Counter[str] = Counter()
     notes: list[str] = []
     for part in parts:
         described = provenance.read_provenance(part.path("documents"))

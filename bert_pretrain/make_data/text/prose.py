@@ -117,7 +117,7 @@ def _group_sizes(lines: Sequence[str]) -> list[int]:
     return sizes
 
 
-def plain_paragraphs(lines: Iterable[str], is_rst: bool, is_wrapped: bool, left_out: Counter) -> Iterator[str]:
+def plain_paragraphs(lines: Iterable[str], is_rst: bool, is_wrapped: bool, left_out: Counter[str]) -> Iterator[str]:
     """The paragraphs of plain text or reStructuredText, each in one line; left_out gets the number of other blocks.
 
     is_wrapped: the lines between blank lines are one paragraph.
@@ -143,7 +143,7 @@ def _blocks(lines: Iterable[str], is_wrapped: bool) -> Iterator[list[str]]:
 class _Blocks:
     """Tells what the blocks of a text are, in their order."""
 
-    def __init__(self, is_rst: bool, left_out: Counter) -> None:
+    def __init__(self, is_rst: bool, left_out: Counter[str]) -> None:
         self._is_rst, self._left_out = is_rst, left_out
         self._skipped: Optional[tuple[int, str]] = None  # blocks that are indented deeper are of this kind
 
@@ -199,8 +199,8 @@ class _Blocks:
 
 def _without_marks(block: list[str]) -> list[str]:
     """The block without the mark of a comment or a quotation that each line begins with."""
-    marks = [_MARK.match(line) for line in block]
-    if len(block) > 1 and all(marks) and len({mark[1] for mark in marks}) == 1:
+    marks = [mark for mark in map(_MARK.match, block) if mark]
+    if len(block) > 1 and len(marks) == len(block) and len({mark[1] for mark in marks}) == 1:
         block = [line[mark.end() :] for line, mark in zip(block, marks)]
         return [line for line in block if line.strip()]
     return block
@@ -253,7 +253,7 @@ def without_rst_markup(text: str) -> str:
     return _FOOTNOTE.sub("", _EMPHASIS.sub(r"\2", text)).replace("\\ ", "")
 
 
-def markdown_paragraphs(text: str, left_out: Counter) -> Iterator[str]:
+def markdown_paragraphs(text: str, left_out: Counter[str]) -> Iterator[str]:
     """The paragraphs of a Markdown file, each in one line."""
     parser = require_library("markdown_it", "a Markdown file").MarkdownIt("commonmark").enable("table")
     within: list[str] = []  # headings and tables that are open
@@ -274,7 +274,7 @@ def markdown_paragraphs(text: str, left_out: Counter) -> Iterator[str]:
             yield from _kept_paragraph(parts, depth_of_lists > 0, left_out)
 
 
-def html_paragraphs(text: str, left_out: Counter) -> Iterator[str]:
+def html_paragraphs(text: str, left_out: Counter[str]) -> Iterator[str]:
     """The paragraphs of a page, each in one line: the text of the innermost blocks."""
     page = require_library("bs4", "an HTML file").BeautifulSoup(text, "html.parser")
     for element in page.find_all(list(_HTML_KINDS)):
@@ -300,13 +300,13 @@ def html_paragraphs(text: str, left_out: Counter) -> Iterator[str]:
 
 
 # Form of a file (reading.py) -> what parses the whole text of one into paragraphs, and counts what it leaves out.
-MARKUP_PARSERS: dict[str, Callable[[str, Counter], Iterator[str]]] = {
+MARKUP_PARSERS: dict[str, Callable[[str, Counter[str]], Iterator[str]]] = {
     "markdown": markdown_paragraphs,
     "html": html_paragraphs,
 }
 
 
-def _kept_paragraph(parts: list[str], is_item: bool, left_out: Counter) -> Iterator[str]:
+def _kept_paragraph(parts: list[str], is_item: bool, left_out: Counter[str]) -> Iterator[str]:
     text = " ".join("".join(parts).split())
     if _is_prose(text):
         yield text
@@ -361,7 +361,8 @@ def _all_sentences(text: str, language: str) -> list[str]:
     rules = sentence_rules(language)
     if rules == "el":
         text = text.replace(_GREEK_QUESTION_MARK, ";")
-    return [stripped for part in sentencex.segment(rules, text) if (stripped := part.strip())]
+    segment = sentencex.segment  # pyright: ignore[reportAttributeAccessIssue]  # a compiled module without types
+    return [stripped for part in segment(rules, text) if (stripped := part.strip())]
 
 
 def sentences_of_article(lines: Iterable[str], language: str, is_mlperf: bool = False) -> list[str]:

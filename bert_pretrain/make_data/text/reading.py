@@ -78,7 +78,7 @@ class TextSource(NamedTuple):
         return self._replace(start=0, end=0)
 
 
-def find_sources(patterns: str) -> tuple[list[TextSource], Counter]:
+def find_sources(patterns: str) -> tuple[list[TextSource], Counter[str]]:
     """The files that comma-separated patterns match, with all below matching folders; hidden files are left out.
 
     Within folders, files of other suffixes are left out, too; the Counter has their number by suffix. A file that a
@@ -86,7 +86,7 @@ def find_sources(patterns: str) -> tuple[list[TextSource], Counter]:
     is left.
     """
     found: dict[str, TextSource] = {}
-    left_out: Counter = Counter()
+    left_out: Counter[str] = Counter()
     for pattern in patterns.split(","):
         matches = sorted(glob.glob(pattern.strip()))
         if not matches:
@@ -123,7 +123,7 @@ def _without_compression(path: str) -> tuple[str, str]:
     return (stem, suffix.lower()) if suffix.lower() in _COMPRESSIONS else (path, "")
 
 
-def describe_suffixes(left_out: Counter) -> str:
+def describe_suffixes(left_out: Counter[str]) -> str:
     """Files by suffix, the most frequent first, in one line."""
     named = [f"{number} {suffix}" for suffix, number in left_out.most_common(8)]
     return ", ".join(named) + (", and others" if len(left_out) > len(named) else "")

@@ -71,7 +71,7 @@ class _Queue:
     """Pairs, the most frequent first. Pairs that are added together wait in an array; only their first is in a heap."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[int, int, np.ndarray, int]] = []
+        self._heap: list[tuple[int, int, int, np.ndarray, int]] = []
         self._num_added = 0
 
     def add(self, pairs: dict[int, int]) -> None:

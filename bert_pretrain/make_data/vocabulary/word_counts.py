@@ -45,10 +45,10 @@ def count_words_of_task(task: WordCountTask, report: ReportProgress) -> tuple[li
     return list(words), np.fromiter(words.values(), np.int64, len(words))
 
 
-def count_words(texts: Iterable[str], lower_case: bool) -> Counter:
+def count_words(texts: Iterable[str], lower_case: bool) -> Counter[str]:
     """How often each word occurs. A line feed ends a word."""
-    words: Counter = Counter()
-    pieces: Counter = Counter()
+    words: Counter[str] = Counter()
+    pieces: Counter[str] = Counter()
     for text in texts:
         pieces.update(text.replace("\n", " ").split(" "))
         if len(pieces) > _MAX_COUNTED_PIECES:
@@ -58,7 +58,7 @@ def count_words(texts: Iterable[str], lower_case: bool) -> Counter:
     return words
 
 
-def _add_words(words: Counter, pieces: Counter, lower_case: bool) -> None:
+def _add_words(words: Counter[str], pieces: Counter[str], lower_case: bool) -> None:
     counted = iter(pieces.items())
     while some := list(islice(counted, _PIECES_AT_ONCE)):
         for (_, count), found in zip(some, split_words([piece for piece, _ in some], lower_case)):
