@@ -302,9 +302,12 @@ def load_init_checkpoint(
     report = f"init_checkpoint {prefix}: {_count_matched(found.matched, weights, slots)}"
     if problems and not allow_partial:
         held = _first_names(sorted(reader.get_variable_to_shape_map()))
+        remedy = "the checkpoint's own bert_config.json (config.json)"
+        if not found.misshaped and set(found.missing) <= set(slots):
+            remedy = "the --optimizer_type with which it was made"
         raise ValueError(
             f"--{report}, {', '.join(problems)}; the checkpoint holds {held}. "
-            "Give the checkpoint's own bert_config.json (config.json), or --allow_partial_init to start those at random"
+            f"Give {remedy}, or --allow_partial_init to start those at random"
         )
     open_whole(prefix, "init_checkpoint", found.matched)
     report = ", ".join([report, *problems, f"{len(found.extra)} of its tensors not used{_kinds_of_extra(found.extra)}"])

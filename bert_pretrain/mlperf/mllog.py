@@ -208,7 +208,7 @@ def _hyperparameters(run: TimedRun) -> dict[str, Any]:
     """The data and the hyperparameters, by the keys that the checker knows."""
     optim, data = run.config.optim, run.config.data
     most = data.max_eval_steps * data.eval_batch_size
-    optimizer = "opt_lamb" if optim.optimizer_type == "lamb" else "opt_adamw"
+    optimizer = f"opt_{'adamw' if optim.optimizer_type == 'adam' else optim.optimizer_type}"
     decay = f"{optimizer}_weight_decay_rate" if optimizer == "opt_lamb" else f"{optimizer}_weight_decay"
     return {
         "train_samples": run.num_train_records,

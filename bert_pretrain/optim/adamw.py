@@ -25,12 +25,12 @@ class AdamW(Optimizer):
         """See Optimizer."""
         updates: list[tf.Operation] = []
         for name, gradient in gradients.items():
-            variables, numbers = self._variables_of(name), self._numbers_of(name)
+            variables, constants = self._variables_of(name), self._constants_of(name)
             inputs = gradient, gradient_scale, learning_rate
             if self._backend is Backend.NATIVE:
-                updates.append(update_in_place("bert_pretrain_adamw", variables, *inputs, **numbers))
+                updates.append(update_in_place("bert_pretrain_adamw", variables, *inputs, **constants))
             else:
-                values = self._run(_update, *(variable.read_value() for variable in variables), *inputs, **numbers)
+                values = self._run(_update, *(variable.read_value() for variable in variables), *inputs, **constants)
                 updates += [variable.assign(value) for variable, value in zip(variables, values)]
         return tf.group(*updates)
 

@@ -64,13 +64,13 @@ class Lamb(Optimizer):
         learning_rate: tf.Tensor,
     ) -> list[tf.Operation]:
         """The operations that update one weight and its moments."""
-        variables, numbers, exempt = self._variables_of(name), self._numbers_of(name), is_exempt(name)
+        variables, constants, exempt = self._variables_of(name), self._constants_of(name), is_exempt(name)
         if self._backend is Backend.NATIVE:
             inputs = (variables, gradient, gradient_scale, learning_rate)
             more = {"corrections": corrections, "use_trust_ratio": not exempt}
-            return [update_in_place("bert_pretrain_lamb", *inputs, **numbers, **more)]
+            return [update_in_place("bert_pretrain_lamb", *inputs, **constants, **more)]
         weight, m, v = (variable.read_value() for variable in variables)
-        m, v, direction = self._run(_direction, weight, m, v, gradient, gradient_scale, corrections, **numbers)
+        m, v, direction = self._run(_direction, weight, m, v, gradient, gradient_scale, corrections, **constants)
         rate = learning_rate if exempt else learning_rate * self._trust_ratio(weight, direction)
         weight = self._run(_step, weight, direction, rate)
         return [variable.assign(value) for variable, value in zip(variables, (weight, m, v))]

@@ -27,7 +27,7 @@ class Optimizer(abc.ABC):
     """An optimizer's variables in the default graph, and its update."""
 
     SLOTS: ClassVar[tuple[str, ...]]  # a variable `<weight>/<slot>` of zeros for each weight, in the published names
-    HAS_EPSILON: ClassVar[bool] = True  # it divides by a root, to which --log_epsilon's power of ten is added
+    CONSTANTS: ClassVar[tuple[str, ...]] = ("beta_1", "beta_2", "epsilon", "decay")  # of its update of one weight
 
     def __init__(
         self,
@@ -54,11 +54,12 @@ class Optimizer(abc.ABC):
         """A weight and its slots."""
         return [self._weights[name], *(slot[name] for slot in self._slots)]
 
-    def _numbers_of(self, name: str) -> dict[str, float]:
-        """The constants in a weight's update."""
+    def _constants_of(self, name: str) -> dict[str, float]:
+        """The CONSTANTS in a weight's update."""
         config = self._config
         decay = 0.0 if is_exempt(name) else config.weight_decay_rate
-        return {"beta_1": config.beta_1, "beta_2": config.beta_2, "epsilon": config.epsilon, "decay": decay}
+        known = {"beta_1": config.beta_1, "beta_2": config.beta_2, "epsilon": config.epsilon, "decay": decay}
+        return {constant: known[constant] for constant in self.CONSTANTS}
 
 
 def is_exempt(name: str) -> bool:

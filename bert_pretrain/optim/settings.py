@@ -18,7 +18,7 @@ class OptimConfig:
         "lamb",
         "lamb as in MLPerf's reference, or adam: AdamW without bias correction, as in google-research/bert.",
         ("lamb", "adam"),
-        on_resume=RefusedOnResume("the checkpoint holds the moments of the other optimizer"),
+        on_resume=RefusedOnResume("the checkpoint holds the moments of another optimizer"),
     )
     learning_rate: float = option(5e-5, "Peak learning rate, before --lr_scaling.", on_resume=OnResume.RATE)
     lr_scaling: str = option(
@@ -40,13 +40,13 @@ class OptimConfig:
     )
     weight_decay_rate: float = option(
         0.01,
-        "Weight decay, for both optimizers; LayerNorm and bias variables are exempt.",
+        "Weight decay, for all optimizers; LayerNorm and bias variables are exempt.",
         on_resume=OnResume.AT_ONCE,
         old_name="lamb_weight_decay_rate",
     )
     beta_1: float = option(
         0.9,
-        "Decay rate of the first moment, for both optimizers.",
+        "Decay rate of the first moment, for all optimizers.",
         on_resume=RefusedOnResume(
             "with LAMB, beta1_power and the moments of the checkpoint belong to the other value",
             ("optimizer_type", "lamb"),
@@ -55,14 +55,14 @@ class OptimConfig:
     )
     beta_2: float = option(
         0.999,
-        "Decay rate of the second moment, for both optimizers.",
+        "Decay rate of the second moment, for all optimizers.",
         on_resume=RefusedOnResume(
             "with LAMB, beta2_power and the moments of the checkpoint belong to the other value",
             ("optimizer_type", "lamb"),
         ),
         old_name="lamb_beta_2",
     )
-    log_epsilon: int = option(-6, "Base-10 logarithm of epsilon, for both optimizers.", on_resume=OnResume.AT_ONCE)
+    log_epsilon: int = option(-6, "Base-10 logarithm of epsilon, for all optimizers.", on_resume=OnResume.AT_ONCE)
     clip_norm: float = option(
         1.0,
         "Largest global norm of the gradient; larger ones are scaled down to it. 0 turns clipping off.",

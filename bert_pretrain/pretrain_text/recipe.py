@@ -115,7 +115,8 @@ def training_flags(
     flags["num_train_steps"] = updates = explicit.get("num_train_steps", _round_down(examples / batch))
     flags["num_warmup_steps"] = min(_MAX_WARMUP, updates // 10)
     flags["optimizer_type"] = explicit.get("optimizer_type", "adam" if is_continued else "lamb")
-    flags["learning_rate"] = learning_rate(batch, updates, flags["optimizer_type"], is_continued)
+    if "learning_rate" not in explicit:
+        flags["learning_rate"] = learning_rate(batch, updates, flags["optimizer_type"], is_continued)
     flags["lr_scaling"] = "none"
     flags.update(_evaluation(corpus, batch, updates, explicit))
     flags["save_checkpoints_steps"] = max(1, min(updates, round(_CHECKPOINT_SECONDS * speed / batch)))
@@ -143,6 +144,8 @@ def learning_rate(batch: int, updates: int, optimizer: str, is_continued: bool) 
     0.01 is what the embedded demo uses; docs/pretrain_text.md has a measurement at 600 updates. What lies between it
     and the published values was not measured.
     """
+    if optimizer not in ("lamb", "adam"):
+        raise ValueError(f"--optimizer_type={optimizer}: no recipe says its learning rate; give --learning_rate")
     published = 5e-3 * math.sqrt(batch / 32_768)
     if optimizer == "adam":
         return _two_digits(2e-5 * math.sqrt(batch / 32) if is_continued else 1e-4)

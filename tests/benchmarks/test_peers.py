@@ -17,7 +17,7 @@ from benchmarks.peers import environment, google_optimizers, records
 from bert_pretrain.data import schema
 from tests.optim import five_updates
 from tests.references.google_modeling import google_code
-from tests.references.numpy_lamb import NumpyLamb
+from tests.references.numpy_optimizers import NumpyLamb
 
 _WHY = "the other peer and the plot come with extras: pip install -e .[interop,plot]"
 

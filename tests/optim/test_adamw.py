@@ -12,7 +12,7 @@ from bert_pretrain.optim.adamw import AdamW
 from bert_pretrain.optim.settings import OptimConfig
 from tests.optim import five_updates
 from tests.references import google_modeling
-from tests.references.numpy_lamb import NumpyAdamw
+from tests.references.numpy_optimizers import NumpyAdamw
 
 CONFIGS = {
     "default": OptimConfig(optimizer_type="adam"),

@@ -14,7 +14,7 @@ from bert_pretrain.optim.lamb import Lamb
 from bert_pretrain.optim.settings import OptimConfig
 from tests.golden import checkpoint
 from tests.optim import five_updates
-from tests.references.numpy_lamb import NumpyLamb
+from tests.references.numpy_optimizers import NumpyLamb
 
 CONFIGS = {
     "default": OptimConfig(),
