@@ -50,6 +50,7 @@ EXTRAS = {
         "hypothesis",
         "moto[s3]",
         "pytest",
+        "pytest-xdist",
         "ruff",
         "tensorboard",
     ],

@@ -1,4 +1,4 @@
-"""Whole runs with --dynamic_masking: stopped and resumed, on two ranks, with shards of Google's script."""
+"""Whole runs with --dynamic_masking: stopped and resumed, and a refused update; two ranks are in test_horovod.py."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.data.packing import build_batch
 from bert_pretrain.data.schema import Batch, encode_examples
 from bert_pretrain.data.shards.tfrecord import write_shard
@@ -18,28 +19,24 @@ from bert_pretrain.train import replay
 from bert_pretrain.train.job import open_job, training_input
 from tests.data.test_dynamic_masking import SEQ_LENGTH, make_examples, write_vocabulary
 from tests.data.test_masking import VOCAB, make_instances
-from tests.e2e import ranks, runs
-from tests.e2e.rank_jobs import gradient
-from tests.train.small import MODEL
-from tests.train.test_train_step import relative_difference
+from tests.e2e import runs
 
-MODELS = {"exact": MODEL, "dropout": runs.WITH_DROPOUT}
+
+def write_masked_data(folder: Path, model: ModelConfig) -> dict[str, object]:
+    """Settings that name 41 records, fewer than seven updates have examples, with their vocabulary."""
+    (folder / "train").mkdir()
+    write_shard(str(folder / "train" / "part.tfrecord"), encode_examples(make_examples(make_instances(41, SEQ_LENGTH))))
+    return {
+        "input_files_dir": str(folder / "train"),
+        "bert_config_file": runs.write_model(folder / "model.json", dataclasses.replace(model, vocab_size=VOCAB)),
+        "vocab_file": write_vocabulary(folder / "vocab.txt").vocab_file,
+        "dynamic_masking": True,
+    }
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """Settings that name 41 records, fewer than seven updates have examples, with their vocabulary."""
-    folder = tmp_path_factory.mktemp("masking")
-    (folder / "train").mkdir()
-    write_shard(str(folder / "train" / "part.tfrecord"), encode_examples(make_examples(make_instances(41, SEQ_LENGTH))))
-    for name, model in MODELS.items():
-        runs.write_model(folder / f"{name}.json", dataclasses.replace(model, vocab_size=VOCAB))
-    return {
-        "input_files_dir": str(folder / "train"),
-        "bert_config_file": str(folder / "dropout.json"),
-        "vocab_file": write_vocabulary(folder / "vocab.txt").vocab_file,
-        "dynamic_masking": True,
-    }
+    return write_masked_data(tmp_path_factory.mktemp("masking"), runs.WITH_DROPOUT)
 
 
 @pytest.fixture(scope="module")
@@ -92,17 +89,3 @@ def test_a_refused_update_is_computed_again_with_its_masks(data, tmp_path: Path)
             trained = session.run(features)
     for name in Batch._fields:
         np.testing.assert_array_equal(trained[name], getattr(expected, name), err_msg=name)
-
-
-@pytest.mark.horovod
-def test_two_ranks_compute_the_gradient_of_one_big_batch(data, tmp_path: Path) -> None:
-    pytest.importorskip({"mpi": "mpi4py"}.get(ranks.EXCHANGE, "horovod"), reason="needs bash init_tf.sh --horovod")
-    exact = {**data, "bert_config_file": str(Path(data["bert_config_file"]).with_name("exact.json")), "use_xla": False}
-    one = {**exact, "train_batch_size": 24}
-    parts = {**exact, "train_batch_size": 4, "num_accumulation_steps": 3}
-    whole, _ = gradient(World(), one)
-    ranks.run_jobs(2, [{"do": "gradient", "settings": parts, "to": f"{tmp_path}/two.npz"}], tmp_path)
-    with np.load(tmp_path / "two.npz") as values:
-        assert relative_difference(whole, dict(values)) < 1e-5
-    static, _ = gradient(World(), {**one, "dynamic_masking": False})
-    assert relative_difference(whole, static) > 1e-2

@@ -32,6 +32,7 @@ def differing(one: Path, other: Path) -> list[str]:
     return [name for name in a if a[name].tobytes() != b[name].tobytes()]
 
 
+@pytest.mark.slow
 @pytest.mark.horovod
 @has_ranks
 @pytest.mark.parametrize(("optimizer", "native"), [("lamb", True), ("adam", False)])
