@@ -22,19 +22,25 @@ from typing import Any, Optional
 ROOT = Path(__file__).parent.parent
 
 
-def run(code: str, arguments: Sequence[str] = (), seconds: float = 300) -> subprocess.CompletedProcess:
-    """What `python -c code arguments` would do in this process's environment and current directory; its output."""
+def run(
+    code: str, arguments: Sequence[str] = (), seconds: float = 300, terminal: Optional[int] = None
+) -> subprocess.CompletedProcess:
+    """What `python -c code arguments` would do in this process's environment and current directory; its output.
+
+    `terminal` is the descriptor of a terminal that takes the output instead.
+    """
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        places = {name: f"/proc/{os.getpid()}/fd/{file.fileno()}" for name, file in (("out", out), ("err", err))}
-        code_of_exit = _parent().run(
-            {"code": code, "arguments": list(arguments), "environ": dict(os.environ), "cwd": os.getcwd(), **places},
-            seconds,
-        )
+        descriptors = [file.fileno() if terminal is None else terminal for file in (out, err)]
+        program = {
+            "code": code, "arguments": list(arguments), "environ": dict(os.environ), "cwd": os.getcwd(),
+            "outputs": [f"/proc/{os.getpid()}/fd/{descriptor}" for descriptor in descriptors],
+        }  # fmt: skip
+        exit_code = _parent().run(program, seconds)
         texts = []
         for file in (out, err):
             file.seek(0)
             texts.append(file.read())
-    return subprocess.CompletedProcess(["python", "-c", code, *arguments], code_of_exit, *texts)
+    return subprocess.CompletedProcess(["python", "-c", code, *arguments], exit_code, *texts)
 
 
 def run_module(
@@ -94,8 +100,8 @@ def _serve() -> Optional[dict[str, Any]]:
 
 
 def _execute(program: dict[str, Any]) -> None:
-    for number, place in ((1, program["out"]), (2, program["err"])):
-        os.dup2(os.open(place, os.O_WRONLY), number)
+    for number, place in enumerate(program["outputs"], start=1):
+        os.dup2(os.open(place, os.O_WRONLY | os.O_NOCTTY), number)
     os.chdir(program["cwd"])
     sys.path[0] = ""
     sys.argv = ["-c", *program["arguments"]]

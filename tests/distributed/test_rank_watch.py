@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,6 +111,33 @@ def test_one_host_has_no_connection_and_one_rank_no_exchange(monkeypatch: pytest
 
         with rank_watch.watching_ranks(allgather, 0, len(of), seconds):
             assert gathered == ([] if len(of) == 1 else [rank_watch.this_rank_process()])
+
+
+def test_ranks_of_two_hosts_are_connected_until_they_leave(monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+    """Two threads, which are told that they run on different hosts."""
+    monkeypatch.setenv("HOROVOD_STALL_CHECK_TIME_SECONDS", "0")
+    monkeypatch.setattr(rank_watch, "this_rank_process", lambda: RankProcess(threading.current_thread().name, 7))
+    gathered, barrier, ended = [None, None], threading.Barrier(2, timeout=60), []
+
+    def watch(rank: int) -> None:
+        def allgather(value: object) -> list:
+            is_endpoint = isinstance(value, rank_watch.Endpoint)
+            gathered[rank] = value._replace(addresses=("127.0.0.1",)) if is_endpoint else value
+            barrier.wait()
+            found = list(gathered)
+            barrier.wait()
+            return found
+
+        with rank_watch.watching_ranks(allgather, rank, 2, heartbeat_seconds=60):
+            barrier.wait()
+        ended.append(rank)
+
+    threads = [threading.Thread(target=watch, args=[rank], name=f"node{rank}") for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(ended) == [0, 1] and capfd.readouterr().err == ""
 
 
 # --- A stopped rank ---

@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import random
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests import forked
 from tests.e2e import runs
 
 WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau".split()
@@ -27,9 +26,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     (folder / "text.txt").write_text("\n\n".join(documents) + "\n")
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
     settings = ("--max_seq_length=48", "--max_predictions_per_seq=7", "--dupe_factor=1", "--num_processes=1")
-    command = [sys.executable, "-m", "bert_pretrain.make_data", f"--input_file={folder}/text.txt", *settings]
-    command += [f"--vocab_file={folder}/vocab.txt", f"--output_dir={folder}/shards"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    paths = (f"--input_file={folder}/text.txt", f"--vocab_file={folder}/vocab.txt", f"--output_dir={folder}/shards")
+    assert forked.run_module("bert_pretrain.make_data", [*paths, *settings]).returncode == 0
     (folder / "model").mkdir()
     model = dataclasses.replace(runs.MODEL, vocab_size=len(VOCABULARY))
     shards = str(folder / "shards")

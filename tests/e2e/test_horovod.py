@@ -63,8 +63,8 @@ def gradient_jobs(num_ranks: int, exact: dict, folder: Path) -> list[dict]:
 
 
 def invariant(data: dict, output_dir: Path, optimizer: str, num_ranks: int) -> dict[str, object]:
-    """Five updates with --rank_invariant, of a model with dropout."""
-    settings = five_updates(data, output_dir, optimizer, num_accumulation_steps=4 // num_ranks)
+    """Four updates with --rank_invariant, of a model with dropout."""
+    settings = five_updates(data, output_dir, optimizer, num_train_steps=4, num_accumulation_steps=4 // num_ranks)
     return {**settings, **INVARIANT[optimizer], "rank_invariant": True}
 
 
@@ -197,11 +197,9 @@ def test_mpi_alone_computes_the_same(exact: dict, two: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("optimizer", INVARIANT)
-def test_with_rank_invariant_two_ranks_end_with_the_bits_of_one(
-    optimizer: str, data: Data, two: Path, tmp_path
-) -> None:
+def test_with_rank_invariant_two_ranks_have_the_bits_of_one(optimizer: str, data: Data, two: Path, tmp_path) -> None:
     runs.train(**invariant(data, tmp_path, optimizer, 1))
-    assert differing(tmp_path / "model.ckpt-5", two / f"invariant_{optimizer}" / "model.ckpt-5") == []
+    assert differing(tmp_path / "model.ckpt-4", two / f"invariant_{optimizer}" / "model.ckpt-4") == []
 
 
 @pytest.mark.parametrize("optimizer", ["lamb", "adam"])

@@ -18,7 +18,6 @@ from tests.e2e import ranks, runs
 NOTHING_TO_SAVE = "stopped by a signal, with nothing to save; the same command starts again\n"
 TF_CONFIG = {"cluster": {"worker": ["127.0.0.1:1", "127.0.0.1:2"]}, "task": {"type": "worker", "index": 1}}
 EVALUATIONS = {"do_eval": True, "samples_start_eval": 30, "samples_between_eval": 24, "stop_threshold": 0.0}
-SECOND_UPDATE = {**EVALUATIONS, "samples_start_eval": 20, "samples_between_eval": 1000, "max_eval_steps": 20}
 # An update of more than ten seconds on fast machines, in one session.run, with one example a micro-batch.
 LONG_UPDATES = {"num_accumulation_steps": 40_000, "train_batch_size": 1, "display_loss_steps": 1}
 
@@ -31,7 +30,7 @@ def undisturbed(data: dict[str, str], tmp_path_factory: pytest.TempPathFactory) 
     return output_dir
 
 
-def in_evaluation(update: int, rank: Optional[int] = None) -> str:
+def in_evaluation(update: int) -> str:
     """Python that sends this process SIGTERM at the third batch of the evaluation after an update."""
     return f"""
 import os, signal
@@ -43,7 +42,7 @@ def watched(self, session):
     evaluate(self, session)
 def sums(self, session):
     for number, values in enumerate(batch_sums(self, session)):
-        if evaluation.now == {update} and number == 2 and {rank} in (None, self._world.rank):
+        if evaluation.now == {update} and number == 2:
             os.kill(os.getpid(), signal.SIGTERM)
         yield values
 hooks.TrainingHook._evaluate, evaluation.Evaluation._batch_sums = watched, sums
@@ -151,8 +150,8 @@ BEFORE_TRAINING = {
 def busy(place: str, only_rank: Optional[int] = None, seconds_to_leave: float = 10_000) -> str:
     """Python that makes a function receive SIGTERM and never end, unless the signal takes it away.
 
-    The warm-up goes on after half a second. A process that has nothing to save leaves wherever it is, `seconds_to_leave`
-    after a signal.
+    The warm-up goes on after half a second. A process that has nothing to save leaves wherever it is, but not before
+    `seconds_to_leave`.
     """
     owner, _, name = place.rpartition(".")
     return f"""

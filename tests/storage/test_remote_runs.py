@@ -74,6 +74,7 @@ def run_until_killed(arguments: list[str], proxy: servers.FaultyProxy, path_part
     return printed
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_in_an_upload_and_stopped_ends_elsewhere_with_the_same_bits(
     data, bucket, proxy, tmp_path: Path, capsys
 ) -> None:
