@@ -53,6 +53,7 @@ EXTRAS = {
         "moto[s3]",
         "pyright[nodejs]; python_version >= '3.9'",
         "pytest",
+        "pytest-xdist",
         "ruff",
         "tensorboard",
     ],

@@ -1,27 +1,71 @@
-"""Fixtures of all tests."""
+"""Fixtures of all tests, and how several processes share them."""
 
 from __future__ import annotations
+
+from typing import Any, Optional
 
 import pytest
 
 from bert_pretrain.kernels.backend import Backend
-from tests import backends
+from bert_pretrain.system import files
+
+# Folders whose files take long. They begin first, so that no process is left with one of them at the end.
+_LONG = ("tests/storage/", "tests/e2e/", "tests/pretrain_text/", "tests/make_data/", "tests/mlperf/", "tests/train/")
+_MAX_PROCESSES = 4  # each needs one to two GB
 
 
 @pytest.fixture(scope="module", params=Backend, ids=lambda backend: backend.value)
 def backend(request: pytest.FixtureRequest) -> Backend:
     """Each backend of kernels in turn."""
+    from tests import backends  # imports TensorFlow, which the process that only distributes tests does not need
+
     backends.require(request.param)
     return request.param
 
 
+# --- Several processes, which pytest-xdist starts for -n ---
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """The processes of -n auto: one a core for all tests, none for named files, which would wait for their start."""
+    is_all = config.args_source is not pytest.Config.ArgsSource.ARGS
+    num_processes = min(files.num_cores(), _MAX_PROCESSES)
+    return num_processes if is_all and num_processes > 1 else 0
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Optional[Any]:
+    """A file's tests run in one process, because they share fixtures; so do tests/storage's, which share a server."""
+    from xdist.scheduler.loadscope import LoadScopeScheduling
+
+    class FilesScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "tests/storage" if nodeid.startswith("tests/storage/") else nodeid.partition("::")[0]
+
+    config.option.loadscopereorder = False
+    return FilesScheduling(config, log) if config.option.dist == "load" else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Puts the long files first, in processes of pytest-xdist."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: not item.nodeid.startswith(_LONG))
+
+
+# --- What was left out ---
+
+
 def left_out(expression: str) -> list[str]:
     """A line for each kind of test that scripts/run_tests.sh has left out by pytest's -m."""
-    return [
+    lines = [
         f"Not run: tests marked {extra}, which need what 'bash init_tf.sh --{extra}' installs."
         for extra in ("horovod", "interop")
         if f"not {extra}" in expression
     ]
+    if "not slow" in expression:
+        lines.append("Not run: tests marked slow, which --slow runs, and .ci/run.")
+    return lines
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

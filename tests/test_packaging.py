@@ -49,6 +49,7 @@ def test_console_scripts_show_their_help(installed: Path, script: str, first_lin
     assert shown.startswith(first_line)
 
 
+@pytest.mark.slow
 def test_the_demo_is_made_by_the_installed_script(installed: Path, tmp_path: Path) -> None:
     environ = {"PYTHONPATH": str(installed), "BERT_PRETRAIN_CACHE": str(tmp_path / "cache")}
     made = run(str(installed / "bin" / "bert-make-data"), "--demo", f"--output_dir={tmp_path / 'demo'}", **environ)

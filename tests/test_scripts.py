@@ -139,9 +139,12 @@ def test_a_failing_environment_ends_the_script_with_its_exit_code(project):
 
 def test_tests_without_horovod_and_torch_say_what_is_left_out(project):
     done = _run(project, "run_tests.sh", "-x")
-    assert done.stdout == "/env/bin/python -m pytest -rs -m not\\ horovod\\ and\\ not\\ interop -x\n"
-    lines = [line.split(", ")[0] for line in left_out("not horovod and not interop")]
-    assert lines == ["Not run: tests marked horovod", "Not run: tests marked interop"]
+    begin = "/env/bin/python -m pytest -rs -n auto -m"
+    assert done.stdout == f"{begin} not\\ slow\\ and\\ not\\ horovod\\ and\\ not\\ interop -x\n"
+    lines = [line.split(", ")[0] for line in left_out("not slow and not horovod and not interop")]
+    assert lines == [f"Not run: tests marked {kind}" for kind in ("horovod", "interop", "slow")]
+    for arguments in (["--slow"], ["tests/test_a.py::test_b"]):
+        assert f"{begin} not\\ horovod\\ and\\ not\\ interop" in _run(project, "run_tests.sh", *arguments).stdout
 
 
 def test_tests_are_found_from_the_users_folder(project):

@@ -134,6 +134,7 @@ def test_what_is_not_installed_is_named_before_anything_is_measured(workers, mis
     assert re.search(rf"error: .*{missing}.* not installed; pip install -e", capsys.readouterr().err)
 
 
+@pytest.mark.slow
 def test_an_environment_is_made_once_from_its_pins(tmp_path, monkeypatch):
     """With an empty list of pins, because the real one downloads gigabytes."""
     module = tmp_path / "module" / "environment.py"

@@ -15,15 +15,14 @@ from bert_pretrain.config.check_data import CheckDataConfig, EstimateConfig
 from bert_pretrain.config.make_data import ExampleConfig
 from bert_pretrain.make_data import corpus
 from bert_pretrain.make_data.shards import build_shards
+from tests import forked
 
 PROJECT = Path(__file__).parents[2]
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{number}" for number in range(200))]
 
 
 def check_data(*flags):
-    command = [sys.executable, "-m", "bert_pretrain.check_data", *map(str, flags)]
-    environ = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT, env=environ)
+    return forked.run_module("bert_pretrain.check_data", list(map(str, flags)))
 
 
 @pytest.fixture
@@ -72,7 +71,10 @@ def test_faults_of_all_kinds_are_named_at_once(data):
 @pytest.mark.parametrize("num_processes", [1, 2])
 def test_only_the_report_is_printed(data, num_processes):
     """Nothing of TensorFlow's import, of this process or of a worker."""
-    done = check_data(f"--input_files_dir={data}/shards", f"--num_processes={num_processes}", "--nowrite_manifest")
+    flags = [f"--input_files_dir={data}/shards", f"--num_processes={num_processes}", "--nowrite_manifest"]
+    command = [sys.executable, "-m", "bert_pretrain.check_data", *flags]
+    environ = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT, env=environ)
     assert (done.returncode, done.stderr) == (0, "")
     assert "example" not in done.stdout
 

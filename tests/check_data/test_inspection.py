@@ -63,19 +63,13 @@ FAULTS = {
         "the first token is not [CLS]": (0, 7),
         "no [SEP] ends the first segment": (3, 7),
         "the last token is not [SEP]": (7, 7),
-        "input_ids has 100 at index 1; it must be in [0, 100): were the shards made with another vocabulary?": (1, 100),
-        "input_ids has -1 at index 1; it must be in [0, 100): were the shards made with another vocabulary?": (1, -1),
+        "input_ids has 100 at index 1; it must be in [0, 100)": (1, 100),
+        "input_ids has -1 at index 1; it must be in [0, 100)": (1, -1),
     },
-    "input_mask": {
-        "input_mask has 0 at index 2; it must be ones, then zeros; records packed by other tools are not read, packing "
-        "happens while training": (2, 0)
-    },
+    "input_mask": {"input_mask has 0 at index 2; it must be ones, then zeros": (2, 0)},
     "segment_ids": {"segment_ids are not zeros and then ones": (6, 0)},
     "masked_lm_positions": {
-        "masked_lm_positions has 8 at index 2; it must be a column within the record's tokens; make the shards again": (
-            2,
-            8,
-        ),
+        "masked_lm_positions has 8 at index 2; it must be a column within the record's tokens": (2, 8),
         "masked positions repeat or do not ascend": (1, 2),
     },
     "masked_lm_ids": {"[CLS] or [SEP] is masked": (1, SEP)},
@@ -96,7 +90,7 @@ def test_faults_are_found_and_placed(examples, look, feature, fault, place, valu
     facts = look(examples)
     record_size = facts.num_bytes // 30
     begin, found = facts.faults[0].split(": ", 1) if fault in facts.faults[0] else facts.faults[1].split(": ", 1)
-    assert found == fault
+    assert found.startswith(fault)
     assert abs(int(begin.rpartition(":")[2]) - 17 * record_size) < 60
 
 

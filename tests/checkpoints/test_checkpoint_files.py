@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
 
 from bert_pretrain.checkpoints import checkpoint_files
+from tests import forked
 
 
 def write(prefix: str, content: str = "whole") -> None:
@@ -65,7 +64,7 @@ with files.publishing(prefix) as unpublished:
     write(unpublished)
 files.write_state({str(tmp_path)!r}, [prefix])
 """
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    assert forked.run(code).returncode == -signal.SIGKILL
     assert any(name.startswith(".") for name in names(tmp_path))
     checkpoint_files.remove_leftovers(str(tmp_path))
     assert names(tmp_path) == (FILES if killed_at_rename == 3 else [])

@@ -225,15 +225,15 @@ def test_each_epoch_masks_a_record_anew_and_a_visit_is_that_epoch_s(make_source)
 def test_shards_of_another_vocabulary_are_one_line(make_source) -> None:
     source = make_source(6)
     for masking, wrong in (
-        (MASKING._replace(cls_id=101), "at index 0; a record begins with [CLS], whose id is 101 in --vocab_file; "),
-        (MASKING._replace(sep_id=102), "; a record ends with [SEP], whose id is 102 in --vocab_file; "),
-        (MASKING._replace(num_entries=500), "; --vocab_file has 500 entries; "),
+        (MASKING._replace(cls_id=101), "[CLS], whose id is 101 "),
+        (MASKING._replace(sep_id=102), "[SEP], whose id is 102 "),
+        (MASKING._replace(num_entries=500), "--vocab_file has 500 entries"),
     ):
         with pytest.raises(tf.errors.OpError) as raised:
             masked_examples(source, 1, masking=masking, W=1, E=6, B=6, pack=False)
         line = str(explain_input_error(raised.value))
         assert wrong in line and "/data/part-" in line and "\n" not in line, line
-        assert line.endswith("give the --vocab_file with which the shards were made, or leave --dynamic_masking out")
+        assert "--vocab_file" in line and "--dynamic_masking" in line
 
 
 def write_vocabulary(path: Path) -> MaskingConfig:
@@ -265,11 +265,11 @@ def test_a_vocabulary_that_does_not_fit_is_one_line_before_anything_is_read(make
         side_file.write_text(content)
         DynamicMasking.open(config, 7, source)
     side_file.write_text(json.dumps({"origin": {"vocabulary": "f" * 64}}))
-    with pytest.raises(ValueError, match=r"/part-1 was made with another vocabulary than .*/vocab.txt \(SHA-256 ffff"):
+    with pytest.raises(ValueError, match=r"/part-1 .*/vocab.txt .*ffff"):
         DynamicMasking.open(config, 7, source)
     side_file.unlink()
     smaller = Source(source.index, source.lengths, Limits(999, 2))
-    with pytest.raises(ValueError, match=r"has 1000 entries, more than vocab_size 999 of --bert_config_file"):
+    with pytest.raises(ValueError, match=r"1000 .* vocab_size 999"):
         DynamicMasking.open(config, 7, smaller)
     (tmp_path / "vocab.txt").write_text("a\n")
     with pytest.raises(ValueError, match=r"has no \[UNK\], \[CLS\], \[SEP\], \[MASK\] among"):

@@ -191,8 +191,8 @@ def test_waiting_is_the_time_from_asking_to_having(make_source, monkeypatch):
         return read(numbers)
 
     monkeypatch.setattr(source.index, "read", slow_read)
-    waits = [batch["input_wait_seconds"] for batch in run_training(training(source), 6)]
-    assert sum(waits) > 0.6  # two threads read six batches
+    (wait,) = (batch["input_wait_seconds"] for batch in run_training(training(source), 1))
+    assert wait > 0.29
 
 
 def test_records_of_an_update_are_named_by_file_and_number(make_source, directory):
@@ -227,23 +227,15 @@ def test_lengths_come_from_the_data(make_source):
 @pytest.mark.parametrize("flag, stored", [("max_seq_length", SEQ_LENGTH), ("max_predictions_per_seq", MAX_PREDICTIONS)])
 def test_a_flag_that_contradicts_the_data_is_named_with_both_numbers(make_source, directory, flag, stored):
     index = make_source(3).index
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(ValueError, match=rf"^--{flag} is 80, .*{directory}/part-0 have {stored};"):
         dataset.read_lengths(index, DataConfig(**{flag: 80}))
-    assert str(raised.value) == (
-        f"--{flag} is 80, but the records of {directory}/part-0 have {stored}; "
-        f"leave the flag out and it is read from the data"
-    )
 
 
 def test_shards_of_different_lengths_are_named(make_source, make_examples, directory):
     make_source(3)
     write_shard(str(directory / "part-1"), schema.encode_examples(make_examples([4], 32, 5)))
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(ValueError, match=rf"^{directory}/part-1:0: .* 32 .* 5 .*{directory}/part-0 have 16 and 3"):
         Source.open([str(directory)], DataConfig(), LIMITS)
-    assert str(raised.value) == (
-        f"{directory}/part-1:0: records here have 32 tokens and 5 predictions, those of {directory}/part-0 have 16 "
-        f"and 3; train on records of one length at a time"
-    )
 
 
 def failure_of(source):
@@ -275,18 +267,12 @@ def test_a_record_of_other_length_is_explained(make_source):
 
 def test_a_record_without_a_feature_is_explained(make_source):
     source = make_source(3, spoil=spoil_second(lambda feature: feature.pop("segment_ids")))
-    assert failure_of(source) == (
-        f"{source.index.names(np.array([1]))[0]}: feature segment_ids is missing; "
-        f"docs/data_format.md lists what a pretraining record holds"
-    )
+    assert failure_of(source).startswith(f"{source.index.names(np.array([1]))[0]}: feature segment_ids is missing")
 
 
 def test_a_record_with_a_feature_of_another_type_is_explained(make_source):
     source = make_source(3, spoil=spoil_second(lambda feature: feature["segment_ids"].float_list.value.extend([0.0])))
-    assert failure_of(source) == (
-        f"{source.index.names(np.array([1]))[0]}: segment_ids holds float values, expected int64; "
-        f"docs/data_format.md lists what a pretraining record holds"
-    )
+    assert failure_of(source).startswith(f"{source.index.names(np.array([1]))[0]}: segment_ids holds float ")
 
 
 def test_a_record_that_is_no_message_is_explained(make_source):
@@ -296,10 +282,8 @@ def test_a_record_that_is_no_message_is_explained(make_source):
     def spoil_feature(records):
         records[1] = records[1].replace(b"input_mask\x12\x14\x1a\x12\n\x10", b"input_mask\x12\x14\0\0\0\0")
 
-    assert failure_of(make_source(3, spoil=spoil_feature)).startswith(
-        "a record is not a tf.train.Example although its "
-    )
-    assert failure_of(make_source(3, spoil=spoil)).startswith("a record is not a tf.train.Example although its CRC ")
+    for spoiled in (spoil_feature, spoil):
+        assert failure_of(make_source(3, spoil=spoiled)).startswith("a record is not a tf.train.Example ")
 
 
 def test_a_feature_whose_values_are_no_message_is_explained(make_source):
@@ -307,10 +291,7 @@ def test_a_feature_whose_values_are_no_message_is_explained(make_source):
         records[1] = records[1].replace(b"\n\x0c\x00\x00\x80?", b"\x00\x00\x00\x00\x80?")  # of masked_lm_weights
 
     source = make_source(3, spoil=spoil)
-    assert failure_of(source) == (
-        f"{source.index.names(np.array([1]))[0]}: masked_lm_weights cannot be read although the record's CRC is right; "
-        f"make the shards again"
-    )
+    assert failure_of(source).startswith(f"{source.index.names(np.array([1]))[0]}: masked_lm_weights cannot be read ")
 
 
 def test_a_token_outside_the_vocabulary_is_explained(make_source):

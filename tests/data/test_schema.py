@@ -63,7 +63,7 @@ def test_lengths_come_from_the_record():
 def test_a_record_without_a_feature_is_named_with_what_it_holds():
     record = tf.train.Example()
     record.features.feature["input_ids"].int64_list.value.extend([1, 2])
-    with pytest.raises(ValueError, match=r"^shard:7: feature input_mask is missing, present are input_ids; "):
+    with pytest.raises(ValueError, match=r"^shard:7: feature input_mask is missing, .*input_ids"):
         schema.record_lengths(record.SerializeToString(), "shard:7")
 
 

@@ -147,6 +147,7 @@ def _command(fails: bool) -> list[str]:
 
 
 @pytest.mark.horovod
+@pytest.mark.slow
 def test_the_stall_limit_does_not_end_ranks_that_wait(tmp_path: Path) -> None:
     """One rank works for five seconds; a rank that has not joined a collective ends the job after two."""
     pytest.importorskip({"mpi": "mpi4py"}.get(ranks.EXCHANGE, "horovod"), reason="needs Horovod and mpi4py")

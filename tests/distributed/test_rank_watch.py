@@ -5,11 +5,13 @@ Real hosts are in tests/e2e/test_hosts.py.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -112,6 +114,33 @@ def test_one_host_has_no_connection_and_one_rank_no_exchange(monkeypatch: pytest
             assert gathered == ([] if len(of) == 1 else [rank_watch.this_rank_process()])
 
 
+def test_ranks_of_two_hosts_are_connected_until_they_leave(monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+    """Two threads, which are told that they run on different hosts."""
+    monkeypatch.setenv("HOROVOD_STALL_CHECK_TIME_SECONDS", "0")
+    monkeypatch.setattr(rank_watch, "this_rank_process", lambda: RankProcess(threading.current_thread().name, 7))
+    gathered, barrier, ended = [None, None], threading.Barrier(2, timeout=60), []
+
+    def watch(rank: int) -> None:
+        def allgather(value: object) -> list:
+            is_endpoint = isinstance(value, rank_watch.Endpoint)
+            gathered[rank] = value._replace(addresses=("127.0.0.1",)) if is_endpoint else value
+            barrier.wait()
+            found = list(gathered)
+            barrier.wait()
+            return found
+
+        with rank_watch.watching_ranks(allgather, rank, 2, heartbeat_seconds=60):
+            barrier.wait()
+        ended.append(rank)
+
+    threads = [threading.Thread(target=watch, args=[rank], name=f"node{rank}") for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(ended) == [0, 1] and capfd.readouterr().err == ""
+
+
 # --- A stopped rank ---
 
 
@@ -122,43 +151,50 @@ def test_an_invalid_number_of_seconds_is_named(text: str) -> None:
     assert rank_watch.stall_seconds({"HOROVOD_STALL_CHECK_TIME_SECONDS": "0.5"}) == (0.5, 600)
 
 
-def watched(stop: bool, end_seconds: float) -> subprocess.CompletedProcess:
-    """A process that watches another of its machine for a second."""
-    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    try:
-        if stop:
-            sleeper.send_signal(signal.SIGSTOP)
-        program = f"""
-import time
+@contextlib.contextmanager
+def watching(stop: bool, end_seconds: float) -> Iterator[subprocess.Popen]:
+    """A process that watches another of its machine until its stdin is closed."""
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    if stop:
+        sleeper.send_signal(signal.SIGSTOP)
+    program = f"""
+import sys
 from bert_pretrain.distributed import rank_watch
 own = rank_watch.this_rank_process()
 other = rank_watch.RankProcess(own.machine, {sleeper.pid})
 rank_watch.StoppedRankWatch([own, other], 0, 0.2, {end_seconds}).start()
-time.sleep(1.5)
+sys.stdin.read()
 """
-        command = [sys.executable, "-c", program]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    pipes = dict.fromkeys(("stdin", "stderr"), subprocess.PIPE)
+    watcher = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, text=True, **pipes)
+    try:
+        yield watcher
     finally:
-        sleeper.kill()
-        sleeper.wait()
+        for process in (sleeper, watcher):
+            process.kill()
+            process.wait()
 
 
 def test_a_stopped_rank_is_named_and_ends_the_job() -> None:
-    ended = watched(stop=True, end_seconds=0.5)
-    assert ended.returncode == 1
-    first, last = ended.stderr.splitlines()
+    with watching(stop=True, end_seconds=0.5) as watcher:
+        assert watcher.wait(60) == 1
+        first, last = watcher.stderr.read().splitlines()
     assert first.startswith("warning: rank 1 (process ") and last.startswith("error: rank 1 (process ")
 
 
 def test_a_stopped_rank_is_only_named_if_the_end_is_switched_off() -> None:
-    ended = watched(stop=True, end_seconds=0)
-    assert ended.returncode == 0
-    assert len(ended.stderr.splitlines()) == 1
+    with watching(stop=True, end_seconds=0) as watcher:
+        assert watcher.stderr.readline().startswith("warning: rank 1 (process ")
+        with pytest.raises(subprocess.TimeoutExpired):
+            watcher.wait(1.0)
+        assert watcher.communicate(timeout=60)[1] == "" and watcher.returncode == 0
 
 
 def test_a_running_rank_is_left_alone() -> None:
-    ended = watched(stop=False, end_seconds=0.5)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    with watching(stop=False, end_seconds=0.5) as watcher:
+        with pytest.raises(subprocess.TimeoutExpired):
+            watcher.wait(1.5)
+        assert watcher.communicate(timeout=60)[1] == "" and watcher.returncode == 0
 
 
 def test_ranks_of_other_machines_are_not_watched() -> None:

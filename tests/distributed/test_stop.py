@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# In C, without the GIL, for half a minute; Python's handlers run only afterwards.
-IN_C = "hashlib.pbkdf2_hmac('sha256', b'', b'', 60_000_000)"
+# In C, without the GIL, for minutes; Python's handlers run only afterwards.
+IN_C = "hashlib.pbkdf2_hmac('sha256', b'', b'', 600_000_000)"
 BEGIN = """
 import hashlib, time
 from bert_pretrain.distributed import stop
@@ -36,9 +36,11 @@ def start(*lines: str) -> subprocess.Popen:
 
 def end(process: subprocess.Popen) -> tuple[int, str]:
     """Exit code and stdout."""
-    begin = time.monotonic()
-    out, err = process.communicate(timeout=20)
-    assert time.monotonic() - begin < 5 and err == ""
+    try:
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert err == ""
     return process.returncode, out
 
 
@@ -46,8 +48,8 @@ def end(process: subprocess.Popen) -> tuple[int, str]:
 def test_the_second_signal_ends_a_process_that_is_in_c_code(second: signal.Signals) -> None:
     process = start("request.has_updates = True", IN_C)
     process.send_signal(signal.SIGTERM)
-    time.sleep(1.0)
-    assert process.poll() is None, "the first signal only asks"
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.7)  # the first signal only asks
     process.send_signal(second)
     assert end(process) == (128 + second, "")
 

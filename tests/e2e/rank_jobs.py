@@ -5,11 +5,14 @@ mpirun -np N python -m tests.e2e.rank_jobs JOBS.json; rank 0 writes the answers 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Dict
+from typing import Any, Dict
+from unittest import mock
 
 import numpy as np
 import tensorflow as tf
@@ -21,10 +24,11 @@ from bert_pretrain.data.input_fn import TrainingInput, UpdateShape
 from bert_pretrain.data.schema import BatchTensors, Limits
 from bert_pretrain.data.shards.index_tables import Share
 from bert_pretrain.distributed import connection
+from bert_pretrain.distributed.stop import StopRequest
 from bert_pretrain.distributed.world import World
 from bert_pretrain.model import variables
 from bert_pretrain.system import processes, stderr
-from bert_pretrain.train import evaluation, loop, train_step
+from bert_pretrain.train import evaluation, hooks, loop, train_step
 from bert_pretrain.train.device import Device
 from bert_pretrain.train.gradient_sum import make_gradient_sum
 from bert_pretrain.train.job import Job
@@ -71,13 +75,38 @@ def _gradient(ranks: World, job: Values) -> object:
 
 
 def _run(ranks: World, job: Values) -> object:
-    """A whole run; `of_rank_1` are settings that only rank 1 has. Returns the exit code or the error line."""
+    """A whole run; `of_rank_1` are settings that only rank 1 has. Returns the exit code or the error line.
+
+    `stopped_at` is an update in whose evaluation rank 1 is asked to stop.
+    """
+    ranks.stop = StopRequest()
     values = {**job["settings"], **(job.get("of_rank_1", {}) if ranks.rank == 1 else {})}
     config = runs.make_config(**values, horovod=True)
     try:
-        return loop.run(config, ranks)
+        with _stopping(ranks, job["stopped_at"]) if "stopped_at" in job else contextlib.nullcontext():
+            return loop.run(config, ranks)
     except (ValueError, SystemExit) as error:
         return str(error)
+
+
+@contextlib.contextmanager
+def _stopping(ranks: World, update: int) -> Iterator[None]:
+    evaluate, batch_sums, now = hooks.TrainingHook._evaluate, evaluation.Evaluation._batch_sums, []
+
+    def watched(self: hooks.TrainingHook, *arguments: Any) -> Any:
+        now.append(self._step)
+        return evaluate(self, *arguments)
+
+    def sums(self: evaluation.Evaluation, session: tf.compat.v1.Session) -> Iterator[np.ndarray]:
+        for number, values in enumerate(batch_sums(self, session)):
+            if (ranks.rank, now[-1], number) == (1, update, 1):
+                ranks.stop.requested = True
+            yield values
+
+    with contextlib.ExitStack() as patches:
+        patches.enter_context(mock.patch.object(hooks.TrainingHook, "_evaluate", watched))
+        patches.enter_context(mock.patch.object(evaluation.Evaluation, "_batch_sums", sums))
+        yield
 
 
 def _remove(ranks: World, job: Values) -> object:

@@ -120,12 +120,14 @@ def run(command: list[str], folder: Path, seconds: float = 180, **environ: str) 
     return start(command, folder, **environ).end(seconds)
 
 
-def run_jobs(num_ranks: int, jobs: list[dict], folder: Path, seconds: float = 180) -> tuple[Ended, list[dict]]:
+def run_jobs(
+    num_ranks: int, jobs: list[dict], folder: Path, seconds: float = 180, **environ: str
+) -> tuple[Ended, list[dict]]:
     """Runs tests/e2e/rank_jobs.py; its answers, one per job."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "jobs.json").write_text(json.dumps(jobs))
     module = [sys.executable, "-m", "tests.e2e.rank_jobs", str(folder / "jobs.json")]
-    ended = run([*mpirun(num_ranks), *module], folder, seconds)
+    ended = run([*mpirun(num_ranks), *module], folder, seconds, **environ)
     assert ended.code == 0, ended.err[-3000:]
     return ended, json.loads((folder / "answers.json").read_text())
 

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from bert_pretrain.config.training import PARTS, Config
 from bert_pretrain.distributed import connection
 from bert_pretrain.model import variables
 from bert_pretrain.train import job, loop
+from tests import forked
 from tests.golden import checkpoint as golden
 from tests.train.small import MODEL, write_shards
 
@@ -93,11 +93,9 @@ def flags(**values: object) -> list[str]:
     return [f"--{name}={value}" for name, value in values.items()]
 
 
-def start(arguments: list[str], before: str = "", launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
+def start(arguments: list[str], before: str = "", seconds: float = 300) -> subprocess.CompletedProcess:
     """Runs bert_pretrain.run in a process of its own; `before` is Python that the process executes first."""
-    code = f"{before}\nimport runpy\nrunpy.run_module('bert_pretrain.run', run_name='__main__', alter_sys=True)\n"
-    command = [*launcher, sys.executable, "-c", code, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    return forked.run_module("bert_pretrain.run", arguments, before, seconds)
 
 
 def signal_after(update: int, name: str = "SIGKILL") -> str:

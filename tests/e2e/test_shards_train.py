@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import forked
 from tests.e2e import runs
 
 PROJECT = Path(__file__).parent.parent.parent
@@ -47,7 +48,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
     runs.write_model(folder / "model.json", dataclasses.replace(runs.MODEL, vocab_size=len(VOCABULARY)))
     text = (f"--input_file={folder}/?.txt", f"--vocab_file={folder}/vocab.txt")
-    run("-m", "bert_pretrain.make_data", "--num_processes=1", f"--output_dir={folder}/ours", *text, *LENGTHS)
+    made = forked.run_module(
+        "bert_pretrain.make_data", ["--num_processes=1", f"--output_dir={folder}/ours", *text, *LENGTHS]
+    )
+    assert made.returncode == 0, made.stderr
     return folder
 
 
@@ -66,15 +70,15 @@ def assert_trained(results: dict[str, object], output_dir: Path) -> None:
 def test_shards_of_fast_mode_train_and_their_manifest_is_insisted_on(made: Path, tmp_path: Path) -> None:
     shards = tmp_path / "shards"
     shutil.copytree(made / "ours", shards)
-    told = run("-m", "bert_pretrain.check_data", f"--input_files_dir={shards}", f"--vocab_file={made}/vocab.txt")
-    assert "manifest.json is written" in told
+    flags = [f"--input_files_dir={shards}", f"--vocab_file={made}/vocab.txt"]
+    assert "manifest.json is written" in forked.run_module("bert_pretrain.check_data", flags).stdout
     assert_trained(train(made, shards, tmp_path / "run"), tmp_path / "run")
     (tmp_path / "other.txt").write_text("\n".join(VOCABULARY[:-1]) + "\nw50\n")
-    with pytest.raises(ValueError, match=r"a\.txt\.tfrecord was made with another vocabulary than .*other\.txt"):
+    with pytest.raises(ValueError, match=r"a\.txt\.tfrecord .*other\.txt"):
         train(made, shards, tmp_path / "refused", dynamic_masking=True, vocab_file=str(tmp_path / "other.txt"))
 
     shutil.copy(shards / "a.txt.tfrecord", shards / "c.txt.tfrecord")
-    with pytest.raises(ValueError, match=r"the data differ from manifest\.json: c\.txt\.tfrecord is new") as error:
+    with pytest.raises(ValueError, match=r"manifest\.json: c\.txt\.tfrecord is new") as error:
         train(made, shards, tmp_path / "other run")
     assert "\n" not in str(error.value)
 

@@ -52,6 +52,7 @@ def _run(tmp_path: Path):
 
 
 @pytest.mark.interop
+@pytest.mark.slow
 def test_own_text(run, tmp_path: Path) -> None:
     needs("sentencex", "bs4", "h5py", "torch", "transformers")
     sizes = {"PACKAGES": "bs4 h5py", "UPDATES": "2", "LABELS": "2", "SEEDS": "2", "EPOCHS": "1"}
@@ -82,6 +83,7 @@ def model_folder(folder: Path) -> str:
     return str(folder)
 
 
+@pytest.mark.slow
 def test_continue_pretrained(run, tmp_path: Path) -> None:
     needs("sentencex", "bs4")
     printed = run("continue_pretrained", PACKAGE="bs4", UPDATES="2", MODEL=model_folder(tmp_path / "model"))

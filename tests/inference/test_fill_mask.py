@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ from bert_pretrain.data.schema import Examples, encode_examples
 from bert_pretrain.data.shards.tfrecord import write_shard
 from bert_pretrain.data.vocab import load_vocabulary
 from bert_pretrain.inference import answers
+from tests import forked
 from tests.export.conftest import Exported, _exported  # noqa: F401 (a fixture)
 
 TEXT = "the cat is [MASK]."
@@ -72,9 +71,8 @@ def test_held_out_sentences_come_from_the_shards(exported: Exported, tmp_path: P
 
 
 def test_the_command_takes_flags_after_its_arguments(exported: Exported) -> None:
-    command = [sys.executable, "-m", "bert_pretrain.fill_mask"]
-    done = subprocess.run([*command, exported.hf_dir, TEXT, "--top=2"], capture_output=True, text=True, check=False)
+    done = forked.run_module("bert_pretrain.fill_mask", [exported.hf_dir, TEXT, "--top=2"])
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == ask(exported.hf_dir, TEXT, top=2)
-    bad = subprocess.run([*command, exported.hf_dir], capture_output=True, text=True, check=False)
+    bad = forked.run_module("bert_pretrain.fill_mask", [exported.hf_dir])
     assert bad.returncode == 2 and "expected MODEL and 1 quoted texts, got 1" in bad.stderr

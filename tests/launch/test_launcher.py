@@ -1,10 +1,12 @@
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from bert_pretrain.launch import hosts, launcher
-from bert_pretrain.launch.launcher import LocalMachine
+from bert_pretrain.launch.launcher import LocalMachine, RestartableJob
 from bert_pretrain.launch.supervisor import LaunchCommand
+from tests import forked
 
 TWO_CORES = LocalMachine(num_cores=2, num_gpus=0, is_root=False)
 EIGHT_GPUS = LocalMachine(num_cores=64, num_gpus=8, is_root=True)
@@ -127,3 +129,33 @@ def test_a_missing_launcher_is_named_with_the_remedy(monkeypatch, capsys):
     monkeypatch.setattr(launcher, "launch_command", lambda *_: LaunchCommand(["/nowhere/mpirun"], {}))
     assert launcher.main([]) == 2
     assert "/nowhere/mpirun was not found; bash init_tf.sh --horovod" in capsys.readouterr().err
+
+
+def test_a_restart_leaves_lost_hosts_out_and_an_update_keeps_its_examples(environ, tmp_path, capsys):
+    (tmp_path / "hosts").write_text("node1 slots=2\nnode2 slots=2\n")
+    environ = {**environ, "HOSTFILE": str(tmp_path / "hosts")}
+    flags = ["--train_batch_size=3", "--num_accumulation_steps=1", "--lr_scaling=none"]
+    job = RestartableJob(flags, environ, TWO_CORES, str(tmp_path))
+    running = SimpleNamespace(is_stopped=False)
+    assert job.restart_command(0, running) == launcher.launch_command(flags, environ, TWO_CORES)
+    (tmp_path / "agent.node2").unlink()
+    arguments = list(job.restart_command(0, running).arguments)
+    assert arguments[1:3] == ["-np", "2"] and arguments[-1] == "--train_batch_size=3"
+    assert "--num_accumulation_steps=2" in arguments
+    hostfile = arguments[arguments.index("--hostfile") + 1]
+    assert hosts.read_hostfile(hostfile, 1) == {"node1": 2}
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("It goes on with node1; without node2; ")
+
+
+def test_the_command_starts_a_crashed_job_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = """
+from bert_pretrain.launch import launcher, supervisor
+crashing = ["sh", "-c", "echo once >>runs; test $(wc -l <runs) -gt 1"]
+launcher.launch_command = lambda *_: supervisor.LaunchCommand(crashing, {})
+"""
+    ended = forked.run_module("bert_pretrain.launch", ["--max_restarts=2"], before)
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "runs").read_text() == "once\n" * 2
+    assert "exit code 1; restart 1 of 2" in ended.stderr

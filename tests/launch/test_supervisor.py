@@ -3,7 +3,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
@@ -100,12 +99,10 @@ def test_the_exit_code_that_horovodrun_hides_is_found(trainer):
     ids=["rank", "mpirun"],
 )
 def test_a_launcher_that_has_lost_a_host_is_ended(trainer, tmp_path, sign):
-    begin = time.monotonic()
     process = trainer("wait", 0, launcher=("sh", "-c", f'{sign}; "$@"; exit 0', "sh"))
     pid = int(process.stdout.readline().split()[1])
-    process.communicate()
+    process.communicate(timeout=60)
     assert process.returncode == 75
-    assert time.monotonic() - begin < 30
     assert not ranks.is_running(pid)
 
 

@@ -48,6 +48,7 @@ def run(tmp_path):
     return run_script
 
 
+@pytest.mark.slow
 def test_a_dump_becomes_shards_and_each_step_goes_on(run, tmp_path):
     (tmp_path / "dump.xml.bz2").write_bytes(bz2.compress(DUMP.read_bytes()))
     flags = ("--max_seq_length=48", "--max_predictions_per_seq=8")
@@ -84,6 +85,7 @@ def folder(tmp_path):
     return tmp_path / "text"
 
 
+@pytest.mark.slow
 def test_too_many_shards_are_refused_with_the_largest_number_and_nothing_need_be_held_out(run, folder, tmp_path):
     flags = ("text", "out", "--max_seq_length=32", "--max_predictions_per_seq=3")
     refused = run(*flags, NUM_HELD_OUT="0", NUM_SHARDS="90")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from bert_pretrain.data.schema import encode_examples
 from bert_pretrain.data.shards.tfrecord import write_shard
+from bert_pretrain.mlperf import mllog
 from tests.e2e import ranks, runs
 from tests.train.small import MODEL, random_examples
 
@@ -131,6 +133,13 @@ def test_without_the_library_one_line_says_how_to_install_it(
         runs.train(**data, **runs.settings(output_dir=str(tmp_path), **QUICK))
 
 
+def test_other_ranks_write_no_log(tmp_path: Path) -> None:
+    run = SimpleNamespace(config=runs.make_config(mlperf=True, output_dir=str(tmp_path)))
+    mllog.open_mllog(run, 0.0, [], is_root=False, is_first_of_host=False, is_resumed=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
 @pytest.mark.horovod
 def test_two_ranks_write_one_log_and_verify_together(data, tmp_path: Path) -> None:
     values = runs.settings(output_dir=str(tmp_path / "run"), lr_scaling="none", **QUICK)

@@ -10,10 +10,6 @@ from tests.model import our_network
 from tests.references import random_examples
 from tests.references.random_examples import TINY, WIDTH
 
-for _package in ("torch", "transformers"):
-    pytest.importorskip(_package, reason=f"{_package} comes with the interop extra: pip install -e .[interop]")
-from tests.references import hugging_face  # noqa: E402
-
 pytestmark = pytest.mark.interop
 
 LAYOUTS = {"one example a row": (((0,), (1,), (2,), (3,)), WIDTH), "packed": (((0, 2), (3, 1)), 39)}
@@ -31,6 +27,10 @@ def _weights():
 
 @pytest.fixture(scope="module", name="theirs")
 def _theirs(weights, batch):
+    for package in ("torch", "transformers"):
+        pytest.importorskip(package, reason=f"{package} comes with the interop extra: bash init_tf.sh --interop")
+    from tests.references import hugging_face  # imports both, which takes seconds
+
     return hugging_face.results(TINY, weights, batch)
 
 

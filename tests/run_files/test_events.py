@@ -117,7 +117,7 @@ def test_a_real_tensorboard_shows_curves_settings_and_hyperparameters(tmp_path: 
 
         end = time.monotonic() + 60
         while set(get("data/plugin/scalars/tags")) != {"a", "b"} and time.monotonic() < end:
-            time.sleep(0.5)
+            time.sleep(0.1)
         curve = get("data/plugin/scalars/scalars?run=a&tag=train/loss")
         assert [(step, round(value, 3)) for _, step, value in curve] == [(1, 0.1), (2, 0.2), (3, 0.3)]
         assert sorted(get("data/plugin/text/tags")["a"]) == ["settings/optim", "settings/run"]
@@ -138,5 +138,5 @@ def _address(log: Path) -> str:
         words = [word for word in log.read_text().split() if word.startswith("http://localhost:")]
         if words:
             return words[0]
-        time.sleep(0.5)
+        time.sleep(0.1)
     raise AssertionError(log.read_text())

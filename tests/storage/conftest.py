@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bert_pretrain.storage import remote
+from bert_pretrain.storage import remote, remote_lock
 from tests.storage import servers
 
 
@@ -28,8 +28,9 @@ def proxied_server() -> Iterator[servers.FaultyProxy]:
 
 @pytest.fixture
 def proxy(proxied_server: servers.FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[servers.FaultyProxy]:
-    """The proxy, which injects no error yet, and short pauses between tries."""
+    """The proxy, which injects no error yet, and short pauses between tries and before a lock is taken."""
     monkeypatch.setattr(remote, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(remote_lock, "_SETTLE_SECONDS", 0.1)
     yield proxied_server.reset()
     proxied_server.reset()
 

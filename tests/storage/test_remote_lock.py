@@ -24,11 +24,7 @@ def _short_times(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_second_job_is_refused_while_the_first_lives_and_let_in_after_it(bucket) -> None:
     url, lines = f"{bucket}/run", []
     first = RemoteLock(url, "here", lines.append)
-    expected = (
-        f"^--output_dir: {url} is in use: process .* on .* trains there; wait for its end, stop it, or choose another "
-        f"directory; if no such job lives, remove {url}/training.lock$"
-    )
-    with pytest.raises(ValueError, match=expected):
+    with pytest.raises(ValueError, match=f"^--output_dir: {url} is in use: process .*{url}/training.lock$"):
         RemoteLock(url, "there", lines.append)
     assert len(lines) == 1 and f"{url}/training.lock names process" in lines[0]
     first.release()
@@ -55,7 +51,7 @@ def test_a_job_notices_that_its_lock_was_taken(bucket) -> None:
     lock = RemoteLock(url, "here", print)
     other = {**remote_lock.read_holder(url), "token": "another", "beat": 0}
     remote.write_small(f"{url}/training.lock", json.dumps(other).encode())
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not lock.is_lost and time.monotonic() < end:
         remote.write_small(f"{url}/training.lock", json.dumps(other).encode())
         time.sleep(0.1)
@@ -67,6 +63,5 @@ def test_a_job_notices_that_its_lock_was_taken(bucket) -> None:
 def test_an_object_that_is_no_lock_is_overwritten_and_a_missing_bucket_is_one_line(bucket, put) -> None:
     put("run/training.lock", b"{")
     RemoteLock(f"{bucket}/run", "here", print).release()
-    expected = r"^--output_dir: s3://no-such-bucket-here/x/training.lock cannot be written \(no such "
-    with pytest.raises(ValueError, match=expected):
+    with pytest.raises(ValueError, match=r"^--output_dir: s3://no-such-bucket-here/x/training.lock cannot be written"):
         RemoteLock("s3://no-such-bucket-here/x", "here", print)

