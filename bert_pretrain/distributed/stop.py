@@ -36,6 +36,7 @@ class StopRequest:
         self.has_updates = False  # this start has made an update, which a stop saves
         self._rank = rank
         self._is_abandoning = False
+        self._has_interrupted = False
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -61,6 +62,11 @@ class StopRequest:
             if self.is_abandoned:
                 raise Interrupted
             yield
+        except Exception:
+            # TensorFlow's C++ code calls Python while it builds a graph, and makes an error of an Interrupted there.
+            if self._has_interrupted:
+                raise Interrupted from None
+            raise
         finally:
             self._is_abandoning = False
 
@@ -77,6 +83,7 @@ class StopRequest:
     def _on_main_thread(self, number: int, frame: Optional[FrameType]) -> None:
         self.requested = True
         if self._is_abandoning and self.is_abandoned:
+            self._has_interrupted = True
             raise Interrupted
 
     def _watch(self, reader: int) -> None:

@@ -74,6 +74,21 @@ def test_work_that_may_be_abandoned_is_left_at_once() -> None:
     assert end(process) == (0, "left True\n")
 
 
+def test_an_error_that_an_interruption_became_is_the_interruption() -> None:
+    """As C++ code reports what the Python functions raise that it calls."""
+    process = start(
+        "try:",
+        "    with request.abandoning():",
+        "        try:",
+        "            while True: time.sleep(0.01)",
+        "        except stop.Interrupted as error: raise RuntimeError(f'{error} At: build.py')",
+        "except stop.Interrupted:",
+        "    print('left', request.requested)",
+    )
+    process.send_signal(signal.SIGTERM)
+    assert end(process) == (0, "left True\n")
+
+
 def test_work_that_must_be_saved_is_not_left() -> None:
     process = start(
         "request.has_updates = True",
