@@ -40,7 +40,7 @@ def measure(model: ModelConfig, output_dir: str, count: int, updates: int) -> li
     """Saves `count` checkpoints, with as many updates as given between them."""
     run = RunConfig(output_dir=output_dir, keep_checkpoint_max=2)
     with tf.Graph().as_default(), CheckpointWriter(run, []) as writer:
-        weights = variables.create(model, seed=0)
+        weights = variables.create_variables(model, seed=0)
         backend = device.choose_device(DeviceConfig(), set()).backend
         rule = Lamb(OptimConfig(), weights, backend)
         gradients = {name: tf.fill(weight.shape, 1e-3) for name, weight in weights.items()}

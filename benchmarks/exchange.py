@@ -122,7 +122,7 @@ def training_flags(
 
 def time_alone(model: str, dtype: str, answer: str) -> None:
     """On each rank: root writes the median seconds of one sum of the model's gradient."""
-    shapes = variables.shapes(ModelConfig.from_json(_model(model))).values()
+    shapes = variables.variable_shapes(ModelConfig.from_json(_model(model))).values()
     seconds = []
     with connection.connected(use_horovod=True) as job, tf.Graph().as_default():
         # Variables and a result, because a graph optimizer sums constants once, and drops what nobody reads.

@@ -41,7 +41,7 @@ def make_weights(path: str, config: ModelConfig, knows_frequencies: bool = False
     so that some predictions are right.
     """
     random = np.random.default_rng(0)
-    weights = {name: _first(name, shape, config, random) for name, shape in variables.shapes(config).items()}
+    weights = {name: _first(name, shape, config, random) for name, shape in variables.variable_shapes(config).items()}
     if knows_frequencies:
         bias = weights["cls/predictions/output_bias"]
         bias[:_FIRST_WORD] = -100.0

@@ -51,9 +51,9 @@ class Ours:
         config = _config(settings)
         job = Job(config, model, World(), device.choose_device(config.device, set(), width=model.hidden_size))
         with tf.Graph().as_default():
-            weights = variables.create(model, settings.seed)
+            weights = variables.create_variables(model, settings.seed)
             first, rewind = EvaluationInput(source, settings.batch_size, pack=False).tensors()
-            sums = forward.statistics(weights, batch_of(first), model, make_kernels(Backend.PLAIN))
+            sums = forward.batch_statistics(weights, batch_of(first), model, make_kernels(Backend.PLAIN))
             training_input = TrainingInput(
                 source,
                 UpdateShape(

@@ -45,7 +45,7 @@ class _Ours(abc.ABC):
         self._job = Job(config, model, World(), chosen, training=source, evaluation=source)
         self._session_config = device.session_config(config.device, 0)
         with tf.Graph().as_default():
-            weights = variables.create(model, settings.seed)
+            weights = variables.create_variables(model, settings.seed)
             self._build(weights)
             with np.load(settings.weights) as start:
                 self._session = start_session(self._session_config, weights, start)
@@ -86,7 +86,7 @@ class TrainingForward(_Ours):
         backend = job.device.backend
         dropout = Dropout(job.config.run.seed, 0, zero, zero, hashed=backend is not Backend.PLAIN)
         kernels = make_kernels(backend)
-        sums = forward.statistics(weights, batch, job.model, kernels, dropout, job.device.precision)
+        sums = forward.batch_statistics(weights, batch, job.model, kernels, dropout, job.device.precision)
         self._sums = tf.stack(sums)
 
     def warm_up(self) -> None:

@@ -67,7 +67,7 @@ def table(title: str, seconds: dict[str, list[float]], units: float, unit: str) 
 
 def optimizer() -> None:
     """The update of BERT-base's variables, clipping included, against LAMB written as in MLPerf's reference."""
-    shapes = variables.shapes(ModelConfig.from_json(str(_CONFIGS / "base.json")))
+    shapes = variables.variable_shapes(ModelConfig.from_json(str(_CONFIGS / "base.json")))
     best = device.choose_device(DeviceConfig(), set()).backend
     backends = dict.fromkeys([best, Backend.XLA, Backend.PLAIN])
     parts = {}
@@ -184,7 +184,7 @@ def allreduce() -> None:
 
 
 def _exchanges(world: World) -> dict[str, list[float]]:
-    shapes = variables.shapes(ModelConfig.from_json(str(_CONFIGS / "base.json")))
+    shapes = variables.variable_shapes(ModelConfig.from_json(str(_CONFIGS / "base.json")))
     with tf.Graph().as_default():
         values = [tf.ones(shape) for shape in shapes.values()]
         parts = {"grouped, float16": world.allreduce(values, half=True), "grouped, float32": world.allreduce(values)}

@@ -131,7 +131,7 @@ class Run:
         """Removes the checkpoints that were damaged here and not written again: the run names them and lets them be."""
         for path, inode in self.damaged.items():
             if path.exists() and path.stat().st_ino == inode:
-                checkpoint_files.remove(str(path).rpartition(".data-")[0])
+                checkpoint_files.remove_checkpoint(str(path).rpartition(".data-")[0])
 
     def _blame(self, text: str) -> None:
         self.faults.append(f"start {self.num_starts}: {text}")

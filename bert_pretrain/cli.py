@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
 
 from absl import app, flags
 
-from bert_pretrain.config.option import default_of, facts_of, groups, local_paths, options_of, require_one_line
+from bert_pretrain.config.option import default_of, facts_of, flag_groups, local_paths, options_of, require_one_line
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -25,7 +25,7 @@ _HELP = ("--help", "-help", "-h", "-?", "--helpshort", "-helpshort")
 _defined: list[type] = []  # the dataclasses whose fields are flags, in the order of --help
 
 
-def define(*config_classes: type) -> None:
+def define_flags(*config_classes: type) -> None:
     """Registers one flag per field of the dataclasses, with the field's name, type, default and help."""
     for config_class in config_classes:
         types = typing.get_type_hints(config_class)
@@ -57,7 +57,7 @@ def _plain_type(annotation: Any) -> Any:
     return next((t for t in typing.get_args(annotation) if t is not type(None)), annotation)
 
 
-def read(config_class: type[T]) -> T:
+def read_settings(config_class: type[T]) -> T:
     """An instance of the dataclass, filled from the parsed flags, with ~ expanded in paths.
 
     ValueError for ~nobody, for a URL where none is taken, and for a value that holds a line break or another control
@@ -125,7 +125,7 @@ def explicit_flags(*config_classes: type) -> frozenset[str]:
     )
 
 
-def main(run: Callable[..., int], description: Optional[str] = None, takes_arguments: bool = False) -> None:
+def run_command(run: Callable[..., int], description: Optional[str] = None, takes_arguments: bool = False) -> None:
     """Parses the flags, runs an entry point and exits. A ValueError becomes one line on stderr and exit code 2.
 
     description: the first lines of --help. takes_arguments: run(arguments) receives what is no flag; else run() is
@@ -180,7 +180,7 @@ def help_text(description: Optional[str], width: int) -> str:
 
 def _help_lines(width: int) -> Iterator[str]:
     types = {name: kind for part in _defined for name, kind in typing.get_type_hints(part).items()}
-    for group in groups(*_defined):
+    for group in flag_groups(*_defined):
         yield f"{group.title}:"
         for field in group.fields:
             yield f"  {_usage(field, _plain_type(types[field.name]))}"

@@ -15,7 +15,7 @@ from bert_pretrain.tensorflow_compat import tensorflow_import
 
 
 def _run(arguments: list[str]) -> int:
-    config = cli.read(FillMaskConfig)
+    config = cli.read_settings(FillMaskConfig)
     config.check()
     num_texts = 0 if config.held_out_shards else 2 if config.next_sentence else 1
     if len(arguments) != 1 + num_texts:
@@ -37,8 +37,8 @@ def _run(arguments: list[str]) -> int:
 
 def main() -> None:
     """The command: parses the flags, runs and exits."""
-    cli.define(FillMaskConfig)
-    cli.main(_run, __doc__, takes_arguments=True)
+    cli.define_flags(FillMaskConfig)
+    cli.run_command(_run, __doc__, takes_arguments=True)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from bert_pretrain.tensorflow_compat import tensorflow_import
 
 def _run(stop: StopRequest) -> int:
     """Reads the flags and starts the training loop. Returns the exit code."""
-    parts = {name: cli.read(part) for name, part in PARTS.items()}
+    parts = {name: cli.read_settings(part) for name, part in PARTS.items()}
     config = Config(**parts, explicit_flags=cli.explicit_flags(*PARTS.values()))
     config.check()
     for line in processes.forget_schedulers():
@@ -31,7 +31,7 @@ def _run(stop: StopRequest) -> int:
         run = config.run
         with connected(run.horovod and not is_replay, run.exchange, stop, run.heartbeat_seconds) as world:
             config = job.with_local_paths(config, world)
-            code = (replay.replay_update if is_replay else loop.run)(config, world)
+            code = (replay.replay_update if is_replay else loop.run_job)(config, world)
             is_root = world.is_root
     except Interrupted:
         stop.print_end()
@@ -92,8 +92,8 @@ def main() -> None:
     stop_request = StopRequest(rank, processes.launched_size() or 1)
     with stop_request.listening():
         stderr.prefix_rank(rank)
-        cli.define(*PARTS.values())
-        cli.main(lambda: _run(stop_request), __doc__)
+        cli.define_flags(*PARTS.values())
+        cli.run_command(lambda: _run(stop_request), __doc__)
 
 
 if __name__ == "__main__":

@@ -36,14 +36,14 @@ class Settings:
     files: Optional[str] = option(None, "Which files.", is_path=True)
 
 def main():
-    settings = cli.read(Settings)
+    settings = cli.read_settings(Settings)
     if settings.size < 0:
         raise ValueError("--size must be positive")
     print(settings, sorted(cli.explicit_flags(Settings)))
     return 0
 
-cli.define(Settings)
-cli.main(main, "What it does.")
+cli.define_flags(Settings)
+cli.run_command(main, "What it does.")
 '''
 
 

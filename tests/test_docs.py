@@ -18,7 +18,7 @@ from bert_pretrain.config import training
 from bert_pretrain.config.check_data import CheckDataConfig, EstimateConfig
 from bert_pretrain.config.export import ExportConfig, FillMaskConfig
 from bert_pretrain.config.make_data import ExampleConfig, MakeDataConfig, TextConfig
-from bert_pretrain.config.option import facts_of, groups
+from bert_pretrain.config.option import facts_of, flag_groups
 from bert_pretrain.config.recipe import LauncherConfig, RecipeConfig
 from bert_pretrain.config.report import ReportConfig
 from bert_pretrain.config.training import MaskingConfig
@@ -56,7 +56,7 @@ TABLES = (
 
 def markdown(table: Table) -> str:
     lines = []
-    for group in groups(*table.parts):
+    for group in flag_groups(*table.parts):
         lines += ["", f"**{group.title}**", "", "| flag | type | default | meaning |", "|---|---|---|---|"]
         for field in group.fields:
             facts = facts_of(field)

@@ -91,7 +91,7 @@ def checked(dtype: str) -> Side:
 def logits(case: Case, side: Side) -> tuple[np.ndarray, np.ndarray]:
     """Of masked tokens [M, V] and of examples [E, 2]."""
     with tf.Graph().as_default():
-        weights, batch = variables.create(case.model, seed=0), BatchTensors(*map(tf.constant, case.batch))
+        weights, batch = variables.create_variables(case.model, seed=0), BatchTensors(*map(tf.constant, case.batch))
         kernels, rows = make_kernels(side.device.backend), encoder.Rows(*batch[:4])
         sequence = encoder.encode(weights, rows, case.model, kernels, precision=side.device.precision)
         outputs = (
@@ -108,7 +108,7 @@ def update(case: Case, side: Side) -> Update:
     config = Config(RunConfig(), DataConfig(train_batch_size=len(case.batch.cls_positions)), optim, DeviceConfig())
     job = Job(config, case.model, World(), side.device)
     with tf.Graph().as_default():
-        weights, batch = variables.create(case.model, seed=0), BatchTensors(*map(tf.constant, case.batch))
+        weights, batch = variables.create_variables(case.model, seed=0), BatchTensors(*map(tf.constant, case.batch))
         global_step, zero = tf.compat.v1.train.get_or_create_global_step(), tf.constant(0.0)
         operation, values = train_step.build_train_step(job, weights, batch, zero, zero, global_step)
         slots = {variable.op.name: variable for variable in tf.compat.v1.global_variables()}

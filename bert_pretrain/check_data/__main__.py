@@ -12,7 +12,7 @@ from bert_pretrain.storage import local_copies
 
 
 def _run() -> int:
-    config, estimate_config = cli.read(CheckDataConfig), cli.read(EstimateConfig)
+    config, estimate_config = cli.read_settings(CheckDataConfig), cli.read_settings(EstimateConfig)
     config.check()
     estimate_config.check()
     shard_facts.import_inspection()  # late: --help and invalid flags are answered at once
@@ -25,8 +25,8 @@ def _run() -> int:
 
 def main() -> None:
     """The command: parses the flags, runs and exits."""
-    cli.define(CheckDataConfig, EstimateConfig)
-    cli.main(_run, __doc__)
+    cli.define_flags(CheckDataConfig, EstimateConfig)
+    cli.run_command(_run, __doc__)
 
 
 if __name__ == "__main__":

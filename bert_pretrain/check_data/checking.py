@@ -18,7 +18,13 @@ from bert_pretrain.check_data.report import (
     example_lines,
     summarize_shards,
 )
-from bert_pretrain.check_data.shard_facts import Expectation, ShardFacts, ShardTask, inspect_in_worker, sum_contents
+from bert_pretrain.check_data.shard_facts import (
+    Expectation,
+    ShardFacts,
+    ShardToInspect,
+    inspect_in_worker,
+    sum_contents,
+)
 from bert_pretrain.config.check_data import CheckDataConfig, EstimateConfig
 from bert_pretrain.config.option import directories
 from bert_pretrain.data import vocab
@@ -99,7 +105,7 @@ def _first_lengths(paths: list[str]) -> tuple[int, int]:
 def _inspect(config: CheckDataConfig, paths: list[str], expectation: Expectation) -> list[ShardFacts]:
     sample_size = 0 if config.full else max(_LEAST_PARSED, _RECORDS_PARSED // len(paths))
     tasks = [
-        ShardTask(path, expectation, sample_size, num_shown)
+        ShardToInspect(path, expectation, sample_size, num_shown)
         for path, num_shown in zip(paths, _shown_of_each(config.num_shown(), len(paths)))
     ]
     sizes = [os.path.getsize(path) for path in paths]
@@ -107,7 +113,7 @@ def _inspect(config: CheckDataConfig, paths: list[str], expectation: Expectation
     worthwhile = 1 + sum(sizes) // _BYTES_PER_PROCESS
     num_processes = config.num_processes or min(num_cores(), len(paths), worthwhile)
     bar = tqdm(total=sum(sizes), unit="B", unit_scale=True, disable=not sys.stderr.isatty())
-    with worker_pool.workers(num_processes) as workers, bar:
+    with worker_pool.worker_processes(num_processes) as workers, bar:
         assert workers is not None, "check_data does not run under mpirun"
         workers.run(
             inspect_in_worker, tasks, lambda number, share: bar.update(share * sizes[number]), facts.__setitem__

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from crc32c import crc32c
 
-from bert_pretrain.check_data.shard_facts import Contents, Expectation, ShardFacts, ShardTask, ShownExample
+from bert_pretrain.check_data.shard_facts import Contents, Expectation, ShardFacts, ShardToInspect, ShownExample
 from bert_pretrain.data import schema
 from bert_pretrain.data.schema import Examples, Limits, validation_rules
 from bert_pretrain.data.shards import index_tables, offsets, tfrecord
@@ -25,7 +25,7 @@ _NUM_SEGMENTS = 2
 _MAX_FAULTS = 3  # named in each shard
 
 
-def inspect_shard(task: ShardTask, report: ReportProgress) -> ShardFacts:
+def inspect_shard(task: ShardToInspect, report: ReportProgress) -> ShardFacts:
     """Reads a whole shard. Faults become lines of the result; nothing is raised."""
     try:
         shard, table = index_tables.scan_shard(task.path)
@@ -72,7 +72,7 @@ def _hash_records(path: str, table: np.ndarray, report: ReportProgress) -> tuple
     return hashes, faults
 
 
-def _parse_records(task: ShardTask, table: np.ndarray, facts: ShardFacts) -> ShardFacts:
+def _parse_records(task: ShardToInspect, table: np.ndarray, facts: ShardFacts) -> ShardFacts:
     """The facts with what the sample of records contains."""
     size = min(task.sample_size or facts.num_records, facts.num_records)
     chosen = np.arange(size) * facts.num_records // size

@@ -87,7 +87,7 @@ def _uneven_folders(shards: Sequence[ShardFacts]) -> list[str]:
 
 
 def _add_duplicates(shards: Sequence[ShardFacts], report: DataReport) -> None:
-    duplicates, num_records = find_duplicates(shards), sum(shard.num_records for shard in shards)
+    duplicates, num_records = find_duplicate_records(shards), sum(shard.num_records for shard in shards)
     share = duplicates.count / max(1, num_records)
     finding = f"{duplicates.count} of {num_records} records ({share:.2%}) repeat others"
     report.findings.append(finding)
@@ -160,7 +160,7 @@ class DuplicateRecords(NamedTuple):
     equal_shards: list[str]  # a line for each shard that has the records of an earlier one
 
 
-def find_duplicates(shards: Sequence[ShardFacts]) -> DuplicateRecords:
+def find_duplicate_records(shards: Sequence[ShardFacts]) -> DuplicateRecords:
     """Compares the hashes of all records."""
     hashes = np.concatenate([shard.record_hashes for shard in shards])
     count = len(hashes) - len(np.unique(hashes))

@@ -31,7 +31,7 @@ class Expectation(NamedTuple):
     unk_id: Optional[int] = None  # [UNK] is counted with it
 
 
-class ShardTask(NamedTuple):
+class ShardToInspect(NamedTuple):
     """A shard to inspect."""
 
     path: str
@@ -99,7 +99,7 @@ def sum_contents(parts: Sequence[Contents]) -> Contents:
     )
 
 
-def inspect_in_worker(task: ShardTask, report: ReportProgress) -> ShardFacts:
+def inspect_in_worker(task: ShardToInspect, report: ReportProgress) -> ShardFacts:
     """inspection.inspect_shard; the first call in a process imports it, and TensorFlow with it."""
     if "tensorflow" not in sys.modules:
         import_inspection()

@@ -59,7 +59,7 @@ def publishing(prefix: str) -> Iterator[str]:
     try:
         yield written
         _flush(*data_files(written), f"{written}.index")
-        remove(prefix)  # an old index must not stand beside new data
+        remove_checkpoint(prefix)  # an old index must not stand beside new data
         for path in (*data_files(written), f"{written}.index"):
             os.replace(path, os.path.join(directory, os.path.basename(path)))
         _flush(directory)
@@ -67,7 +67,7 @@ def publishing(prefix: str) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def link(prefix: str, target: str) -> None:
+def link_checkpoint(prefix: str, target: str) -> None:
     """Makes the checkpoint appear at the prefix `target`, too, without a second copy where the file system can."""
     with publishing(target) as written:
         for path in (*data_files(prefix), f"{prefix}.index"):
@@ -78,7 +78,7 @@ def link(prefix: str, target: str) -> None:
                 shutil.copyfile(path, new)
 
 
-def remove(prefix: str) -> None:
+def remove_checkpoint(prefix: str) -> None:
     """Removes a checkpoint's files, the index first."""
     for path in (f"{prefix}.index", *data_files(prefix)):
         with contextlib.suppress(FileNotFoundError):
@@ -103,7 +103,7 @@ def remove_leftovers(directory: str) -> None:
     for folder in glob.glob(os.path.join(glob.escape(directory), f"{_UNPUBLISHED}*")):
         prefix = os.path.join(directory, os.path.basename(folder)[len(_UNPUBLISHED) :])
         if not has_index(prefix):  # killed between two renames
-            remove(prefix)
+            remove_checkpoint(prefix)
         shutil.rmtree(folder, ignore_errors=True)
     # TensorFlow's own temporary names, of versions that saved with tf.train.Saver.
     for path in glob.glob(os.path.join(glob.escape(directory), "model.ckpt-*.tempstate*")):

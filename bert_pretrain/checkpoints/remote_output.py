@@ -266,7 +266,7 @@ class RemoteOutput:
         stage = os.path.join(self._directory, _STAGE, f"{kind}-{name}")
         discard = partial(shutil.rmtree, stage, ignore_errors=True)
         try:
-            checkpoint_files.link(prefix, os.path.join(stage, name))
+            checkpoint_files.link_checkpoint(prefix, os.path.join(stage, name))
         except OSError as error:
             self._uploader.fail(kind, what, error)
             return

@@ -227,7 +227,7 @@ def keep_published(prefix: str) -> None:
     """Keeps a published checkpoint at `prefix` as published-NAME, too: a run is about to save one of that name."""
     if checkpoint_files.has_index(prefix) and not holds_run(prefix):
         directory, name = os.path.split(prefix)
-        checkpoint_files.link(prefix, os.path.join(directory, f"published-{name}"))
+        checkpoint_files.link_checkpoint(prefix, os.path.join(directory, f"published-{name}"))
 
 
 def _is_own(prefix: str, output_dir: str) -> bool:

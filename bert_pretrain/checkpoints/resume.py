@@ -86,7 +86,7 @@ def _find_checkpoint(run: RunConfig, model: ModelConfig) -> NewestCheckpoint:
             checkpoint_files.remove_leftovers(directory)
     found = restore.find_newest(run.output_dir)
     if found.prefix:
-        restore.check_shapes(found.prefix, "output_dir", variables.shapes(model))
+        restore.check_shapes(found.prefix, "output_dir", variables.variable_shapes(model))
     return found
 
 

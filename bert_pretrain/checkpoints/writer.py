@@ -18,7 +18,7 @@ import tensorflow as tf
 from bert_pretrain.checkpoints import checkpoint_files, restore
 from bert_pretrain.config.training import RunConfig
 from bert_pretrain.kernels.backend import Backend
-from bert_pretrain.kernels.snapshot import Snapshot, snapshot
+from bert_pretrain.kernels.snapshot import Snapshot, take_snapshots
 from bert_pretrain.system import files
 from bert_pretrain.system.console import log
 from bert_pretrain.tensorflow_compat.typed import ConfigProto, Session
@@ -52,7 +52,7 @@ class CheckpointWriter:
     def build(self, backend: Backend) -> None:
         """Adds what takes snapshots to the default graph, and makes the session that writes them."""
         variables = {one.op.name: one for one in tf.compat.v1.global_variables()}
-        self._snapshot = snapshot({name: variables[name] for name in sorted(variables)}, backend)
+        self._snapshot = take_snapshots({name: variables[name] for name in sorted(variables)}, backend)
         self._bundle = _Bundle(sorted(variables), self._snapshot)
 
     def start_at(self, step: int) -> None:
@@ -137,19 +137,19 @@ class CheckpointWriter:
         old, self._kept = self._kept[:num_old], self._kept[num_old:]
         checkpoint_files.write_state(self._run.output_dir, self._kept)
         for one in old:
-            checkpoint_files.remove(one)
+            checkpoint_files.remove_checkpoint(one)
 
     def _link_best(self, prefix: str, accuracy: float) -> None:
         """Makes best/ hold this checkpoint alone."""
         directory, step = self._best_directory, checkpoint_files.step_in_name(prefix)
         os.makedirs(directory, exist_ok=True)
         best = checkpoint_files.prefix_of(directory, step)
-        checkpoint_files.link(prefix, best)
+        checkpoint_files.link_checkpoint(prefix, best)
         files.write_json(os.path.join(directory, _BEST_FILE), {"update": step, "masked_lm_accuracy": accuracy})
         checkpoint_files.write_state(directory, [best])
         for other in checkpoint_files.prefixes(directory):
             if other != best:
-                checkpoint_files.remove(other)
+                checkpoint_files.remove_checkpoint(other)
         self._best = accuracy
 
 

@@ -116,7 +116,7 @@ class Group(NamedTuple):
     fields: list[dataclasses.Field[Any]]
 
 
-def groups(*config_classes: type) -> list[Group]:
+def flag_groups(*config_classes: type) -> list[Group]:
     """A group for each dataclass, titled by its docstring, required flags first; flags without effect come last."""
     found = []
     for config_class in config_classes:

@@ -15,7 +15,7 @@ import numpy as np
 
 from bert_pretrain.config.training import MaskingConfig
 from bert_pretrain.data.dataset import Source
-from bert_pretrain.data.masking import MaskingRule, mask
+from bert_pretrain.data.masking import MaskingRule, mask_tokens
 from bert_pretrain.data.order import Visits, hash_words, splitmix64
 from bert_pretrain.data.schema import BrokenRule, Examples
 from bert_pretrain.data.shards import shard_files
@@ -76,7 +76,7 @@ class DynamicMasking(NamedTuple):
         num_tokens = np.count_nonzero(examples.input_mask, axis=1)
         originals = Originals(original_tokens(examples), num_tokens, (self.cls_id, self.sep_id))
         self._check_vocabulary(originals, names)
-        drawn = mask(originals, self.rule, HashDraws(self.seed, visits))
+        drawn = mask_tokens(originals, self.rule, HashDraws(self.seed, visits))
         used = np.arange(drawn.positions.shape[1]) < drawn.num_masked[:, None]
         return examples._replace(
             input_ids=drawn.input_ids,

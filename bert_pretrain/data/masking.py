@@ -93,7 +93,7 @@ class MaskingRule(NamedTuple):
         )
 
 
-def mask(sequences: Sequences, rule: MaskingRule, rng: Draws) -> Masking:
+def mask_tokens(sequences: Sequences, rule: MaskingRule, rng: Draws) -> Masking:
     """Masks tokens of each sequence."""
     choosable = sequences.choosable()
     wanted = np.clip(np.rint(sequences.num_tokens * rule.masked_lm_prob), 1, rule.max_predictions_per_seq).astype(int)
@@ -103,10 +103,12 @@ def mask(sequences: Sequences, rule: MaskingRule, rng: Draws) -> Masking:
     else:
         starts_word = choosable & ~rule.continues_word[sequences.ids]
         columns, num_masked = _choose_words(choosable, starts_word, wanted, rule.max_predictions_per_seq, rng)
-    return replace(sequences, columns, num_masked, _replacements(columns.shape, rule, rng))
+    return replace_tokens(sequences, columns, num_masked, _replacements(columns.shape, rule, rng))
 
 
-def replace(sequences: Sequences, columns: np.ndarray, num_masked: np.ndarray, replacements: np.ndarray) -> Masking:
+def replace_tokens(
+    sequences: Sequences, columns: np.ndarray, num_masked: np.ndarray, replacements: np.ndarray
+) -> Masking:
     """Masks the first num_masked [E] of columns [E, P] of each sequence with replacements [E, P], which may be KEPT."""
     used = np.arange(columns.shape[1]) < num_masked[:, None]
     # Column and replacement in one number: one sort, which is faster than an argsort. Unused slots come last.

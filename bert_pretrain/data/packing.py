@@ -212,8 +212,8 @@ def add_empty_rows(
 def build_micro_batches(examples: Examples, num_micro_batches: int, pack: bool, few_shapes: bool = False) -> Batch:
     """Lays E examples into num_micro_batches of E / num_micro_batches examples, in the given order.
 
-    Rows are as wide as the widest micro-batch needs; forward.narrow gives each micro-batch its own width back. With
-    few_shapes all are as wide as the records.
+    Rows are as wide as the widest micro-batch needs; forward.narrow_rows gives each micro-batch its own width back.
+    With few_shapes all are as wide as the records.
     """
     size = len(examples.input_ids) // num_micro_batches
     starts = range(0, len(examples.input_ids), size)

@@ -17,7 +17,7 @@ from bert_pretrain.environment.plan import EXTRAS
 def fits(extras: Sequence[str], requested: str) -> int:
     """Can this Python have the TensorFlow from PyPI?"""
     try:
-        versions.choose(requested, versions.this_python())
+        versions.choose_version(requested, versions.this_python())
     except ValueError:
         return 1
     return 0
@@ -25,9 +25,9 @@ def fits(extras: Sequence[str], requested: str) -> int:
 
 def explain(extras: Sequence[str], requested: str) -> int:
     """Prints the newest Python for the TensorFlow and, if this Python cannot have it, the reason and remedy."""
-    print(versions.pythons(versions.supported_release(requested or versions.RELEASES[-1].version))[-1])
+    print(versions.supported_pythons(versions.supported_release(requested or versions.RELEASES[-1].version))[-1])
     try:
-        versions.choose(requested, versions.this_python())
+        versions.choose_version(requested, versions.this_python())
     except ValueError as error:
         print(error)
     return 0
@@ -48,14 +48,14 @@ def changed(extras: Sequence[str], requested: str) -> int:
     other = install.other_tensorflow(requested)
     if other is None:
         return 1
-    facts.say(f"{sys.prefix} has TensorFlow {other}; it is made anew for TensorFlow {requested}")
+    facts.print_to_stderr(f"{sys.prefix} has TensorFlow {other}; it is made anew for TensorFlow {requested}")
     print(",".join(install.stamped_extras()))
     return 0
 
 
 def set_up(extras: Sequence[str], requested: str) -> int:
     """Installs what is missing; DRY_RUN=1 prints the commands."""
-    install.install(extras, requested, dry=os.environ.get("DRY_RUN") == "1")
+    install.install_extras(extras, requested, dry=os.environ.get("DRY_RUN") == "1")
     return 0
 
 
@@ -85,15 +85,15 @@ def main(arguments: Sequence[str]) -> int:
     extras = [name for name in text.split(",") if name]
     unknown = sorted(set(extras) - set(EXTRAS))
     if unknown:
-        facts.say(f"error: no such extra: {', '.join(unknown)}; there are {', '.join(EXTRAS)}")
+        facts.print_to_stderr(f"error: no such extra: {', '.join(unknown)}; there are {', '.join(EXTRAS)}")
         return 2
     try:
-        return VERBS[verb](extras, versions.full(requested) if requested else "")
+        return VERBS[verb](extras, versions.full_version(requested) if requested else "")
     except ValueError as error:
-        facts.say(f"error: {error}")
+        facts.print_to_stderr(f"error: {error}")
         return 2
     except OSError as error:
-        facts.say(f"error: {error.filename}: {error.strerror}; the environment is in {sys.prefix}")
+        facts.print_to_stderr(f"error: {error.filename}: {error.strerror}; the environment is in {sys.prefix}")
         return 2
 
 

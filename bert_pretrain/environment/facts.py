@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, Optional
 
 from bert_pretrain.environment.pins import canonical
-from bert_pretrain.environment.versions import RELEASES, TESTED, find_release, same, this_python
+from bert_pretrain.environment.versions import RELEASES, TESTED, find_release, is_same_release, this_python
 
 _TENSORFLOWS = ("tensorflow", "tensorflow-cpu", "tensorflow-gpu", "tensorflow-rocm", "intel-tensorflow")
 _COUNT_DEVICES = """
@@ -58,17 +58,23 @@ def tensorflow_for_gpus(requested: str) -> Optional[str]:
     probe = subprocess.run(command, capture_output=True, text=True, env=environ, check=False)
     if probe.returncode:
         reason = (probe.stderr.strip().splitlines() or [f"exit code {probe.returncode}"])[-1]
-        say(f"TensorFlow of {sys.executable} cannot be imported ({reason}); not used, nothing is changed there.")
+        print_to_stderr(
+            f"TensorFlow of {sys.executable} cannot be imported ({reason}); not used, nothing is changed there."
+        )
         return None
     version, num_gpus = probe.stdout.split()[-2:]
     if not (int(num_gpus) or "+" in installed().get("tensorflow", version)):  # '+' marks a vendor's build
         return None
     if find_release(version) is None:
         supported = f"supported are {RELEASES[0].version} to {RELEASES[-1].version}"
-        say(f"{sys.executable} has TensorFlow {version} for GPUs; {supported}; not used, nothing is changed there.")
+        print_to_stderr(
+            f"{sys.executable} has TensorFlow {version} for GPUs; {supported}; not used, nothing is changed there."
+        )
         return None
-    if requested and not same(version, requested):
-        say(f"{sys.executable} has TensorFlow {version} for GPUs; not used, because {requested} was requested.")
+    if requested and not is_same_release(version, requested):
+        print_to_stderr(
+            f"{sys.executable} has TensorFlow {version} for GPUs; not used, because {requested} was requested."
+        )
         return None
     return version
 
@@ -77,9 +83,13 @@ def choose_device(before: Optional[str]) -> str:
     """The extra with the TensorFlow for this machine, or `before`, the one that .venv was set up with."""
     here = "gpu" if platform.system() == "Linux" and _has_nvidia_gpu() else "cpu"
     if shutil.which("ixsmi"):
-        say("This machine has Iluvatar GPUs, but the active environment has no TensorFlow for them; using the CPU.")
+        print_to_stderr(
+            "This machine has Iluvatar GPUs, but the active environment has no TensorFlow for them; using the CPU."
+        )
     if (before, here) == ("cpu", "gpu"):
-        say("This machine has a GPU, but .venv has the TensorFlow for CPUs; to change it, remove .venv first.")
+        print_to_stderr(
+            "This machine has a GPU, but .venv has the TensorFlow for CPUs; to change it, remove .venv first."
+        )
     return before or here
 
 
@@ -99,6 +109,6 @@ def horovod_gpu_operations() -> Optional[str]:
     return "NCCL" if "libnccl.so" in libraries or os.environ.get("HOROVOD_NCCL_HOME") else None
 
 
-def say(line: str) -> None:
+def print_to_stderr(line: str) -> None:
     """Prints to stderr; stdout is for the path of the environment's Python."""
     print(line, file=sys.stderr, flush=True)

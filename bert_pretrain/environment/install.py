@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any, Optional
 
 from bert_pretrain.environment import facts, pins
-from bert_pretrain.environment.facts import Facts, say
-from bert_pretrain.environment.plan import Step, plan
-from bert_pretrain.environment.versions import PROJECT, choose, same, this_python
+from bert_pretrain.environment.facts import Facts, print_to_stderr
+from bert_pretrain.environment.plan import Step, plan_steps
+from bert_pretrain.environment.versions import PROJECT, choose_version, is_same_release, this_python
 from bert_pretrain.system import files
 from bert_pretrain.system.locks import locked_file
 
 
-def install(extras: Sequence[str], requested: str = "", dry: bool = False) -> None:
+def install_extras(extras: Sequence[str], requested: str = "", dry: bool = False) -> None:
     """Installs what is missing for the extras into this interpreter's environment.
 
     `requested` is a TensorFlow version or ''; `dry` prints the commands. SystemExit says which command failed.
@@ -36,13 +36,13 @@ def install(extras: Sequence[str], requested: str = "", dry: bool = False) -> No
         found = _gather_facts(own, requested, before.get("device"))
         if "horovod" in extras and "horovod" not in found.installed:
             _check_compiler()
-        steps = plan(extras, found)
+        steps = plan_steps(extras, found)
         if dry:
-            say("\n".join(step.line() for step in steps))
+            print_to_stderr("\n".join(step.line() for step in steps))
             return
         with files.atomic_write(found.constraints) as file:
             file.write(_pins(own, found.version))
-        say(f"Setting up {Path(sys.prefix).name if own else sys.prefix}")
+        print_to_stderr(f"Setting up {Path(sys.prefix).name if own else sys.prefix}")
         for step in steps:
             _run(step)
         stamp = {"key": _key(found.version), "tensorflow": found.version, "device": found.device, "extras": extras}
@@ -61,7 +61,7 @@ def is_ready(extras: Sequence[str], requested: str = "") -> bool:
 def other_tensorflow(requested: str) -> Optional[str]:
     """The version in this environment if another one is requested, else None."""
     version = _current_version()
-    return version if requested and version and not same(version, requested) else None
+    return version if requested and version and not is_same_release(version, requested) else None
 
 
 def stamped_extras() -> list[str]:
@@ -82,7 +82,7 @@ def _current_version() -> Optional[str]:
 def _gather_facts(own: bool, requested: str, device: Optional[str]) -> Facts:
     version = _current_version()
     if version is None or other_tensorflow(requested):
-        version = choose(requested, this_python())
+        version = choose_version(requested, this_python())
     return Facts(
         python=sys.executable,
         constraints=str(Path(sys.prefix) / "bert_pretrain-constraints.txt"),
@@ -131,14 +131,16 @@ def _key(version: str) -> str:
 def _locked() -> Iterator[None]:
     with locked_file(str(Path(sys.prefix) / "bert_pretrain.lock")) as is_alone:
         if not is_alone:
-            say(f"note: {sys.prefix} is on a file system without locks; do not set it up twice at the same time")
+            print_to_stderr(
+                f"note: {sys.prefix} is on a file system without locks; do not set it up twice at the same time"
+            )
         yield
 
 
 def _run(step: Step) -> None:
     """Runs a step, its output to the log. SystemExit with the end of the output if it fails."""
     log = Path(sys.prefix) / "bert_pretrain-install.log"
-    say(step.says)
+    print_to_stderr(step.says)
     begin = time.monotonic()
     with open(log, "a", encoding="utf-8") as file:
         file.write(f"$ {step.line()}\n")
@@ -146,9 +148,9 @@ def _run(step: Step) -> None:
         environ = {**os.environ, **step.environ}
         code = subprocess.run(step.command, stdout=file, stderr=file, stdin=subprocess.DEVNULL, env=environ).returncode
     if code and step.if_it_fails:
-        say(f"{step.if_it_fails}; the output is in {log}")
+        print_to_stderr(f"{step.if_it_fails}; the output is in {log}")
     elif code:
-        say("".join(log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)[-15:]))
+        print_to_stderr("".join(log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)[-15:]))
         raise SystemExit(f"error: exit code {code} from: {step.says}; the whole output is in {log}")
     if time.monotonic() - begin > 10:
-        say(f"  done in {time.monotonic() - begin:.0f} s")
+        print_to_stderr(f"  done in {time.monotonic() - begin:.0f} s")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from bert_pretrain.environment.versions import PROJECT, TESTED, combination, minor, supported_release
+from bert_pretrain.environment.versions import PROJECT, TESTED, combination, minor_version, supported_release
 
 # Packages whose versions depend on TensorFlow's or NumPy's. A combination without a file of its own takes the nearest
 # file less these, which pip then chooses.
@@ -26,7 +26,7 @@ def canonical(name: str) -> str:
 
 def nearest_file(version: str, python: str) -> Path:
     """The file in constraints/ of this Python's tested release that is nearest to the version."""
-    nearest = min(TESTED[python], key=lambda tested: abs(minor(tested)[1] - minor(version)[1]))
+    nearest = min(TESTED[python], key=lambda tested: abs(minor_version(tested)[1] - minor_version(version)[1]))
     return PROJECT / "constraints" / f"{combination(nearest, python)}.txt"
 
 

@@ -38,7 +38,7 @@ class Step(NamedTuple):
         return " ".join(map(shlex.quote, [*(["env", *added] if added else []), *self.command]))
 
 
-def plan(extras: Sequence[str], facts: Facts) -> list[Step]:
+def plan_steps(extras: Sequence[str], facts: Facts) -> list[Step]:
     """The steps for the extras, in order. Packages that are installed at the pinned version cost pip seconds."""
     pip = [facts.python, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
     pip += ["--constraint", facts.constraints]

@@ -61,20 +61,20 @@ def combination(version: str, python: str) -> str:
     return f"tf{version}-py{python}"
 
 
-def minor(version: str) -> tuple[int, int]:
+def minor_version(version: str) -> tuple[int, int]:
     """(2, 15) of '2.15', '2.15.1' or '2.15.0+vendor.1'; (0, 0) of what is not a version."""
     match = re.match(r"(\d+)\.(\d+)", version)
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
-def same(one: str, other: str) -> bool:
+def is_same_release(one: str, other: str) -> bool:
     """Whether two versions are of one release: a vendor's suffix, as in 2.6.5+corex.3.1, does not count."""
     return one.partition("+")[0] == other.partition("+")[0]
 
 
 def find_release(version: str) -> Optional[Release]:
     """The row of RELEASES for a version; None if it is not supported."""
-    return next((release for release in RELEASES if minor(release.version) == minor(version)), None)
+    return next((release for release in RELEASES if minor_version(release.version) == minor_version(version)), None)
 
 
 def supported_release(version: str) -> Release:
@@ -88,12 +88,12 @@ def supported_release(version: str) -> Release:
     return release
 
 
-def pythons(release: Release) -> list[str]:
+def supported_pythons(release: Release) -> list[str]:
     """The Pythons that the release has wheels for, as ['3.9', '3.10', '3.11']."""
     return [f"3.{number}" for number in range(release.first_python, release.last_python + 1)]
 
 
-def choose(requested: str, python: str) -> str:
+def choose_version(requested: str, python: str) -> str:
     """The version to install: the requested one, or without one the default of this Python.
 
     ValueError with what was found, what is supported and a command, if they do not go together.
@@ -103,15 +103,16 @@ def choose(requested: str, python: str) -> str:
     if not requested:
         return TESTED[python][-1]
     release = supported_release(requested)
-    if python not in pythons(release):
+    pythons = supported_pythons(release)
+    if python not in pythons:
         raise ValueError(
-            f"found Python {python}; TensorFlow {requested} has wheels for {', '.join(pythons(release))}: install "
-            f"python{pythons(release)[-1]} with its venv module, or: bash init_tf.sh --tensorflow={TESTED[python][-1]}"
+            f"found Python {python}; TensorFlow {requested} has wheels for {', '.join(pythons)}: install "
+            f"python{pythons[-1]} with its venv module, or: bash init_tf.sh --tensorflow={TESTED[python][-1]}"
         )
     return requested
 
 
-def full(version: str) -> str:
+def full_version(version: str) -> str:
     """A requested version with its patch number: '2.15' is the newest 2.15. ValueError if it is not supported."""
     release = supported_release(version)
     return version if version.count(".") > 1 else release.version

@@ -9,7 +9,7 @@ from bert_pretrain.tensorflow_compat import tensorflow_import
 
 
 def _run() -> int:
-    config = cli.read(ExportConfig)
+    config = cli.read_settings(ExportConfig)
     config.check()
     # TensorFlow is imported late: --help and invalid flags are answered at once.
     with tensorflow_import.imported_quickly():
@@ -20,8 +20,8 @@ def _run() -> int:
 
 def main() -> None:
     """The command: parses the flags, runs and exits."""
-    cli.define(ExportConfig)
-    cli.main(_run, __doc__)
+    cli.define_flags(ExportConfig)
+    cli.run_command(_run, __doc__)
 
 
 if __name__ == "__main__":

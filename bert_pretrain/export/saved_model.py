@@ -31,7 +31,7 @@ class _Encoder(tf.Module):
 
     def _run(self, word_ids: tf.Tensor, mask: tf.Tensor, type_ids: tf.Tensor) -> padded.OutputTensors:
         weights = {name.replace(".", "/"): tf.convert_to_tensor(weight) for name, weight in self.weights.items()}
-        return padded.run(weights, word_ids, mask, type_ids, self._config)
+        return padded.encode_padded(weights, word_ids, mask, type_ids, self._config)
 
     @tf.function(input_signature=[_SPECS])
     def __call__(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

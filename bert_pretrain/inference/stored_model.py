@@ -47,7 +47,7 @@ class StoredModel(NamedTuple):
 
     def read_values(self) -> dict[str, np.ndarray]:
         """All variables, float32. ValueError if the checkpoint is damaged or holds another model."""
-        shapes = variables.shapes(self.config)
+        shapes = variables.variable_shapes(self.config)
         restore.check_shapes(self.weights, self.flag, shapes)
         reader = restore.open_whole(self.weights, self.flag, shapes)
         return {name: reader.get_tensor(name) for name in shapes}
@@ -124,10 +124,10 @@ class Network:
         """values: variable -> float32."""
         graph = tf.Graph()
         with graph.as_default():
-            weights = variables.create(config, seed=0)
+            weights = variables.create_variables(config, seed=0)
             word_ids, mask, type_ids = (tf.compat.v1.placeholder(tf.int32, [None, None]) for _ in range(3))
             self._inputs = word_ids, mask, type_ids
-            self._outputs = padded.run(weights, word_ids, mask, type_ids, config)
+            self._outputs = padded.encode_padded(weights, word_ids, mask, type_ids, config)
             self._session = Session(graph=graph)
             for name, variable in weights.items():
                 # Fed, not a constant: a graph holds at most 2 GB.

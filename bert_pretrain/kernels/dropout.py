@@ -39,7 +39,7 @@ class Dropout:
         return tf.reshape(tf.reshape(tf.bitcast(draws, tf.uint16), [-1])[:count], shape)
 
 
-def drop(inputs: tf.Tensor, bits: tf.Tensor, rate: float) -> tf.Tensor:
+def drop_units(inputs: tf.Tensor, bits: tf.Tensor, rate: float) -> tf.Tensor:
     """Sets about rate of the units to zero and divides the others by 1 - rate. The gradient is the same function."""
     if bits.dtype == tf.uint32:
         num_values, threshold = NUM_HASHES, num_dropped(rate, NUM_HASHES)

@@ -20,7 +20,7 @@ _LARGEST_SUM = 2.0**62  # units; int64 ends at 2^63
 _LANES = 32  # parts of a variable whose squares are summed separately, each on one thread
 
 
-def add(
+def add_as_fixed_point(
     totals: tf.Tensor, values: tf.Tensor, factor: tf.Tensor, num_terms: int, backend: Backend
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Adds values * factor, rounded, to int64 totals, of the same shape or a scalar zero at the beginning.
@@ -39,7 +39,7 @@ def add(
     return totals + terms, tf.math.count_nonzero(tf.logical_not(fits), dtype=tf.int64)
 
 
-def to_float(totals: tf.Tensor, refused: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+def totals_to_float(totals: tf.Tensor, refused: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """int64 totals -> float32 totals / factor; NaN everywhere if any term was refused (int64 scalar above 0)."""
     unit = tf.where(refused > 0, math.nan, 1.0 / factor)
     return tf.cast(totals, tf.float32) * unit

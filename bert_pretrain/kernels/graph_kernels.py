@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from bert_pretrain.config.model import LAYER_NORM_EPSILON
 from bert_pretrain.kernels import xla
-from bert_pretrain.kernels.dropout import drop
+from bert_pretrain.kernels.dropout import drop_units
 from bert_pretrain.kernels.row_attention import RowAttention
 from bert_pretrain.kernels.unpadding import Tokens, every_slot, find_tokens
 from bert_pretrain.tensorflow_compat.typed import TensorAndGradient, custom_gradient
@@ -26,7 +26,7 @@ class GraphKernels:
     """See Kernels."""
 
     def __init__(self, compiled: bool) -> None:
-        self._run = xla.runner(compiled)
+        self._run = xla.function_runner(compiled)
         self.is_compiled = compiled
 
     def find_tokens(self, example_ids: tf.Tensor) -> Tokens:
@@ -45,8 +45,8 @@ class GraphKernels:
 
         @custom_gradient
         def kernel(inputs: tf.Tensor) -> TensorAndGradient:
-            outputs = self._run(drop, inputs, bits, rate=rate)
-            return outputs, lambda grad_outputs: self._run(drop, grad_outputs, bits, rate=rate)
+            outputs = self._run(drop_units, inputs, bits, rate=rate)
+            return outputs, lambda grad_outputs: self._run(drop_units, grad_outputs, bits, rate=rate)
 
         return kernel(inputs)
 
@@ -143,7 +143,7 @@ def _add_and_norm(
     rate: float,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Returns the sum, which the gradient needs, and the results of _norm for the sum before it is rounded."""
-    dropped = inputs if bits is None else drop(inputs, bits, rate)
+    dropped = inputs if bits is None else drop_units(inputs, bits, rate)
     total = tf.cast(residual, tf.float32) + tf.cast(dropped, tf.float32)
     outputs, mean, rstd = _norm(total, gamma, beta)
     return tf.cast(total, inputs.dtype), tf.cast(outputs, inputs.dtype), mean, rstd
@@ -161,4 +161,4 @@ def _add_and_norm_gradient(
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Returns the gradients of inputs and residual [T, H] and each token's share of that of gamma [T, H]."""
     grad_total, grad_gammas = _norm_gradient(total, gamma, mean, rstd, grad_outputs)
-    return grad_total if bits is None else drop(grad_total, bits, rate), grad_total, grad_gammas
+    return grad_total if bits is None else drop_units(grad_total, bits, rate), grad_total, grad_gammas

@@ -10,7 +10,7 @@ from typing import Optional
 
 import tensorflow as tf
 
-from bert_pretrain.kernels.dropout import drop
+from bert_pretrain.kernels.dropout import drop_units
 from bert_pretrain.kernels.unpadding import Tokens
 from bert_pretrain.kernels.xla import Run
 from bert_pretrain.tensorflow_compat.typed import TensorAndGradient, custom_gradient, static_size
@@ -22,7 +22,7 @@ class RowAttention:
     """See Kernels.attention. Letters: R rows, S slots per row, T tokens, H hidden, N heads, D = H / N."""
 
     def __init__(self, run: Run, example_ids: tf.Tensor, tokens: Tokens, num_heads: int, rate: float) -> None:
-        """run: from xla.runner, for the elementwise parts."""
+        """run: from xla.function_runner, for the elementwise parts."""
         self._run, self._tokens, self._num_heads, self._rate = run, tokens, num_heads, rate
         self._num_rows, self._width = tf.unstack(tf.shape(example_ids))
         self._mask = attention_mask(example_ids)  # [R, 1, S, S]
@@ -68,7 +68,7 @@ class RowAttention:
         return kernel(query, key, value)
 
     def _drop(self, probabilities: tf.Tensor, bits: Optional[tf.Tensor], dtype: tf.DType) -> tf.Tensor:
-        dropped = probabilities if bits is None else self._run(drop, probabilities, bits, rate=self._rate)
+        dropped = probabilities if bits is None else self._run(drop_units, probabilities, bits, rate=self._rate)
         return tf.cast(dropped, dtype)
 
 
@@ -93,6 +93,6 @@ def _softmax_gradient(
     scale: float,
 ) -> tf.Tensor:
     """Gradient of the dropped probabilities [R, N, S, S] -> gradient of the scores before scaling."""
-    grad_probabilities = grad_dropped if bits is None else drop(grad_dropped, bits, rate)
+    grad_probabilities = grad_dropped if bits is None else drop_units(grad_dropped, bits, rate)
     grad_scores = probabilities * (tf.cast(grad_probabilities, tf.float32) - row_sums) * scale
     return tf.cast(grad_scores, grad_dropped.dtype)

@@ -57,6 +57,6 @@ class CopiedSnapshot:
 Snapshot = Union[SharedSnapshot, CopiedSnapshot]
 
 
-def snapshot(variables: Mapping[str, tf.Variable], backend: Backend) -> Snapshot:
+def take_snapshots(variables: Mapping[str, tf.Variable], backend: Backend) -> Snapshot:
     """Takes snapshots of these variables, which kernels of this backend update."""
     return SharedSnapshot(variables) if backend is Backend.NATIVE else CopiedSnapshot(variables)

@@ -74,7 +74,7 @@ def _gather(values: tf.Tensor, indices: tf.Tensor, inverse: tf.Tensor) -> tf.Ten
     return kernel(values)
 
 
-def take(values: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
+def take_rows(values: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
     """Rows of values [T, X] by their numbers [Y] -> [Y, X].
 
     Its gradient is a tensor. That of tf.gather is IndexedSlices, which the gradients of compiled kernels cannot take.

@@ -16,7 +16,7 @@ class Run(Protocol):
     def __call__(self, function: Callable[..., T], *tensors: Optional[tf.Tensor], **numbers: float) -> T: ...  # noqa: D102
 
 
-def runner(compiled: bool) -> Run:
+def function_runner(compiled: bool) -> Run:
     """Returns run(function, *tensors, **numbers), which gives function(*tensors, **numbers).
 
     With compiled, the function is one XLA program for each combination of static shapes, dtypes and numbers; the

@@ -23,12 +23,16 @@ _CONFIGS = (MakeDataConfig, ExampleConfig, TextConfig)
 
 
 def _run() -> int:
-    config, example_config, text_config = cli.read(MakeDataConfig), cli.read(ExampleConfig), cli.read(TextConfig)
+    config, example_config, text_config = (
+        cli.read_settings(MakeDataConfig),
+        cli.read_settings(ExampleConfig),
+        cli.read_settings(TextConfig),
+    )
     for settings in (config, example_config, text_config):
         settings.check()
     if config.demo:
         return _make_demo(config)
-    with worker_pool.workers(config.num_processes or num_cores()) as workers:
+    with worker_pool.worker_processes(config.num_processes or num_cores()) as workers:
         if workers is None:  # a rank other than 0 whose work is done
             return 0
         if config.make_text:
@@ -103,8 +107,8 @@ def _make_shards(config: MakeDataConfig, example_config: ExampleConfig, workers:
 
 def main() -> None:
     """The command: parses the flags, runs and exits."""
-    cli.define(*_CONFIGS)
-    cli.main(_run, __doc__)
+    cli.define_flags(*_CONFIGS)
+    cli.run_command(_run, __doc__)
 
 
 if __name__ == "__main__":

@@ -176,7 +176,7 @@ def demo_documents(num_processes: int = 2) -> list[list[str]]:
     paths = _source_files()
     pieces = [paths[start : start + _FILES_AT_ONCE] for start in range(0, len(paths), _FILES_AT_ONCE)]
     found: dict[int, list[list[str]]] = {}
-    with worker_pool.workers(num_processes) as workers:
+    with worker_pool.worker_processes(num_processes) as workers:
         assert workers is not None, "the demo does not run under mpirun"
         workers.run(_documentation_of_files, pieces, lambda number, share: None, found.__setitem__)
     texts = [text for number in range(len(pieces)) for text in found[number]]

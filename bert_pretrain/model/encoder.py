@@ -14,7 +14,7 @@ import tensorflow as tf
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.kernels.dropout import Dropout
 from bert_pretrain.kernels.protocol import Kernels
-from bert_pretrain.kernels.unpadding import Tokens, take
+from bert_pretrain.kernels.unpadding import Tokens, take_rows
 from bert_pretrain.model.layers import FLOAT32, Precision, Weights, dense, fused_dense, layer_norm
 from bert_pretrain.tensorflow_compat.typed import TensorAndGradient, custom_gradient
 
@@ -47,7 +47,7 @@ class Sequence(NamedTuple):
 
     def gather(self, slots: tf.Tensor) -> tf.Tensor:
         """The hidden states [Y, H] in these slots [Y], none of which may be padding."""
-        return take(self.hidden, tf.gather(self.indices, slots))
+        return take_rows(self.hidden, tf.gather(self.indices, slots))
 
 
 class LayerBits(NamedTuple):
@@ -147,7 +147,7 @@ def _layer(
     """
     context = _attend(encoder, f"{prefix}attention/self", weights, hidden, bits.attention)
     if output_tokens is not None:
-        context, hidden = take(context, output_tokens), take(hidden, output_tokens)
+        context, hidden = take_rows(context, output_tokens), take_rows(hidden, output_tokens)
     output = dense(weights, f"{prefix}attention/output/dense", context, encoder.products)
     name = f"{prefix}attention/output/LayerNorm"
     hidden = _add_and_norm(encoder, name, weights, output, hidden, bits.attention_output)

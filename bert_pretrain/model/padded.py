@@ -37,7 +37,7 @@ class OutputTensors(NamedTuple):
 assert OutputTensors._fields == Outputs._fields
 
 
-def run(
+def encode_padded(
     weights: Weights, word_ids: tf.Tensor, mask: tf.Tensor, type_ids: tf.Tensor, config: ModelConfig
 ) -> OutputTensors:
     """word_ids, mask (0 at padding) and type_ids are [E, S] int32. No dropout; TensorFlow's own operations alone."""

@@ -14,7 +14,7 @@ from bert_pretrain.tensorflow_compat.graph_variables import Spec
 from bert_pretrain.tensorflow_compat.typed import Shape
 
 
-def shapes(config: ModelConfig) -> dict[str, Shape]:
+def variable_shapes(config: ModelConfig) -> dict[str, Shape]:
     """Variable name -> shape, in the order of creation; 398 variables for BERT-large."""
     hidden = config.hidden_size
     table: dict[str, Shape] = {
@@ -34,24 +34,24 @@ def shapes(config: ModelConfig) -> dict[str, Shape]:
     return table
 
 
-def create(config: ModelConfig, seed: int) -> dict[str, tf.Variable]:
+def create_variables(config: ModelConfig, seed: int) -> dict[str, tf.Variable]:
     """Creates every variable in the default graph, float32.
 
     Initial values are those of google-research/bert modeling.py (create_initializer): kernels and embeddings from a
     normal distribution with standard deviation initializer_range, truncated at two standard deviations; gamma one;
     beta and biases zero. The values depend only on seed and variable.
     """
-    return graph_variables.create(
+    return graph_variables.create_in_graph(
         {
             name: _spec(name, shape, config, seed + 1_000_003 * number)
-            for number, (name, shape) in enumerate(shapes(config).items())
+            for number, (name, shape) in enumerate(variable_shapes(config).items())
         }
     )
 
 
 def num_parameters(config: ModelConfig) -> int:
     """The number of elements of all variables together; 336,226,108 for BERT-large."""
-    return sum(tf.TensorShape(shape).num_elements() for shape in shapes(config).values())
+    return sum(tf.TensorShape(shape).num_elements() for shape in variable_shapes(config).values())
 
 
 def _spec(name: str, shape: Shape, config: ModelConfig, seed: int) -> Spec:

@@ -37,7 +37,7 @@ class Lamb(Optimizer):
     ) -> None:
         super().__init__(config, weights, backend, square_sums)
         powers = {"beta1_power": Spec(initial=config.beta_1), "beta2_power": Spec(initial=config.beta_2)}
-        self._beta_1_power, self._beta_2_power = graph_variables.create(powers).values()
+        self._beta_1_power, self._beta_2_power = graph_variables.create_in_graph(powers).values()
 
     def apply(
         self, gradients: Mapping[str, tf.Tensor], learning_rate: tf.Tensor, gradient_scale: tf.Tensor

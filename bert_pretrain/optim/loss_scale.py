@@ -28,7 +28,7 @@ class LossScale:
             "loss_scale/good_updates": Spec(dtype=tf.int64),
             "loss_scale/skipped_updates": Spec(dtype=tf.int64),
         }
-        self.value, self._good_updates, self.skipped_updates = graph_variables.create(specs).values()
+        self.value, self._good_updates, self.skipped_updates = graph_variables.create_in_graph(specs).values()
 
     def read(self) -> tf.Tensor:
         """The scale, a float32 scalar."""

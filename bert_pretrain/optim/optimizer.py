@@ -38,7 +38,7 @@ class Optimizer(abc.ABC):
     ) -> None:
         """Creates the slots. square_sums: for norms, as train/gradient_sum.py computes them."""
         self._config, self._weights, self._backend, self._square_sums = config, weights, backend, square_sums
-        self._run = xla.runner(compiled=backend is Backend.XLA)
+        self._run = xla.function_runner(compiled=backend is Backend.XLA)
         self._slots = [_create_slots(weights, slot) for slot in self.SLOTS]
 
     @abc.abstractmethod
@@ -73,4 +73,4 @@ def is_exempt(name: str) -> bool:
 
 def _create_slots(weights: Mapping[str, tf.Variable], slot: str) -> dict[str, tf.Variable]:
     specs = {f"{name}/{slot}": Spec(static_shape(weight)) for name, weight in weights.items()}
-    return dict(zip(weights, graph_variables.create(specs).values()))
+    return dict(zip(weights, graph_variables.create_in_graph(specs).values()))

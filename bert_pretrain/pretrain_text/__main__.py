@@ -210,8 +210,8 @@ def _run(arguments: list[str]) -> int:
 def main() -> None:
     """The command: parses the flags, runs and exits."""
     sys.argv[1:] = [re.sub(r"^--?from(?==|$)", "--init_checkpoint", argument) for argument in sys.argv[1:]]
-    cli.define(*command.PARTS)
-    cli.main(_run, __doc__, takes_arguments=True)
+    cli.define_flags(*command.PARTS)
+    cli.run_command(_run, __doc__, takes_arguments=True)
 
 
 if __name__ == "__main__":

@@ -95,8 +95,8 @@ def read_flags() -> ExplicitFlags:
     trained = {name: value for part in _TRAINING for name, value in _explicit_values(part).items()}
     trained.update({name: examples[name] for name in _SHARED if name in examples})
     return ExplicitFlags(
-        cli.read(RecipeConfig),
-        cli.read(LauncherConfig),
+        cli.read_settings(RecipeConfig),
+        cli.read_settings(LauncherConfig),
         _explicit_values(_TEXT),
         {**_explicit_values(_VOCABULARY), **examples},
         trained,
@@ -105,7 +105,7 @@ def read_flags() -> ExplicitFlags:
 
 def _explicit_values(config_class: type) -> dict[str, Any]:
     """The dataclass's flags that the user set, with their values."""
-    values = cli.read(config_class)
+    values = cli.read_settings(config_class)
     return {name: getattr(values, name) for name in sorted(cli.explicit_flags(config_class))}
 
 

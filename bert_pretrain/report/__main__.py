@@ -19,7 +19,7 @@ from bert_pretrain.system import files
 
 
 def _run(folders: Sequence[str]) -> int:
-    config = cli.read(ReportConfig)
+    config = cli.read_settings(ReportConfig)
     config.check(len(folders))
     names = (RUN_JSON, METRICS_JSONL, RESULTS_JSON)
     runs = read_runs([local_copies.local_folder("RUN_DIR", folder, names) for folder in folders])
@@ -38,8 +38,8 @@ def _run(folders: Sequence[str]) -> int:
 
 def main() -> None:
     """The command: parses the flags, runs and exits."""
-    cli.define(ReportConfig)
-    cli.main(_run, __doc__, takes_arguments=True)
+    cli.define_flags(ReportConfig)
+    cli.run_command(_run, __doc__, takes_arguments=True)
 
 
 if __name__ == "__main__":

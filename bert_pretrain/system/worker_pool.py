@@ -33,7 +33,7 @@ _is_stopping = False  # this process received SIGTERM
 
 
 @contextlib.contextmanager
-def workers(num_processes: int) -> Iterator[Optional[Workers]]:
+def worker_processes(num_processes: int) -> Iterator[Optional[Workers]]:
     """Workers: under mpirun the other ranks, else num_processes processes; this process alone if that is 1.
 
     Ranks other than 0 run tasks inside this and get None when all are done. SIGTERM raises an exception in a worker, so

@@ -26,7 +26,7 @@ class Spec(NamedTuple):
     trainable: bool = False
 
 
-def create(specs: Mapping[str, Spec]) -> dict[str, tf.Variable]:
+def create_in_graph(specs: Mapping[str, Spec]) -> dict[str, tf.Variable]:
     """Creates resource variables with these names in the default graph, as get_variable does."""
     description = _Description(tf.compat.v1.get_default_graph().unique_name("variables"))
     for name, spec in specs.items():

@@ -45,7 +45,9 @@ class Evaluation:
         batch = BatchTensors(*(features[name] for name in BatchTensors._fields))
         # XLA gains little in a forward pass, and compiling for each new shape costs more than that.
         backend = Backend.PLAIN if job.device.backend is Backend.XLA else job.device.backend
-        sums = forward.statistics(weights, batch, job.model, make_kernels(backend), precision=job.device.precision)
+        sums = forward.batch_statistics(
+            weights, batch, job.model, make_kernels(backend), precision=job.device.precision
+        )
         # Sums of a batch are float32; the sums over batches are float64 on the host.
         self._sums = tf.stack(sums)
         self._token_counts = tf.math.bincount(batch.masked_ids, minlength=job.model.vocab_size)
@@ -217,14 +219,14 @@ def _checkpoint_to_evaluate(job: Job, previous: PreviousRun) -> tuple[str, int]:
         )
     flag = "eval_checkpoint_path" if run.eval_checkpoint_path else "init_checkpoint"
     prefix = restore.resolve_prefix(prefix)
-    restore.check_model(prefix, flag, variables.shapes(job.model))
+    restore.check_model(prefix, flag, variables.variable_shapes(job.model))
     return prefix, restore.step_of(prefix)
 
 
 def _evaluate_checkpoint(job: Job, prefix: str) -> Evaluated:
     """Loads the checkpoint on rank 0, broadcasts it, evaluates on all ranks. Interrupted if a signal ended that."""
     with tf.Graph().as_default():
-        weights = variables.create(job.model, job.config.run.seed)
+        weights = variables.create_variables(job.model, job.config.run.seed)
         evaluation = Evaluation(job, weights, evaluation_input(job))
         hooks = job.world.hooks()
         stored = (

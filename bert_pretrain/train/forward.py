@@ -46,7 +46,7 @@ class StatisticTensors(NamedTuple):
 assert StatisticTensors._fields == Statistics._fields
 
 
-def statistics(
+def batch_statistics(
     weights: Weights,
     batch: BatchTensors,
     model: ModelConfig,
@@ -98,7 +98,7 @@ def micro_batch(batch: BatchTensors, k: tf.Tensor) -> BatchTensors:
     )
 
 
-def narrow(batch: BatchTensors) -> BatchTensors:
+def narrow_rows(batch: BatchTensors) -> BatchTensors:
     """A micro-batch in rows as wide as its fullest, rounded up to WIDTH_MULTIPLE: those in which it was packed."""
     width = tf.shape(batch.token_ids)[1]
     fullest = tf.reduce_max(tf.reduce_sum(tf.cast(batch.example_ids > 0, tf.int32), axis=1))

@@ -113,7 +113,7 @@ class ExactSum(PlainSum):
     def micro_batch(self, batch: BatchTensors, k: tf.Tensor) -> BatchTensors:
         """See PlainSum: as wide as it was packed, whatever the widths of others. XLA's rows all have one width."""
         part = super().micro_batch(batch, k)
-        return part if self._job.device.backend is Backend.XLA else forward.narrow(part)
+        return part if self._job.device.backend is Backend.XLA else forward.narrow_rows(part)
 
     def dropout_place(self, k: tf.Tensor) -> tuple[int, tf.Tensor]:
         """See PlainSum: the micro-batch's number over all ranks."""
@@ -133,7 +133,7 @@ class ExactSum(PlainSum):
         all_shapes = [*shapes, tf.TensorShape([len(Statistics._fields)])]
         *sums, refused = self._world.allreduce([*map(tf.ensure_shape, sums, all_shapes), refused])
         bad = tf.unstack(refused, num=len(sums))
-        *values, statistics = [fixed_point.to_float(*one) for one in zip(sums, bad, factors)]
+        *values, statistics = [fixed_point.totals_to_float(*one) for one in zip(sums, bad, factors)]
         return values, statistics
 
     def square_sums(self, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -149,7 +149,7 @@ class ExactSum(PlainSum):
         def add_micro_batch(k: tf.Tensor, refused: tf.Tensor, *sums: tf.Tensor) -> tuple[tf.Tensor, ...]:
             statistics, gradients = micro_batch_gradient(k)
             terms = [*gradients, tf.stack(statistics)]
-            added = [fixed_point.add(*one, num_terms, backend) for one in zip(sums, terms, factors)]
+            added = [fixed_point.add_as_fixed_point(*one, num_terms, backend) for one in zip(sums, terms, factors)]
             return (k + 1, refused + tf.stack([bad for _, bad in added]), *(total for total, _ in added))
 
         nothing = tf.zeros([], tf.int64)

@@ -163,7 +163,7 @@ class TrainingHook(SessionRunHook):
 
     def _write_refused(self, session: Session, update: UpdateValues, records: list[list[str]]) -> str:
         """Saves the weights and describes the update for --replay_update. Returns the message that ends the run."""
-        job, names = self._job, list(variables.shapes(self._job.model))
+        job, names = self._job, list(variables.variable_shapes(self._job.model))
         bad_weight = replay.first_bad_weight(session, names)
         if bad_weight is None and self._step:  # before the first update, the initial weights are at hand
             self._save_last(session)

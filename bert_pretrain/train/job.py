@@ -108,7 +108,7 @@ def open_job(config: Config, world: World, report: ReportBytes) -> Job:
     return Job(config, model, world, chosen, training, evaluation, masking)
 
 
-def describe(job: Job) -> dict[str, Any]:
+def describe_job(job: Job) -> dict[str, Any]:
     """The content of run.json."""
     data = {
         kind: {

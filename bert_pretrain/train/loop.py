@@ -34,13 +34,13 @@ from bert_pretrain.train import device, plan
 from bert_pretrain.train.evaluation import conclude_training, evaluate_alone, is_due, is_evaluation_done
 from bert_pretrain.train.forward import ratio
 from bert_pretrain.train.hooks import TrainingRun
-from bert_pretrain.train.job import Job, describe, evaluation_input, open_on_all_ranks, timed_run, training_input
+from bert_pretrain.train.job import Job, describe_job, evaluation_input, open_on_all_ranks, timed_run, training_input
 from bert_pretrain.train.model_fn import make_model_fn
 from bert_pretrain.train.run_logger import RunLogger
 from bert_pretrain.train.throughput import Throughput, peak_flops, training_flops
 
 
-def run(config: Config, world: World) -> int:
+def run_job(config: Config, world: World) -> int:
     """Does what the settings ask for; returns the exit code.
 
     ValueError, one line, for anything that is wrong with the input.
@@ -48,8 +48,8 @@ def run(config: Config, world: World) -> int:
     begin = time.time()
     tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
     job = open_on_all_ranks(config, world)
-    description = describe(job)
-    facts = agreement.comparable_facts(description, variables.shapes(job.model))
+    description = describe_job(job)
+    facts = agreement.comparable_facts(description, variables.variable_shapes(job.model))
     agreement.check_same_facts(world, facts)
     lock = agreement.on_all_ranks(world, lambda: _lock(config, world), names_rank=False)
     output = None

@@ -27,7 +27,7 @@ def make_model_fn(run: TrainingRun) -> Callable[..., estimator.EstimatorSpec]:
 
     def build(features: dict[str, tf.Tensor], mode: str) -> estimator.EstimatorSpec:
         global_step = tf.compat.v1.train.get_or_create_global_step()
-        weights = variables.create(job.model, job.config.run.seed)
+        weights = variables.create_variables(job.model, job.config.run.seed)
         batch, waited = BatchTensors(*(features[name] for name in BatchTensors._fields)), features["input_wait_seconds"]
         train_op, values = build_train_step(job, weights, batch, waited, _stop_request(job), global_step)
         scaffold = restore.make_scaffold(_stored_values(run, weights), global_step)

@@ -105,7 +105,7 @@ def summary_lines(job: Job, previous: PreviousRun) -> Iterator[str]:
         f"{job.device.compute_dtype.name}, {job.device.backend.value} kernels"
     )
     if config.run.verbose_logging:
-        yield from (f"variable {name} {list(shape)}" for name, shape in variables.shapes(job.model).items())
+        yield from (f"variable {name} {list(shape)}" for name, shape in variables.variable_shapes(job.model).items())
     if not config.run.do_train:
         return
     yield (

@@ -125,7 +125,7 @@ def replay_update(config: Config, world: World) -> int:
     _check_same(refused, job)
     prefix = os.path.join(os.path.dirname(path), refused.checkpoint) if refused.checkpoint else None
     if prefix:
-        restore.check_model(prefix, REPLAY_FLAG, variables.shapes(job.model))
+        restore.check_model(prefix, REPLAY_FLAG, variables.variable_shapes(job.model))
     log.info(f"update {refused.update}: {refused.ranks} ranks, weights of {prefix or 'the start'}")
     replayed = _Replay(job, refused, prefix)
     grads = replayed.gradient()
@@ -135,7 +135,7 @@ def replay_update(config: Config, world: World) -> int:
     if np.isfinite(np.sum(norms)):
         log.info("not reproduced: the gradient is finite")
         return 1
-    bad = [name for name, norm in zip(variables.shapes(job.model), norms) if not np.isfinite(norm)]
+    bad = [name for name, norm in zip(variables.variable_shapes(job.model), norms) if not np.isfinite(norm)]
     log.info(
         f"reproduced: {len(bad)} of {len(norms)} variables are not finite, first {bad[0] if bad else 'none alone'}"
     )
@@ -232,7 +232,7 @@ class _MicroBatchGraph:
     def __init__(self, job: Job, refused: RefusedUpdate, counts: tuple[float, float], prefix: Optional[str]) -> None:
         """counts: masked tokens and examples of the update; prefix: the weights, None for initial ones."""
         with tf.Graph().as_default():
-            weights = variables.create(job.model, job.config.run.seed)
+            weights = variables.create_variables(job.model, job.config.run.seed)
             self._batch = BatchTensors(*(_placeholder(name) for name in Batch._fields))
             self._k = tf.compat.v1.placeholder(tf.int32, [])
             totals = Counts(*map(tf.constant, counts), stop_requests=tf.constant(0.0))

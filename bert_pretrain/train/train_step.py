@@ -151,7 +151,7 @@ def _forward(
     rank, number = gradient_sum.dropout_place(k)
     dropout = Dropout(job.config.run.seed, rank, updates_read, number, hashed=backend is not Backend.PLAIN)
     kernels, recompute, part = make_kernels(backend), job.config.device.recompute, gradient_sum.micro_batch(batch, k)
-    return forward.statistics(weights, part, job.model, kernels, dropout, job.device.precision, recompute)
+    return forward.batch_statistics(weights, part, job.model, kernels, dropout, job.device.precision, recompute)
 
 
 def _loss(sums: StatisticTensors, counts: Counts) -> tf.Tensor:

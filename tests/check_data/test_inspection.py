@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from bert_pretrain.check_data import inspection
-from bert_pretrain.check_data.shard_facts import Expectation, ShardTask
+from bert_pretrain.check_data.shard_facts import Expectation, ShardToInspect
 from bert_pretrain.data import schema
 from bert_pretrain.data.schema import Examples
 from bert_pretrain.data.shards import tfrecord
@@ -31,7 +31,7 @@ def look(tmp_path):
     def inspect(examples, sample_size=0, expectation=EXPECTATION, num_shown=0):
         path = str(tmp_path / "shard")
         write_shard(path, schema.encode_examples(examples))
-        return inspection.inspect_shard(ShardTask(path, expectation, sample_size, num_shown), lambda share: None)
+        return inspection.inspect_shard(ShardToInspect(path, expectation, sample_size, num_shown), lambda share: None)
 
     return inspect
 
@@ -112,7 +112,7 @@ def test_other_lengths_are_named(examples, look):
 def test_what_is_no_example_is_named(tmp_path):
     path = str(tmp_path / "shard")
     write_shard(path, [b"not a message"])
-    (fault,) = inspection.inspect_shard(ShardTask(path, EXPECTATION, 0), lambda share: None).faults
+    (fault,) = inspection.inspect_shard(ShardToInspect(path, EXPECTATION, 0), lambda share: None).faults
     assert "shard:0" in fault and "not a tf.train.Example" in fault
 
 
@@ -124,7 +124,7 @@ def test_what_only_training_s_first_look_refuses_is_a_fault(tmp_path, examples):
     records[0] = example.SerializeToString().replace(b"~~~~", b"\xff" * 4)
     path = str(tmp_path / "shard")
     write_shard(path, records)
-    (fault,) = inspection.inspect_shard(ShardTask(path, EXPECTATION, 0), lambda share: None).faults
+    (fault,) = inspection.inspect_shard(ShardToInspect(path, EXPECTATION, 0), lambda share: None).faults
     assert "shard:0: not a tf.train.Example" in fault
 
 
@@ -154,9 +154,9 @@ def test_damage_and_truncation_are_named_by_byte(tmp_path, examples):
     first_size = tfrecord.HEADER.unpack_from(content)[0] + tfrecord.FRAME_SIZE
     content[first_size + 40] ^= 1
     path.write_bytes(content)
-    (fault,) = inspection.inspect_shard(ShardTask(str(path), EXPECTATION, 0), lambda share: None).faults
+    (fault,) = inspection.inspect_shard(ShardToInspect(str(path), EXPECTATION, 0), lambda share: None).faults
     assert f"shard:{first_size}: record 1 is damaged" in fault
     content[first_size + 40] ^= 1
     path.write_bytes(content[: 2 * first_size + 20])
-    (fault,) = inspection.inspect_shard(ShardTask(str(path), EXPECTATION, 0), lambda share: None).faults
+    (fault,) = inspection.inspect_shard(ShardToInspect(str(path), EXPECTATION, 0), lambda share: None).faults
     assert "is cut short" in fault

@@ -128,7 +128,7 @@ def test_duplicates_are_counted_and_placed(contents):
         ShardFacts(str(number), 9, len(hashes), np.array(hashes, np.uint64), none, [])
         for number, hashes in enumerate(contents)
     ]
-    found, first, repeats = report.find_duplicates(shards), {}, Counter()
+    found, first, repeats = report.find_duplicate_records(shards), {}, Counter()
     places = [(number, place, value) for number, values in enumerate(contents) for place, value in enumerate(values)]
     for number, place, value in places:
         repeats[number] += value in first

@@ -86,9 +86,9 @@ def test_a_link_outlives_what_it_was_made_from(tmp_path: Path, monkeypatch: pyte
         (tmp_path / name).mkdir()
         prefix, target = str(tmp_path / "model.ckpt-5"), str(tmp_path / name / "model.ckpt-5")
         write(prefix)
-        checkpoint_files.link(prefix, target)
+        checkpoint_files.link_checkpoint(prefix, target)
         assert os.path.samefile(f"{prefix}.index", f"{target}.index") is (name == "linked")
-        checkpoint_files.remove(prefix)
+        checkpoint_files.remove_checkpoint(prefix)
         assert names(tmp_path / name) == FILES and Path(f"{target}.index").read_text() == "whole"
         monkeypatch.setattr(os, "link", no_links)
 

@@ -18,7 +18,7 @@ from tests.e2e import runs
 from tests.references import random_examples
 from tests.references.random_examples import TINY
 
-VALUES = random_examples.weights(variables.shapes(TINY))
+VALUES = random_examples.weights(variables.variable_shapes(TINY))
 THEIRS = {names.hugging_face_name(name): names.convert_value(name, value) for name, value in VALUES.items()}
 
 
@@ -30,7 +30,7 @@ def write(folder: Path, tensors: dict[str, np.ndarray]) -> str:
 def load(path: str, allow_partial: bool = False) -> tuple[str, dict[str, np.ndarray]]:
     """The report, and the variables' values when a session has initialized them."""
     with tf.Graph().as_default():
-        weights = variables.create(TINY, seed=0)
+        weights = variables.create_variables(TINY, seed=0)
         report, stored = restore.load_init_checkpoint(path, weights, {}, allow_partial)
         with tf.compat.v1.Session() as session:
             restore.initialize_variables(session, stored)
@@ -167,7 +167,7 @@ def test_a_pickle_and_a_damaged_file_are_one_line(tmp_path: Path) -> None:
 def test_a_run_starts_from_it_and_evaluates_it(tmp_path: Path) -> None:
     data = runs.make_data(tmp_path)
     model = ModelConfig.from_json(data["bert_config_file"])
-    values = random_examples.weights(variables.shapes(model))
+    values = random_examples.weights(variables.variable_shapes(model))
     (tmp_path / "hf").mkdir()
     folder = write(tmp_path / "hf", {names.hugging_face_name(n): names.convert_value(n, v) for n, v in values.items()})
     (tmp_path / "hf" / "config.json").write_text(

@@ -56,7 +56,7 @@ DAMAGE = {
     flip_a_bit: "is damaged: a cannot be read: TensorBundle at .* Checksum does not match",
     truncate_index: "cannot be read: file is too short to be an sstable",
     remove_data: "its .data files are not",
-    checkpoint_files.remove: "does not exist, although the file `checkpoint` names it",
+    checkpoint_files.remove_checkpoint: "does not exist, although the file `checkpoint` names it",
 }
 
 
@@ -97,7 +97,7 @@ def test_only_damaged_ones_end_in_one_line_with_a_remedy_that_works(tmp_path: Pa
         restore.find_newest(str(tmp_path))
     assert "\n" not in str(error.value)
     assert f"move these and {tmp_path}/checkpoint away to start anew" in str(error.value)
-    checkpoint_files.remove(prefix)
+    checkpoint_files.remove_checkpoint(prefix)
     os.remove(tmp_path / "checkpoint")
     assert restore.find_newest(str(tmp_path)) == restore.NewestCheckpoint()
 

@@ -17,7 +17,7 @@ from bert_pretrain.data import schema
 from bert_pretrain.data.dataset import Source
 from bert_pretrain.data.dynamic_masking import DynamicMasking, HashDraws, original_tokens
 from bert_pretrain.data.input_fn import TrainingInput, UpdateShape
-from bert_pretrain.data.masking import MaskingRule, mask
+from bert_pretrain.data.masking import MaskingRule, mask_tokens
 from bert_pretrain.data.order import Visits
 from bert_pretrain.data.schema import Batch, Examples, Limits, explain_input_error
 from bert_pretrain.data.shards.tfrecord import write_shard
@@ -30,7 +30,7 @@ MASKING = DynamicMasking(RULE, CLS, SEP, VOCAB, seed=7)
 
 def make_examples(instances, rule=RULE, seed=1) -> Examples:
     """Examples with static masks, as make_data makes them."""
-    masked = mask(instances, rule, np.random.default_rng(seed))
+    masked = mask_tokens(instances, rule, np.random.default_rng(seed))
     column = np.arange(instances.ids.shape[1])
     is_token = column < instances.num_tokens[:, None]
     used = np.arange(masked.positions.shape[1]) < masked.num_masked[:, None]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from bert_pretrain.data.masking import MaskingRule, mask
+from bert_pretrain.data.masking import MaskingRule, mask_tokens
 from bert_pretrain.make_data.shards.instances import Instances
 
 CLS, SEP, MASK, VOCAB = 2, 3, 4, 1000
@@ -35,7 +35,7 @@ def rule(request):
 
 def test_labels_are_what_stood_there_and_nothing_else_changed(rule):
     instances = make_instances(500, 128)
-    found = mask(instances, rule, np.random.default_rng(1))
+    found = mask_tokens(instances, rule, np.random.default_rng(1))
     restored = found.input_ids.copy()
     for row, num_masked in enumerate(found.num_masked):
         positions, ids = found.positions[row, :num_masked], found.ids[row, :num_masked]
@@ -48,7 +48,7 @@ def test_labels_are_what_stood_there_and_nothing_else_changed(rule):
 
 def test_number_of_predictions(rule):
     instances = make_instances(500, 160)
-    found = mask(instances, rule, np.random.default_rng(1))
+    found = mask_tokens(instances, rule, np.random.default_rng(1))
     wanted = np.clip([round(length * 0.15) for length in instances.num_tokens], 1, 20)
     num_words = instances.num_tokens - 3
     if rule.continues_word is None:
@@ -59,14 +59,14 @@ def test_number_of_predictions(rule):
 
 
 def test_more_slots_than_tokens():
-    found = mask(make_instances(20, 8), MaskingRule(1.0, 20, MASK, REPLACEMENTS), np.random.default_rng(1))
+    found = mask_tokens(make_instances(20, 8), MaskingRule(1.0, 20, MASK, REPLACEMENTS), np.random.default_rng(1))
     assert found.positions.shape == (20, 20)
     assert found.num_masked.max() == 5
 
 
 def test_eighty_ten_ten(rule):
     instances = make_instances(6000, 128)
-    found = mask(instances, rule, np.random.default_rng(2))
+    found = mask_tokens(instances, rule, np.random.default_rng(2))
     used = np.arange(20) < found.num_masked[:, None]
     now = np.take_along_axis(found.input_ids, found.positions, axis=1)[used]
     before = found.ids[used]
@@ -81,7 +81,7 @@ def test_eighty_ten_ten(rule):
 def test_every_place_is_equally_likely():
     instances = make_instances(1, 128)
     many = Instances(*(np.repeat(column, 20_000, axis=0) for column in instances))
-    found = mask(many, RULES["tokens"], np.random.default_rng(3))
+    found = mask_tokens(many, RULES["tokens"], np.random.default_rng(3))
     num_tokens, num_masked = int(instances.num_tokens[0]), int(found.num_masked[0])
     counts = np.bincount(found.positions[:, :num_masked].ravel(), minlength=128)
     choosable = np.ones(num_tokens, bool)
@@ -94,7 +94,7 @@ def test_every_place_is_equally_likely():
 def test_words_are_masked_whole_and_greedily():
     """No word is cut, and none that was left out would still have fitted."""
     instances = make_instances(400, 96)
-    found = mask(instances, RULES["words"], np.random.default_rng(4))
+    found = mask_tokens(instances, RULES["words"], np.random.default_rng(4))
     for row in range(400):
         columns = [c for c in range(instances.num_tokens[row]) if instances.ids[row, c] not in (CLS, SEP)]
         words = []
@@ -111,14 +111,14 @@ def test_words_are_masked_whole_and_greedily():
 
 def test_same_generator_same_masks(rule):
     instances = make_instances(30, 64)
-    one, two = (mask(instances, rule, np.random.default_rng(5)) for _ in range(2))
+    one, two = (mask_tokens(instances, rule, np.random.default_rng(5)) for _ in range(2))
     np.testing.assert_array_equal(one.input_ids, two.input_ids)
 
 
 def test_only_the_rules_replacements_replace_tokens():
     instances = make_instances(400, 64)
     allowed = REPLACEMENTS[::7]
-    found = mask(instances, MaskingRule(0.15, 20, MASK, allowed), np.random.default_rng(1))
+    found = mask_tokens(instances, MaskingRule(0.15, 20, MASK, allowed), np.random.default_rng(1))
     changed = found.input_ids[found.input_ids != instances.ids]
     others = changed[changed != MASK]
     assert len(others) > 100 and np.isin(others, allowed).all() and len(set(others.tolist())) > 50

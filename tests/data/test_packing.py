@@ -44,7 +44,7 @@ def test_each_micro_batch_is_as_if_it_were_alone(pack: bool) -> None:
     widths = set()
     for k in range(4):
         alone = build_batch(Examples(*(column[3 * k : 3 * k + 3] for column in examples)), 3, pack)
-        found = forward.narrow(forward.micro_batch(tensors, tf.constant(k)))
+        found = forward.narrow_rows(forward.micro_batch(tensors, tf.constant(k)))
         widths.add(alone.token_ids.shape[1])
         for name in Batch._fields[:9]:
             np.testing.assert_array_equal(getattr(found, name), getattr(alone, name), err_msg=name)

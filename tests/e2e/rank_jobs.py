@@ -54,7 +54,7 @@ def gradient(ranks: World, values: Values) -> tuple[dict[str, np.ndarray], list[
         masking=DynamicMasking.open(masking, seed, source) if masking.dynamic_masking else None,
     )
     with tf.Graph().as_default():
-        weights = variables.create(model, seed=1)
+        weights = variables.create_variables(model, seed=1)
         features = shares()
         batch = BatchTensors(*(features[name] for name in BatchTensors._fields))
         job = Job(config, model, ranks, Device("cpu", False, 0, tf.float32, backends.best(), []))
@@ -84,7 +84,7 @@ def _run(ranks: World, job: Values) -> object:
     config = runs.make_config(**values, horovod=True)
     try:
         with _stopping(ranks, job["stopped_at"]) if "stopped_at" in job else contextlib.nullcontext():
-            return loop.run(config, ranks)
+            return loop.run_job(config, ranks)
     except (ValueError, SystemExit) as error:
         return str(error)
 

@@ -31,7 +31,7 @@ def write_model(path: Path, model: ModelConfig = WITH_DROPOUT) -> str:
 
 def write_mlperf_checkpoint(prefix: str, model: ModelConfig) -> None:
     """A checkpoint with the 1,197 names of MLPerf's model.ckpt-28252 and random values, for a model of its depth."""
-    random, shapes = np.random.default_rng(0), variables.shapes(model)
+    random, shapes = np.random.default_rng(0), variables.variable_shapes(model)
     names = list(golden.entries())
     values = []
     for name in names:
@@ -84,7 +84,7 @@ def train(**values: object) -> dict[str, object]:
     config.check()
     with connection.connected(config.run.horovod) as ranks:
         config = job.with_local_paths(config, ranks)
-        assert loop.run(config, ranks) == 0
+        assert loop.run_job(config, ranks) == 0
     return json.loads((Path(config.run.output_dir) / "results.json").read_text())
 
 

@@ -112,7 +112,7 @@ def publish(directory: Path, weights: dict[str, np.ndarray], name: str = "model.
 def test_a_published_checkpoint_in_output_dir_continues_as_weights(
     data, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    shapes = variables.shapes(ModelConfig.from_json(data["bert_config_file"]))
+    shapes = variables.variable_shapes(ModelConfig.from_json(data["bert_config_file"]))
     weights = {name: value for name, value in runs.tensors(undisturbed / "model.ckpt-12").items() if name in shapes}
     for name in ("named", "given"):
         (tmp_path / name).mkdir()
@@ -135,7 +135,7 @@ def start_again(settings: dict[str, object], output_dir: Path, capsys: pytest.Ca
 
 
 def test_a_published_checkpoint_is_never_overwritten(data, undisturbed: Path, tmp_path: Path) -> None:
-    shapes = variables.shapes(ModelConfig.from_json(data["bert_config_file"]))
+    shapes = variables.variable_shapes(ModelConfig.from_json(data["bert_config_file"]))
     weights = {name: value for name, value in runs.tensors(undisturbed / "model.ckpt-12").items() if name in shapes}
     published = publish(tmp_path, weights, "model.ckpt-5")
     content = Path(f"{published}.data-00000-of-00001").read_bytes()

@@ -99,7 +99,7 @@ def test_a_second_job_is_refused_and_an_evaluation_does_not_disturb(data, tmp_pa
         evaluated = {**data, "do_eval": True, "output_dir": str(out), "eval_batch_size": 64}
         config = runs.make_config(**evaluated)
         with runs.connection.connected(False) as world:
-            assert runs.loop.run(config, world) == 0
+            assert runs.loop.run_job(config, world) == 0
         said = capsys.readouterr().out
         assert "not written: --output_dir:" in said and "| BERT Pretraining |" in said
         assert not (out / "results.json").exists()

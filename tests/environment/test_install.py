@@ -56,16 +56,16 @@ def test_a_stale_or_broken_stamp_is_not_ready(prefix, text):
 
 def test_installing_stamps_the_environment_and_keeps_earlier_extras(prefix, ran):
     _stamp(prefix, key="old", extras=["mlperf"])
-    install.install(["test"])
+    install.install_extras(["test"])
     assert json.loads((prefix / "bert_pretrain.json").read_text())["extras"] == ["mlperf", "test"]
     num_steps = len(ran)
-    install.install(["mlperf"])
+    install.install_extras(["mlperf"])
     assert len(ran) == num_steps > 0
 
 
 def test_an_environment_without_locks_is_set_up_with_a_note(prefix, ran, monkeypatch, capsys):
     monkeypatch.setattr(fcntl, "flock", refuse_locks(errno.ENOLCK))
-    install.install([])
+    install.install_extras([])
     assert install.is_ready([])
     assert f"note: {prefix} is on a file system without locks" in capsys.readouterr().err
 
@@ -78,21 +78,21 @@ def test_an_environment_that_cannot_be_written_to_is_named(tmp_path, monkeypatch
 
 
 def test_a_requested_tensorflow_is_remembered(prefix, ran):
-    install.install([], TESTED[0])
+    install.install_extras([], TESTED[0])
     assert json.loads((prefix / "bert_pretrain.json").read_text())["tensorflow"] == TESTED[0]
     assert f"tensorflow=={TESTED[0]}\n" in (prefix / "bert_pretrain-constraints.txt").read_text()
-    install.install(["test"])
+    install.install_extras(["test"])
     assert json.loads((prefix / "bert_pretrain.json").read_text())["tensorflow"] == TESTED[0]
 
 
 def test_the_default_is_the_newest_tested_release(prefix, ran):
-    install.install([])
+    install.install_extras([])
     assert json.loads((prefix / "bert_pretrain.json").read_text())["tensorflow"] == TESTED[-1]
 
 
 def test_an_environment_without_a_stamp_keeps_its_tensorflow(prefix, ran, monkeypatch):
     monkeypatch.setattr(facts, "installed", lambda: {"tensorflow-cpu": "2.13.1"})
-    install.install([])
+    install.install_extras([])
     assert json.loads((prefix / "bert_pretrain.json").read_text())["tensorflow"] == "2.13.1"
 
 
@@ -107,24 +107,24 @@ def test_another_tensorflow_is_named_with_the_extras_to_install_again(prefix, ca
 
 
 def test_a_dry_installation_prints_its_commands_and_changes_nothing(prefix, ran, capsys):
-    install.install([], dry=True)
+    install.install_extras([], dry=True)
     assert "-m pip install" in capsys.readouterr().err
     assert not ran and not list(prefix.iterdir())
 
 
 def test_a_failed_step_shows_the_end_of_its_output_and_leaves_no_stamp(prefix, monkeypatch, capsys):
     failing = Step("Installing nothing", [sys.executable, "-c", "print('the cause'); raise SystemExit(5)"])
-    monkeypatch.setattr(install, "plan", lambda *_: [failing])
+    monkeypatch.setattr(install, "plan_steps", lambda *_: [failing])
     with pytest.raises(SystemExit, match="error: exit code 5 from: Installing nothing"):
-        install.install([])
+        install.install_extras([])
     assert "the cause" in capsys.readouterr().err
     assert not install.is_ready([])
 
 
 def test_a_step_that_may_fail_leaves_a_warning(prefix, monkeypatch, capsys):
     failing = Step("Compiling", [sys.executable, "-c", "raise SystemExit(5)"], if_it_fails="warning: not compiled")
-    monkeypatch.setattr(install, "plan", lambda *_: [failing])
-    install.install([])
+    monkeypatch.setattr(install, "plan_steps", lambda *_: [failing])
+    install.install_extras([])
     assert "warning: not compiled; the output is in" in capsys.readouterr().err
     assert install.is_ready([])
 
@@ -132,4 +132,4 @@ def test_a_step_that_may_fail_leaves_a_warning(prefix, monkeypatch, capsys):
 def test_horovod_without_a_compiler_names_what_to_install(prefix, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(SystemExit, match=r"lacks g\+\+ and make; install .*apt-get install g\+\+ make"):
-        install.install(["horovod"])
+        install.install_extras(["horovod"])

@@ -40,7 +40,7 @@ def test_every_requirement_is_pinned(path, monkeypatch):
         name, _, marker = line.partition(";")
         bounds = re.findall(r"python_version (\S+) '3\.(\d+)'", marker)
         compare = {">=": int.__ge__, "<": int.__lt__, "==": int.__eq__}
-        if all(compare[sign](versions.minor(python)[1], int(number)) for sign, number in bounds):
+        if all(compare[sign](versions.minor_version(python)[1], int(number)) for sign, number in bounds):
             required.add(pins.canonical(re.split(r"[\[=<>]", name)[0]))
     text = path.read_text()
     assert required - _names(text) == set()

@@ -14,13 +14,13 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_every_python_has_a_default_that_has_wheels_for_it():
     assert list(versions.TESTED) == ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13"]
     for python, tested in versions.TESTED.items():
-        assert versions.choose("", python) == tested[-1]
+        assert versions.choose_version("", python) == tested[-1]
         for version in tested:
-            assert python in versions.pythons(versions.find_release(version))
+            assert python in versions.supported_pythons(versions.find_release(version))
 
 
 def test_releases_are_in_order_without_gaps():
-    minors = [versions.minor(release.version)[1] for release in versions.RELEASES]
+    minors = [versions.minor_version(release.version)[1] for release in versions.RELEASES]
     assert minors == list(range(6, 22))
 
 
@@ -28,18 +28,18 @@ def test_releases_are_in_order_without_gaps():
     ("requested", "python"), [("2.15.1", "3.9"), ("2.15.0", "3.11"), ("2.6.5", "3.8"), ("2.20.0", "3.13")]
 )
 def test_a_requested_release_is_taken(requested, python):
-    assert versions.choose(requested, python) == requested
+    assert versions.choose_version(requested, python) == requested
 
 
 def test_a_release_without_its_patch_number_is_the_newest():
-    assert versions.full("2.15") == "2.15.1"
-    assert versions.full("2.15.0") == "2.15.0"
+    assert versions.full_version("2.15") == "2.15.1"
+    assert versions.full_version("2.15.0") == "2.15.0"
 
 
 @pytest.mark.parametrize("version", ["2.5.3", "2.22.0", "1.15", "newest"])
 def test_an_unsupported_release_gets_one_line_with_the_range_and_a_command(version):
     with pytest.raises(ValueError) as caught:
-        versions.full(version)
+        versions.full_version(version)
     assert str(caught.value) == (
         f"TensorFlow {version} is not supported; TensorFlow 2.6.5 to 2.21.0 on Python 3.8 to 3.13 are: "
         "bash init_tf.sh --tensorflow=2.21.0"
@@ -48,7 +48,7 @@ def test_an_unsupported_release_gets_one_line_with_the_range_and_a_command(versi
 
 def test_a_release_without_wheels_for_a_python_gets_one_line_with_both_remedies():
     with pytest.raises(ValueError) as caught:
-        versions.choose("2.15.1", "3.12")
+        versions.choose_version("2.15.1", "3.12")
     assert str(caught.value) == (
         "found Python 3.12; TensorFlow 2.15.1 has wheels for 3.9, 3.10, 3.11: install python3.11 with its venv module, "
         f"or: bash init_tf.sh --tensorflow={versions.TESTED['3.12'][-1]}"
@@ -60,19 +60,19 @@ def test_an_unsupported_python_is_named_with_what_is_supported(python):
     with pytest.raises(
         ValueError, match=rf"found Python {python}; supported are TensorFlow 2.6.5 to 2.21.0 on Python 3.8"
     ):
-        versions.choose("", python)
+        versions.choose_version("", python)
 
 
 def test_a_vendors_suffix_makes_no_other_release():
-    assert versions.same("2.6.5+corex.3.1", "2.6.5")
-    assert not versions.same("2.6.5", "2.6.4")
+    assert versions.is_same_release("2.6.5+corex.3.1", "2.6.5")
+    assert not versions.is_same_release("2.6.5", "2.6.4")
     assert versions.find_release("2.6.5+corex.3.1").version == "2.6.5"
 
 
 def test_setup_py_and_init_tf_name_the_same_range():
     setup = (ROOT / "setup.py").read_text()
     assert 'python_requires=">=3.8,<3.14"' in setup
-    oldest, newest = versions.RELEASES[0].version, versions.minor(versions.RELEASES[-1].version)[1]
+    oldest, newest = versions.RELEASES[0].version, versions.minor_version(versions.RELEASES[-1].version)[1]
     assert set(re.findall(r"tensorflow\S*?>=([\d.]+),<2\.(\d+)", setup)) == {(oldest, str(newest + 1))}
     init = (ROOT / "init_tf.sh").read_text()
     assert f"from 2.6 to 2.{newest}" in init and "python3.13 python3.12" in init
@@ -91,7 +91,7 @@ def test_the_verbs_answer_for_this_python(capsys):
     assert verbs.main(["fits", "", unfit]) == 1
     assert verbs.main(["explain", "", unfit]) == 0
     newest, reason = capsys.readouterr().out.splitlines()
-    assert newest == versions.pythons(versions.find_release(unfit))[-1]
+    assert newest == versions.supported_pythons(versions.find_release(unfit))[-1]
     assert reason.startswith(f"found Python {versions.this_python()}; TensorFlow {unfit} has wheels for")
     assert verbs.main(["explain", "", "2.5"]) == 2
 

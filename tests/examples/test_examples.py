@@ -70,7 +70,7 @@ def model_folder(folder: Path) -> str:
     letters = "abcdefghijklmnopqrstuvwxyz0123456789.,"
     entries = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
     config = dataclasses.replace(TINY, vocab_size=len(entries), max_position_embeddings=64)
-    weights = random_examples.weights(variables.shapes(config))
+    weights = random_examples.weights(variables.variable_shapes(config))
     bare = {
         names.hugging_face_name(name)[len("bert.") :]: names.convert_value(name, value)
         for name, value in weights.items()

@@ -54,7 +54,7 @@ def save(prefix: str, values: dict[str, np.ndarray]) -> str:
 @pytest.fixture(scope="session", name="exported")
 def _exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     root = tmp_path_factory.mktemp("exported")
-    weights = random_examples.weights(variables.shapes(TINY))
+    weights = random_examples.weights(variables.variable_shapes(TINY))
     runs.write_model(root / "bert_config.json", TINY)
     write_vocabulary(root / "vocab.txt")
     paths = [str(root / name) for name in ("hf", "saved_model", "weights.ckpt")]

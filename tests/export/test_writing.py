@@ -68,7 +68,7 @@ def test_of_mlperfs_checkpoint_with_slots_the_weights_are_exported(tmp_path: Pat
     assert len(stored) == 1197
     assert export(str(prefix), tf1_prefix=str(tmp_path / "weights")) == 0
     written = runs.tensors(tmp_path / "weights")
-    assert set(written) == set(variables.shapes(model))
+    assert set(written) == set(variables.variable_shapes(model))
     assert all(value.tobytes() == stored[name].tobytes() for name, value in written.items())
 
 

@@ -36,7 +36,7 @@ def answer(name: str, arguments: list[str]) -> dict[str, str]:
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
             cli._parse([name, *arguments], None)
-            parts = [cli.read(part) for part in ENTRY_POINTS[name]]
+            parts = [cli.read_settings(part) for part in ENTRY_POINTS[name]]
             (Config(**dict(zip(PARTS, parts))) if name == "run" else parts[0]).check()
             for part in parts[1:]:
                 part.check()
@@ -51,6 +51,6 @@ def answer(name: str, arguments: list[str]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    cli.define(*ENTRY_POINTS[sys.argv[1]])
+    cli.define_flags(*ENTRY_POINTS[sys.argv[1]])
     for line in sys.stdin:
         print(json.dumps(answer(sys.argv[1], json.loads(line))), flush=True)

@@ -139,7 +139,9 @@ def test_records_of_any_contents_are_trained_on_or_refused(folder: Path, stored:
     tfrecord.write_shard(str(folder / "shard"), stored)
     batch = or_one_line(lambda: trained_on(folder))
     expectation = shard_facts.Expectation(_S, _P, MODEL.vocab_size, None, None)
-    facts = inspection.inspect_shard(shard_facts.ShardTask(str(folder / "shard"), expectation, 0), lambda share: None)
+    facts = inspection.inspect_shard(
+        shard_facts.ShardToInspect(str(folder / "shard"), expectation, 0), lambda share: None
+    )
     for fault in facts.faults:
         assert_is_one_line(ValueError(fault))
     assert batch is not None or facts.faults

@@ -188,6 +188,6 @@ def test_any_raw_text(tmp_path: Path, content: bytes, suffix: str, rule: str, la
     for number in range(2):
         (tmp_path / "raw" / f"{number}{suffix}").write_bytes(content)
     settings = TextConfig(num_held_out=2, held_out=rule, language=language)
-    with one_line_errors(), worker_pool.workers(1) as alone:
+    with one_line_errors(), worker_pool.worker_processes(1) as alone:
         make_text.make_text(f"{tmp_path}/raw", str(tmp_path / "text"), settings, alone)
         assert len(make_text.make_text(f"{tmp_path}/raw", str(tmp_path / "text"), settings, alone)) == 1

@@ -9,7 +9,7 @@ from bert_pretrain.hugging_face import names
 from bert_pretrain.model import variables
 from tests.references.random_examples import TINY
 
-SHAPES = variables.shapes(TINY)
+SHAPES = variables.variable_shapes(TINY)
 
 
 def test_every_variable_has_one_name_there_and_comes_back() -> None:

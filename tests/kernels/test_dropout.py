@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_pretrain.kernels.dropout import Dropout, drop
+from bert_pretrain.kernels.dropout import Dropout, drop_units
 
 SIZE = 200_000
 
@@ -16,7 +16,7 @@ def masks(hashed: bool, seed=1, rank=0, update=7, micro_batch=2, places=1, rate=
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         dropout = Dropout(seed, rank, tf.constant(update), tf.constant(micro_batch), hashed)
         ones = tf.ones([SIZE])
-        dropped = [drop(ones, dropout.bits(tf.shape(ones)), rate) for _ in range(places)]
+        dropped = [drop_units(ones, dropout.bits(tf.shape(ones)), rate) for _ in range(places)]
         return [value > 0 for value in session.run(dropped)]
 
 
@@ -29,7 +29,7 @@ def test_the_rate_is_kept_and_kept_units_are_scaled(hashed: bool, rate: float) -
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         ones = tf.ones([SIZE])
         bits = Dropout(1, 0, tf.constant(0), tf.constant(0), hashed).bits(tf.shape(ones))
-        values = session.run(drop(ones, bits, rate))
+        values = session.run(drop_units(ones, bits, rate))
     assert np.unique(values) == pytest.approx([0.0, 1 / (1 - rate)], rel=1e-4)
 
 

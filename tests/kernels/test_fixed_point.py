@@ -17,7 +17,7 @@ def total(terms: list, backend: Backend) -> tuple[np.ndarray, int]:
     """The int64 sum of float32 arrays and the number of refused values."""
     sums, refused = tf.zeros([], tf.int64), 0
     for term in terms:
-        sums, bad = fixed_point.add(sums, tf.constant(term), FACTOR, len(terms), backend)
+        sums, bad = fixed_point.add_as_fixed_point(sums, tf.constant(term), FACTOR, len(terms), backend)
         refused += int(bad)
     return sums.numpy(), refused
 
@@ -31,7 +31,7 @@ def test_sums_are_exact_in_any_order(backend: Backend) -> None:
     for i in range(50):
         units = [Fraction(float(term[i])) * 2**fixed_point.GRADIENT_BITS for term in terms]
         assert int(sums[i]) == sum(map(round, units))
-    floats = fixed_point.to_float(tf.constant(sums), tf.constant(0, tf.int64), FACTOR).numpy()
+    floats = fixed_point.totals_to_float(tf.constant(sums), tf.constant(0, tf.int64), FACTOR).numpy()
     np.testing.assert_allclose(floats, np.sum(np.float64(terms), axis=0), rtol=2**-23, atol=2.0**-50)
 
 
@@ -42,7 +42,7 @@ def test_what_does_not_fit_is_counted_and_makes_the_sum_nan(backend: Backend) ->
     assert refused == 0 and abs(sums).max() == 2**62
     sums, refused = total([good, bad, good, good], backend)
     assert refused == 3
-    assert np.isnan(fixed_point.to_float(tf.constant(sums), tf.constant(refused, tf.int64), FACTOR)).all()
+    assert np.isnan(fixed_point.totals_to_float(tf.constant(sums), tf.constant(refused, tf.int64), FACTOR)).all()
 
 
 def test_square_sums_are_the_same_on_any_number_of_threads() -> None:

@@ -29,7 +29,7 @@ def plain_layer_norm(x, gamma, beta):
 
 
 def plain_dropout(x, bits):
-    return x if bits is None else dropouts.drop(x, bits, RATE)
+    return x if bits is None else dropouts.drop_units(x, bits, RATE)
 
 
 def plain_attention(qkv, bits):

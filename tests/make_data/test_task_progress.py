@@ -22,7 +22,7 @@ def double(piece, report):
 @pytest.mark.parametrize("num_processes", [1, 2])
 def test_results_come_in_the_order_of_the_pieces_where_they_are_wanted(num_processes):
     found = []
-    with worker_pool.workers(num_processes) as workers:
+    with worker_pool.worker_processes(num_processes) as workers:
         assert run_tasks(workers, double, [*range(9)], [5, 1, 4, 2, 8, 6, 7, 3, 9], 9, found.append) == []
         assert sorted(run_tasks(workers, double, [1, 2], [5, 7], 2)) == [2, 4]
     assert found == [2 * number for number in range(9)]
@@ -30,7 +30,7 @@ def test_results_come_in_the_order_of_the_pieces_where_they_are_wanted(num_proce
 
 def test_the_largest_tasks_are_first_and_lines_count_bytes_tasks_and_results(capsys, monkeypatch):
     monkeypatch.setattr(task_progress, "_LOG_SECONDS", -1)
-    with worker_pool.workers(1) as workers:
+    with worker_pool.worker_processes(1) as workers:
         assert run_tasks(workers, work, [1, 2, 3], [2_000_000, 4_000_000, 6_000_000], 5, unit="documents") == [3, 2, 1]
     first, *lines = capsys.readouterr().err.splitlines()
     assert first == "2 of 5 were finished before and are kept"

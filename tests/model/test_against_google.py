@@ -24,7 +24,7 @@ def _batch():
 
 @pytest.fixture(scope="module", name="weights")
 def _weights():
-    return random_examples.weights(variables.shapes(TINY))
+    return random_examples.weights(variables.variable_shapes(TINY))
 
 
 @pytest.fixture(scope="module", name="google")

@@ -20,7 +20,7 @@ def test_the_wanted_slots_do_not_depend_on_the_others(backend: Backend) -> None:
     masked = batch.masked_positions
     wanted = np.concatenate([masked, batch.cls_positions, masked[:1]])  # [CLS] or a token may be masked twice
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        weights = {k: tf.constant(v) for k, v in random_examples.weights(variables.shapes(TINY)).items()}
+        weights = {k: tf.constant(v) for k, v in random_examples.weights(variables.variable_shapes(TINY)).items()}
         rows, kernels = encoder.Rows(*map(tf.constant, batch[:4])), make_kernels(backend)
         whole = encoder.encode(weights, rows, TINY, kernels)
         pruned = encoder.encode(weights, rows, TINY, kernels, output_slots=tf.constant(wanted, tf.int32))
@@ -34,7 +34,7 @@ def test_gradients_are_the_same_where_only_the_wanted_slots_are_computed(backend
     batch = random_examples.in_rows(random_examples.examples(), ((0, 2), (3, 1)), 39)
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         wanted = tf.constant(np.concatenate([batch.masked_positions, batch.cls_positions]), tf.int32)
-        weights = {k: tf.constant(v) for k, v in random_examples.weights(variables.shapes(TINY)).items()}
+        weights = {k: tf.constant(v) for k, v in random_examples.weights(variables.variable_shapes(TINY)).items()}
         weights = {name: weight for name, weight in weights.items() if name.startswith(("bert/embed", "bert/encoder"))}
 
         def gradients(slots: Optional[tf.Tensor]) -> dict[str, tf.Tensor]:

@@ -22,13 +22,13 @@ MODELS = pathlib.Path(__file__).parents[2] / "configs" / "model"
 
 def _initial_values(seed: int) -> dict[str, np.ndarray]:
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        created = variables.create(TINY, seed)
+        created = variables.create_variables(TINY, seed)
         session.run(tf.compat.v1.global_variables_initializer())
         return session.run(created)
 
 
 def test_bert_large_has_the_variables_of_the_checkpoint():
-    assert variables.shapes(LARGE) == checkpoint.weights()
+    assert variables.variable_shapes(LARGE) == checkpoint.weights()
 
 
 def test_bert_large_has_the_number_of_parameters_of_the_checkpoint():
@@ -54,9 +54,9 @@ def test_the_golden_index_is_complete():
 
 def test_create_makes_trainable_float32_variables_with_these_names_and_shapes():
     with tf.Graph().as_default():
-        created = variables.create(TINY, seed=0)
+        created = variables.create_variables(TINY, seed=0)
         trainable = {variable.op.name: variable for variable in tf.compat.v1.trainable_variables()}
-    assert {name: tuple(variable.shape) for name, variable in trainable.items()} == variables.shapes(TINY)
+    assert {name: tuple(variable.shape) for name, variable in trainable.items()} == variables.variable_shapes(TINY)
     assert {variable.dtype for variable in trainable.values()} == {tf.float32}
     assert all(created[name] is variable for name, variable in trainable.items())
 

@@ -68,7 +68,7 @@ def test_the_variables_for_bert_large_are_those_of_the_checkpoint():
     with tf.Graph().as_default():
         weights = {
             name: tf.compat.v1.get_variable(name, shape, use_resource=True)
-            for name, shape in variables.shapes(large).items()
+            for name, shape in variables.variable_shapes(large).items()
         }
         Lamb(OptimConfig(), weights)
         created = {

@@ -35,7 +35,7 @@ def write(directory: Path, step: int, kept: int = 2) -> str:
     held = sorted(checkpoint_files.prefixes(str(directory)), key=checkpoint_files.step_in_name)
     checkpoint_files.write_state(str(directory), held[-kept:])
     for old in held[:-kept]:
-        checkpoint_files.remove(old)
+        checkpoint_files.remove_checkpoint(old)
     return prefix
 
 

@@ -29,7 +29,7 @@ def die(piece, report):
 @pytest.mark.parametrize("num_processes", [1, 2])
 def test_every_piece_is_done_and_heard_of(num_processes):
     shares, results = {}, {}
-    with worker_pool.workers(num_processes) as workers:
+    with worker_pool.worker_processes(num_processes) as workers:
         workers.run(square, list(range(7)), shares.__setitem__, results.__setitem__)
     assert results == {number: number**2 for number in range(7)}
     assert shares == dict.fromkeys(range(7), 0.5)
@@ -37,12 +37,12 @@ def test_every_piece_is_done_and_heard_of(num_processes):
 
 @pytest.mark.parametrize("num_processes", [1, 2])
 def test_an_error_arrives(num_processes):
-    with pytest.raises(ValueError, match="piece 0 is bad"), worker_pool.workers(num_processes) as workers:
+    with pytest.raises(ValueError, match="piece 0 is bad"), worker_pool.worker_processes(num_processes) as workers:
         workers.run(fail, [0], lambda number, share: None, lambda number, result: None)
 
 
 def test_a_killed_worker_is_told_in_one_line():
-    with pytest.raises(ValueError, match="a worker process was killed"), worker_pool.workers(2) as workers:
+    with pytest.raises(ValueError, match="a worker process was killed"), worker_pool.worker_processes(2) as workers:
         workers.run(die, [0], lambda number, share: None, lambda number, result: None)
 
 
@@ -64,7 +64,7 @@ def test_sigterm_ends_all_processes_and_leaves_no_half_file(tmp_path, num_proces
             write_shard(r"{tmp_path}/shard" + str(piece), endless())
 
         if __name__ == "__main__":
-            with worker_pool.workers({num_processes}) as workers:
+            with worker_pool.worker_processes({num_processes}) as workers:
                 workers.run(work, list(range(5)), lambda number, share: None, lambda number, result: None)
         """)
     )

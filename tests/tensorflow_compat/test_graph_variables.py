@@ -31,7 +31,7 @@ def values(variables: dict[str, tf.Variable]) -> dict[str, np.ndarray]:
 
 def test_names_shapes_and_first_values_are_those_of_get_variable() -> None:
     with tf.Graph().as_default():
-        created = graph_variables.create(_SPECS)
+        created = graph_variables.create_in_graph(_SPECS)
         assert tf1.trainable_variables() == list(created.values())[:3]
         assert tf1.global_variables() == list(created.values())
         ours = values(created)
@@ -51,8 +51,10 @@ def test_names_shapes_and_first_values_are_those_of_get_variable() -> None:
 
 def test_created_variables_are_read_assigned_and_differentiated() -> None:
     with tf.Graph().as_default():
-        one, other = graph_variables.create({"one": Spec((2,), initial=2.0), "other": Spec((2,), initial=3.0)}).values()
-        (more,) = graph_variables.create({"more": Spec()}).values()
+        one, other = graph_variables.create_in_graph(
+            {"one": Spec((2,), initial=2.0), "other": Spec((2,), initial=3.0)}
+        ).values()
+        (more,) = graph_variables.create_in_graph({"more": Spec()}).values()
         loss = tf.reduce_sum(tf.identity(one) * other)
         (gradient,) = tf.gradients(loss, [other])
         assign = one.assign_add(gradient)

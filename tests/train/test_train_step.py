@@ -31,7 +31,7 @@ def gradient(
     config = Config(RunConfig(), DataConfig(), OptimConfig(), DeviceConfig(**device))
     job = Job(config, model, World(), Device("cpu", False, 0, dtype, backend or backends.best(), []))
     with tf.Graph().as_default():
-        weights = variables.create(model, seed=1)
+        weights = variables.create_variables(model, seed=1)
         batch = row_batch(examples, rows_per_micro_batch, pack, few_shapes=backend is Backend.XLA)
         zero = tf.constant(0, tf.int64)
         counts = make_gradient_sum(job).count(batch, tf.constant(0.0))

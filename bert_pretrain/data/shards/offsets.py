@@ -69,11 +69,11 @@ def scan_remote_offsets(
     found, rest, base = array("q"), b"", 0  # rest: the bytes from `base` on that are not parsed yet
     for part in _parts(file):
         rest += part
-        starts, parsed, problem = parse(rest, base)
+        starts, parsed, problem = parse_offsets(rest, base)
         if problem is not None:  # wrong bytes on their way here? Then other tries have others.
             begin, end = base + parsed, base + len(rest)
             rest = rest[:parsed] + remote.read_range(file.url, begin, end, lambda again, at=begin: _problem(again, at))
-            starts, parsed, problem = parse(rest, base)
+            starts, parsed, problem = parse_offsets(rest, base)
             assert problem is None, problem
         found.extend(starts)
         if copy is not None:
@@ -86,7 +86,7 @@ def scan_remote_offsets(
     return np.frombuffer(found, np.int64)
 
 
-def parse(content: bytes, base: int) -> tuple[list[int], int, Optional[str]]:
+def parse_offsets(content: bytes, base: int) -> tuple[list[int], int, Optional[str]]:
     """Positions of the whole records in `content`, which begins at byte `base` of a shard, and bytes parsed.
 
     Third, what is wrong with the record that follows, None where nothing is: it may be cut off.
@@ -113,7 +113,7 @@ def _footer(content: bytes, begin: int, end: int) -> bytes:
 
 
 def _problem(content: bytes, base: int) -> Optional[str]:
-    problem = parse(content, base)[2]
+    problem = parse_offsets(content, base)[2]
     return problem and f"{problem}; {COPY_AGAIN}"
 
 

@@ -339,7 +339,7 @@ class RemoteShards:
         url, num_records = self._file(run.shard).url, run.last - run.first
 
         def problem(content: bytes) -> Optional[str]:
-            starts, _, wrong = offsets.parse(content, begin)
+            starts, _, wrong = offsets.parse_offsets(content, begin)
             is_other = wrong is None and len(starts) != num_records
             return f"other records than when it was indexed; {offsets.COPY_AGAIN}" if is_other else wrong
 

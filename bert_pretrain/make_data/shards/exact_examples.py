@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bert_pretrain.config.make_data import ExampleConfig
-from bert_pretrain.data.masking import Masking, MaskingRule, replace
+from bert_pretrain.data.masking import Masking, MaskingRule, replace_tokens
 from bert_pretrain.make_data import corpus
 from bert_pretrain.make_data.shards.instances import (
     EXAMPLES_AT_ONCE,
@@ -106,7 +106,7 @@ class ExactExamples:
         columns, replacement_matrix = np.zeros(shape, np.int64), np.zeros(shape, np.int32)
         columns[used], replacement_matrix[used] = tokens, replacements
         columns += 1 + (columns >= instances.num_first[:, None] - 2)  # [CLS], and [SEP] between A and B
-        return replace(instances, columns, num_masked, replacement_matrix)
+        return replace_tokens(instances, columns, num_masked, replacement_matrix)
 
 
 class _Drawer:

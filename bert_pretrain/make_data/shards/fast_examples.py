@@ -14,7 +14,7 @@ import numpy as np
 from crc32c import crc32c
 
 from bert_pretrain.config.make_data import ExampleConfig
-from bert_pretrain.data.masking import Masking, MaskingRule, mask
+from bert_pretrain.data.masking import Masking, MaskingRule, mask_tokens
 from bert_pretrain.data.vocab import Vocabulary
 from bert_pretrain.make_data.shards.instances import (
     EXAMPLES_AT_ONCE,
@@ -45,7 +45,7 @@ def draw_examples(
     for start in range(0, len(order), EXAMPLES_AT_ONCE):
         chosen = Pairs(*(column[order[start : start + EXAMPLES_AT_ONCE]] for column in pairs))
         instances = assemble(text, chosen, config.max_seq_length, cls_id, sep_id)
-        yield instances, mask(instances, rule, rng)
+        yield instances, mask_tokens(instances, rule, rng)
 
 
 def balanced_random_prob(text: TokenizedText, max_seq_length: int, short_seq_prob: float) -> float:

@@ -125,7 +125,7 @@ def _band_keys(signatures: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(keys.T)
 
 
-def find_duplicates(hashes: np.ndarray, files: SignatureFiles) -> DuplicateDocuments:
+def find_duplicate_documents(hashes: np.ndarray, files: SignatureFiles) -> DuplicateDocuments:
     """Duplicates among documents with hashes uint64 [D]: of two nearly equal ones the later one.
 
     What repeats a duplicate is one, too. Memory: about 60 bytes a document.

@@ -47,7 +47,7 @@ def select_documents(parts: Sequence[TextPart]) -> Selection:
     hashes, num_bytes = (np.concatenate([rows[name] for rows in found]) for name in ("hash", "num_bytes"))
     blocks = chain.from_iterable(document_signatures(part, _AT_ONCE) for part in parts)
     files = duplicates.SignatureFiles(os.path.dirname(parts[0].path("documents")), blocks, len(hashes))
-    repeated = duplicates.find_duplicates(hashes, files)
+    repeated = duplicates.find_duplicate_documents(hashes, files)
     examples = _write_duplicates(repeated, parts, found, starts)
     fates, num_near_eval = _fates(repeated, hashes, num_bytes, files, parts[0])
     num_repeats = int((repeated.original >= 0).sum())

@@ -52,7 +52,7 @@ def test_near_duplicates_are_those_of_high_jaccard_similarity(tmp_path: Path) ->
     signed = [signer.sign([" ".join(text)]) for text in originals + changed]
     hashes = np.array([one[0] for one in signed], np.uint64)
     files = signature_files(tmp_path, np.stack([one[1] for one in signed]))
-    found = duplicates.find_duplicates(hashes, files)
+    found = duplicates.find_duplicate_documents(hashes, files)
     assert (found.original[:30] == -1).all()
     chosen = np.arange(60) < 30
     near = duplicates.find_similar_to(chosen, hashes, files)
@@ -73,7 +73,7 @@ def test_every_candidate_pair_is_decided_as_by_comparing_all(tmp_path: Path) -> 
     signatures[noise] = rng.integers(0, 2**32, noise.sum(), dtype=np.uint32)
     signatures[::50] = 0  # documents without a signature
     hashes = rng.integers(0, 250, 300).astype(np.uint64)
-    found = duplicates.find_duplicates(hashes, signature_files(tmp_path, signatures))
+    found = duplicates.find_duplicate_documents(hashes, signature_files(tmp_path, signatures))
     first = {}
     for number, value in enumerate(hashes.tolist()):
         first.setdefault(value, number)
@@ -99,7 +99,7 @@ def test_what_is_near_to_a_chosen_document_is_found_and_what_repeats_a_duplicate
     last[-20:] += 1  # first and last are too different, middle is near to both
     files = signature_files(tmp_path, np.stack([first, middle, last]))
     hashes = np.arange(3, dtype=np.uint64)
-    found = duplicates.find_duplicates(hashes, files)
+    found = duplicates.find_duplicate_documents(hashes, files)
     assert found.original.tolist() == [-1, 0, 0]
     assert found.similarity.tolist() == [0, (128 - 20) / 128, (128 - 40) / 128]
     assert duplicates.find_similar_to(np.array([False, False, True]), hashes, files).tolist() == [False, True, False]

@@ -17,7 +17,7 @@ import pytest
 from bert_pretrain.config.make_data import TextConfig
 from bert_pretrain.make_data import corpus, task_progress
 from bert_pretrain.make_data.text import make_text, parts, reading
-from bert_pretrain.system.worker_pool import workers
+from bert_pretrain.system.worker_pool import worker_processes
 from tests.make_data import killed
 
 ROOT = Path(__file__).parents[3]
@@ -48,7 +48,7 @@ def raw(tmp_path: Path) -> Path:
 
 
 def make(raw: Path, output: Path, **settings: object) -> list[str]:
-    with workers(1) as alone:
+    with worker_processes(1) as alone:
         return make_text.make_text(str(raw), str(output), TextConfig(**settings), alone)
 
 
