@@ -320,6 +320,13 @@ class MaskingConfig:
 class DeviceConfig:
     """Device: precision, kernels, threads, memory."""
 
+    device: str = option(
+        "auto",
+        "Where to compute. auto: on the GPUs that TensorFlow sees, else on the CPU; where the machine shows GPUs that "
+        "TensorFlow does not see, nothing is trained. cpu: on the CPU, whatever GPUs there are.",
+        choices=["auto", "cpu"],
+        on_resume=OnResume.ROUNDING,
+    )
     amp: bool = option(
         True,
         "Mixed precision: products of --amp_dtype, float32 weights. On CPUs for --amp_dtype=bfloat16 alone.",

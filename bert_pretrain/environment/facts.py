@@ -14,6 +14,7 @@ from typing import NamedTuple, Optional
 
 from bert_pretrain.environment.pins import canonical
 from bert_pretrain.environment.versions import RELEASES, TESTED, find_release, is_same_release, this_python
+from bert_pretrain.system import gpus
 
 _TENSORFLOWS = ("tensorflow", "tensorflow-cpu", "tensorflow-gpu", "tensorflow-rocm", "intel-tensorflow")
 _COUNT_DEVICES = """
@@ -81,7 +82,7 @@ def tensorflow_for_gpus(requested: str) -> Optional[str]:
 
 def choose_device(before: Optional[str]) -> str:
     """The extra with the TensorFlow for this machine, or `before`, the one that .venv was set up with."""
-    here = "gpu" if platform.system() == "Linux" and _has_nvidia_gpu() else "cpu"
+    here = "gpu" if platform.system() == "Linux" and gpus.list_gpus("nvidia-smi") else "cpu"
     if shutil.which("ixsmi"):
         print_to_stderr(
             "This machine has Iluvatar GPUs, but the active environment has no TensorFlow for them; using the CPU."
@@ -91,13 +92,6 @@ def choose_device(before: Optional[str]) -> str:
             "This machine has a GPU, but .venv has the TensorFlow for CPUs; to change it, remove .venv first."
         )
     return before or here
-
-
-def _has_nvidia_gpu() -> bool:
-    if not shutil.which("nvidia-smi"):
-        return False
-    answer = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    return answer.returncode == 0 and "GPU" in answer.stdout
 
 
 def horovod_gpu_operations() -> Optional[str]:

@@ -24,14 +24,16 @@ class Dropout:
     def __init__(self, seed: int, rank: int, update: tf.Tensor, micro_batch: tf.Tensor, hashed: bool) -> None:
         """update and micro_batch: integer scalar tensors. hashed: bits are keys instead of words."""
         self._constant_seed = (seed * 1_000_003 + rank) * 1_000_003
-        self._step_seed = tf.cast(update, tf.int64) * 2**20 + tf.cast(micro_batch, tf.int64)
+        with tf.device("/cpu:0"):
+            self._step_seed = tf.cast(update, tf.int64) * 2**20 + tf.cast(micro_batch, tf.int64)
         self._hashed = hashed
         self._num_places = 0
 
     def bits(self, shape: tf.Tensor) -> tf.Tensor:
         """Random bits for `drop` on a tensor of this shape: a key [2] uint32, or words of the shape, uint16."""
         place, self._num_places = self._num_places, self._num_places + 1
-        seed = tf.stack([tf.constant((self._constant_seed + place) % 2**63, tf.int64), self._step_seed])
+        with tf.device("/cpu:0"):  # a GPU's random operations read seeds from the host
+            seed = tf.stack([tf.constant((self._constant_seed + place) % 2**63, tf.int64), self._step_seed])
         if self._hashed:
             return random_words([2], seed)
         count = tf.reduce_prod(shape)
@@ -46,7 +48,7 @@ def drop_units(inputs: tf.Tensor, bits: tf.Tensor, rate: float) -> tf.Tensor:
         kept = _hash_unit_numbers(tf.shape(inputs), bits) >= tf.constant(threshold, tf.uint32)
     else:
         num_values, threshold = _NUM_WORDS, num_dropped(rate, _NUM_WORDS)
-        kept = tf.cast(bits, tf.int32) >= threshold
+        kept = bits >= tf.constant(threshold, tf.uint16)  # compared as int32, the words would go to a GPU's host
     # In float32: in bfloat16 the factor of rate 0.1 would be 0.2 % too small.
     scaled = tf.cast(inputs, tf.float32) * (num_values / (num_values - threshold))
     return tf.where(kept, tf.cast(scaled, inputs.dtype), tf.zeros([], inputs.dtype))

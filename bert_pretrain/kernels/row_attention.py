@@ -74,7 +74,8 @@ class RowAttention:
 
 def attention_mask(example_ids: tf.Tensor) -> tf.Tensor:
     """What is added to the scores: example_ids [R, S] -> [R, 1, S, S] float32; a token sees its own example only."""
-    visible = tf.equal(example_ids[:, None, :, None], example_ids[:, None, None, :])  # [R, 1, S, S]
+    ids = tf.cast(example_ids, tf.float32)  # GPUs compare int32 on the host
+    visible = tf.equal(ids[:, None, :, None], ids[:, None, None, :])  # [R, 1, S, S]
     return tf.where(visible, 0.0, _MASKED_SCORE)
 
 

@@ -40,9 +40,11 @@ class CopiedSnapshot:
 
     def __init__(self, variables: Mapping[str, tf.Variable]) -> None:
         """See SharedSnapshot."""
+        # Reads stand beside their variables: inside the scope below they would take the variables to the host.
+        values = [one.read_value() for one in variables.values()]
         # A fetched variable may share the memory that the next update changes in place.
         with tf.device("/cpu:0"):
-            self._copies = [tf.raw_ops.DeepCopy(x=one.read_value()) for one in variables.values()]
+            self._copies = [tf.raw_ops.DeepCopy(x=value) for value in values]
 
     def tensors(self) -> list[tf.Tensor]:
         """See SharedSnapshot."""

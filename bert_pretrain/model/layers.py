@@ -13,6 +13,7 @@ from typing import Mapping, NamedTuple, Optional
 import tensorflow as tf
 
 from bert_pretrain.kernels.protocol import Kernels
+from bert_pretrain.tensorflow_compat.typed import TensorAndGradient, custom_gradient
 
 Weights = Mapping[str, tf.Tensor]
 
@@ -43,7 +44,25 @@ def fused_dense(
     kernel = tf.concat([tf.cast(weights[f"{name}/kernel"], dtype) for name in names], axis=1)
     bias = tf.concat([weights[f"{name}/bias"] for name in names], axis=0)
     outputs = tf.cast(tf.matmul(tf.cast(inputs, dtype), kernel), inputs.dtype)
-    return tf.nn.bias_add(outputs, tf.cast(bias, inputs.dtype))
+    return _add_bias(outputs, bias)
+
+
+def _add_bias(outputs: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """outputs [T, O] + bias [O] float32. The bias's gradient is summed in float32, whatever the dtype of outputs.
+
+    GPUs would add up to 264 partial sums in bfloat16, in an order that differs from run to run.
+    """
+    if outputs.dtype == tf.float32:
+        return tf.nn.bias_add(outputs, bias)
+
+    @custom_gradient
+    def kernel(outputs: tf.Tensor, bias: tf.Tensor) -> TensorAndGradient:
+        def gradient(grad_outputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return grad_outputs, tf.reduce_sum(tf.cast(grad_outputs, tf.float32), axis=0)
+
+        return tf.nn.bias_add(outputs, tf.cast(bias, outputs.dtype)), gradient
+
+    return kernel(outputs, bias)
 
 
 def layer_norm(weights: Weights, name: str, inputs: tf.Tensor, kernels: Kernels) -> tf.Tensor:

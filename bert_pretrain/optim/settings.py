@@ -68,7 +68,12 @@ class OptimConfig:
         "Largest global norm of the gradient; larger ones are scaled down to it. 0 turns clipping off.",
         on_resume=OnResume.AT_ONCE,
     )
-    init_loss_scale: int = option(2**15, "Initial loss scale of float16 training.", on_resume=OnResume.UNUSED)
+    init_loss_scale: int = option(
+        2**15,
+        "Initial loss scale of float16 training for a micro-batch; an update's loss starts with it times its "
+        "micro-batches over all ranks.",
+        on_resume=OnResume.UNUSED,
+    )
     allreduce_post_accumulation: bool = option(
         False,
         "Gradients are always all-reduced once, after accumulation; the sums are the same.",

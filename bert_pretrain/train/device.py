@@ -11,10 +11,11 @@ import tensorflow as tf
 
 from bert_pretrain.config.training import DeviceConfig
 from bert_pretrain.distributed.world import World
-from bert_pretrain.kernels import native
+from bert_pretrain.kernels import native, xla
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.model.layers import Precision
 from bert_pretrain.system import files
+from bert_pretrain.system.gpus import shown_gpus
 from bert_pretrain.tensorflow_compat import compat
 from bert_pretrain.tensorflow_compat.typed import ConfigProto, Session
 
@@ -22,7 +23,7 @@ _FLOAT32, _FLOAT16, _BFLOAT16 = "float32", "float16", "bfloat16"
 _LEAST_CAPABILITY = 8, 0  # NVIDIA's compute capability from which on GPUs multiply in bfloat16
 # What a forward and backward pass runs outside XLA's programs on tensors of activations.
 _GPU_OPERATIONS = (
-    *("AddN", "BatchMatMulV2", "BiasAdd", "BiasAddGrad", "ConcatV2", "GatherV2", "MatMul", "Mul", "Pack", "SelectV2"),
+    *("AddN", "BatchMatMulV2", "BiasAdd", "ConcatV2", "GatherV2", "MatMul", "Mul", "Pack", "SelectV2"),
     *("Slice", "Tanh", "TanhGrad", "Transpose", "Unpack", "UnsortedSegmentSum", "ZerosLike"),
 )
 _CPU_INSTRUCTIONS = b"avx512_bf16", b"amx_bf16"
@@ -159,9 +160,10 @@ def choose_device(
     local_size: ranks on this host; width: of the model's layers, for the measurement of --amp_dtype=bfloat16.
 
     The ranks of a host take the visible GPUs in order, so the user's CUDA_VISIBLE_DEVICES is kept; where each rank
-    sees only one GPU, it takes that. ValueError where a host has more ranks than visible GPUs.
+    sees only one GPU, it takes that. ValueError where a host has more ranks than visible GPUs, and where the machine
+    shows GPUs that TensorFlow does not see.
     """
-    gpus = tf.config.list_physical_devices("GPU")
+    gpus = [] if config.device == "cpu" else _visible_gpus()
     if 1 < len(gpus) <= local_rank:
         raise ValueError(
             f"this host has more than {local_rank} ranks but shows {len(gpus)} GPUs; start {len(gpus)} ranks "
@@ -169,14 +171,32 @@ def choose_device(
         )
     gpu = local_rank if len(gpus) > 1 else 0
     is_gpu = bool(gpus)
+    # TensorFlow's eager context, in which py_function runs, then has the same GPU as the sessions.
+    tf.config.set_visible_devices([gpus[gpu]] if is_gpu else [], "GPU")
     if is_gpu:
         details = tf.config.experimental.get_device_details(gpus[gpu])
         name, offer = details.get("device_name", "gpu"), offer_of_gpu(config, details)
     else:
         name, offer = "cpu", offer_of_cpu(config, width, session_config(config, gpu, local_size))
-    backend, why_not_native = _choose_backend(config, is_gpu)
-    notices = _notices(config, explicit_flags, is_gpu, backend) + ([why_not_native] if why_not_native else [])
+    backend, why_not_fastest = _choose_backend(config, is_gpu, session_config(config, gpu, local_size))
+    notices = _notices(config, explicit_flags, is_gpu, backend) + ([why_not_fastest] if why_not_fastest else [])
     return Device(name, is_gpu, gpu, tf.as_dtype(offer.dtypes[0]), backend, notices, offer)
+
+
+def _visible_gpus() -> list[tf.config.PhysicalDevice]:
+    """The GPUs that TensorFlow sees. ValueError where it sees none and the machine shows some."""
+    gpus = tf.config.list_physical_devices("GPU")
+    shown = [] if gpus else shown_gpus()
+    if not shown:
+        return gpus
+    if tf.test.is_built_with_gpu_support():
+        reason = "its build for GPUs cannot load their libraries, which TF_CPP_MIN_LOG_LEVEL=0 names"
+    else:
+        reason = "it is a build for CPUs; without .venv, bash init_tf.sh installs the one for GPUs"
+    raise ValueError(
+        f"this machine has {len(shown)} GPUs ({shown[0]}), of which TensorFlow {tf.__version__} sees none: {reason}; "
+        f"--device=cpu trains on the CPU"
+    )
 
 
 def agree_on_device(device: Device, world: World, previous: Optional[str]) -> Device:
@@ -185,9 +205,12 @@ def agree_on_device(device: Device, world: World, previous: Optional[str]) -> De
     return device._replace(compute_dtype=tf.as_dtype(dtype), notices=[*device.notices, *notices])
 
 
-def _choose_backend(config: DeviceConfig, is_gpu: bool) -> tuple[Backend, Optional[str]]:
-    """The fastest backend that can be had here (docs/decisions.md), and why it is not the native one."""
+def _choose_backend(config: DeviceConfig, is_gpu: bool, session_config: ConfigProto) -> tuple[Backend, Optional[str]]:
+    """The fastest backend that can be had here (docs/decisions.md), and why it is not a faster one."""
     graph = Backend.XLA if config.use_xla else Backend.PLAIN
+    if is_gpu and graph is Backend.XLA:
+        reason = why_not_xla(session_config)
+        return (Backend.PLAIN, f"XLA does not work here: {reason}; plain kernels, slower") if reason else (graph, None)
     if is_gpu or not config.native_kernels:
         return graph, None
     try:
@@ -195,6 +218,17 @@ def _choose_backend(config: DeviceConfig, is_gpu: bool) -> tuple[Backend, Option
     except native.UnavailableError as reason:
         return graph, f"no native kernels: {reason}; using the slower {graph.value} kernels"
     return Backend.NATIVE, None
+
+
+def why_not_xla(session_config: ConfigProto) -> Optional[str]:
+    """What TensorFlow says when XLA compiles a program of two elements for this device; None where that works."""
+    program = xla.function_runner(compiled=True)
+    try:
+        with tf.Graph().as_default(), Session(config=session_config) as session:
+            session.run(program(tf.square, tf.constant([1.0, 2.0])))
+    except (tf.errors.OpError, NotImplementedError, RuntimeError) as error:
+        return str(error).strip().splitlines()[0]
+    return None
 
 
 def _notices(config: DeviceConfig, explicit_flags: Collection[str], is_gpu: bool, backend: Backend) -> list[str]:
@@ -221,9 +255,12 @@ def session_config(config: DeviceConfig, gpu: int, local_size: int = 1) -> Confi
         inter_op_parallelism_threads=config.inter_op_threads,
     )
     # Grappler takes more than half of the start of a deep network, and on CPUs its result is no faster.
-    proto.graph_options.rewrite_options.disable_meta_optimizer = not tf.config.list_physical_devices("GPU")
+    is_gpu = config.device != "cpu" and bool(tf.config.list_physical_devices("GPU"))
+    proto.graph_options.rewrite_options.disable_meta_optimizer = not is_gpu
     proto.gpu_options.visible_device_list = str(gpu)
     proto.gpu_options.allow_growth = True
+    if not is_gpu:
+        proto.device_count["GPU"] = 0
     return proto
 
 

@@ -22,7 +22,7 @@ from bert_pretrain.train.forward import Statistics, ratio
 WARM_UP_UPDATES = 2  # of each session: memory is allocated and kernels are compiled in them
 _LATEST_UPDATES = 20
 # Dense float16 TFLOP/s of GPUs, by a part of their name, from their data sheets.
-_PEAK_TFLOPS = {"V100": 125.0, "A100": 312.0, "H100": 989.0, "BI-V100": 147.0}
+_PEAK_TFLOPS = {"V100": 125.0, "A100": 312.0, "H100": 989.0, "H200": 989.0, "BI-V100": 147.0}
 _SIZE, _REPEATS = 2048, 12  # enough for a CPU, where a product takes milliseconds
 
 

@@ -89,7 +89,9 @@ def build_train_step(
     """
     optim, gradient_sum = job.config.optim, make_gradient_sum(job)
     optimizer = make_optimizer(optim, weights, job.device.backend, gradient_sum.square_sums)
-    loss_scale = LossScale(optim.init_loss_scale, dynamic=job.device.compute_dtype == tf.float16)
+    # An update's loss is a mean over all its micro-batches, so that each one's gradient is that much smaller.
+    initial_scale = float(optim.init_loss_scale * optim.num_accumulation_steps * job.world.size)
+    loss_scale = LossScale(initial_scale, dynamic=job.device.compute_dtype == tf.float16)
     step, scale = global_step.read_value(), loss_scale.read()
     updates_read = step + loss_scale.skipped_updates.read_value()
 

@@ -199,20 +199,24 @@ def test_the_activations_of_a_cpu_are_float32() -> None:
 
 @pytest.fixture
 def gpus(monkeypatch: pytest.MonkeyPatch):
-    """Says how many GPUs TensorFlow shows."""
+    """Says how many GPUs TensorFlow shows; returns the list of those that its eager context gets."""
 
-    def show(count: int) -> None:
+    def show(count: int) -> list:
+        used = []
         shown = [f"GPU {number}" for number in range(count)]
         monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: shown)
         monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: {"device_name": gpu})
+        monkeypatch.setattr(tf.config, "set_visible_devices", lambda devices, kind: used.extend(devices))
+        return used
 
     return show
 
 
 @pytest.mark.parametrize(("visible", "local_rank", "gpu"), [(4, 0, 0), (4, 3, 3), (1, 3, 0)])
 def test_a_rank_takes_the_gpu_of_its_number_or_the_only_one(gpus, visible: int, local_rank: int, gpu: int) -> None:
-    gpus(visible)
+    used = gpus(visible)
     chosen = device.choose_device(DeviceConfig(), set(), local_rank)
+    assert used == [f"GPU {gpu}"]
     assert (chosen.name, chosen.gpu, chosen.compute_dtype) == (f"GPU {gpu}", gpu, tf.float16)
     assert device.session_config(DeviceConfig(), chosen.gpu).gpu_options.visible_device_list == str(gpu)
 
@@ -261,3 +265,31 @@ def test_grappler_is_left_out_on_cpus(gpus, num_gpus: int) -> None:
     gpus(num_gpus)
     proto = device.session_config(DeviceConfig(), 0)
     assert proto.graph_options.rewrite_options.disable_meta_optimizer == (num_gpus == 0)
+
+
+@pytest.mark.parametrize("tool", ["nvidia-smi", "ixsmi"])
+def test_gpus_that_tensorflow_does_not_see_are_an_error_unless_the_cpu_is_asked_for(
+    monkeypatch, tmp_path, tool
+) -> None:
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("TensorFlow sees a GPU")
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert device.choose_device(DeviceConfig()).name == "cpu"
+    (tmp_path / tool).write_text(
+        "#!/bin/sh\necho 'GPU 0: Some Model (UUID: GPU-1)'\necho 'GPU 1: Some Model (UUID: GPU-2)'\n"
+    )
+    (tmp_path / tool).chmod(0o755)
+    with pytest.raises(ValueError, match=r"2 GPUs \(GPU 0: Some Model\).*--device=cpu") as error:
+        device.choose_device(DeviceConfig())
+    assert "\n" not in str(error.value)
+    assert not device.choose_device(DeviceConfig(device="cpu")).is_gpu
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert not device.choose_device(DeviceConfig()).is_gpu
+
+
+def test_xla_is_tried_before_it_is_used() -> None:
+    config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=1)
+    assert device.why_not_xla(config) is None
+    config.device_count["CPU"] = 0  # no device that could compile anything
+    assert device.why_not_xla(config)
