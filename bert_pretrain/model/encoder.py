@@ -129,8 +129,8 @@ def _embed(encoder: Encoder, weights: Weights, rows: Rows, dropout: Optional[Dro
     segments = tf.matmul(one_hot, weights["bert/embeddings/token_type_embeddings"])  # [T, H]
     positions = tf.gather(weights["bert/embeddings/position_embeddings"], position_ids)  # [T, H]
     hidden = layer_norm(weights, "bert/embeddings/LayerNorm", words + segments + positions, encoder.kernels)
-    rate = config.hidden_dropout_prob
-    return encoder.kernels.dropout(hidden, _bits(dropout, tf.shape(hidden), rate), rate)
+    rate, shape = config.hidden_dropout_prob, tf.stack([tf.shape(hidden)[0], config.hidden_size])
+    return encoder.kernels.dropout(hidden, _bits(dropout, shape, rate), rate)
 
 
 def _layer(
