@@ -360,6 +360,12 @@ class DeviceConfig:
         "Keep only the input of each layer and run the layer again in the backward pass: less memory, more time.",
         on_resume=OnResume.ROUNDING,
     )
+    deterministic: bool = option(
+        False,
+        "On GPUs, take the operations of TensorFlow that give the same bits each time, which are slower. CPUs give the "
+        "same bits without it.",
+        on_resume=OnResume.ROUNDING,
+    )
     peak_tflops: Optional[float] = option(
         None,
         "Peak TFLOP/s of the GPU, for the utilization in results.json; a CPU's matmul rate is measured.",

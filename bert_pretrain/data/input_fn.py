@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+import time
 from typing import Callable, NamedTuple, Optional
 
 import numpy as np
@@ -78,7 +79,8 @@ class TrainingInput:
         self.initializer = iterator.initializer
         # Estimator runs the operations of this collection when it creates its session.
         tf.compat.v1.add_to_collection(tf.compat.v1.GraphKeys.TABLE_INITIALIZERS, self.initializer)
-        requested = tf.timestamp()
+        # Python's clock, because TensorFlow refuses its own one where --deterministic is set.
+        requested = tf.ensure_shape(tf.numpy_function(time.time, [], tf.float64), [])
         with tf.control_dependencies([requested]):
             batch, built = iterator.get_next()
         shape = self._shape
@@ -196,16 +198,18 @@ def _pipeline(
         return (np.array(contents, object), np.array(names, object), *visits)
 
     @tf.autograph.experimental.do_not_convert
-    def arrange(names: np.ndarray, records: np.ndarray, epochs: np.ndarray, *columns: np.ndarray) -> Batch:
-        return arrange_rows(_checked(Examples(*columns), source, Visits(records, epochs), names, masking))
+    def arrange(
+        names: np.ndarray, records: np.ndarray, epochs: np.ndarray, *columns: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
+        rows = arrange_rows(_checked(Examples(*columns), source, Visits(records, epochs), names, masking))
+        return (*rows, np.float64(time.time()))
 
     @tf.autograph.experimental.do_not_convert
     def build(step: tf.Tensor) -> tuple[BatchTensors, tf.Tensor]:
         serialized, names, *visits = tf.numpy_function(read, [step], [tf.string, tf.string, tf.int64, tf.int64])
         examples = schema.parse_examples(tf.ensure_shape(serialized, [num_examples]), names, *source.lengths)
-        arranged = tf.numpy_function(arrange, [names, *visits, *examples], _dtypes())
-        with tf.control_dependencies(arranged):
-            return _with_shapes(arranged, num_examples), tf.timestamp()
+        *arranged, built = tf.numpy_function(arrange, [names, *visits, *examples], [*_dtypes(), tf.float64])
+        return _with_shapes(arranged, num_examples), tf.ensure_shape(built, [])
 
     batches = steps.map(build, num_parallel_calls=_THREADS, deterministic=True)
     return batches.prefetch(_BATCHES_AHEAD).with_options(_options())

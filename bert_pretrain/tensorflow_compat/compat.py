@@ -44,6 +44,15 @@ def has_kernel(operation: str, dtype: tf.DType, device_type: str = "GPU") -> boo
     )
 
 
+def require_determinism() -> None:
+    """From here on, this process's operations give the same bits each time. ValueError where TensorFlow cannot."""
+    enable = getattr(tf.config.experimental, "enable_op_determinism", None)
+    if enable is None:  # 2.6 and 2.7 refuse a gather's gradient instead
+        raise ValueError(f"--deterministic needs TensorFlow 2.8 or later on GPUs, this is {tf.__version__}")
+    tf.random.set_seed(0)  # unused: each of our random operations has a seed of its own
+    enable()
+
+
 def compile_flags() -> list[str]:
     """The C++ compiler's flags for operations of this TensorFlow.
 

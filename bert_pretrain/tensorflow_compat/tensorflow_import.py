@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
+import glob
 import importlib.util
 import os
 from collections.abc import Iterator
@@ -21,6 +23,9 @@ def imported_quickly() -> Iterator[None]:
     import nor among these objects later.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # A GPU that is newer than the wheel has its kernels compiled at the first start; CUDA's default cache is too small.
+    os.environ.setdefault("CUDA_CACHE_MAXSIZE", str(4 * 2**30))
+    _load_cusolver()
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -30,6 +35,21 @@ def imported_quickly() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+def _load_cusolver() -> None:
+    """Loads the wheel nvidia-cusolver, which TensorFlow 2.21 does not find by itself: it would see no GPU.
+
+    Public report: github.com/tensorflow/tensorflow/issues/117538.
+    """
+    try:
+        package = importlib.util.find_spec("nvidia.cusolver")
+    except ModuleNotFoundError:  # no wheel of NVIDIA's is installed
+        return
+    for folder in package.submodule_search_locations or () if package else ():
+        for path in glob.glob(os.path.join(glob.escape(folder), "lib", "libcusolver.so.*")):
+            with contextlib.suppress(OSError):  # TensorFlow then sees no GPU, which device.py refuses
+                ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
 
 
 @contextlib.contextmanager

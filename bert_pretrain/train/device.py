@@ -173,6 +173,8 @@ def choose_device(
     is_gpu = bool(gpus)
     # TensorFlow's eager context, in which py_function runs, then has the same GPU as the sessions.
     tf.config.set_visible_devices([gpus[gpu]] if is_gpu else [], "GPU")
+    if config.deterministic and is_gpu:
+        compat.require_determinism()
     if is_gpu:
         details = tf.config.experimental.get_device_details(gpus[gpu])
         name, offer = details.get("device_name", "gpu"), offer_of_gpu(config, details)
@@ -243,6 +245,8 @@ def _notices(config: DeviceConfig, explicit_flags: Collection[str], is_gpu: bool
         notices.append("--amp_dtype has no effect with --noamp: products are in float32")
     if "use_xla" in explicit_flags and config.use_xla and backend is Backend.NATIVE:
         notices.append("--use_xla has no effect: this CPU uses native C++ kernels; --nonative_kernels turns them off")
+    if "deterministic" in explicit_flags and config.deterministic and not is_gpu:
+        notices.append("--deterministic has no effect: a CPU gives the same bits each time")
     if "iterations_per_loop" in explicit_flags:
         notices.append("--iterations_per_loop has no effect: it concerns TPUs; each session.run is one update here")
     return notices

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
+import sysconfig
+from pathlib import Path
 
 import pytest
 
@@ -25,3 +28,18 @@ print(tf.keras.layers.Dense.__name__)
 def test_keras_is_loaded_only_where_it_is_used() -> None:
     ended = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True, check=True)
     assert ended.stdout.splitlines() == ["False False True", "Dense"] and ended.stderr == ""
+
+
+def test_cusolver_is_loaded_where_its_wheel_is_installed(tmp_path: Path) -> None:
+    libraries = Path(sysconfig.get_paths()["platlib"], "numpy.libs").glob("libquadmath*")
+    library = next(libraries, None) or pytest.skip("this NumPy brings no small shared library to stand for it")
+    folder = tmp_path / "nvidia" / "cusolver" / "lib"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").write_text("")
+    (folder / "libcusolver.so.11").write_bytes(library.read_bytes())
+    program = "from bert_pretrain.tensorflow_compat import tensorflow_import as one; one._load_cusolver()"
+    shown = f"{program}\nprint('libcusolver.so.11' in open('/proc/self/maps').read())"
+    for path, is_loaded in (("", False), (str(tmp_path), True)):
+        environ = {**os.environ, "PYTHONPATH": path}
+        ended = subprocess.run([sys.executable, "-c", shown], env=environ, capture_output=True, text=True, check=True)
+        assert ended.stdout == f"{is_loaded}\n"

@@ -293,3 +293,15 @@ def test_xla_is_tried_before_it_is_used() -> None:
     assert device.why_not_xla(config) is None
     config.device_count["CPU"] = 0  # no device that could compile anything
     assert device.why_not_xla(config)
+
+
+def test_a_run_whose_operations_must_be_deterministic_ends(tmp_path: Path) -> None:
+    """TensorFlow refuses what it knows to differ from run to run, on CPUs, too."""
+    if not hasattr(tf.config.experimental, "enable_op_determinism"):
+        with pytest.raises(ValueError, match="--deterministic"):
+            compat.require_determinism()
+        return
+    settings = runs.settings(output_dir=str(tmp_path / "run"), native_kernels=False, num_train_steps=1, do_eval=True)
+    before = "from bert_pretrain.tensorflow_compat import compat\ncompat.require_determinism()"
+    ended = runs.start(runs.flags(**runs.make_data(tmp_path), **settings), before=before)
+    assert ended.returncode == 0, ended.stderr

@@ -34,7 +34,7 @@ WIDE = dataclasses.replace(
 )  # fmt: skip
 _CALLS = {"If", "PartitionedCall", "StatefulPartitionedCall", "StatelessIf", "StatelessWhile", "While"}
 # They read records, or ask the process whether it was told to stop: on the host, with tensors of a few bytes.
-_OF_THE_HOST = {"IteratorGetNext", "IteratorV2", "PyFunc", "Timestamp"}
+_OF_THE_HOST = {"IteratorGetNext", "IteratorV2", "PyFunc"}
 
 
 class Captured(NamedTuple):
