@@ -202,7 +202,7 @@ def _pipeline(
         names: np.ndarray, records: np.ndarray, epochs: np.ndarray, *columns: np.ndarray
     ) -> tuple[np.ndarray, ...]:
         rows = arrange_rows(_checked(Examples(*columns), source, Visits(records, epochs), names, masking))
-        return (*rows, np.float64(time.time()))
+        return (*rows, np.array(time.time()))
 
     @tf.autograph.experimental.do_not_convert
     def build(step: tf.Tensor) -> tuple[BatchTensors, tf.Tensor]:
