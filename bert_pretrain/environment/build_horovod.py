@@ -1,6 +1,6 @@
 """python -m bert_pretrain.environment.build_horovod [options for pip install]: compiles and installs Horovod.
 
-It is built against this environment's TensorFlow and MPI, with one change to the sources.
+It is built against this environment's TensorFlow and MPI, with two changes to the sources.
 """
 
 from __future__ import annotations
@@ -14,10 +14,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 HOROVOD = "horovod==0.28.1"
+_STREAM = r"""\1namespace stream_executor {
+namespace gpu {
+GpuStreamHandle AsGpuStreamValue(Stream* stream) {
+  return static_cast<GpuStreamHandle>(stream->platform_specific_handle().stream);
+}
+} // namespace gpu
+} // namespace stream_executor
+\2"""
 
 
 def main(pip_options: Sequence[str]) -> None:
-    """Downloads the sources, changes them for TensorFlow 2.16 and later, compiles and installs them."""
+    """Downloads the sources, changes them for newer versions of TensorFlow, compiles and installs them."""
     import tensorflow as tf
 
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
@@ -29,8 +37,11 @@ def main(pip_options: Sequence[str]) -> None:
         (archive,) = Path(folder).glob("horovod-*.tar.gz")
         shutil.unpack_archive(str(archive), folder)
         sources = Path(folder, archive.name[: -len(".tar.gz")])
-        if tuple(map(int, tf.__version__.split(".")[:2])) >= (2, 16):
+        version = tuple(map(int, tf.__version__.split(".")[:2]))
+        if version >= (2, 16):
             leave_out_xla_operations(sources)
+        if version >= (2, 21):
+            define_gpu_stream(sources)
         # A wheel in pip's cache may have been built for another MPI or TensorFlow.
         install = [*pip, "install", "--no-build-isolation", "--no-cache-dir", *pip_options, str(sources)]
         subprocess.run(install, check=True)
@@ -45,6 +56,19 @@ def leave_out_xla_operations(sources: Path) -> None:
     path = sources / "horovod" / "tensorflow" / "CMakeLists.txt"
     text, count = re.subn(r".*xla_mpi_ops\.cc.*\n", "", path.read_text(encoding="utf-8"))
     assert count == 1, f"{path} names xla_mpi_ops.cc {count} times"
+    path.write_text(text, encoding="utf-8")
+
+
+def define_gpu_stream(sources: Path) -> None:
+    """Defines in mpi_ops.cc the function AsGpuStreamValue, which TensorFlow's library lacks from 2.21 on.
+
+    Horovod for GPUs could be compiled without it, but not imported. A stream tells its CUDA stream itself now.
+    """
+    path = sources / "horovod" / "tensorflow" / "mpi_ops.cc"
+    text, count = re.subn(
+        r"(#endif // TENSORFLOW_VERSION >= 2011000000\n)(#endif // HAVE_GPU\n)", _STREAM, path.read_text()
+    )
+    assert count == 1, f"{path} has the end of its GPU headers {count} times"
     path.write_text(text, encoding="utf-8")
 
 
