@@ -33,3 +33,16 @@ def test_every_file_of_pins_names_the_horovod_that_is_built():
     for python, tested in versions.TESTED.items():
         for version in tested:
             assert build_horovod.HOROVOD in pins.pins(version, python).splitlines()
+
+
+def test_the_stream_of_a_gpu_is_defined_after_its_headers(sources):
+    headers = (
+        '#if HAVE_GPU\n#include "stream.h"\n#endif // TENSORFLOW_VERSION >= 2011000000\n#endif // HAVE_GPU\nrest\n'
+    )
+    path = sources / "horovod/tensorflow/mpi_ops.cc"
+    path.write_text(headers)
+    build_horovod.define_gpu_stream(sources)
+    before, defined, after = path.read_text().partition("GpuStreamHandle AsGpuStreamValue(Stream* stream) {")
+    assert (
+        before.startswith('#if HAVE_GPU\n#include "stream.h"\n') and defined and after.endswith("// HAVE_GPU\nrest\n")
+    )
