@@ -49,6 +49,7 @@ def make_data(source: str, output: str, flags: Sequence[str], environ: Mapping[s
                 launch("rm", "-rf", partial)
                 extractor = ["wikiextractor.WikiExtractor", dump, "--output", partial, "--json", "--bytes", "30M"]
                 launch(sys.executable, "-m", *extractor, "--processes", str(num_processes))
+                launch("sync", "-f", partial)  # what has its last name is complete, also after a power loss
                 launch("mv", partial, source)
         make(
             "making the text", f"--num_held_out={num_held_out}", *text_flags,

@@ -104,7 +104,7 @@ def keep_table(shard: ShardIdentity, table: np.ndarray) -> None:
     """Writes a table, complete or not at all. OSError if it cannot be written."""
     path, own = _path(shard), f"{_path(shard)}.{socket.gethostname()}.{os.getpid()}"
     compact = table.astype(_dtype(shard))
-    with atomic_write(own, "wb") as file:
+    with atomic_write(own, "wb", is_durable=False) as file:  # what a power loss damages is told by its CRC
         file.write(np.array([_crc(shard, compact)], _HEAD).tobytes())
         file.write(compact.tobytes())
     # A rename would replace a table that another host just wrote and mapped; on NFS its pages would be lost.
