@@ -11,11 +11,15 @@ from bert_pretrain.checkpoints.restore import NewestCheckpoint
 from bert_pretrain.checkpoints.writer import BEST
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.training import RunConfig
+from bert_pretrain.distributed.messages import exchanged
 from bert_pretrain.model import variables
 from bert_pretrain.run_files import metrics, results, run_json
 from bert_pretrain.run_files.results import Evaluated
 
+exchanged(Evaluated)
 
+
+@exchanged
 class PreviousRun(NamedTuple):
     """Where a run stood before this start; all empty in a new directory."""
 
