@@ -85,6 +85,23 @@ def _partial_of(path: str) -> str:
     return os.path.join(directory, f".{name}.{os.getpid()}-{os.urandom(4).hex()}{_PARTIAL}")
 
 
+def open_itself(path: str, flags: int) -> int:
+    """An opener for open(), for files that this program names in a folder that others may write to.
+
+    OSError for a symbolic link, which could lead to any file, and for a FIFO, socket or device, without waiting.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP and os.path.islink(path):
+            raise OSError(errno.ELOOP, "a symbolic link where a file belongs", path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return descriptor
+
+
 def open_new(path: str, flags: int) -> int:
     """An opener for open(): the file must be new. FileExistsError where there is one, a link, or anything else."""
     return os.open(path, flags | os.O_EXCL | os.O_NOFOLLOW, 0o666)

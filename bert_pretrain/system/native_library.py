@@ -166,10 +166,8 @@ def _candidates(folder: Path, name: str) -> list[Path]:
 def _why_not_loaded(path: Path) -> str:
     """Empty for a library that is whole and that no other user can have written; else what is wrong."""
     try:
-        with open(path, "rb", opener=_open_itself) as file:
+        with open(path, "rb", opener=files.open_itself) as file:
             state = os.fstat(file.fileno())
-            if not stat.S_ISREG(state.st_mode):
-                return "is not a file"
             if state.st_uid not in (0, os.geteuid()):
                 return f"belongs to user {state.st_uid}"
             if state.st_mode & _OTHERS_WRITE:
@@ -178,11 +176,6 @@ def _why_not_loaded(path: Path) -> str:
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     return "" if is_whole else "is damaged"
-
-
-def _open_itself(path: str, flags: int) -> int:
-    """An opener that takes no link for a file, and does not wait at a FIFO."""
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _make_trusted(folder: Path) -> Optional[str]:
