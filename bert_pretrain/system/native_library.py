@@ -79,13 +79,12 @@ class NativeLibrary(NamedTuple):
         if shutil.which(compiler):
             answer = subprocess.run([compiler, "--version"], capture_output=True, check=False)
             name = f"{name}-{_digest(answer.stdout)[:_SHORT]}"
-        own, problems = _own_folder(folder.name), []
-        for place in (folder, own):
+        problems: list[str] = []
+        for place in (folder, _own_folder(folder.name)):
             try:
                 problem = _make_trusted(place)
                 if not problem:
-                    notices = [f"warning: {one}; code is compiled into {own} instead" for one in problems]
-                    return self._compile_once(place.resolve(), name, [*notices, self.notice])
+                    return self._compile_once(place.resolve(), name, problems)
             except OSError as error:
                 problem = f"{place} cannot be written to ({error.strerror})"
             problems.append(problem)
@@ -97,13 +96,16 @@ class NativeLibrary(NamedTuple):
         parts += [text.encode() for text in (*self.versions, *self.compile_flags, *_option_sets()[0])]
         return f"{self.name}-{_digest(b'|'.join(parts))[:_SHORT]}"
 
-    def _compile_once(self, folder: Path, name: str, notices: Sequence[str]) -> Path:
-        """Compiles the library unless another process does so first: the ranks of a machine arrive together."""
+    def _compile_once(self, folder: Path, name: str, problems: Sequence[str]) -> Path:
+        """Compiles the library unless another process does so first: the ranks of a machine arrive together.
+
+        problems: of the folder that this one replaces.
+        """
         found = next((path for path in _candidates(folder, name) if not _why_not_loaded(path)), None)
         if found:
             return found
         if not shutil.which(_compiler()):
-            raise UnavailableError(f"there is no {_compiler()}")
+            raise UnavailableError("; ".join([*problems, f"there is no {_compiler()}"]))
         stem = folder / name
         with locked_file(f"{stem}.lock"):
             for path in _candidates(folder, name):
@@ -113,8 +115,10 @@ class NativeLibrary(NamedTuple):
                 print(f"warning: {path} {problem} and is compiled again", file=sys.stderr, flush=True)
                 path.unlink()
             _raise_remembered(Path(f"{stem}{_FAILED}"))
-            for notice in filter(None, notices):
-                print(notice, file=sys.stderr, flush=True)
+            for problem in problems:
+                print(f"warning: {problem}; code is compiled into {folder} instead", file=sys.stderr, flush=True)
+            if self.notice:
+                print(self.notice, file=sys.stderr, flush=True)
             return self._compile(stem)
 
     def _compile(self, stem: Path) -> Path:
@@ -143,9 +147,8 @@ class NativeLibrary(NamedTuple):
             _run([*command, "-shared", *map(str, objects.values()), "-o", str(linked), *self.link_flags])
             content = linked.read_bytes()
         path = Path(f"{stem}-{_digest(content)}.so")
-        with files.atomic_write(
-            str(path), "wb", is_durable=False
-        ) as file:  # its digest tells what a power loss damages
+        # The disk is not waited for: the digest in the name tells what a power loss has damaged.
+        with files.atomic_write(str(path), "wb", is_durable=False) as file:
             os.fchmod(file.fileno(), 0o644)  # whatever the umask
             file.write(content)
         return path
