@@ -37,8 +37,8 @@ MAY_IMPORT: dict[str, str] = {
     "model": "config kernels tensorflow_compat",
     "optim": "config kernels optim.settings tensorflow_compat",
     "run_files": "config config.option data.shards.tfrecord storage system",
-    "mlperf": "config run_files",
-    "hugging_face": "data.vocab",
+    "mlperf": "config run_files system",
+    "hugging_face": "data.vocab system",
     "make_data": "cli config config.option data.masking data.shards.tfrecord data.vocab system",
     "check_data": (
         "cli config config.option data data.shards.tfrecord data.vocab run_files storage system tensorflow_compat"

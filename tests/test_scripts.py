@@ -119,6 +119,7 @@ def test_data_from_a_dump_is_made_step_by_step(project):
         "rm -rf 'wi ki/extracted.partial'",
         f"{sys.executable} -m wikiextractor.WikiExtractor dump.xml.bz2 --output 'wi ki/extracted.partial' "
         "--json --bytes 30M --processes 3",
+        "sync -f 'wi ki/extracted.partial'",
         "mv 'wi ki/extracted.partial' 'wi ki/extracted'",
         f"{make_data} --num_held_out=10000 --make_text '--input_file=wi ki/extracted' '--output_dir=wi ki/text' "
         "--held_out=mlperf",

@@ -58,11 +58,11 @@ def publishing(prefix: str) -> Iterator[str]:
     written = os.path.join(folder, name)
     try:
         yield written
-        _flush(*data_files(written), f"{written}.index")
+        files.sync_to_disk(*data_files(written), f"{written}.index")
         remove_checkpoint(prefix)  # an old index must not stand beside new data
         for path in (*data_files(written), f"{written}.index"):
             os.replace(path, os.path.join(directory, os.path.basename(path)))
-        _flush(directory)
+        files.sync_to_disk(directory)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -109,13 +109,3 @@ def remove_leftovers(directory: str) -> None:
     for path in glob.glob(os.path.join(glob.escape(directory), "model.ckpt-*.tempstate*")):
         os.remove(path)
     files.remove_partials(os.path.join(directory, STATE_FILE))
-
-
-def _flush(*paths: str) -> None:
-    """Waits until files or directories are on the disk."""
-    for path in paths:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from typing import Any, NamedTuple, Optional
 
 from bert_pretrain.checkpoints import checkpoint_files, restore
@@ -11,11 +12,15 @@ from bert_pretrain.checkpoints.restore import NewestCheckpoint
 from bert_pretrain.checkpoints.writer import BEST
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.training import RunConfig
+from bert_pretrain.distributed.messages import exchanged
 from bert_pretrain.model import variables
 from bert_pretrain.run_files import metrics, results, run_json
 from bert_pretrain.run_files.results import Evaluated
 
+exchanged(Evaluated)
 
+
+@exchanged
 class PreviousRun(NamedTuple):
     """Where a run stood before this start; all empty in a new directory."""
 
@@ -92,12 +97,10 @@ def _find_checkpoint(run: RunConfig, model: ModelConfig) -> NewestCheckpoint:
 
 def make_output_dir(output_dir: str) -> None:
     """Makes the directory. ValueError where nothing can be written in it; a disk that is only full may be freed."""
-    probe = os.path.join(output_dir, f".writable-{os.getpid()}")
     try:
         os.makedirs(output_dir, exist_ok=True)
-        with open(probe, "w", encoding="utf-8"):
+        with tempfile.TemporaryFile(dir=output_dir):
             pass
-        os.remove(probe)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not os.path.isdir(output_dir):
             raise ValueError(f"--output_dir: {output_dir} cannot be written: {error.strerror}") from None

@@ -174,7 +174,7 @@ class _Bundle:
 def _read_best(directory: str) -> Optional[float]:
     """The accuracy of the checkpoint in best/, or None without one."""
     try:
-        with open(os.path.join(directory, _BEST_FILE), encoding="utf-8") as file:
+        with files.open_regular(os.path.join(directory, _BEST_FILE)) as file:
             content = json.load(file)
         prefix = checkpoint_files.prefix_of(directory, content["update"])
         return float(content["masked_lm_accuracy"]) if checkpoint_files.has_index(prefix) else None

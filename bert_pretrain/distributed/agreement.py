@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, wait
 from typing import Any, Callable, Generic, NamedTuple, Optional, TypeVar, cast
 
+from bert_pretrain.distributed.messages import exchanged
 from bert_pretrain.distributed.stop import Interrupted
 from bert_pretrain.distributed.world import World
 from bert_pretrain.system.files import ReportBytes
@@ -125,6 +126,7 @@ def long_task_on_all_ranks(world: World, function: Callable[[ReportBytes], T]) -
     return cast(T, result)  # the loop ends while this rank is not done only where on_all_ranks raises
 
 
+@exchanged
 class _Progress(NamedTuple):
     """A rank's latest report."""
 

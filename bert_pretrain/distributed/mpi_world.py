@@ -15,6 +15,7 @@ from typing import Any, Callable, Optional
 import numpy as np
 import tensorflow as tf
 
+from bert_pretrain.distributed.messages import decode_messages, encode_message
 from bert_pretrain.distributed.world import T, World
 from bert_pretrain.tensorflow_compat.typed import Coordinator, Session, SessionRunHook
 
@@ -90,7 +91,11 @@ class MpiWorld(World):
         return self._sum(np.asarray(numbers, np.float64))
 
     def allgather(self, value: T) -> list[T]:
-        return self._comm.allgather(value)
+        message, sizes = encode_message(value), np.empty(self.size, np.int64)
+        self._comm.Allgather(np.array([len(message)], np.int64), sizes)
+        gathered = np.empty(sizes.sum(), np.uint8)
+        self._comm.Allgatherv(message, [gathered, sizes.tolist()])
+        return decode_messages(gathered, sizes)
 
     def hooks(self) -> list[SessionRunHook]:
         return [_BroadcastHook(self._broadcast_array)]

@@ -1,15 +1,19 @@
 """Ends a job whose ranks would never stop waiting: for a rank that is stopped, or for a host that is silent.
 
 Neither MPI nor Horovod notices these cases. The ranks of a machine look at each other's processes. Between hosts, a TCP
-connection joins rank 0 to the first rank of every other host, and that rank to the other ranks of its host. The kernels
-at both ends ask each other every second whether they live (TCP keepalive), also while a rank computes or is stopped. A
-rank that finds a host silent says so, tells the ranks that it is joined to, and ends, as they do. A job on one host has
-no connection.
+connection joins rank 0 to the first rank of every other host, and that rank to the other ranks of its host. Whoever
+connects proves that it knows a secret, which the ranks exchange through MPI or Horovod. The ports are open on the
+loopback and on the networks that lead to the other hosts, until all ranks have come.
+
+The kernels at both ends ask each other every second whether they live (TCP keepalive), also while a rank computes or is
+stopped. A rank that finds a host silent says so, tells the ranks that it is joined to, and ends, as they do. A job on
+one host has no connection.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hmac
 import ipaddress
 import os
 import re
@@ -25,6 +29,8 @@ from typing import Any, Callable, NamedTuple, Optional
 
 import psutil
 
+from bert_pretrain.distributed.messages import exchanged
+
 # A rank that has not joined a collective is named after the first time, and the job ends after the second. 0: never.
 # Horovod reads these variables itself.
 STALL_SECONDS = {"HOROVOD_STALL_CHECK_TIME_SECONDS": "60", "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "600"}
@@ -33,11 +39,15 @@ LOST_HOST = 75  # exit code of ranks that lost a host, and so of the job; EX_TEM
 # mpirun, which waits for the lost host, does not pass the code on.
 EXIT_CODE_FOLDER = "BERT_PRETRAIN_EXIT_CODE_FOLDER"
 
-_CONNECT_SECONDS = 10.0  # for each address of a host, and for a greeting to come; a lost packet costs 1, 2, 4 s
+_CONNECT_SECONDS = 10.0  # for each address of a host, and for each part of a greeting; a lost packet costs 1, 2, 4 s
+_MAX_GREETINGS = 64  # at a time; strangers that say nothing must not use up the descriptors
 _EXIT_SECONDS = 10.0  # in which the launcher ends all ranks after one has died
-_GREETING = struct.Struct("!16sII")  # token, rank that connects, rank that is meant
+_LOOPBACK = "127.0.0.1"
+_SECRET_BYTES = 32  # of secrets, challenges and digests
+_GREETING = struct.Struct(f"!I{_SECRET_BYTES}s")  # rank that connects, its answer to the challenge
 _LAST_WORDS = f"the job ends with exit code {LOST_HOST}"
-_ANSWER, _GOODBYE = b"heartbeat\n", b"goodbye\n"
+_GOODBYE = b"goodbye\n"
+_LONGEST_LINE = 4096
 
 
 @contextlib.contextmanager
@@ -59,8 +69,9 @@ def watching_ranks(
         yield
         return
     heartbeat = Heartbeat(ranks, rank, heartbeat_seconds)
-    endpoints = allgather(heartbeat.listen())
+    endpoints = allgather(heartbeat.listen(allgather(own_addresses())))
     problems = [problem for problem in allgather(heartbeat.connect(endpoints)) if problem]
+    heartbeat.close_door()
     if problems and rank == 0:
         print(f"warning: no heartbeat between all hosts: {problems[0]}", file=sys.stderr, flush=True)
     try:
@@ -69,6 +80,7 @@ def watching_ranks(
         heartbeat.leave()
 
 
+@exchanged
 class RankProcess(NamedTuple):
     """A rank's process, as other processes of the same machine can find it."""
 
@@ -154,12 +166,13 @@ def _print(line: str) -> None:
 # --- A host that is silent ---
 
 
+@exchanged
 class Endpoint(NamedTuple):
-    """Where the first rank of a host waits for others."""
+    """Where the first rank of a host waits for others: addresses and ports."""
 
-    addresses: tuple[str, ...]
-    port: int
-    token: bytes  # 16 bytes that only ranks of this job know
+    inside: tuple[tuple[str, int], ...]  # for ranks of the same host
+    outside: tuple[tuple[str, int], ...]  # for those of other hosts
+    secret: bytes  # which only ranks of this job know
 
 
 class Heartbeat:
@@ -172,38 +185,46 @@ class Heartbeat:
         self._connections: list[socket.socket] = []
         self._ending = threading.Lock()
         self._has_left = False
+        self._expected = {other for other in range(len(ranks)) if self._meant_by(other) == rank}
+        self._servers: list[socket.socket] = []
+        self._greeting: list[socket.socket] = []  # who connects and has not proved yet that it is a rank
+        self._door = threading.Lock()  # held while one of the three changes
 
-    def listen(self) -> Optional[Endpoint]:
-        """Waits for others on a thread; None on ranks that are not the first of their host."""
-        if self._first_rank() != self._rank:
+    def listen(self, addresses: Sequence[Sequence[str]]) -> Optional[Endpoint]:
+        """Waits for others on threads; None on ranks that none connects to. addresses: of each rank's host."""
+        if not self._expected:
             return None
-        family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
-        server = socket.create_server(
-            ("", 0), family=family, backlog=len(self._hosts), dualstack_ipv6=family == socket.AF_INET6
-        )
-        token = secrets.token_bytes(16)
-        threading.Thread(target=self._accept, args=[server, token], name="heartbeat", daemon=True).start()
-        return Endpoint(own_addresses(), server.getsockname()[1], token)
+        secret, host = secrets.token_bytes(_SECRET_BYTES), self._hosts[self._rank]
+        others = {rank for rank in self._expected if self._hosts[rank] != host}
+        towards = [address for rank in sorted(others) for address in addresses[rank]]
+        outside = addresses_towards(towards, addresses[self._rank]) if others else ()
+        inside = (_LOOPBACK,) if len(others) < len(self._expected) else ()
+        return Endpoint(self._open_door(inside, secret), self._open_door(outside, secret), secret)
 
     def connect(self, endpoints: Sequence[Optional[Endpoint]]) -> Optional[str]:
         """Joins this rank to the one before it. Returns the problem if there was one."""
-        first = self._first_rank()
-        other = 0 if self._rank == first else first
-        if self._rank == 0:
+        other = self._meant_by(self._rank)
+        if other is None:
             return None
         endpoint = endpoints[other]
-        assert endpoint is not None, "the first rank of every host listens"
-        addresses = endpoint.addresses if other == 0 and first != 0 else ("127.0.0.1",)
-        for address in addresses:
+        assert endpoint is not None, "every rank that another one means listens"
+        places = endpoint.inside if self._hosts[other] == self._hosts[self._rank] else endpoint.outside
+        for place in places:
             with contextlib.suppress(OSError):
-                connection = socket.create_connection((address, endpoint.port), _CONNECT_SECONDS)
-                connection.sendall(_GREETING.pack(endpoint.token, self._rank, other))
-                if _receive(connection, len(_ANSWER)) == _ANSWER:
+                connection = socket.create_connection(place, _CONNECT_SECONDS)
+                if self._introduce(connection, endpoint.secret):
                     self._watch(connection, other)
                     return None
                 connection.close()
-        at = ", ".join(addresses) or "any address"
+        at = ", ".join(address for address, _ in places) or "any address"
         return f"rank {self._rank} on {self._name(self._rank)} does not reach rank {other} at {at}"
+
+    def close_door(self) -> None:
+        """Lets nobody in any more."""
+        with self._door:
+            servers, self._servers = self._servers, []
+        for server in servers:
+            _hang_up(server)
 
     def leave(self) -> None:
         """Says goodbye, so that the end of this process is no alarm."""
@@ -211,23 +232,73 @@ class Heartbeat:
             self._has_left = True
             self._tell(_GOODBYE)
 
-    def _first_rank(self) -> int:
-        return self._hosts.index(self._hosts[self._rank])
+    def _meant_by(self, rank: int) -> Optional[int]:
+        """The rank that another one connects to; none for rank 0."""
+        first = self._hosts.index(self._hosts[rank])
+        return None if rank == 0 else 0 if rank == first else first
 
     def _name(self, rank: int) -> str:
         return self._hosts[rank].partition(" ")[0]
 
-    def _accept(self, server: socket.socket, token: bytes) -> None:
+    def _open_door(self, addresses: Sequence[str], secret: bytes) -> tuple[tuple[str, int], ...]:
+        """Listens at those of the addresses where that is possible, and at no other. Returns them with their ports."""
+        places = []
+        for address in addresses:
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            with contextlib.suppress(OSError):
+                server = socket.create_server((address, 0), family=family, backlog=len(self._hosts) + _MAX_GREETINGS)
+                self._servers.append(server)
+                threading.Thread(target=self._accept, args=[server, secret], name="heartbeat", daemon=True).start()
+                places.append((address, server.getsockname()[1]))
+        return tuple(places)
+
+    def _accept(self, server: socket.socket, secret: bytes) -> None:
+        """Greets all who come side by side: a rank must not wait for strangers that say nothing."""
         while True:
-            connection, _ = server.accept()
-            with contextlib.suppress(OSError, struct.error):
-                connection.settimeout(_CONNECT_SECONDS)
-                found, other, meant = _GREETING.unpack(_receive(connection, _GREETING.size))
-                if found == token and meant == self._rank and other < len(self._hosts):
-                    connection.sendall(_ANSWER)
-                    self._watch(connection, other)
-                    continue
-            connection.close()
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                if server not in self._servers:  # the door is closed
+                    return
+                time.sleep(0.1)  # no descriptor is free, or who came has gone
+                continue
+            with self._door:
+                self._greeting.append(connection)
+                too_many = self._greeting[:-_MAX_GREETINGS]
+            for oldest in too_many:
+                _hang_up(oldest)  # a rank says who it is at once
+            threading.Thread(target=self._greet, args=[connection, secret], name="heartbeat", daemon=True).start()
+
+    def _greet(self, connection: socket.socket, secret: bytes) -> None:
+        """Watches the connection if it is one of a rank that has to come; else closes it."""
+        connection.settimeout(_CONNECT_SECONDS)
+        challenge, joined = secrets.token_bytes(_SECRET_BYTES), None
+        with contextlib.suppress(OSError, struct.error):
+            connection.sendall(challenge)
+            rank, answer = _GREETING.unpack(_receive(connection, _GREETING.size))
+            if hmac.compare_digest(answer, _prove(secret, b"rank", challenge, rank)) and rank in self._expected:
+                connection.sendall(_prove(secret, b"welcome", challenge, rank))
+                joined = rank if _receive(connection, 1) else None  # else it has given up waiting
+        with self._door:
+            self._greeting.remove(connection)
+            self._expected.discard(joined)
+            are_all_in = not self._expected
+        if joined is None:
+            _hang_up(connection)
+        else:
+            self._watch(connection, joined)
+        if are_all_in:
+            self.close_door()
+
+    def _introduce(self, connection: socket.socket, secret: bytes) -> bool:
+        """Says which rank this is; True where the other end has proved to be of this job, too."""
+        challenge = _receive(connection, _SECRET_BYTES)
+        connection.sendall(_GREETING.pack(self._rank, _prove(secret, b"rank", challenge, self._rank)))
+        welcome = _receive(connection, _SECRET_BYTES)
+        if not hmac.compare_digest(welcome, _prove(secret, b"welcome", challenge, self._rank)):
+            return False
+        connection.sendall(b"\n")
+        return True
 
     def _watch(self, connection: socket.socket, other: int) -> None:
         """Listens on a thread to what another rank says, until its host is silent."""
@@ -244,7 +315,7 @@ class Heartbeat:
 
     def _listen(self, connection: socket.socket, other: int) -> None:
         try:
-            said = connection.makefile("rb").readline()
+            said = connection.makefile("rb").readline(_LONGEST_LINE)
         except ConnectionResetError:
             said = b""
         except OSError:  # ETIMEDOUT, EHOSTUNREACH and others: no answer in time
@@ -286,6 +357,33 @@ def own_addresses() -> tuple[str, ...]:
     parsed = [ipaddress.ip_address(one.address.partition("%")[0]) for one in held if one.family in families]
     usable = [address for address in parsed if not (address.is_loopback or address.is_link_local)]
     return tuple(map(str, sorted(usable, key=lambda address: address.version)))
+
+
+def addresses_towards(others: Sequence[str], own: Sequence[str]) -> tuple[str, ...]:
+    """Those of this host's own addresses from which it sends to others; all where no other host is told apart.
+
+    A host may have networks that the job does not use. An address that both have, as of containers, is no way.
+    """
+    found = []
+    for other in others:
+        if other not in own:
+            family = socket.AF_INET6 if ":" in other else socket.AF_INET
+            with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.connect((other, 9))  # sends nothing: the kernel looks for a route
+                found.append(probe.getsockname()[0])
+    return tuple(address for address in own if address in found) or tuple(own)
+
+
+def _prove(secret: bytes, what: bytes, challenge: bytes, rank: int) -> bytes:
+    """What only a process that knows the secret can say."""
+    return hmac.digest(secret, b"%s %d %s" % (what, rank, challenge), "sha256")
+
+
+def _hang_up(connection: socket.socket) -> None:
+    """Closes a socket that another thread may wait at."""
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+    connection.close()
 
 
 def _leave_exit_code() -> None:

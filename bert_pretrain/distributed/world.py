@@ -7,13 +7,13 @@ The other collectives exchange numbers and small objects on the host, between tw
 from __future__ import annotations
 
 import os
-import pickle
 import sys
 from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
 
+from bert_pretrain.distributed.messages import decode_messages, encode_message
 from bert_pretrain.distributed.rank_watch import STALL_SECONDS
 from bert_pretrain.distributed.stop import StopRequest
 from bert_pretrain.tensorflow_compat.typed import ConfigProto, Coordinator, Session, SessionRunHook
@@ -47,7 +47,7 @@ class World:
         return numbers
 
     def allgather(self, value: T) -> list[T]:
-        """On the host: every rank's value (any object that pickles), in the order of ranks. A collective."""
+        """On the host: every rank's value (as encode_message takes it), in the order of ranks. A collective."""
         return [value]
 
     def broadcast(self, value: T) -> T:
@@ -103,10 +103,9 @@ class HorovodWorld(World):
         return self._host.allreduce(numbers)
 
     def allgather(self, value: T) -> list[T]:
-        data = np.frombuffer(pickle.dumps(value), np.uint8)
-        sizes = self._host.allgather(np.array([len(data)], np.int64))
-        parts = np.split(self._host.allgather(data), np.cumsum(sizes)[:-1])
-        return [pickle.loads(part.tobytes()) for part in parts]
+        message = encode_message(value)
+        sizes = self._host.allgather(np.array([len(message)], np.int64))
+        return decode_messages(self._host.allgather(message), sizes)
 
     def hooks(self) -> list[SessionRunHook]:
         return [_BroadcastHook(self._hvd)]

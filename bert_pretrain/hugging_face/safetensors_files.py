@@ -15,6 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from bert_pretrain.hugging_face import names
+from bert_pretrain.system.files import open_regular
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -127,7 +128,7 @@ def open_tensors(path: str, flag: str) -> Iterator[StoredTensor]:
 def _weight_map(path: str, flag: str) -> Mapping[str, str]:
     """Tensor -> name of a file beside the index."""
     try:
-        with open(path, encoding="utf-8") as file:
+        with open_regular(path) as file:
             found = json.load(file)["weight_map"]
     except OSError as error:
         raise ValueError(f"--{flag}: {path} cannot be read: {error.strerror}") from None

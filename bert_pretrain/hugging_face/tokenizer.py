@@ -9,6 +9,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from bert_pretrain.data.vocab import SPECIAL_TOKENS, Vocabulary
+from bert_pretrain.system.files import open_regular
 
 _MAX_WORD_CHARS = 200  # as make_data/tokenization.py and google-research/bert; BertTokenizer's default is 100
 
@@ -57,7 +58,7 @@ def read_settings(folder: str) -> dict[str, Any]:
     """The content of tokenizer_config.json in a folder, {} without one. ValueError where it cannot be read."""
     path = os.path.join(folder, "tokenizer_config.json")
     try:
-        with open(path, encoding="utf-8") as file:
+        with open_regular(path) as file:
             content = json.load(file)
     except FileNotFoundError:
         return {}

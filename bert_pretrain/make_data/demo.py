@@ -32,7 +32,7 @@ from bert_pretrain.make_data.task_progress import ReportProgress
 from bert_pretrain.make_data.tokenization import LineTokenizer
 from bert_pretrain.make_data.vocabulary.training import train_vocabulary
 from bert_pretrain.system import worker_pool
-from bert_pretrain.system.files import write_json
+from bert_pretrain.system.files import open_regular, write_json
 from bert_pretrain.system.locks import DATA, locked_directory
 
 _PROVENANCE_FILE = "demo.json"
@@ -130,7 +130,7 @@ def _write_model_config(path: str, settings: DemoSettings, vocab_size: int) -> N
 
 def _read_provenance(directory: str) -> Optional[dict[str, Any]]:
     try:
-        with open(os.path.join(directory, _PROVENANCE_FILE), encoding="utf-8") as file:
+        with open_regular(os.path.join(directory, _PROVENANCE_FILE)) as file:
             return json.load(file)
     except (OSError, ValueError):
         return None

@@ -54,7 +54,7 @@ def remove_partial_output(output: str) -> None:
 def read_provenance(output: str) -> Optional[dict[str, Any]]:
     """What write_provenance wrote, or None."""
     try:
-        with open(_path(output), encoding="utf-8") as file:
+        with files.open_regular(_path(output)) as file:
             return json.load(file)
     except (OSError, ValueError):
         return None

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Union
 
 from bert_pretrain.system.console import log
-from bert_pretrain.system.files import num_cores
+from bert_pretrain.system.files import num_cores, open_regular
 from bert_pretrain.system.script import doing, launch, locked_output
 
 _NUM_SHARDS, _VOCAB_SIZE = 500, 30_522  # of a text that is large enough
@@ -49,6 +49,7 @@ def make_data(source: str, output: str, flags: Sequence[str], environ: Mapping[s
                 launch("rm", "-rf", partial)
                 extractor = ["wikiextractor.WikiExtractor", dump, "--output", partial, "--json", "--bytes", "30M"]
                 launch(sys.executable, "-m", *extractor, "--processes", str(num_processes))
+                launch("sync", "-f", partial)  # what has its last name is complete, also after a power loss
                 launch("mv", partial, source)
         make(
             "making the text", f"--num_held_out={num_held_out}", *text_flags,
@@ -86,7 +87,7 @@ def _choose_sizes(text_report: str, environ: Mapping[str, str]) -> tuple[str, st
     """
     num_shards, vocab_size = _NUM_SHARDS, _VOCAB_SIZE
     if os.path.isfile(text_report):  # with DRY_RUN=1 there may be none
-        with open(text_report, encoding="utf-8") as file:
+        with open_regular(text_report) as file:
             report = json.load(file)
         num_bytes, num_documents = report["train_bytes"], report["train_documents"]
         num_shards = max(1, min(num_shards, num_bytes // 1_000_000, num_documents // 20))

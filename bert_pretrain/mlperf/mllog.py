@@ -17,6 +17,7 @@ from bert_pretrain.mlperf import rules
 from bert_pretrain.mlperf.rules import TimedRun
 from bert_pretrain.run_files import results
 from bert_pretrain.run_files.report_file import AppendedFile
+from bert_pretrain.system.files import open_itself, open_regular
 
 _FILE = "mllog.txt"
 
@@ -143,7 +144,7 @@ class _AppendToFile(logging.Handler):
 
     def __init__(self, path: str, mode: str) -> None:
         super().__init__()
-        with open(path, mode, encoding="utf-8"):  # "w" empties the file
+        with open(path, mode, encoding="utf-8", opener=open_itself):  # "w" empties the file
             self._file = AppendedFile(path)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -181,7 +182,8 @@ def _log_stop(log: Any, status: str) -> None:
 def _abort(path: str) -> None:
     """Ends the log of a run that was killed."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        with open_regular(path) as file:
+            text = file.read()
     except FileNotFoundError:
         return
     if '"run_start"' in text and '"run_stop"' not in text:

@@ -75,7 +75,7 @@ def pretrain_text(source: str, folder: Folder, explicit: ExplicitFlags) -> None:
             _choose_recipe(folder, explicit, machine, trainer)
         advice = "each flag can be given to this command, with another folder for the model"
         log.info(f"{train_flags}, the recipe; {advice}:")
-        with open(train_flags, encoding="utf-8") as file:
+        with files.open_regular(train_flags) as file:
             for line in file.read().splitlines():
                 log.info(line[2:] if line.startswith("# ") else f"  {line}")
     doing("starting the training")
@@ -159,7 +159,7 @@ def _count_corpus(folder: Folder) -> recipe.Corpus:
         directory = os.path.join(folder.data, part)
         for name in os.listdir(directory):
             if name.endswith(".tfrecord.json"):
-                with open(os.path.join(directory, name), encoding="utf-8") as file:
+                with files.open_regular(os.path.join(directory, name)) as file:
                     content = json.load(file)
                 num_records[part] += content["examples"]
                 if part == "train":

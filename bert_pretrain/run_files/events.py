@@ -21,6 +21,7 @@ from tensorflow.core.util.event_pb2 import Event, SessionLog
 
 from bert_pretrain.data.shards.tfrecord import FRAME_SIZE, HEADER, frame_record, record_header
 from bert_pretrain.run_files.report_file import AppendedFile
+from bert_pretrain.system.files import open_itself
 
 _FILE_PREFIX = "events.out.tfevents."
 _VERSION = "brain.Event:2"
@@ -75,7 +76,7 @@ def forget_later_events(output_dir: str, last_update: int) -> None:
     nothing remains is removed.
     """
     for path in glob.glob(os.path.join(glob.escape(output_dir), f"{_FILE_PREFIX}*")):
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=open_itself) as file:
             content = file.read()
         ends = list(_record_ends(content))
         num_kept = len(ends)

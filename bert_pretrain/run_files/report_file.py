@@ -15,7 +15,7 @@ from typing import Any, Callable, Optional
 
 from bert_pretrain.storage import remote
 from bert_pretrain.system.console import log
-from bert_pretrain.system.files import atomic_write, write_json
+from bert_pretrain.system.files import atomic_write, open_itself, write_json
 
 
 class _ReportFile(abc.ABC):
@@ -62,8 +62,10 @@ class _ReportFile(abc.ABC):
 class AppendedFile(_ReportFile):
     """A file that grows by whole records."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, is_own: bool = True) -> None:
+        """is_own=False: the user has named the path, which may be a link, a pipe or a device."""
         super().__init__(path)
+        self._open: Callable[[str, int], int] = open_itself if is_own else _open_any
         self._pending: list[bytes] = []
         self._begin: Optional[int] = None  # size of the file before an attempt that has not succeeded
 
@@ -77,7 +79,7 @@ class AppendedFile(_ReportFile):
         if not os.path.isfile(self.path):  # a device or a pipe has no past
             return
         try:
-            with open(self.path, "rb") as file:
+            with open(self.path, "rb", opener=self._open) as file:
                 lines = file.read().splitlines(keepends=True)
             kept = [line for line in lines if line.endswith(b"\n") and keep(line)]
             if len(kept) < len(lines):
@@ -98,7 +100,7 @@ class AppendedFile(_ReportFile):
     def _write(self) -> None:
         if not self._pending:
             return
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        descriptor = self._open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         num_written = 0
         try:
             size = os.fstat(descriptor).st_size
@@ -116,6 +118,10 @@ class AppendedFile(_ReportFile):
 
     def _lost(self) -> str:
         return f"{len(self._pending)} records are"
+
+
+def _open_any(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o666)
 
 
 def _write_whole(descriptor: int, record: bytes, size: int) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import IO, Optional
 
 from bert_pretrain.storage.remote import RemoteFile
+from bert_pretrain.system.files import sync_to_disk
 from bert_pretrain.system.locks import FileLock, locked_file
 
 _LOCK = ".lock"
@@ -68,6 +69,7 @@ class FileCache:
                     os.fsync(output.fileno())
                 assert output.tell() == os.path.getsize(partial) == file.num_bytes, "a copy of another size"
             os.replace(partial, path)
+            sync_to_disk(self._directory)
         except BaseException:
             lock.release(remove=True)
             raise

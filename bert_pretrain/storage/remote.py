@@ -154,7 +154,7 @@ def download_file(file: RemoteFile, path: str, count: CountBytes = lambda num_by
 
     OSError where it cannot be read or written, or was replaced meanwhile.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
 
     def copy(begin: int) -> int:
         end = min(begin + _DOWNLOAD_PART_BYTES, file.num_bytes)

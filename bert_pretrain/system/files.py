@@ -20,54 +20,115 @@ ReportBytes = Callable[[str, int, int], None]  # of long work on files: what is 
 
 
 @overload
-def atomic_write(path: str, mode: Literal["w"] = "w") -> ContextManager[TextIO]: ...
+def atomic_write(path: str, mode: Literal["w"] = "w", is_durable: bool = True) -> ContextManager[TextIO]: ...
 @overload
-def atomic_write(path: str, mode: Literal["wb"]) -> ContextManager[BinaryIO]: ...
+def atomic_write(path: str, mode: Literal["wb"], is_durable: bool = True) -> ContextManager[BinaryIO]: ...
 
 
 @contextlib.contextmanager
-def atomic_write(path: str, mode: str = "w") -> Iterator[IO[Any]]:
+def atomic_write(path: str, mode: str = "w", is_durable: bool = True) -> Iterator[IO[Any]]:
     """Opens a file for writing (mode "w": UTF-8 text with Unix line ends; or "wb") that appears at `path` complete.
 
-    Until then it is a hidden file beside `path`, which an exception removes. Creates missing directories. OSError is
-    the caller's to explain.
+    Until then it is a hidden file beside `path`, which an exception removes. A power loss leaves the old content or the
+    new one; is_durable=False is for what has a digest and is made again where that differs, because the disk is not
+    waited for. Creates missing directories. OSError is the caller's to explain.
     """
     assert mode in ("w", "wb"), mode
-    directory, name = os.path.split(path)
+    directory, _ = os.path.split(path)
     if directory:
         os.makedirs(directory, exist_ok=True)
-    partial = os.path.join(directory, f".{name}.{os.getpid()}{_PARTIAL}")
+    partial = _partial_of(path)
     encoding, newline = (None, None) if "b" in mode else ("utf-8", "\n")
     try:
-        with open(partial, mode, buffering=1 << 20, encoding=encoding, newline=newline) as file:
+        with open(partial, mode, buffering=1 << 20, encoding=encoding, newline=newline, opener=open_new) as file:
             yield file
+            if is_durable:
+                file.flush()
+                _sync(file.fileno())
         os.replace(partial, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.remove(partial)
         raise
+    if is_durable:
+        sync_to_disk(directory or ".")
 
 
 @contextlib.contextmanager
 def atomic_directory(path: str) -> Iterator[str]:
-    """Yields a directory to fill, which appears at `path` when all is written; an exception removes it.
+    """Yields a directory to fill, which appears at `path` when all is written, and stays there after a power loss.
 
-    FileExistsError where `path` is anything but an empty directory. OSError is the caller's to explain.
+    An exception removes it. FileExistsError where `path` is anything but an empty directory. OSError is the caller's to
+    explain.
     """
     path = os.path.abspath(path)
     if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
         raise FileExistsError(errno.EEXIST, "exists already", path)
-    parent, name = os.path.split(path)
+    parent = os.path.dirname(path)
     os.makedirs(parent, exist_ok=True)
-    partial = os.path.join(parent, f".{name}.{os.getpid()}{_PARTIAL}")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = _partial_of(path)
     try:
         os.mkdir(partial)
         yield partial
+        for folder, _, names in os.walk(partial):
+            sync_to_disk(*(os.path.join(folder, name) for name in names), folder)
         os.replace(partial, path)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+    sync_to_disk(parent)
+
+
+def _partial_of(path: str) -> str:
+    """Where `path` is written first. Nobody can know it and put a link there; containers share process numbers."""
+    directory, name = os.path.split(path)
+    return os.path.join(directory, f".{name}.{os.getpid()}-{os.urandom(4).hex()}{_PARTIAL}")
+
+
+def open_itself(path: str, flags: int) -> int:
+    """An opener for open(), for files that this program names in a folder that others may write to.
+
+    OSError for a symbolic link, which could lead to any file, and for a FIFO, socket or device, without waiting.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP and os.path.islink(path):
+            raise OSError(errno.ELOOP, "a symbolic link where a file belongs", path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return descriptor
+
+
+def open_new(path: str, flags: int) -> int:
+    """An opener for open(): the file must be new. FileExistsError where there is one, a link, or anything else."""
+    return os.open(path, flags | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+
+
+def sync_to_disk(*paths: str) -> None:
+    """Waits until files, or the names in directories, are on the disk.
+
+    OSError where the disk fails. Nothing happens in a file system that cannot tell, as some of FUSE.
+    """
+    for path in paths:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        except PermissionError:  # a directory that may be written to but not listed
+            continue
+        try:
+            _sync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _sync(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EROFS):
+            raise
 
 
 def write_json(path: str, content: Any, indent: int = 1) -> None:

@@ -11,13 +11,14 @@ import fcntl
 import json
 import os
 import socket
-import stat
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable, Dict, NamedTuple, Optional
+
+from bert_pretrain.system import files
 
 _HELD_BY_OTHER = (errno.EACCES, errno.EAGAIN)  # flock's answers; any other error means that there are no locks here
 
@@ -58,7 +59,7 @@ class FileLock:
         OSError where the file cannot be made, or is a symbolic link, a FIFO or anything else but a regular file.
         """
         while True:
-            descriptor = _open_lock_file(self.path)
+            descriptor = files.open_itself(self.path, os.O_RDWR | os.O_CREAT)  # flock on NFS needs both
             try:
                 is_exclusive = _flock(descriptor, wait)
                 is_in = is_exclusive is not None and _is_at(self.path, descriptor)
@@ -96,21 +97,6 @@ def locked_file(path: str) -> Iterator[bool]:
         yield lock.is_exclusive
     finally:
         lock.release()
-
-
-def _open_lock_file(path: str) -> int:
-    """Opens a file for reading and writing, which flock on NFS needs. Nothing that is not a lock file is touched."""
-    try:
-        # O_NONBLOCK: else a FIFO waits here for its other end.
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
-    except OSError as error:
-        if error.errno == errno.ELOOP and os.path.islink(path):
-            raise OSError(errno.ELOOP, "a symbolic link where a lock file belongs", path) from None
-        raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file", path)
-    return descriptor
 
 
 def _flock(descriptor: int, wait: bool) -> Optional[bool]:
@@ -353,7 +339,7 @@ def _process_start(pid: int) -> Optional[str]:
 def _state(path: str) -> Optional[tuple[int, int]]:
     """What changes with each beat. The file is opened each time, so that NFS asks the server."""
     try:
-        with open(path, "rb") as file:
+        with files.open_regular(path, "rb") as file:
             found = os.fstat(file.fileno())
     except OSError:
         return None

@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Optional
 
+from bert_pretrain.system.files import open_itself
 from bert_pretrain.system.locks import SCRIPT, locked_directory
 
 # Environment variables of a script.
@@ -51,7 +52,7 @@ def launch(*command: str, output: Optional[str] = None) -> None:
         print(shlex.join(command), flush=True)
         return
     with contextlib.ExitStack() as stack:
-        stdout = stack.enter_context(open(output, "wb")) if output else None
+        stdout = stack.enter_context(open(output, "wb", opener=open_itself)) if output else None
         # subprocess.run would kill the step at a signal, which the step has received, too, to clean up.
         code = stack.enter_context(subprocess.Popen(command, stdout=stdout)).wait()
     if code < 0 and -code != signal.SIGTERM:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Optional
 import tensorflow as tf
 
 from bert_pretrain.config.training import DeviceConfig
+from bert_pretrain.distributed.messages import exchanged
 from bert_pretrain.distributed.world import World
 from bert_pretrain.kernels import native, xla
 from bert_pretrain.kernels.backend import Backend
@@ -30,6 +31,7 @@ _CPU_INSTRUCTIONS = b"avx512_bf16", b"amx_bf16"
 _TOKENS, _SECONDS = 512, 0.2  # of the measurement
 
 
+@exchanged
 class DtypeOffer(NamedTuple):
     """The dtypes in which this rank's device may multiply, best first."""
 

@@ -25,7 +25,7 @@ from bert_pretrain.data.schema import Batch, BatchTensors, Examples, check_examp
 from bert_pretrain.distributed.world import World
 from bert_pretrain.model import variables
 from bert_pretrain.system.console import log
-from bert_pretrain.system.files import write_json
+from bert_pretrain.system.files import open_regular, write_json
 from bert_pretrain.tensorflow_compat.typed import Session
 from bert_pretrain.train import device, train_step
 from bert_pretrain.train.forward import Statistics, loss_of
@@ -94,7 +94,7 @@ def refuse_update(output_dir: str, refused: RefusedUpdate, loss: float, bad_weig
 def read_refused_update(path: str) -> RefusedUpdate:
     """Reads such a file. ValueError, one line, where it is none."""
     try:
-        with open(path, encoding="utf-8") as file:
+        with open_regular(path) as file:
             refused = RefusedUpdate(**json.load(file))
     except OSError as error:
         raise ValueError(f"--{REPLAY_FLAG}: {path} cannot be read: {error.strerror}") from None

@@ -61,7 +61,8 @@ class RunLogger:
             return
         dllog_path = run.dllog_path or self._in_output_dir("bert_dllog.json")
         self._metrics = AppendedFile(_usable("output_dir", self._in_output_dir(metrics.METRICS_JSONL)))
-        self._dllog = AppendedFile(_usable("dllog_path", dllog_path))
+        is_own = not run.dllog_path
+        self._dllog = AppendedFile(_usable("output_dir" if is_own else "dllog_path", dllog_path, is_own), is_own)
         self._events = EventFile(self._output_dir)
         self._json = {name: JsonFile(self._in_output_dir(name)) for name in (run_json.RUN_JSON, results.RESULTS_JSON)}
 
@@ -154,11 +155,11 @@ class RunLogger:
             file.close()
 
 
-def _usable(flag: str, path: str) -> str:
+def _usable(flag: str, path: str, is_own: bool = True) -> str:
     """The path, if it can be appended to or the disk is only full. ValueError otherwise."""
     try:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        with open(path, "ab"):
+        with open(path, "ab", opener=files.open_itself if is_own else None):
             return path
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

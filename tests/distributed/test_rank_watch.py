@@ -12,8 +12,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Callable
 
 import pytest
 
@@ -29,9 +31,8 @@ from bert_pretrain.distributed.rank_watch import Endpoint, Heartbeat, RankProces
 rank_watch._EXIT_SECONDS = 0.5
 rank = int(sys.argv[1])
 one = Heartbeat([RankProcess("node1 a", 1), RankProcess("node2 b", 2), RankProcess("node2 b", 3)], rank, 3)
-print(repr(one.listen()), flush=True)
-endpoints = eval(sys.stdin.readline())
-print(one.connect([end and end._replace(addresses=("127.0.0.1",)) for end in endpoints]), flush=True)
+print(repr(one.listen([("127.0.0.1",)] * 3)), flush=True)
+print(one.connect(eval(sys.stdin.readline())), flush=True)
 for line in sys.stdin:
     if line == "lost\\n":
         one._end(b"error: host node2 is silent\\n")
@@ -83,20 +84,92 @@ def test_a_rank_whose_neighbour_has_died_ends_where_no_launcher_ends_it(ranks: l
     assert [rank.stderr.read() for rank in ranks[:2]] == ["", died]
 
 
-def test_a_stranger_is_not_let_in() -> None:
-    one = rank_watch.Heartbeat([RankProcess("node1 a", 1), RankProcess("node2 b", 2)], 0, 3)
-    endpoint = one.listen()
-    for rank, meant, token in ((1, 0, b"x" * 16), (1, 1, endpoint.token), (7, 0, endpoint.token)):
-        with socket.create_connection(("127.0.0.1", endpoint.port)) as stranger:
-            stranger.sendall(rank_watch._GREETING.pack(token, rank, meant))
-            assert stranger.recv(10) == b""
+TWO_HOSTS = [RankProcess("node1 a", 1), RankProcess("node2 b", 2)]
+LOOPBACK = [("127.0.0.1",), ("127.0.0.1",)]
+
+
+@pytest.fixture
+def listening(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[rank_watch.Heartbeat, rank_watch.Endpoint]]:
+    """Rank 0 of two, whose other rank is on another host and has not come yet."""
+    one = rank_watch.Heartbeat(TWO_HOSTS, 0, 60)
+    endpoint = one.listen(LOOPBACK)
+    assert endpoint
+    yield one, endpoint
+    one.leave()
+    one.close_door()
+
+
+def answer(stranger: socket.socket, secret: bytes, rank: int) -> bytes:
+    """What a stranger is told who answers the challenge with that secret."""
+    challenge = stranger.recv(rank_watch._SECRET_BYTES, socket.MSG_WAITALL)
+    proof = rank_watch._prove(secret, b"rank", challenge, rank)
+    stranger.sendall(rank_watch._GREETING.pack(rank, proof))
+    return stranger.recv(100)
+
+
+def test_who_does_not_know_the_secret_or_is_not_expected_is_not_let_in(listening: tuple) -> None:
+    one, endpoint = listening
+    for secret, rank in ((b"x" * 32, 1), (endpoint.secret, 0), (endpoint.secret, 7)):
+        with socket.create_connection(endpoint.outside[0]) as stranger:
+            assert answer(stranger, secret, rank) == b""
+    assert not one._connections
+
+
+def test_strangers_keep_no_rank_out(listening: tuple) -> None:
+    """Some say nothing, more than are greeted at a time, one says too much; then the rank comes."""
+    one, endpoint = listening
+    with contextlib.ExitStack() as stack:
+        for _ in range(rank_watch._MAX_GREETINGS + 10):
+            stack.enter_context(socket.create_connection(endpoint.outside[0]))
+        talker = stack.enter_context(socket.create_connection(endpoint.outside[0]))
+        with contextlib.suppress(ConnectionError):
+            talker.sendall(bytes(10 << 20))
+        other = rank_watch.Heartbeat(TWO_HOSTS, 1, 60)
+        begin = time.monotonic()
+        assert other.connect([endpoint, None]) is None
+        assert time.monotonic() < begin + rank_watch._CONNECT_SECONDS / 2
+        until(lambda: not one._servers)  # all ranks are in
+        with pytest.raises(ConnectionError):
+            socket.create_connection(endpoint.outside[0])
+        other.leave()
+
+
+def test_a_rank_does_not_join_who_does_not_know_the_secret(listening: tuple) -> None:
+    _, endpoint = listening
+    found = rank_watch.Heartbeat(TWO_HOSTS, 1, 60).connect([endpoint._replace(secret=b"x" * 32), None])
+    assert found == "rank 1 on node2 does not reach rank 0 at 127.0.0.1"
+
+
+def test_the_port_is_open_only_where_ranks_come_from(listening: tuple) -> None:
+    def addresses(one: rank_watch.Heartbeat) -> set[str]:
+        return {server.getsockname()[0] for server in one._servers}
+
+    assert addresses(listening[0]) == {"127.0.0.1"}
+    same_host = [RankProcess("node2 b", 3), RankProcess("node1 a", 1), RankProcess("node1 a", 2)]
+    local = rank_watch.Heartbeat(same_host, 1, 60)
+    assert local.listen([("10.1.2.3",), ("10.1.2.4",), ("10.1.2.4",)]).outside == ()
+    assert addresses(local) == {"127.0.0.1"}
+    local.close_door()
+    assert rank_watch.Heartbeat(same_host, 2, 60).listen([("10.1.2.4",)] * 3) is None
+
+
+def test_the_addresses_are_those_that_lead_to_the_other_hosts() -> None:
+    assert rank_watch.addresses_towards(["127.0.0.2"], ["127.0.0.1", "10.9.9.9"]) == ("127.0.0.1",)
+    assert rank_watch.addresses_towards(["10.9.9.9"], ["10.9.9.9"]) == ("10.9.9.9",)  # as of a bridge on each host
+
+
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_a_host_that_is_not_reached_is_named() -> None:
-    one = rank_watch.Heartbeat([RankProcess("node1 a", 1), RankProcess("node2 b", 2)], 1, 3)
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    found = one.connect([rank_watch.Endpoint(("127.0.0.1",), port, b"x" * 16), None])
+    endpoint = rank_watch.Endpoint((), (("127.0.0.1", port),), b"x" * 32)
+    found = rank_watch.Heartbeat(TWO_HOSTS, 1, 3).connect([endpoint, None])
     assert found == "rank 1 on node2 does not reach rank 0 at 127.0.0.1"
 
 
@@ -117,13 +190,13 @@ def test_one_host_has_no_connection_and_one_rank_no_exchange(monkeypatch: pytest
 def test_ranks_of_two_hosts_are_connected_until_they_leave(monkeypatch: pytest.MonkeyPatch, capfd) -> None:
     """Two threads, which are told that they run on different hosts."""
     monkeypatch.setenv("HOROVOD_STALL_CHECK_TIME_SECONDS", "0")
+    monkeypatch.setattr(rank_watch, "own_addresses", lambda: ("127.0.0.1",))
     monkeypatch.setattr(rank_watch, "this_rank_process", lambda: RankProcess(threading.current_thread().name, 7))
     gathered, barrier, ended = [None, None], threading.Barrier(2, timeout=60), []
 
     def watch(rank: int) -> None:
         def allgather(value: object) -> list:
-            is_endpoint = isinstance(value, rank_watch.Endpoint)
-            gathered[rank] = value._replace(addresses=("127.0.0.1",)) if is_endpoint else value
+            gathered[rank] = value
             barrier.wait()
             found = list(gathered)
             barrier.wait()

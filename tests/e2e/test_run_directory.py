@@ -115,6 +115,19 @@ def test_a_second_job_is_refused_and_an_evaluation_does_not_disturb(data, tmp_pa
 # --- Evaluating later ---
 
 
+@pytest.mark.parametrize("name", [".training.lock", "metrics.jsonl", "bert_dllog.json"])
+def test_a_link_or_a_pipe_in_the_place_of_a_file_of_the_run_is_one_line(name: str, data, tmp_path: Path) -> None:
+    out, precious = tmp_path / "out", tmp_path / "precious"
+    out.mkdir()
+    precious.write_text("old\n")
+    for plant in (lambda: (out / name).symlink_to(precious), lambda: os.mkfifo(out / name)):
+        plant()
+        with pytest.raises(ValueError, match=rf"^--output_dir: {out}/{name} cannot be written: [\w ]+$"):
+            runs.train(**data, **runs.settings(output_dir=str(out)))
+        (out / name).unlink()
+    assert precious.read_text() == "old\n"
+
+
 def test_an_evaluation_alone_leaves_the_run_as_it_was(data, tmp_path: Path) -> None:
     out = tmp_path / "out"
     trained = runs.train(**data, **runs.settings(output_dir=str(out), optimizer_type="adam", num_train_steps=6))

@@ -135,3 +135,15 @@ def test_a_json_file_is_read_back_or_says_why_not(tmp_path: Path) -> None:
     assert isinstance(caught.value.__cause__, FileNotFoundError)
     with pytest.raises(UnreadableFileError, match=r"cannot be read \(Is a directory\)"):
         read_json_object(str(tmp_path))
+
+
+def test_a_link_in_the_place_of_a_run_s_own_file_is_not_followed(tmp_path: Path, capsys) -> None:
+    """A path that the user has named may be one, as /dev/stdout is."""
+    (tmp_path / "precious").write_text("old\n")
+    (tmp_path / "log").symlink_to(tmp_path / "precious")
+    own = AppendedFile(str(tmp_path / "log"))
+    own.keep_lines(lambda line: False)
+    own.append(b"new\n")
+    assert (tmp_path / "precious").read_text() == "old\n"
+    AppendedFile(str(tmp_path / "log"), is_own=False).append(b"new\n")
+    assert (tmp_path / "precious").read_text() == "old\nnew\n"

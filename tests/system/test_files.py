@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 from pathlib import Path
@@ -27,6 +29,87 @@ def test_an_exception_leaves_the_earlier_file_and_nothing_else(tmp_path: Path) -
         file.write(b"half")
         raise KeyboardInterrupt
     assert path.read_bytes() == b"earlier" and [entry.name for entry in tmp_path.iterdir()] == ["file.bin"]
+
+
+def test_nobody_can_put_a_link_where_a_file_or_directory_is_written_first(tmp_path: Path, monkeypatch) -> None:
+    """Names of older versions, which had this process's number alone, and the same random number twice."""
+    precious = tmp_path / "precious"
+    precious.write_text("old")
+    for name in ("file", "folder"):
+        (tmp_path / f".{name}.{os.getpid()}.partial").symlink_to(precious)
+    with files.atomic_write(str(tmp_path / "file")) as file, files.atomic_directory(str(tmp_path / "folder")) as folder:
+        file.write("new")
+        assert not os.path.islink(folder) and os.listdir(folder) == []
+    assert precious.read_text() == "old" and (tmp_path / "file").read_text() == "new"
+    assert (tmp_path / "folder").is_dir()
+    monkeypatch.setattr(os, "urandom", bytes)
+    (tmp_path / f".file.{os.getpid()}-{bytes(4).hex()}.partial").symlink_to(precious)
+    with pytest.raises(FileExistsError), files.atomic_write(str(tmp_path / "file")):
+        pass
+    assert precious.read_text() == "old" and (tmp_path / "file").read_text() == "new"
+
+
+@pytest.mark.parametrize("is_durable", [True, False])
+def test_a_file_is_on_the_disk_before_it_has_its_name_and_the_name_before_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_durable: bool
+) -> None:
+    path, calls = tmp_path / "file", []
+    fsync, replace = os.fsync, os.replace
+
+    def noted_fsync(descriptor: int) -> None:
+        fsync(descriptor)
+        calls.append(("fsync", os.fstat(descriptor).st_ino, os.fstat(descriptor).st_size))
+
+    def noted_replace(source: str, target: str) -> None:
+        calls.append("replace")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    with files.atomic_write(str(path), is_durable=is_durable) as file:
+        file.write("new")
+    of_file, of_folder = ("fsync", path.stat().st_ino, 3), ("fsync", tmp_path.stat().st_ino, tmp_path.stat().st_size)
+    assert calls == ([of_file, "replace", of_folder] if is_durable else ["replace"])
+
+
+def test_a_directory_is_on_the_disk_with_all_that_it_contains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsync, synced = os.fsync, []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (synced.append(os.fstat(descriptor).st_ino), fsync(descriptor)))
+    with files.atomic_directory(str(tmp_path / "folder")) as folder:
+        Path(folder, "below").mkdir()
+        Path(folder, "below", "file").write_text("new")
+    made = [tmp_path / name for name in ("folder/below/file", "folder/below", "folder", ".")]
+    assert {path.stat().st_ino for path in made} <= set(synced) and synced[-1] == tmp_path.stat().st_ino
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.EIO])
+def test_a_file_system_that_cannot_tell_is_none_that_fails(tmp_path: Path, monkeypatch, code: int) -> None:
+    def fsync(descriptor: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    (tmp_path / "file").write_text("old")
+    monkeypatch.setattr(os, "fsync", fsync)
+    with contextlib.nullcontext() if code == errno.EINVAL else pytest.raises(OSError):
+        files.write_json(str(tmp_path / "file"), 5)
+    assert (tmp_path / "file").read_text() == ("5\n" if code == errno.EINVAL else "old")
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_file_of_our_own_is_never_what_a_link_or_a_pipe_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "precious")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "new")
+    os.mkfifo(tmp_path / "fifo")
+    before = len(os.listdir("/proc/self/fd"))
+    for name in ("link", "nowhere", "fifo"):
+        for mode in ("rb", "wb", "ab", "r+b"):
+            with pytest.raises(OSError), open(tmp_path / name, mode, opener=files.open_itself):
+                pass
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert (tmp_path / "precious").read_text() == "old" and not (tmp_path / "new").exists()
+    with open(tmp_path / "precious", "ab", opener=files.open_itself) as file:
+        file.write(b"er")
+    assert (tmp_path / "precious").read_text() == "older"
 
 
 def test_only_regular_files_are_opened_for_reading(tmp_path: Path) -> None:

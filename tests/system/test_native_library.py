@@ -8,8 +8,12 @@ import fcntl
 import os
 import platform
 import shutil
+import stat
 import subprocess
+import sys
+import tempfile
 from pathlib import Path
+from typing import Callable
 
 import pytest
 
@@ -17,6 +21,7 @@ from bert_pretrain.system import native_library
 from bert_pretrain.system.native_library import NativeLibrary, UnavailableError, _option_sets
 from tests.system.test_locks import refuse_locks
 
+ROOT = Path(__file__).parents[2]
 WRITE_NOTHING = 'while [ "$1" != -o ]; do shift; done; echo nothing > "$2"'
 
 
@@ -34,6 +39,19 @@ def library(tmp_path: Path) -> NativeLibrary:
 def folder(tmp_path: Path) -> Path:
     """Where libraries are kept; it does not exist yet."""
     return tmp_path / "cache" / "libraries"
+
+
+@pytest.fixture(autouse=True)
+def temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder for temporary files that is each test's own."""
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "tmp").chmod(0o1777)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+
+
+def own_folder(tmp_path: Path) -> Path:
+    """Where this user's libraries are kept if the cache is not to be trusted."""
+    return tmp_path / "tmp" / f"bert_pretrain-{os.geteuid()}" / "libraries"
 
 
 def set_compiler(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
@@ -121,23 +139,32 @@ def test_a_failure_for_want_of_memory_is_soon_forgotten(
     assert library.compiled(folder).is_file()
 
 
-def test_a_folder_that_cannot_be_written_to_is_named(
-    library: NativeLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_where_a_folder_cannot_be_made_another_takes_its_place(
+    library: NativeLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
     set_compiler(tmp_path, monkeypatch, WRITE_NOTHING)
     (tmp_path / "file").touch()
-    with pytest.raises(UnavailableError, match=r"^cannot compile into .*file/libraries: Not a directory$"):
+    compiled = library.compiled(tmp_path / "file" / "libraries")
+    assert compiled.parent == own_folder(tmp_path) and compiled.is_file()
+    (warning, _) = capfd.readouterr().err.splitlines()
+    assert f"{tmp_path / 'file' / 'libraries'} cannot be written to (Not a directory)" in warning
+    assert library.compiled(tmp_path / "file" / "libraries") == compiled
+    assert capfd.readouterr().err == ""
+    shutil.rmtree(own_folder(tmp_path).parent)
+    own_folder(tmp_path).parent.touch()
+    with pytest.raises(
+        UnavailableError, match=r"file/libraries cannot .*; .* cannot be written to \(Not a directory\)$"
+    ):
         library.compiled(tmp_path / "file" / "libraries")
 
 
 def test_another_cpu_has_a_library_of_its_own(
-    library: NativeLibrary, folder: Path, monkeypatch: pytest.MonkeyPatch
+    library: NativeLibrary, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CXX", "true")
-    here = library.path(folder)
-    assert library.path(folder) == here
+    set_compiler(tmp_path, monkeypatch, WRITE_NOTHING)
+    here = library.compiled(folder)
     monkeypatch.setattr(native_library, "cpu_instructions", lambda: b"flags: sse2")
-    assert library.path(folder) != here
+    assert library.compiled(folder) != here
 
 
 def test_a_machine_without_a_compiler_finds_what_another_one_compiled(
@@ -166,3 +193,112 @@ def test_a_folder_without_locks_is_compiled_into(
     set_compiler(tmp_path, monkeypatch, WRITE_NOTHING)
     compiled = library.compiled(folder)
     assert list(folder.glob("*.so")) == [compiled]
+
+
+# --- What may be loaded ---
+
+OTHER = 65534  # a user who is neither root nor this one
+
+
+@pytest.fixture
+def kept(library: NativeLibrary, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> Path:
+    """A library that was compiled before."""
+    set_compiler(tmp_path, monkeypatch, WRITE_NOTHING)
+    compiled = library.compiled(folder)
+    capfd.readouterr()
+    return compiled
+
+
+def test_nobody_else_can_write_to_the_folder_or_the_library(kept: Path) -> None:
+    own = 0o755 if os.geteuid() == 0 else 0o700  # root makes images of containers, which others use
+    assert stat.S_IMODE(kept.parent.stat().st_mode) == own and stat.S_IMODE(kept.stat().st_mode) == 0o644
+    kept.parent.chmod(0o777)
+    old_umask = os.umask(0)
+    try:
+        assert native_library._make_trusted(kept.parent) is None
+    finally:
+        os.umask(old_umask)
+    assert stat.S_IMODE(kept.parent.stat().st_mode) == own
+
+
+def _cut(path: Path) -> None:
+    os.truncate(path, 3)
+
+
+def _zero(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def _give_away(path: Path) -> None:
+    os.chown(path, OTHER, OTHER)
+
+
+def _open_to_all(path: Path) -> None:
+    path.chmod(0o666)
+
+
+def _link_elsewhere(path: Path) -> None:
+    path.rename(path.parent / "elsewhere")
+    path.symlink_to(path.parent / "elsewhere")
+
+
+def _fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("damage", [_cut, _zero, _give_away, _open_to_all, _link_elsewhere, _fifo])
+def test_a_library_that_is_damaged_or_another_user_s_is_compiled_again(
+    damage: Callable[[Path], None], library: NativeLibrary, kept: Path, capfd: pytest.CaptureFixture
+) -> None:
+    if damage is _give_away and os.geteuid():
+        pytest.skip("only root gives files away")
+    content = kept.read_bytes()
+    damage(kept)
+    assert library.compiled(kept.parent) == kept
+    assert kept.read_bytes() == content and kept.stat().st_uid == os.geteuid() and not kept.is_symlink()
+    (warning, notice) = capfd.readouterr().err.splitlines()
+    assert warning.startswith(f"warning: {kept} ") and notice == "Compiling once"
+    assert library.compiled(kept.parent) == kept and capfd.readouterr().err == ""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("owner, mode, above", [(OTHER, 0o755, 0), (OTHER, 0o755, 1), (0, 0o777, 1), (0, 0o775, 1)])
+def test_where_another_user_could_plant_a_library_a_private_folder_takes_its_place(
+    owner: int, mode: int, above: int, library: NativeLibrary, kept: Path, tmp_path: Path, capfd, monkeypatch
+) -> None:
+    place = [kept.parent, kept.parent.parent][above]
+    os.chown(place, owner, OTHER)
+    place.chmod(mode)
+    kept.write_text("planted")
+    compiled = library.compiled(kept.parent)
+    assert compiled.parent == own_folder(tmp_path) and compiled.read_text() == "nothing\n"
+    (warning, notice) = capfd.readouterr().err.splitlines()
+    assert str(place) in warning and str(own_folder(tmp_path)) in warning and notice == "Compiling once"
+    assert library.compiled(kept.parent) == compiled and capfd.readouterr().err == ""
+    os.chown(own_folder(tmp_path).parent, OTHER, OTHER)
+    with pytest.raises(UnavailableError, match=f"; {own_folder(tmp_path).parent} belongs to user {OTHER}$"):
+        library.compiled(kept.parent)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+def test_what_root_compiled_into_an_image_is_used_by_another_user(library: NativeLibrary, kept: Path) -> None:
+    """With a library for this CPU as it is, else by a folder of their own."""
+    for place in kept.parents:
+        if stat.S_IMODE(place.stat().st_mode) == 0o700:  # pytest's folders
+            place.chmod(0o711)
+    program = f"""
+import os, pathlib, tempfile
+import concurrent.futures.thread  # the other user may not be allowed to read Python's library
+from bert_pretrain.system import native_library
+from tests.system.test_native_library import OTHER
+tempfile.tempdir = {tempfile.gettempdir()!r}
+library = native_library.NativeLibrary({library.name!r}, {list(map(str, library.sources))!r}, *{list(library[2:])!r})
+library = library._replace(sources=list(map(pathlib.Path, library.sources)))
+os.setgroups([]), os.setgid(OTHER), os.setuid(OTHER)
+print(library.compiled(pathlib.Path({str(kept.parent)!r})))
+native_library.cpu_instructions = lambda: b"flags: sse2"
+print(library.compiled(pathlib.Path({str(kept.parent)!r})).parent)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.splitlines() == [str(kept), f"{tempfile.gettempdir()}/bert_pretrain-{OTHER}/libraries"], done

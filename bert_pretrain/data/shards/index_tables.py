@@ -104,7 +104,7 @@ def keep_table(shard: ShardIdentity, table: np.ndarray) -> None:
     """Writes a table, complete or not at all. OSError if it cannot be written."""
     path, own = _path(shard), f"{_path(shard)}.{socket.gethostname()}.{os.getpid()}"
     compact = table.astype(_dtype(shard))
-    with atomic_write(own, "wb") as file:
+    with atomic_write(own, "wb", is_durable=False) as file:  # what a power loss damages is told by its CRC
         file.write(np.array([_crc(shard, compact)], _HEAD).tobytes())
         file.write(compact.tobytes())
     # A rename would replace a table that another host just wrote and mapped; on NFS its pages would be lost.
@@ -136,8 +136,12 @@ def _crc(shard: ShardIdentity, table: np.ndarray) -> int:
 
 
 def _contents(number: int, size: int) -> np.ndarray:
-    """[size] uint8: the bytes of an open file, mapped where that is worthwhile and possible."""
-    address = _libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, number, 0) if size >= _SMALLEST_MAP else None
+    """[size] uint8: the bytes of an open file, mapped where that is worthwhile and possible.
+
+    Another user's is read: who cuts a mapped file short ends all processes that have it, with a bus error.
+    """
+    is_mapped = size >= _SMALLEST_MAP and os.fstat(number).st_uid in (0, os.geteuid())
+    address = _libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, number, 0) if is_mapped else None
     if address in (None, ctypes.c_void_p(-1).value):
         return np.frombuffer(os.pread(number, size, 0), np.uint8)
     memory = (ctypes.c_uint8 * size).from_address(address)

@@ -7,6 +7,7 @@ Datasets", section 3.4. Memory is needed for one band of all signatures at a tim
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import os
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bert_pretrain.make_data.text.reading import require_library
+from bert_pretrain.system.files import open_itself
 
 NUM_BANDS, BAND_WIDTH = 16, 8  # hashes of a signature; documents of similarity 0.8 share a band in 95 of 100 cases
 NUM_HASHES = NUM_BANDS * BAND_WIDTH
@@ -82,7 +84,10 @@ class SignatureFiles:
         self._num_documents = num_documents
         self._path, self._keys_path = (os.path.join(directory, name) for name in SIGNATURE_FILES)
         start = 0
-        with open(self._path, "wb") as signatures, open(self._keys_path, "wb") as keys:
+        with contextlib.ExitStack() as stack:
+            signatures, keys = (
+                stack.enter_context(open(path, "wb", opener=open_itself)) for path in (self._path, self._keys_path)
+            )
             for block in blocks:
                 signatures.write(block.tobytes())
                 for band, values in enumerate(_band_keys(block)):

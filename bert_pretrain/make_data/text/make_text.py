@@ -38,7 +38,7 @@ from bert_pretrain.make_data.text.selection import (
     printable_path,
     select_documents,
 )
-from bert_pretrain.system.files import atomic_write
+from bert_pretrain.system.files import atomic_write, open_regular
 from bert_pretrain.system.locks import DATA, locked_directory
 from bert_pretrain.system.worker_pool import Workers
 
@@ -107,7 +107,7 @@ def _is_finished(output_dir: str, parts: Sequence[TextPart]) -> bool:
     path = os.path.join(output_dir, _REPORT_FILE)
     if not provenance.is_finished(path, _origin(parts)):
         return False
-    with open(path, encoding="utf-8") as file:
+    with open_regular(path) as file:
         outputs = json.load(file)["outputs"]
     paths = {os.path.join(output_dir, name): num_bytes for name, num_bytes in outputs.items()}
     return all(os.path.exists(path) and os.path.getsize(path) == num_bytes for path, num_bytes in paths.items())

@@ -127,6 +127,16 @@ def test_a_large_table_is_mapped_without_a_descriptor(cache):
         assert shard.key not in maps.read()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_another_user_s_table_is_not_mapped_so_that_cutting_it_ends_no_process(cache):
+    shard = index_tables.ShardIdentity("a" * 40, 40 * mmap.PAGESIZE)
+    index_tables.keep_table(shard, np.arange(40 * mmap.PAGESIZE + 1))
+    os.chown(cache / shard.key, 65534, 65534)
+    table = index_tables.read_table(shard)
+    os.truncate(cache / shard.key, 0)
+    assert table[-1] == 40 * mmap.PAGESIZE
+
+
 def test_without_descriptors_a_table_is_an_error_and_not_missing(kept):
     import resource
 
