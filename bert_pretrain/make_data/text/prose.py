@@ -82,6 +82,7 @@ _SURE_END = re.compile(rf"(?<=[^\W\d_]{{4}}[.!?])\s+(?=[^\W\d_a-z])|(?<=[{_STOPS
 # What WikiExtractor leaves in place of formulas, templates and markup.
 _PLACEHOLDER = re.compile(r"\b(?:formula|codice)_\d+\b")
 _WIKI_MARKUP = re.compile(r"</?[a-z][^<>]*>|\[\[|\]\]|\{\{|\}\}|'{2,}", re.IGNORECASE)
+_ANY_TAG = re.compile(r"<[^<>]*>")
 _EMPTY_BRACKETS = re.compile(r"\s?[(\[][\s,;:–-]*[)\]]")
 _SPACE_BEFORE_STOP = re.compile(r"\s+([,.;:!?])")
 
@@ -489,6 +490,11 @@ def sentences_of_article(
             account.leave_out_block("headings and fragments", count_characters(clean))
         found += sentences
     return found
+
+
+def without_tags(line: str) -> str:
+    """A line of HTML or of WikiExtractor without its tags."""
+    return _ANY_TAG.sub(" ", line)
 
 
 def clean_paragraph(text: str) -> str:

@@ -136,7 +136,7 @@ def test_the_files_do_not_depend_on_processes_or_interruptions(
     assert sum(name.startswith("train/") for name in whole) > 5
     assert whole == contents(tmp_path / "3")
     assert f"{raw}/large.jsonl:1801\t{raw}/large.jsonl:11\t1.00\n" in whole["duplicates.tsv"].decode()
-    assert json.loads(whole["text_report.json"])["left_out"]["files in cp1252"] == 1
+    assert json.loads(whole["text_report.json"])["found_besides"]["files in cp1252"] == 1
     rng = random.Random(1)
     for _ in range(4):
         started = subprocess.Popen(
