@@ -93,6 +93,12 @@ class Account:
         """Adds the records of a piece of a file."""
         self.records[path] = self.records[path].plus(records) if path in self.records else records
 
+    def describe(self) -> str:
+        """What was read, kept and left out, in one line."""
+        most = sorted(self.left_out.items(), key=lambda item: -item[1]["characters"])
+        left_out = "; ".join(f"{_describe_amount(amount)}: {reason}" for reason, amount in most) or "nothing"
+        return f"read: {_describe_amount(self.read)}; kept: {_describe_amount(self.kept)}; left out: {left_out}"
+
     def check(self) -> Optional[str]:
         """What does not add up, or None."""
         for unit in ("documents", "characters"):
@@ -100,3 +106,8 @@ class Account:
             if self.read[unit] != self.kept[unit] + left_out:
                 return f"{self.read[unit]} {unit} read, {self.kept[unit]} kept and {left_out} left out"
         return None
+
+
+def _describe_amount(amount: Mapping[str, int]) -> str:
+    documents = [f"{amount['documents']:,} documents"] if amount["documents"] else []
+    return ", ".join([*documents, f"{amount['characters']:,} characters"])

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,24 +75,21 @@ def make_text(patterns: str, output_dir: str, settings: TextConfig, workers: Wor
             return [f"{output_dir}: the text is there"]
         about = {"files": len(found), "sentence_rules": rules, "other_files_left_out": dict(left_out)}
         with locked_directory(output_dir, DATA):
-            content, examples = _make(output_dir, parts, about, workers)
+            content, examples, account = _make(output_dir, parts, about, workers)
     except OSError as error:
         raise ValueError(f"{output_dir}: cannot be written ({error.strerror})") from None
-    return list(_summary(output_dir, content, examples, settings))
+    return list(_summary(output_dir, content, examples, settings, account))
 
 
 def _make(
     output_dir: str, parts: Sequence[TextPart], about: dict[str, Any], workers: Workers
-) -> tuple[dict[str, Any], list[str]]:
-    """Writes everything; returns the report's content with `about` in it, and some duplicates as examples."""
+) -> tuple[dict[str, Any], list[str], Account]:
+    """Writes everything; returns the report's content with `about` in it, some duplicates as examples, the account."""
     todo = [part for part in parts if not has_documents(part)]
     run_tasks(workers, find_documents, todo, [part.num_bytes for part in todo], len(parts), unit="documents found")
     account = _sum_accounts(parts)
     if not account.kept["documents"]:
-        raise ValueError(
-            f"--input_file: no document of two sentences was found; read: {_describe_amount(account.read)}; "
-            f"left out: {_describe_left_out(account.left_out)}"
-        )
+        raise ValueError(f"--input_file: no document of two sentences was found; {account.describe()}")
     print("finding duplicates and drawing held-out documents", file=sys.stderr)
     selection = select_documents(parts)
     tasks = [SelectedPart(part, fates) for part, fates in zip(parts, selection.fates)]
@@ -106,7 +103,7 @@ def _make(
     content = {**selection.counts, **_sum_outputs(parts), **about, **_describe_account(account)}
     _write_report(output_dir, content, parts)
     _remove_documents(output_dir, parts)
-    return content, selection.examples
+    return content, selection.examples, account
 
 
 def _origin(parts: Sequence[TextPart]) -> provenance.Origin:
@@ -241,7 +238,9 @@ def _chosen(task: SelectedPart, fate: int) -> Iterator[tuple[list[str], int, int
             yield document, int(folders[number]), int(rows["num_words"][number])
 
 
-def _summary(output_dir: str, content: dict[str, Any], examples: Sequence[str], settings: TextConfig) -> Iterator[str]:
+def _summary(
+    output_dir: str, content: dict[str, Any], examples: Sequence[str], settings: TextConfig, account: Account
+) -> Iterator[str]:
     """The numbers of text_report.json, `content`, in a few lines for the user; `examples` are some duplicates."""
     yield (
         f"{output_dir}: {content['found_documents']:,} documents of {content['found_sentences']:,} sentences found in "
@@ -259,23 +258,11 @@ def _summary(output_dir: str, content: dict[str, Any], examples: Sequence[str], 
             f"listed in duplicates.tsv; {content['left_out_documents']:,} documents left out, such as"
         )
         yield from (f"  {line}" for line in examples)
-    yield f"read: {_describe_amount(content['read'])}; kept: {_describe_amount(content['kept'])}"
-    if content["left_out"]:
-        yield f"left out: {_describe_left_out(content['left_out'])}"
+    yield account.describe()
     if content["found_besides"]:
         yield "found besides: " + ", ".join(f"{number:,} {kind}" for kind, number in content["found_besides"].items())
     if settings.language == "auto":
         yield "languages are told by the letters of each file; --language=CODE names one for all"
-
-
-def _describe_left_out(left_out: Mapping[str, Mapping[str, int]]) -> str:
-    most = sorted(left_out.items(), key=lambda item: -item[1]["characters"])
-    return "; ".join(f"{_describe_amount(amount)}: {reason}" for reason, amount in most) or "nothing"
-
-
-def _describe_amount(amount: Mapping[str, int]) -> str:
-    documents = [f"{amount['documents']:,} documents"] if amount["documents"] else []
-    return ", ".join([*documents, f"{amount['characters']:,} characters"])
 
 
 def _amount(content: dict[str, Any], part: str) -> str:

@@ -252,7 +252,7 @@ class _TableWriter:
 
 
 def document_rows(part: TextPart) -> np.ndarray:
-    """hash, num_bytes, num_characters, num_words, num_sentences and source of each of a part's documents, [D], mapped from a file."""
+    """The _ROW of each of a part's documents, [D], mapped from a file."""
     path = part.path("documents", _TABLE)
     return np.memmap(path, _ROW, "r") if os.path.getsize(path) else np.zeros(0, _ROW)
 

@@ -11,6 +11,7 @@ import importlib.util
 import re
 import statistics
 import unicodedata
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from typing import Callable, NamedTuple, Optional
@@ -77,7 +78,11 @@ _HTML_OF_HEAD = {
 
 # Where long paragraphs are cut.
 _MAX_PARAGRAPH = 10_000  # characters
-_SURE_END = re.compile(rf"(?<=[^\W\d_]{{4}}[.!?])\s+(?=[^\W\d_a-z])|(?<=[{_STOPS}])(?![{_STOPS}」』”’）)])")
+_ENDS = (  # of sentences surely, of sentences as it seems, of words
+    re.compile(rf"(?<=[^\W\d_]{{4}}[.!?])\s+(?=[^\W\d_a-z])|(?<=[{_STOPS}])(?![{_STOPS}」』”’）)])"),
+    re.compile(r"(?<=[.!?…])\s+(?=[^\W_])"),
+    re.compile(r"\s+"),
+)
 
 # What WikiExtractor leaves in place of formulas, templates and markup.
 _PLACEHOLDER = re.compile(r"\b(?:formula|codice)_\d+\b")
@@ -456,9 +461,8 @@ def _bounded_pieces(text: str) -> Iterator[str]:
     start = 0
     while len(text) - start > _MAX_PARAGRAPH:
         end = start + _MAX_PARAGRAPH
-        ends = [match.end() for match in _SURE_END.finditer(text, start + 1, end)]
-        cut = ends[-1] if ends else max(text.rfind(" ", start, end) + 1, start) or end
-        cut = cut if cut > start else end
+        places = (match.end() for pattern in _ENDS for match in deque(pattern.finditer(text, start + 1, end), maxlen=1))
+        cut = next(places, end)
         yield text[start:cut]
         start = cut
     yield text[start:]
