@@ -120,18 +120,16 @@ def find_language(code: str) -> Optional[Language]:
 
 
 # What the letters of text tell. An ideograph stands for about three letters.
-_SCRIPTS = {
-    "ja": (re.compile("[\u3041-\u30ff\u31f0-\u31ff\uff66-\uff9f]"), 3), "zh": (re.compile("[\u3400-\u9fff\uf900-\ufaff]"), 3),
-    "ko": (re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]"), 3), "ru": (re.compile("[\u0400-\u052f]"), 1),
-    "el": (re.compile("[\u0370-\u03ff\u1f00-\u1fff]"), 1), "ar": (re.compile("[\u0600-\u06ff\u0750-\u077f\ufb50-\ufdff]"), 1),
-    "he": (re.compile("[\u0590-\u05ff]"), 1), "hi": (re.compile("[\u0900-\u097f]"), 1),
-    "bn": (re.compile("[\u0980-\u09ff]"), 1), "pa": (re.compile("[\u0a00-\u0a7f]"), 1),
-    "gu": (re.compile("[\u0a80-\u0aff]"), 1), "ta": (re.compile("[\u0b80-\u0bff]"), 1),
-    "te": (re.compile("[\u0c00-\u0c7f]"), 1), "kn": (re.compile("[\u0c80-\u0cff]"), 1),
-    "ml": (re.compile("[\u0d00-\u0d7f]"), 1), "my": (re.compile("[\u1000-\u109f]"), 1),
-    "ka": (re.compile("[\u10a0-\u10ff]"), 1), "hy": (re.compile("[\u0530-\u058f]"), 1),
-    "am": (re.compile("[\u1200-\u137f]"), 1), "en": (re.compile("[A-Za-z\u00c0-\u024f\u1e00-\u1eff]"), 1),
+_SCRIPTS = {  # by a language: ranges of letters, and how much a letter counts
+    "ja": ("\u3041-\u30ff\u31f0-\u31ff\uff66-\uff9f", 3), "zh": ("\u3400-\u9fff\uf900-\ufaff", 3),
+    "ko": ("\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3", 3), "ru": ("\u0400-\u052f", 1),
+    "el": ("\u0370-\u03ff\u1f00-\u1fff", 1), "ar": ("\u0600-\u06ff\u0750-\u077f\ufb50-\ufdff", 1),
+    "he": ("\u0590-\u05ff", 1), "hi": ("\u0900-\u097f", 1), "bn": ("\u0980-\u09ff", 1), "pa": ("\u0a00-\u0a7f", 1),
+    "gu": ("\u0a80-\u0aff", 1), "ta": ("\u0b80-\u0bff", 1), "te": ("\u0c00-\u0c7f", 1), "kn": ("\u0c80-\u0cff", 1),
+    "ml": ("\u0d00-\u0d7f", 1), "my": ("\u1000-\u109f", 1), "ka": ("\u10a0-\u10ff", 1), "hy": ("\u0530-\u058f", 1),
+    "am": ("\u1200-\u137f", 1), "en": ("A-Za-z\u00c0-\u024f\u1e00-\u1eff", 1),
 }  # fmt: skip
+_LETTERS = {code: re.compile(f"[{ranges}]") for code, (ranges, _) in _SCRIPTS.items()}
 _MIN_KANA_SHARE = 0.1  # of kana and ideographs, in Japanese
 # Languages of a script, of which the letters tell one; the first where they are equal.
 _OF_SCRIPT = {"ru": ("ru", "uk", "be", "bg", "sr", "mk", "kk"), "ar": ("ar", "fa")}
@@ -142,7 +140,7 @@ def tell_language(text: str) -> str:
     """The code of the language that the letters of a text tell; en where they are Latin, and where there are none."""
     if text.isascii():
         return "en"
-    weights = {code: len(letters.findall(text)) * weight for code, (letters, weight) in _SCRIPTS.items()}
+    weights = {code: len(_LETTERS[code].findall(text)) * weight for code, (_, weight) in _SCRIPTS.items()}
     kana, ideographs = weights["ja"], weights["zh"]
     if kana + ideographs:
         code = "ja" if kana >= _MIN_KANA_SHARE * (kana + ideographs) else "zh"
@@ -154,7 +152,7 @@ def tell_language(text: str) -> str:
 
 def _tell_by_alphabet(text: str, script: str) -> str:
     """The language of a script with the smallest alphabet that has about all letters of a text."""
-    counts = Counter(_SCRIPTS[script][0].findall(text.lower()))
+    counts = Counter(_LETTERS[script].findall(text.lower()))
     letters = {char: count for char, count in counts.items() if char.isalpha()}
     total = sum(letters.values())
     alphabets = {code: set(LANGUAGES[code].letters) for code in _OF_SCRIPT[script]}

@@ -190,8 +190,8 @@ class TextConfig:
         require(self.num_held_out >= 0, f"--num_held_out must be at least 0, got {self.num_held_out}")
         require(
             self.language == "auto" or find_language(self.language) is not None,
-            f"--language={self.language} is not known; give auto, or the code of a language with similar sentences, one of "
-            f"{', '.join(LANGUAGES)}",
+            f"--language={self.language} is not known; give auto, or the code of a language with similar sentences, "
+            f"one of {', '.join(LANGUAGES)}",
         )
         require(
             self.encoding == "auto" or _is_text_encoding(self.encoding),

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, Optional
 
 def count_characters(text: str) -> int:
     """The characters of a text that are no white space."""
+    if text.isprintable():  # the only white space that is printable is a space
+        return len(text) - text.count(" ")
     return sum(map(len, text.split()))
 
 
@@ -63,30 +65,40 @@ class Account:
         """Counts the characters of a text that are not in what is kept of it."""
         self.leave_out(reason, count_characters(before) - sum(map(count_characters, kept)))
 
+    def keep_less(self, documents: int, characters: int) -> None:
+        """Takes back what was kept, as it is left out by a later step."""
+        self.kept.update(documents=-documents, characters=-characters)
+
     def left_out_characters(self) -> int:
         """All characters that were left out."""
         return sum(amount["characters"] for amount in self.left_out.values())
 
     def as_json(self) -> dict[str, Any]:
         """All of it in the form that add_json reads."""
+        none = {"documents": 0, "characters": 0}
         return {
-            "read": dict(self.read),
-            "kept": dict(self.kept),
+            "read": {**none, **self.read},
+            "kept": {**none, **self.kept},
             "left_out": {reason: dict(amount) for reason, amount in self.left_out.items()},
             "counts": dict(self.counts),
             "notes": self.notes,
             "records": {path: list(records) for path, records in self.records.items()},
         }
 
+    def amounts(self) -> dict[str, Any]:
+        """read, kept and left_out, by reason, as documents and characters."""
+        content = self.as_json()
+        return {name: content[name] for name in ("read", "kept", "left_out")}
+
     def add_json(self, content: Mapping[str, Any]) -> None:
-        """Adds what as_json returned."""
-        self.read.update(content["read"])
-        self.kept.update(content["kept"])
-        for reason, amount in content["left_out"].items():
+        """Adds what as_json or amounts returned."""
+        self.read.update(content.get("read", {}))
+        self.kept.update(content.get("kept", {}))
+        for reason, amount in content.get("left_out", {}).items():
             self.left_out.setdefault(reason, Counter()).update(amount)
-        self.counts.update(content["counts"])
-        self.notes += content["notes"]
-        for path, records in content["records"].items():
+        self.counts.update(content.get("counts", {}))
+        self.notes += content.get("notes", [])
+        for path, records in content.get("records", {}).items():
             self.add_records(path, Records(*records))
 
     def add_records(self, path: str, records: Records) -> None:

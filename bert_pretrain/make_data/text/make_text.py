@@ -97,7 +97,7 @@ def _make(
     for part, fates in zip(parts, selection.fates):
         num_characters = document_rows(part)["num_characters"][fates == LEFT_OUT]
         account.leave_out("duplicates", int(num_characters.sum()), len(num_characters))
-        account.kept.subtract(documents=len(num_characters), characters=int(num_characters.sum()))
+        account.keep_less(len(num_characters), int(num_characters.sum()))
     wrong = account.check()
     assert wrong is None, wrong
     content = {**selection.counts, **_sum_outputs(parts), **about, **_describe_account(account)}
@@ -141,11 +141,8 @@ def _sum_accounts(parts: Sequence[TextPart]) -> Account:
 
 def _describe_account(account: Account) -> dict[str, Any]:
     """The account in the form of the report."""
-    left_out = {reason: dict(amount) for reason, amount in sorted(account.left_out.items())}
     return {
-        "read": dict(account.read),
-        "kept": dict(account.kept),
-        "left_out": left_out,
+        **account.amounts(),
         "found_besides": dict(sorted((kind, number) for kind, number in account.counts.items() if number)),
         "notes": account.notes,
     }

@@ -108,3 +108,26 @@ def test_a_head_without_an_end_hides_no_text() -> None:
     page = "<html><head><title>T</title><body><p>It is here and is read.</p>"
     assert list(prose.html_paragraphs(page, account)) == ["It is here and is read."]
     assert account.left_out_characters() == count_characters(page) - count_characters("It is here and is read.")
+
+
+PAGES = [
+    "<!DOCTYPE html><html lang=en><head><meta charset=utf-8><title>T</title><style>p>a{}</style></head>"
+    "<body class='a>b'><header><p>Site name of it.</header><nav><ul><li><a href=/x>Home</a></ul></nav><main>"
+    "<h1>On cats</h1><p>A <b>cat</b> sat on the mat &amp; slept.<br/>It woke&nbsp;up.</p><p>No end of this paragraph."
+    "<p>And the next <em>one follows</em> here.<ul><li>An item that is a sentence.<li>Short<ul><li>A nested item, too."
+    "</ul></ul><table><tr><td>1<td>2</table><pre>x = 1</pre>Text after a block.<div>Inner text is here.<img src='a'>"
+    "</div><script>document.write('<p>no</p>')</script><blockquote>A quotation, which ends here!</blockquote>"
+    "</main><footer>By us.</footer><!-- <p>nothing</p> --></body></html>",
+    "<div>One is <i>in <b>this</i> text</b> here.</p></span><section/>Two is there, &lt;b&gt; and &#233;.</div>&copy;",
+    "<p>a<![CDATA[ <p>x</p> ]]> b c.</p><?php echo '<p>' ?><p>漢字<ruby>今日<rt>きょう</rt></ruby>は天気がいい。",
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=["page", "wrong nesting", "other"])
+def test_tags_and_text_are_those_of_beautifulsoup(page: str) -> None:
+    soup = pytest.importorskip("bs4").BeautifulSoup(page, "html.parser")
+    kinds = ("NavigableString", "RubyTextString", "Script", "Stylesheet")
+    texts = "".join(str(node) for node in soup.descendants if type(node).__name__ in kinds)
+    assert "".join(text for event, text in read_page(page) if event == TEXT).split() == texts.split()
+    names = [node.name for node in soup.descendants if getattr(node, "name", None)]
+    assert names == [name for event, name in read_page(page) if event == START]
