@@ -147,7 +147,9 @@ def decompressed(source: TextSource) -> Iterator[IO[bytes]]:
         with open_regular(source.path, "rb") as raw, _stream(raw, source) as stream:
             yield stream
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise ValueError(f"{source.path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+        remedy = "; it is cut short, so get it again" if isinstance(error, EOFError) else ""
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"{source.path}: cannot be read ({reason}){remedy}") from None
     except Exception as error:
         if type(error).__name__ == "ZstdError":
             raise ValueError(f"{source.path}: cannot be read ({error})") from None
