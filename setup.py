@@ -21,7 +21,6 @@ EXTRAS = {
     "mlperf": ["mlperf-logging"],
     # scripts/make_data.sh: text out of files of any form, sentences out of text, duplicates.
     "data": [
-        "beautifulsoup4",
         "chardet",
         "datasketch",
         "markdown-it-py",
@@ -41,11 +40,13 @@ EXTRAS = {
     # s3fs before 2023.10 leaves the version of fsspec open.
     "storage": ["fsspec", "s3fs>=2023.10", "tenacity"],
     "plot": ["jinja2", "matplotlib"],  # bert_pretrain.report, check_data --histogram, benchmarks/plot.py
-    # bert-tensorflow is Google's modeling.py, which the tests compare the model with. A test starts tensorboard, which
-    # TensorFlow before 2.21 brings. moto with flask is an S3 server for tests/storage.
+    # beautifulsoup4 is what the tests compare the reading of HTML with, bert-tensorflow is Google's modeling.py, which
+    # they compare the model with. A test starts tensorboard, which TensorFlow before 2.21 brings. moto with flask is an
+    # S3 server for tests/storage.
     # pyright with a Node.js of its own, which it would otherwise download from nodejs.org; not for Python 3.8, where
     # TensorFlow 2.6 excludes the typing-extensions that it needs.
     "test": [
+        "beautifulsoup4",
         "bert-tensorflow==1.0.4",
         "flask",
         "flask-cors",

@@ -117,8 +117,8 @@ def test_data_from_a_dump_is_made_step_by_step(project):
     assert done.stdout.splitlines() == [
         "mkdir -p 'wi ki'",
         "rm -rf 'wi ki/extracted.partial'",
-        f"{sys.executable} -m wikiextractor.WikiExtractor dump.xml.bz2 --output 'wi ki/extracted.partial' "
-        "--json --bytes 30M --processes 3",
+        f"{sys.executable} -m bert_pretrain.make_data.text.wikipedia_dump dump.xml.bz2 'wi ki/extracted.partial' 3",
+        "mv 'wi ki/extracted.partial/pages.json' 'wi ki/pages.json'",
         "sync -f 'wi ki/extracted.partial'",
         "mv 'wi ki/extracted.partial' 'wi ki/extracted'",
         f"{make_data} --num_held_out=10000 --make_text '--input_file=wi ki/extracted' '--output_dir=wi ki/text' "

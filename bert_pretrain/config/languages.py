@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from typing import NamedTuple, Optional
 
 _WESTERN = ("cp1252", "iso8859-15", "cp850", "mac_roman")
@@ -115,3 +117,49 @@ LANGUAGES = {
 def find_language(code: str) -> Optional[Language]:
     """The language of a code such as de, pt-BR or zh_Hant; None where it is not known."""
     return LANGUAGES.get(code.lower().replace("_", "-").split("-")[0])
+
+
+# What the letters of text tell. An ideograph stands for about three letters.
+_SCRIPTS = {  # by a language: ranges of letters, and how much a letter counts
+    "ja": ("\u3041-\u30ff\u31f0-\u31ff\uff66-\uff9f", 3), "zh": ("\u3400-\u9fff\uf900-\ufaff", 3),
+    "ko": ("\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3", 3), "ru": ("\u0400-\u052f", 1),
+    "el": ("\u0370-\u03ff\u1f00-\u1fff", 1), "ar": ("\u0600-\u06ff\u0750-\u077f\ufb50-\ufdff", 1),
+    "he": ("\u0590-\u05ff", 1), "hi": ("\u0900-\u097f", 1), "bn": ("\u0980-\u09ff", 1), "pa": ("\u0a00-\u0a7f", 1),
+    "gu": ("\u0a80-\u0aff", 1), "ta": ("\u0b80-\u0bff", 1), "te": ("\u0c00-\u0c7f", 1), "kn": ("\u0c80-\u0cff", 1),
+    "ml": ("\u0d00-\u0d7f", 1), "my": ("\u1000-\u109f", 1), "ka": ("\u10a0-\u10ff", 1), "hy": ("\u0530-\u058f", 1),
+    "am": ("\u1200-\u137f", 1), "en": ("A-Za-z\u00c0-\u024f\u1e00-\u1eff", 1),
+}  # fmt: skip
+_LETTERS = {code: re.compile(f"[{ranges}]") for code, (ranges, _) in _SCRIPTS.items()}
+_MIN_KANA_SHARE = 0.1  # of kana and ideographs, in Japanese
+# Languages of a script, of which the letters tell one; the first where they are equal.
+_OF_SCRIPT = {"ru": ("ru", "uk", "be", "bg", "sr", "mk", "kk"), "ar": ("ar", "fa")}
+_MAX_FOREIGN_SHARE = 0.005  # more letters of other languages than in the one with the fewest
+
+
+def tell_language(text: str) -> str:
+    """The code of the language that the letters of a text tell; en where they are Latin, and where there are none."""
+    if text.isascii():
+        return "en"
+    weights = {code: len(_LETTERS[code].findall(text)) * weight for code, (_, weight) in _SCRIPTS.items()}
+    kana, ideographs = weights["ja"], weights["zh"]
+    if kana + ideographs:
+        code = "ja" if kana >= _MIN_KANA_SHARE * (kana + ideographs) else "zh"
+        weights["ja"] = weights["zh"] = 0
+        weights[code] = kana + ideographs
+    code = max(weights, key=lambda name: (weights[name], name == "en"))
+    return _tell_by_alphabet(text, code) if code in _OF_SCRIPT else code
+
+
+def _tell_by_alphabet(text: str, script: str) -> str:
+    """The language of a script with the smallest alphabet that has about all letters of a text."""
+    counts = Counter(_LETTERS[script].findall(text.lower()))
+    letters = {char: count for char, count in counts.items() if char.isalpha()}
+    total = sum(letters.values())
+    alphabets = {code: set(LANGUAGES[code].letters) for code in _OF_SCRIPT[script]}
+    foreign = {
+        code: sum(count for char, count in letters.items() if char not in alphabet)
+        for code, alphabet in alphabets.items()
+    }
+    most = min(foreign.values()) + _MAX_FOREIGN_SHARE * total
+    fitting = [code for code in alphabets if foreign[code] <= most]
+    return min(fitting, key=lambda code: (len(alphabets[code]), foreign[code]))

@@ -166,9 +166,9 @@ class TextConfig:
     )
     text_column: str = option("text", "Column of .parquet files, and key of JSON lines, that holds a document's text.")
     language: str = option(
-        "en",
+        "auto",
         "Code of the text's language, such as de: its rules divide text into sentences, and its letters tell the "
-        "encoding of text that is not UTF-8.",
+        "encoding of text that is not UTF-8. auto: what the letters of each file tell, en for all in Latin letters.",
     )
     encoding: str = option(
         "auto",
@@ -189,9 +189,9 @@ class TextConfig:
         """ValueError for an invalid setting."""
         require(self.num_held_out >= 0, f"--num_held_out must be at least 0, got {self.num_held_out}")
         require(
-            find_language(self.language) is not None,
-            f"--language={self.language} is not known; give the code of a language with similar sentences, one of "
-            f"{', '.join(LANGUAGES)}",
+            self.language == "auto" or find_language(self.language) is not None,
+            f"--language={self.language} is not known; give auto, or the code of a language with similar sentences, "
+            f"one of {', '.join(LANGUAGES)}",
         )
         require(
             self.encoding == "auto" or _is_text_encoding(self.encoding),

@@ -13,6 +13,7 @@ from bert_pretrain.make_data import corpus
 from bert_pretrain.make_data.demo import make_demo
 from bert_pretrain.make_data.shards import build_shards, python_random
 from bert_pretrain.make_data.task_progress import run_tasks
+from bert_pretrain.make_data.text.account import Account
 from bert_pretrain.make_data.text.make_text import make_text
 from bert_pretrain.make_data.vocabulary.build_vocabulary import build_vocabulary
 from bert_pretrain.system import worker_pool
@@ -96,6 +97,11 @@ def _make_shards(config: MakeDataConfig, example_config: ExampleConfig, workers:
             "sentences come from the same document; put blank lines between documents",
             file=sys.stderr,
         )
+    account = Account()
+    for counts in results:
+        account.add_json(counts.text or {})
+    if results:
+        print(f"text {account.describe()}", file=sys.stderr)
     num_repeats = sum(counts.repeats for counts in results)
     if num_repeats:
         print(f"{num_repeats} examples that equal another one were left out", file=sys.stderr)

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Union
 
+from bert_pretrain.config.languages import find_language
+from bert_pretrain.make_data.text import wikipedia_dump
 from bert_pretrain.system.console import log
 from bert_pretrain.system.files import num_cores, open_regular
 from bert_pretrain.system.script import doing, launch, locked_output
@@ -41,14 +43,16 @@ def make_data(source: str, output: str, flags: Sequence[str], environ: Mapping[s
 
     with locked_output(output):
         launch("mkdir", "-p", output)
-        is_dump = source.endswith((".xml", ".xml.bz2"))
+        is_dump = source.endswith(wikipedia_dump.SUFFIXES)
         if is_dump:
+            if os.path.isfile(source):
+                text_flags = [*_flags_of_language(source), *text_flags]
             dump, source, partial = source, f"{output}/extracted", f"{output}/extracted.partial"
             if not os.path.isdir(source):
                 doing("extracting the articles")
                 launch("rm", "-rf", partial)
-                extractor = ["wikiextractor.WikiExtractor", dump, "--output", partial, "--json", "--bytes", "30M"]
-                launch(sys.executable, "-m", *extractor, "--processes", str(num_processes))
+                launch(sys.executable, "-m", wikipedia_dump.__name__, dump, partial, str(num_processes))
+                launch("mv", f"{partial}/{wikipedia_dump.ACCOUNT_FILE}", f"{output}/{wikipedia_dump.ACCOUNT_FILE}")
                 launch("sync", "-f", partial)  # what has its last name is complete, also after a power loss
                 launch("mv", partial, source)
         make(
@@ -78,6 +82,18 @@ def make_data(source: str, output: str, flags: Sequence[str], environ: Mapping[s
         doing("checking the shards")
         folders = f"{output}/train,{output}/eval" if eval_text else f"{output}/train"
         launch(sys.executable, "-m", "bert_pretrain.check_data", f"--input_files_dir={folders}", vocabulary)
+
+
+def _flags_of_language(dump: str) -> list[str]:
+    """The flag of the language that the siteinfo of a dump names; none where it is not known."""
+    code = wikipedia_dump.find_dump_language(dump)
+    if code is None or find_language(code) is None:
+        log.warning(
+            f"{dump}: language {code or 'not named'}, told by the letters; TEXT_FLAGS=--language=CODE names one"
+        )
+        return []
+    log.warning(f"{dump}: language {code} by its siteinfo; TEXT_FLAGS=--language=CODE names another")
+    return [f"--language={code}"]
 
 
 def _choose_sizes(text_report: str, environ: Mapping[str, str]) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """The command: flags in, shards, exit codes and one-line errors out."""
 
 import importlib.util
+import json
 import os
 import random
 import subprocess
@@ -150,6 +151,10 @@ def test_recipe_of_mlperf_is_read(folder):
     made = make_data(f"--flagfile={PROJECT}/configs/run/mlperf_data.flags", *flags)
     assert made.returncode == 0, made.stderr
     side = (folder / "mlperf" / "a.txt.tfrecord.json").read_text()
+    text = json.loads(side)["text"]
+    assert text["read"] == text["kept"] and text["left_out"] == {}
+    assert text["read"]["characters"] == sum(map(len, (folder / "a.txt").read_text().split()))
+    assert f"text read: {text['read']['documents']} documents" in made.stderr
     for setting in ('"mode": "exact"', '"max_seq_length": 512', '"max_predictions_per_seq": 76', '"dupe_factor": 10'):
         assert setting in side
 

@@ -8,7 +8,7 @@ import os
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple, Optional
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from bert_pretrain.make_data.shards.fast_examples import (
 from bert_pretrain.make_data.shards.instances import Instances, tokenize_documents, tokenize_documents_in_blocks
 from bert_pretrain.make_data.shards.serialization import serialize_examples
 from bert_pretrain.make_data.task_progress import Progress, ReportProgress
+from bert_pretrain.make_data.text.account import Account
 from bert_pretrain.make_data.tokenization import LineTokenizer
 from bert_pretrain.system.files import atomic_write, hash_file
 
@@ -59,6 +60,7 @@ class ShardCounts(NamedTuple):
     tokens: int
     examples: int
     repeats: int = 0  # examples that were left out, because they equal another one; in fast mode
+    text: Optional[dict[str, Any]] = None  # Account.amounts() of what was read
 
 
 def tasks_for_files(
@@ -136,7 +138,8 @@ def _make_exact(task: ShardTask, tokenizer: LineTokenizer, report: ReportProgres
     config, vocabulary = task.config, tokenizer.vocabulary
     origin = _origin(task)
     documents = corpus.read_documents(task.spans, as_google=True)
-    text = tokenize_documents(_reported(documents, task.num_bytes, report), tokenizer)
+    account = Account()
+    text = tokenize_documents(_reported(documents, task.num_bytes, report), tokenizer, account)
     _require_words(len(text.ids), task)
     rule = ExactRule(
         config.max_seq_length,
@@ -155,9 +158,9 @@ def _make_exact(task: ShardTask, tokenizer: LineTokenizer, report: ReportProgres
         blocks = examples.blocks(number, len(task.outputs), vocabulary.id("[CLS]"), vocabulary.id("[SEP]"))
         with atomic_write(output, "wb") as file:
             num_records = write_records(file, _written(blocks, len(examples), report))
-            counts = ShardCounts(text.num_documents, len(text.ids), num_records)
+            counts = ShardCounts(text.num_documents, len(text.ids), num_records, text=account.amounts())
             _write_provenance(output, file, origin, counts, task)
-    return ShardCounts(text.num_documents, len(text.ids), len(examples))
+    return ShardCounts(text.num_documents, len(text.ids), len(examples), text=account.amounts())
 
 
 def _reported(documents: Iterable[list[str]], num_bytes: int, report: ReportProgress) -> Iterator[list[str]]:
@@ -183,12 +186,14 @@ def _make_fast(task: ShardTask, tokenizer: LineTokenizer, report: ReportProgress
     origin = _origin(task)
     num_documents = num_tokens = 0
     repeated = RepeatedRecords()
+    account = Account()
 
     def records() -> Iterator[bytes]:
         nonlocal num_documents, num_tokens
         # Seeded by name, so that a shard does not depend on the number of shards.
         rng = np.random.default_rng([task.config.random_seed, zlib.crc32(os.path.basename(output).encode())])
-        for text in tokenize_documents_in_blocks(corpus.read_documents(task.spans), tokenizer, _TOKENS_AT_ONCE):
+        documents = corpus.read_documents(task.spans)
+        for text in tokenize_documents_in_blocks(documents, tokenizer, _TOKENS_AT_ONCE, account):
             num_documents += text.num_documents
             num_tokens += len(text.ids)
             repeated.begin_block()
@@ -200,7 +205,7 @@ def _make_fast(task: ShardTask, tokenizer: LineTokenizer, report: ReportProgress
 
     with atomic_write(output, "wb") as file:
         num_records = write_records(file, pick_records(records(), task.config.num_picked_examples))
-        counts = ShardCounts(num_documents, num_tokens, num_records, repeated.num_left_out)
+        counts = ShardCounts(num_documents, num_tokens, num_records, repeated.num_left_out, account.amounts())
         _write_provenance(output, file, origin, counts, task)
     return counts
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import numpy as np
 
+from bert_pretrain.make_data.text.account import Account, count_characters
 from bert_pretrain.make_data.tokenization import LineTokenizer
 
 NUM_SPECIAL_TOKENS = 3  # [CLS] A [SEP] B [SEP]
@@ -33,11 +34,18 @@ class TokenizedText(NamedTuple):
         return len(self.document_starts) - 1
 
 
-def tokenize_documents(documents: Iterable[list[str]], tokenizer: LineTokenizer) -> TokenizedText:
-    """Tokenizes documents, each a list of sentences. Sentences and documents without a token are left out."""
+def tokenize_documents(
+    documents: Iterable[list[str]], tokenizer: LineTokenizer, account: Optional[Account] = None
+) -> TokenizedText:
+    """Tokenizes documents, each a list of sentences. Sentences and documents without a token are left out.
+
+    account gets what was read, kept and left out.
+    """
     ids = array("H" if _fits_uint16(tokenizer) else "i")
     sentence_starts, document_starts = array("q", [0]), array("q", [0])
-    for part in _parts(documents, tokenizer):  # arrays that grow in place: joining parts would need twice the memory
+    for part in _parts(
+        documents, tokenizer, account
+    ):  # arrays that grow in place: joining parts would need twice the memory
         ids.frombytes(part.ids.tobytes())
         sentence_starts.frombytes((part.sentence_starts[1:] + sentence_starts[-1]).tobytes())
         document_starts.frombytes((part.document_starts[1:] + document_starts[-1]).tobytes())
@@ -49,12 +57,12 @@ def tokenize_documents(documents: Iterable[list[str]], tokenizer: LineTokenizer)
 
 
 def tokenize_documents_in_blocks(
-    documents: Iterable[list[str]], tokenizer: LineTokenizer, max_tokens: int
+    documents: Iterable[list[str]], tokenizer: LineTokenizer, max_tokens: int, account: Optional[Account] = None
 ) -> Iterator[TokenizedText]:
     """The same in blocks of whole documents with at least max_tokens tokens; a smaller rest joins the last block."""
     ready: list[TokenizedText] = []
     filling: list[TokenizedText] = []
-    for part in _parts(documents, tokenizer):
+    for part in _parts(documents, tokenizer, account):
         filling.append(part)
         if sum(len(filled.ids) for filled in filling) >= max_tokens:
             if ready:
@@ -64,7 +72,9 @@ def tokenize_documents_in_blocks(
         yield _join_texts(ready + filling)
 
 
-def _parts(documents: Iterable[list[str]], tokenizer: LineTokenizer) -> Iterator[TokenizedText]:
+def _parts(
+    documents: Iterable[list[str]], tokenizer: LineTokenizer, account: Optional[Account]
+) -> Iterator[TokenizedText]:
     """The tokenized text of some whole documents at a time."""
     waiting: list[list[str]] = []
     num_chars = 0
@@ -72,14 +82,19 @@ def _parts(documents: Iterable[list[str]], tokenizer: LineTokenizer) -> Iterator
         waiting.append(document)
         num_chars += sum(map(len, document))
         if num_chars >= _CHARS_AT_ONCE:
-            yield _tokenize_at_once(waiting, tokenizer)
+            yield _tokenize_at_once(waiting, tokenizer, account)
             waiting, num_chars = [], 0
     if waiting:
-        yield _tokenize_at_once(waiting, tokenizer)
+        yield _tokenize_at_once(waiting, tokenizer, account)
 
 
-def _tokenize_at_once(documents: list[list[str]], tokenizer: LineTokenizer) -> TokenizedText:
-    ids, lengths = tokenizer.encode([line for document in documents for line in document])
+def _tokenize_at_once(
+    documents: list[list[str]], tokenizer: LineTokenizer, account: Optional[Account]
+) -> TokenizedText:
+    lines = [line for document in documents for line in document]
+    ids, lengths = tokenizer.encode(lines)
+    if account is not None:
+        _count_lines(documents, lines, lengths, account)
     owners = np.repeat(np.arange(len(documents)), [len(document) for document in documents])[lengths > 0]
     lengths = lengths[lengths > 0]
     return TokenizedText(
@@ -87,6 +102,18 @@ def _tokenize_at_once(documents: list[list[str]], tokenizer: LineTokenizer) -> T
         np.concatenate([[0], np.cumsum(lengths)]),
         np.append(np.flatnonzero(np.diff(owners, prepend=-1)), len(owners)),
     )
+
+
+def _count_lines(documents: list[list[str]], lines: list[str], lengths: np.ndarray, account: Account) -> None:
+    """Adds the documents and their lines, of which each became tokens [lines] or is left out."""
+    num_characters = sum(map(count_characters, lines))
+    num_left_out = sum(count_characters(lines[number]) for number in np.flatnonzero(lengths == 0).tolist())
+    ends = np.cumsum([len(document) for document in documents])
+    num_tokens = np.diff(np.concatenate([[0], np.cumsum(lengths)])[ends], prepend=0)
+    num_without = int((num_tokens == 0).sum())
+    account.add_read(len(documents), num_characters)
+    account.kept.update(documents=len(documents) - num_without, characters=num_characters - num_left_out)
+    account.leave_out("lines without a token", num_left_out, num_without)
 
 
 def _fits_uint16(tokenizer: LineTokenizer) -> bool:

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -19,7 +18,8 @@ import numpy as np
 from bert_pretrain.config.make_data import TextConfig
 from bert_pretrain.make_data import corpus, provenance
 from bert_pretrain.make_data.task_progress import Progress, ReportProgress, run_tasks
-from bert_pretrain.make_data.text import prose, reading
+from bert_pretrain.make_data.text import extraction, prose, reading
+from bert_pretrain.make_data.text.account import Account
 from bert_pretrain.make_data.text.duplicates import SIGNATURE_FILES
 from bert_pretrain.make_data.text.parts import (
     DOCUMENT_SUFFIXES,
@@ -33,6 +33,7 @@ from bert_pretrain.make_data.text.parts import (
 from bert_pretrain.make_data.text.selection import (
     DIVIDED,
     HELD_OUT,
+    LEFT_OUT,
     TRAIN,
     end_of_training,
     printable_path,
@@ -62,8 +63,9 @@ def make_text(patterns: str, output_dir: str, settings: TextConfig, workers: Wor
     if left_out:
         print(f"files of other kinds left out: {reading.describe_suffixes(left_out)}", file=sys.stderr)
     parts = plan_parts(found, output_dir, settings)
-    rules = prose.sentence_rules(settings.language)
-    if not settings.language.lower().startswith(rules):
+    is_told = settings.language == "auto"
+    rules = "auto" if is_told else prose.sentence_rules(settings.language)
+    if not is_told and not settings.language.lower().startswith(rules):
         print(
             f"--language={settings.language}: sentencex has no rules for it, those of {rules} are used", file=sys.stderr
         )
@@ -73,27 +75,35 @@ def make_text(patterns: str, output_dir: str, settings: TextConfig, workers: Wor
             return [f"{output_dir}: the text is there"]
         about = {"files": len(found), "sentence_rules": rules, "other_files_left_out": dict(left_out)}
         with locked_directory(output_dir, DATA):
-            content, examples = _make(output_dir, parts, about, workers)
+            content, examples, account = _make(output_dir, parts, about, workers)
     except OSError as error:
         raise ValueError(f"{output_dir}: cannot be written ({error.strerror})") from None
-    return list(_summary(output_dir, content, examples, settings))
+    return list(_summary(output_dir, content, examples, settings, account))
 
 
 def _make(
     output_dir: str, parts: Sequence[TextPart], about: dict[str, Any], workers: Workers
-) -> tuple[dict[str, Any], list[str]]:
-    """Writes everything; returns the report's content with `about` in it, and some duplicates as examples."""
+) -> tuple[dict[str, Any], list[str], Account]:
+    """Writes everything; returns the report's content with `about` in it, some duplicates as examples, the account."""
     todo = [part for part in parts if not has_documents(part)]
     run_tasks(workers, find_documents, todo, [part.num_bytes for part in todo], len(parts), unit="documents found")
-    content = {**about, **_sum_accounts(parts)}
+    account = _sum_accounts(parts)
+    if not account.kept["documents"]:
+        raise ValueError(f"--input_file: no document of two sentences was found; {account.describe()}")
     print("finding duplicates and drawing held-out documents", file=sys.stderr)
     selection = select_documents(parts)
     tasks = [SelectedPart(part, fates) for part, fates in zip(parts, selection.fates)]
     run_tasks(workers, write_part, tasks, [part.num_bytes for part in parts], len(parts), unit="documents written")
-    content = {**selection.counts, **_sum_outputs(parts), **content}
+    for part, fates in zip(parts, selection.fates):
+        num_characters = document_rows(part)["num_characters"][fates == LEFT_OUT]
+        account.leave_out("duplicates", int(num_characters.sum()), len(num_characters))
+        account.keep_less(len(num_characters), int(num_characters.sum()))
+    wrong = account.check()
+    assert wrong is None, wrong
+    content = {**selection.counts, **_sum_outputs(parts), **about, **_describe_account(account)}
     _write_report(output_dir, content, parts)
     _remove_documents(output_dir, parts)
-    return content, selection.examples
+    return content, selection.examples, account
 
 
 def _origin(parts: Sequence[TextPart]) -> provenance.Origin:
@@ -113,20 +123,29 @@ def _is_finished(output_dir: str, parts: Sequence[TextPart]) -> bool:
     return all(os.path.exists(path) and os.path.getsize(path) == num_bytes for path, num_bytes in paths.items())
 
 
-def _sum_accounts(parts: Sequence[TextPart]) -> dict[str, Any]:
-    """What was left out or changed in all parts; prints the first notes."""
-    counts: Counter[str] = Counter()
-    notes: list[str] = []
+def _sum_accounts(parts: Sequence[TextPart]) -> Account:
+    """What became of the text of all parts; prints the first notes. ValueError where all records of a file are bad."""
+    account = Account()
     for part in parts:
         described = provenance.read_provenance(part.path("documents"))
         assert described is not None, part.name
-        counts.update(described["counts"])
-        notes += described["notes"]
-    for note in notes[:_MAX_NOTES]:
+        account.add_json(described["account"])
+    for note in account.notes[:_MAX_NOTES]:
         print(printable_path(note), file=sys.stderr)
-    if notes[_MAX_NOTES:]:
-        print(f"and {len(notes) - _MAX_NOTES} more, in {_REPORT_FILE}", file=sys.stderr)
-    return {"left_out": dict(sorted(counts.items())), "notes": notes}
+    if account.notes[_MAX_NOTES:]:
+        print(f"and {len(account.notes) - _MAX_NOTES} more, in {_REPORT_FILE}", file=sys.stderr)
+    for path, records in account.records.items():
+        extraction.require_good_record(path, records, parts[0].settings.text_column)
+    return account
+
+
+def _describe_account(account: Account) -> dict[str, Any]:
+    """The account in the form of the report."""
+    return {
+        **account.amounts(),
+        "found_besides": dict(sorted((kind, number) for kind, number in account.counts.items() if number)),
+        "notes": account.notes,
+    }
 
 
 def _sum_outputs(parts: Sequence[TextPart]) -> dict[str, Any]:
@@ -216,7 +235,9 @@ def _chosen(task: SelectedPart, fate: int) -> Iterator[tuple[list[str], int, int
             yield document, int(folders[number]), int(rows["num_words"][number])
 
 
-def _summary(output_dir: str, content: dict[str, Any], examples: Sequence[str], settings: TextConfig) -> Iterator[str]:
+def _summary(
+    output_dir: str, content: dict[str, Any], examples: Sequence[str], settings: TextConfig, account: Account
+) -> Iterator[str]:
     """The numbers of text_report.json, `content`, in a few lines for the user; `examples` are some duplicates."""
     yield (
         f"{output_dir}: {content['found_documents']:,} documents of {content['found_sentences']:,} sentences found in "
@@ -234,8 +255,11 @@ def _summary(output_dir: str, content: dict[str, Any], examples: Sequence[str], 
             f"listed in duplicates.tsv; {content['left_out_documents']:,} documents left out, such as"
         )
         yield from (f"  {line}" for line in examples)
-    if content["left_out"]:
-        yield "found besides: " + ", ".join(f"{number:,} {kind}" for kind, number in content["left_out"].items())
+    yield account.describe()
+    if content["found_besides"]:
+        yield "found besides: " + ", ".join(f"{number:,} {kind}" for kind, number in content["found_besides"].items())
+    if settings.language == "auto":
+        yield "languages are told by the letters of each file; --language=CODE names one for all"
 
 
 def _amount(content: dict[str, Any], part: str) -> str:

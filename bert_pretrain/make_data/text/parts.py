@@ -23,6 +23,7 @@ from bert_pretrain.config.make_data import TextConfig
 from bert_pretrain.make_data import corpus, provenance
 from bert_pretrain.make_data.task_progress import Progress, ReportProgress
 from bert_pretrain.make_data.text import extraction, prose
+from bert_pretrain.make_data.text.account import Account, count_characters
 from bert_pretrain.make_data.text.duplicates import NUM_HASHES, Signer
 from bert_pretrain.make_data.text.extraction import find_encoding_and_content
 from bert_pretrain.make_data.text.reading import NotTextError, TextSource, decompressed, is_cut_at_line_feeds
@@ -34,6 +35,7 @@ _ROW = np.dtype(
     [
         ("hash", "<u8"),  # of the words
         ("num_bytes", "<u8"),  # as written
+        ("num_characters", "<u8"),  # that are no white space
         ("num_words", "<u4"),
         ("num_sentences", "<u4"),
         ("source", "<u4"),  # its number among the sources of the part
@@ -194,12 +196,14 @@ def _rest_of_line(file: IO[bytes]) -> None:
 
 def has_documents(part: TextPart) -> bool:
     """Whether documents/ holds the part. ValueError where it was made from something else."""
-    return provenance.is_finished(part.path("documents"), part.origin())
+    output = part.path("documents")
+    # Earlier versions wrote no account and rows of another form.
+    return provenance.is_finished(output, part.origin()) and "account" in (provenance.read_provenance(output) or {})
 
 
 def find_documents(part: TextPart, report: ReportProgress) -> None:
     """Writes a part's documents to documents/, complete or not at all, with what they are compared by."""
-    account = extraction.Account()
+    account = Account()
     output, table_path, signatures_path = (part.path("documents", suffix) for suffix in (_TEXT, _TABLE, _SIGNATURES))
     for path in (output, table_path, signatures_path):
         provenance.remove_partial_output(path)
@@ -218,8 +222,10 @@ def find_documents(part: TextPart, report: ReportProgress) -> None:
                     report(Progress(unreported / part.num_bytes, writer.num_documents - num_reported))
                     unreported, num_reported = 0, writer.num_documents
         report(Progress(0, writer.num_documents - num_reported))
-        counts = {"documents": writer.num_documents, "counts": dict(account.counts), "notes": account.notes}
-        provenance.write_provenance(output, file, part.origin(), counts)
+        wrong = account.check()
+        assert wrong is None, f"{part.name}: {wrong}"
+        facts = {"documents": writer.num_documents, "account": account.as_json()}
+        provenance.write_provenance(output, file, part.origin(), facts)
 
 
 class _TableWriter:
@@ -237,15 +243,16 @@ class _TableWriter:
             digest, signature = self._signer.sign(document)
             self._signatures.write(signature.tobytes())
         num_bytes = sum(len(sentence.encode()) + 1 for sentence in document) + 1
+        num_characters = sum(map(count_characters, document))
         num_words = sum(sentence.count(" ") + 1 for sentence in document)
-        row = np.array((digest, num_bytes, num_words, len(document), source), _ROW)
+        row = np.array((digest, num_bytes, num_characters, num_words, len(document), source), _ROW)
         self._table.write(row.tobytes())
         self.num_documents += 1
         return num_bytes
 
 
 def document_rows(part: TextPart) -> np.ndarray:
-    """hash, num_bytes, num_words, num_sentences and source of each of a part's documents, [D], mapped from a file."""
+    """The _ROW of each of a part's documents, [D], mapped from a file."""
     path = part.path("documents", _TABLE)
     return np.memmap(path, _ROW, "r") if os.path.getsize(path) else np.zeros(0, _ROW)
 

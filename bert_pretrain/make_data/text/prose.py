@@ -7,17 +7,18 @@ code, which are counted by kind. Sentences follow sentencex's rules for a langua
 from __future__ import annotations
 
 import functools
-import html
 import importlib.util
 import re
 import statistics
 import unicodedata
-from collections import Counter
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from typing import Callable, NamedTuple, Optional
 
 from bert_pretrain.config.languages import find_language
+from bert_pretrain.make_data.text import html_pages
+from bert_pretrain.make_data.text.account import Account, count_characters
 from bert_pretrain.make_data.text.reading import require_library
 
 _STOPS = "。！？｡।॥۔؟։።፧။។"  # of Chinese, Hindi, Urdu, Arabic, Armenian, Amharic, Burmese, Khmer
@@ -39,18 +40,20 @@ _ASCII_OTHERS = bytes(code for code in range(128) if not chr(code).isalpha())
 # The marks of plain text and reStructuredText.
 _MAX_BLOCK = 2_000  # lines between blank lines; a longer block is cut
 _RULE = re.compile(r"^\s*([=\-~^\"'`*+#.:_])\1{2,}\s*$")
-_GRID = re.compile(r"^\s*[+|=:\-\s]*(?:\+|\||={3,}|-{3,}\s+-{3,})[+|=:\-\s]*$")
+_NOT_OF_GRID = re.compile(r"[^+|=:\-\s]")
+_GRID = re.compile(r"\+|\||===|---\s+---")
 _BULLET = re.compile(r"^\s*(?:[-*•‣◦+o·]|\(?\d{1,3}[.)]|\(?[a-zA-Z][.)]|#\.)\s+(?=\S)")
-_CODE_LINE = re.compile(r"^\s*(?:>>>|\.\.\. |\$ |#!|//|/\*|[{}]\s*$)|[;{}]\s*$|^\s*\w+ ?[(=]|</?\w+[^>]*>\s*$")
+_CODE_LINE = re.compile(r"^\s*(?:>>>|\.\.\. |\$ |#!|//|/\*|[{}]\s*$)|[;{}]\s*$|^\s*\w+ ?[(=]")
+_TAG = re.compile(r"</?\w")
 _MARK = re.compile(r"^\s*(--|//|[#>%;*|])(?:\s+|$)")
 _DIRECTIVE = re.compile(r"^\.\.(?:\s|$)")
 _ADMONITION = re.compile(r"^\.\.\s+(?:note|warning|tip|important|hint|caution|attention|danger)::\s*")
 _FIELD = re.compile(r"^:(?!\w+:`)[\w \-*]+:(?:\s|$)")
-_ROLE = re.compile(r":(?:[\w+-]+:)?[\w+-]+:`~?!?([^`]+?)(?:\s+<[^`>]*>)?`")
+_ROLE = re.compile(r":(?:[\w+-]+:)?[\w+-]+:`~?!?([^`]+?)(?:\s+<[^`<>]*>)?`")
 _LINK = re.compile(r"`([^`<]+?)\s*<[^`>]*>`_{1,2}")
 _LITERAL = re.compile(r"``(.+?)``")
 _INTERPRETED = re.compile(r"`([^`]+)`_{0,2}")
-_EMPHASIS = re.compile(r"(?<![\w*])(\*{1,2})(?=\S)(.+?)(?<=\S)\1(?![\w*])")
+_EMPHASIS = re.compile(r"(?<![\w*])(\*{1,2})(?=\S)(.{1,500}?)(?<=\S)\1(?![\w*])")
 _FOOTNOTE = re.compile(r"\s?\[(?:#\w*|\*|\d+)\]_")
 
 # What is left out of Markdown and HTML, and the elements of HTML that are paragraphs.
@@ -62,16 +65,29 @@ _HTML_KINDS = {
     "script": "markup", "style": "markup", "noscript": "markup", "template": "markup", "svg": "markup",
     "math": "markup", "head": "markup", "nav": "navigation", "header": "navigation", "footer": "navigation",
     "aside": "navigation", "form": "navigation", "pre": "code", "table": "tables", "figure": "tables",
+    "rt": "readings", "rp": "readings",
     **{f"h{level}": "headings" for level in range(1, 7)},
 }  # fmt: skip
 _HTML_BLOCKS = {
     "address", "article", "blockquote", "body", "dd", "div", "dl", "dt", "fieldset", "html", "li", "main", "ol", "p",
     "section", "ul",
 }  # fmt: skip
+_HTML_OF_HEAD = {
+    "base", "basefont", "bgsound", "link", "meta", "noscript", "script", "style", "template", "title",
+}  # fmt: skip
+
+# Where long paragraphs are cut.
+_MAX_PARAGRAPH = 10_000  # characters
+_ENDS = (  # of sentences surely, of sentences as it seems, of words
+    re.compile(rf"(?<=[^\W\d_]{{4}}[.!?])\s+(?=[^\W\d_a-z])|(?<=[{_STOPS}])(?![{_STOPS}」』”’）)])"),
+    re.compile(r"(?<=[.!?…])\s+(?=[^\W_])"),
+    re.compile(r"\s+"),
+)
 
 # What WikiExtractor leaves in place of formulas, templates and markup.
 _PLACEHOLDER = re.compile(r"\b(?:formula|codice)_\d+\b")
 _WIKI_MARKUP = re.compile(r"</?[a-z][^<>]*>|\[\[|\]\]|\{\{|\}\}|'{2,}", re.IGNORECASE)
+_ANY_TAG = re.compile(r"<[^<>]*>")
 _EMPTY_BRACKETS = re.compile(r"\s?[(\[][\s,;:–-]*[)\]]")
 _SPACE_BEFORE_STOP = re.compile(r"\s+([,.;:!?])")
 
@@ -117,14 +133,18 @@ def _group_sizes(lines: Sequence[str]) -> list[int]:
     return sizes
 
 
-def plain_paragraphs(lines: Iterable[str], is_rst: bool, is_wrapped: bool, left_out: Counter[str]) -> Iterator[str]:
-    """The paragraphs of plain text or reStructuredText, each in one line; left_out gets the number of other blocks.
+def plain_paragraphs(lines: Iterable[str], is_rst: bool, is_wrapped: bool, account: Account) -> Iterator[str]:
+    """The paragraphs of plain text or reStructuredText, each in one line; the account gets other blocks and marks.
 
     is_wrapped: the lines between blank lines are one paragraph.
     """
-    blocks = _Blocks(is_rst, left_out)
+    blocks = _Blocks(is_rst, account)
     for block in _blocks(lines, is_wrapped):
-        yield from blocks.prose(block)
+        num_left_out = account.left_out_characters()
+        found = list(blocks.prose(block))
+        num_chars = sum(map(count_characters, block)) - sum(map(count_characters, found))
+        account.leave_out("markup", num_chars - (account.left_out_characters() - num_left_out))
+        yield from found
 
 
 def _blocks(lines: Iterable[str], is_wrapped: bool) -> Iterator[list[str]]:
@@ -143,15 +163,15 @@ def _blocks(lines: Iterable[str], is_wrapped: bool) -> Iterator[list[str]]:
 class _Blocks:
     """Tells what the blocks of a text are, in their order."""
 
-    def __init__(self, is_rst: bool, left_out: Counter[str]) -> None:
-        self._is_rst, self._left_out = is_rst, left_out
+    def __init__(self, is_rst: bool, account: Account) -> None:
+        self._is_rst, self._account = is_rst, account
         self._skipped: Optional[tuple[int, str]] = None  # blocks that are indented deeper are of this kind
 
     def prose(self, block: list[str]) -> Iterator[str]:
         """The paragraphs of a block."""
         indent = min(len(line) - len(line.lstrip()) for line in block)
         if self._skipped and indent > self._skipped[0]:
-            self._left_out[self._skipped[1]] += 1
+            self._leave_out(self._skipped[1], block)
             return
         self._skipped = None
         if self._is_rst:
@@ -159,10 +179,13 @@ class _Blocks:
         block = self._without_heading(_without_marks(block))
         kind = _kind(block) if block else None
         if kind:
-            self._left_out[kind] += 1
+            self._leave_out(kind, block)
         elif block:
             for text in _items(block):
                 yield from self._kept(text, indent, bool(_BULLET.match(block[0])))
+
+    def _leave_out(self, kind: str, lines: Iterable[str]) -> None:
+        self._account.leave_out_block(kind, sum(map(count_characters, lines)))
 
     def _after_markup(self, block: list[str], indent: int) -> list[str]:
         """The block without a directive's or a field's marks; nothing where its content is no prose."""
@@ -173,14 +196,14 @@ class _Blocks:
             self._skipped = (indent, "directives and comments")
         elif not _FIELD.match(first):
             return block
-        self._left_out["directives and comments"] += 1
+        self._leave_out("directives and comments", block)
         return []
 
     def _without_heading(self, block: list[str]) -> list[str]:
         """Leaves out a title with its line of punctuation, and such a line that stands alone."""
         for number in (2, 1, 0):
-            if len(block) > number and _RULE.match(block[number]) and not _GRID.match(block[0] + block[-1]):
-                self._left_out["headings"] += 1
+            if len(block) > number and _RULE.match(block[number]) and not _is_grid(block[0] + block[-1]):
+                self._leave_out("headings", block[: number + 1])
                 return block[number + 1 :]
         return block
 
@@ -194,7 +217,17 @@ class _Blocks:
         if _is_prose(text):
             yield text
         else:
-            self._left_out["list items" if is_item else "headings and fragments"] += 1
+            self._leave_out("list items" if is_item else "headings and fragments", [text])
+
+
+def _is_grid(line: str) -> bool:
+    """Whether the line is part of a table's lines; one pattern for both conditions would take quadratic time."""
+    return not _NOT_OF_GRID.search(line) and bool(_GRID.search(line))
+
+
+def _ends_in_tag(line: str) -> bool:
+    line = line.rstrip()
+    return line.endswith(">") and bool(_TAG.search(line, line.rfind(">", 0, -1) + 1))
 
 
 def _without_marks(block: list[str]) -> list[str]:
@@ -208,11 +241,11 @@ def _without_marks(block: list[str]) -> list[str]:
 
 def _kind(block: list[str]) -> Optional[str]:
     """What a block is that is no prose."""
-    if any(_GRID.match(line) for line in block):
+    if any(map(_is_grid, block)):
         return "tables"
     if len(block) > 1 and sum("   " in line.strip() or line.count("|") > 1 for line in block) * 2 > len(block):
         return "tables"
-    if sum(bool(_CODE_LINE.search(line)) for line in block) * 2 > len(block):
+    if sum(bool(_CODE_LINE.search(line)) or _ends_in_tag(line) for line in block) * 2 > len(block):
         return "code"
     return None
 
@@ -253,65 +286,122 @@ def without_rst_markup(text: str) -> str:
     return _FOOTNOTE.sub("", _EMPHASIS.sub(r"\2", text)).replace("\\ ", "")
 
 
-def markdown_paragraphs(text: str, left_out: Counter[str]) -> Iterator[str]:
+def markdown_paragraphs(text: str, account: Account) -> Iterator[str]:
     """The paragraphs of a Markdown file, each in one line."""
     parser = require_library("markdown_it", "a Markdown file").MarkdownIt("commonmark").enable("table")
     within: list[str] = []  # headings and tables that are open
+    found: list[str] = []
+    num_left_out = account.left_out_characters()
     depth_of_lists = 0
     for token in parser.parse(_FRONT_MATTER.sub("", text)):
         if token.type in _MARKDOWN_KINDS:
-            left_out[_MARKDOWN_KINDS[token.type]] += 1
+            account.leave_out_block(_MARKDOWN_KINDS[token.type], count_characters(token.content))
         if token.type in ("heading_open", "table_open"):
             within.append(token.type)
         elif token.type in ("heading_close", "table_close"):
             within.pop()
         depth_of_lists += (token.type == "list_item_open") - (token.type == "list_item_close")
-        if token.type == "inline" and not within:
-            parts = [
-                child.content if child.type in ("text", "code_inline") else " " * child.type.endswith("break")
-                for child in token.children
-            ]
-            yield from _kept_paragraph(parts, depth_of_lists > 0, left_out)
+        if token.type != "inline":
+            continue
+        parts = [
+            child.content if child.type in ("text", "code_inline") else " " * child.type.endswith("break")
+            for child in token.children
+        ]
+        if within:
+            account.leave_out(_MARKDOWN_KINDS[within[-1]], count_characters("".join(parts)))
+        else:
+            found += _kept_paragraph(parts, depth_of_lists > 0, account)
+    num_named = account.left_out_characters() - num_left_out
+    account.leave_out("markup", count_characters(text) - sum(map(count_characters, found)) - num_named)
+    return iter(found)
 
 
-def html_paragraphs(text: str, left_out: Counter[str]) -> Iterator[str]:
+def html_paragraphs(text: str, account: Account) -> Iterator[str]:
     """The paragraphs of a page, each in one line: the text of the innermost blocks."""
-    page = require_library("bs4", "an HTML file").BeautifulSoup(text, "html.parser")
-    for element in page.find_all(list(_HTML_KINDS)):
-        if not element.decomposed:
-            left_out[_HTML_KINDS[element.name]] += 1
-            element.decompose()
+    num_markup = count_characters(text)
+    page = _OpenElements()
     parts: list[str] = []
-    is_item = False
-    for node in page.descendants:
-        name = getattr(node, "name", None)
-        if name in _HTML_BLOCKS or name == "br":
-            if name != "br":
-                yield from _kept_paragraph(parts, is_item, left_out)
-                parts, is_item = [], name in ("li", "dd", "dt")
-            else:
-                parts.append(" ")
-        elif name is None and type(node).__name__ == "NavigableString":
-            if getattr(node.previous_sibling, "name", None) in _HTML_BLOCKS:  # the text follows a block
-                yield from _kept_paragraph(parts, is_item, left_out)
+    is_item = follows_block = False
+    for event, value in html_pages.read_page(text):
+        if event == html_pages.TEXT:
+            num_chars = count_characters(value)
+            num_markup -= num_chars
+            if page.left_out:
+                account.leave_out(page.left_out, num_chars)
+                continue
+            if follows_block:
+                yield from _kept_paragraph(parts, is_item, account)
                 parts, is_item = [], False
-            parts.append(str(node))
-    yield from _kept_paragraph(parts, is_item, left_out)
+            parts.append(value)
+            follows_block = False
+        elif event == html_pages.END:
+            was_left_out = page.left_out
+            is_block = page.end(value)
+            follows_block = is_block if is_block is not None and not was_left_out else follows_block
+        elif event == html_pages.START:
+            was_left_out = page.left_out
+            page.start(value)
+            if page.left_out:
+                if not was_left_out:
+                    account.leave_out_block(page.left_out, 0)
+                continue
+            follows_block = False
+            if value == "br":
+                parts.append(" ")
+            elif value in _HTML_BLOCKS:
+                yield from _kept_paragraph(parts, is_item, account)
+                parts, is_item = [], value in ("li", "dd", "dt")
+        elif not page.left_out:
+            follows_block = False
+    yield from _kept_paragraph(parts, is_item, account)
+    account.leave_out("markup", num_markup)
+
+
+class _OpenElements:
+    """The elements of a page that are open, and whether what is read now is left out."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._counts: dict[str, int] = {}
+        self._depth_left_out = 0  # of the outermost element that is left out
+        self.left_out = ""  # its kind
+
+    def start(self, name: str) -> None:
+        """Opens an element. What does not belong into the head ends it, as its end may be missing."""
+        if name in html_pages.VOID_ELEMENTS:
+            return
+        if self._names and self._names[-1] == "head" and name not in _HTML_OF_HEAD:
+            self.end("head")
+        self._names.append(name)
+        self._counts[name] = self._counts.get(name, 0) + 1
+        if not self.left_out and name in _HTML_KINDS:
+            self.left_out, self._depth_left_out = _HTML_KINDS[name], len(self._names)
+
+    def end(self, name: str) -> Optional[bool]:
+        """Closes an element with all in it; returns whether it is a block, None for an end without a start."""
+        if not self._counts.get(name):
+            return None
+        while (closed := self._names.pop()) != name:
+            self._counts[closed] -= 1
+        self._counts[name] -= 1
+        if len(self._names) < self._depth_left_out:
+            self.left_out, self._depth_left_out = "", 0
+        return name in _HTML_BLOCKS
 
 
 # Form of a file (reading.py) -> what parses the whole text of one into paragraphs, and counts what it leaves out.
-MARKUP_PARSERS: dict[str, Callable[[str, Counter[str]], Iterator[str]]] = {
+MARKUP_PARSERS: dict[str, Callable[[str, Account], Iterator[str]]] = {
     "markdown": markdown_paragraphs,
     "html": html_paragraphs,
 }
 
 
-def _kept_paragraph(parts: list[str], is_item: bool, left_out: Counter[str]) -> Iterator[str]:
+def _kept_paragraph(parts: list[str], is_item: bool, account: Account) -> Iterator[str]:
     text = " ".join("".join(parts).split())
     if _is_prose(text):
         yield text
     elif text:
-        left_out["list items" if is_item else "headings and fragments"] += 1
+        account.leave_out_block("list items" if is_item else "headings and fragments", count_characters(text))
 
 
 def _is_prose(text: str) -> bool:
@@ -362,28 +452,57 @@ def _all_sentences(text: str, language: str) -> list[str]:
     if rules == "el":
         text = text.replace(_GREEK_QUESTION_MARK, ";")
     segment = sentencex.segment  # pyright: ignore[reportAttributeAccessIssue]  # a compiled module without types
-    return [stripped for part in segment(rules, text) if (stripped := part.strip())]
+    found = (part for piece in _bounded_pieces(text) for part in segment(rules, piece))
+    return [stripped for part in found if (stripped := part.strip())]
 
 
-def sentences_of_article(lines: Iterable[str], language: str, is_mlperf: bool = False) -> list[str]:
+def _bounded_pieces(text: str) -> Iterator[str]:
+    """Pieces of a long paragraph, because sentencex takes quadratic time; cut where a sentence surely ends, if any."""
+    start = 0
+    while len(text) - start > _MAX_PARAGRAPH:
+        end = start + _MAX_PARAGRAPH
+        places = (match.end() for pattern in _ENDS for match in deque(pattern.finditer(text, start + 1, end), maxlen=1))
+        cut = next(places, end)
+        yield text[start:cut]
+        start = cut
+    yield text[start:]
+
+
+def sentences_of_article(
+    lines: Iterable[str], language: str, is_mlperf: bool = False, account: Optional[Account] = None
+) -> list[str]:
     """The sentences of an article with a paragraph a line, without headings and remains of wiki markup.
 
-    is_mlperf: English text stays as MLPerf's pipeline has always had it, with sentences that hold no letter.
+    is_mlperf: English text stays as MLPerf's pipeline has always had it, with sentences that hold no letter. account
+    gets what is left out.
     """
+    account = account or Account()
     found: list[str] = []
     for line in lines:
         clean = clean_paragraph(line)
+        account.leave_out("markup", count_characters(line) - count_characters(clean))
+        sentences: list[str] = []
         # A shorter line is a heading, or the rest of a list or a table.
         if len(clean.split()) >= _MIN_WORDS:
-            found += _all_sentences(clean, language) if is_mlperf else sentences_of_paragraph(clean, language)
+            sentences = _all_sentences(clean, language) if is_mlperf else sentences_of_paragraph(clean, language)
+            account.leave_out_difference("sentences without a letter", clean, sentences)
         # Some scripts have no spaces between words.
         elif not (is_mlperf and language == "en") and sum(map(_is_wide, clean)) >= _MIN_CHARS:
-            found += sentences_of_paragraph(clean, language)
+            sentences = sentences_of_paragraph(clean, language)
+            account.leave_out_difference("sentences without a letter", clean, sentences)
+        elif clean:
+            account.leave_out_block("headings and fragments", count_characters(clean))
+        found += sentences
     return found
+
+
+def without_tags(line: str) -> str:
+    """A line of HTML or of WikiExtractor without its tags."""
+    return _ANY_TAG.sub(" ", line)
 
 
 def clean_paragraph(text: str) -> str:
     """Text without entities, placeholders, markup, empty brackets and runs of space."""
-    text = _WIKI_MARKUP.sub("", html.unescape(text))
+    text = _WIKI_MARKUP.sub("", html_pages.unescape(text))
     text = _EMPTY_BRACKETS.sub("", _PLACEHOLDER.sub("", text))
     return _SPACE_BEFORE_STOP.sub(r"\1", " ".join(text.split()))

@@ -31,7 +31,10 @@ _FORMS = {
 }  # fmt: skip
 _COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 _CHUNK = 1 << 17  # bytes that are read at once
-_MAX_LINE = 64 << 20  # characters; a longer line is read in parts
+_ZSTD_CHUNK = 1 << 12  # compressed bytes; all that they become is in memory at once
+# A file that becomes more than so many times its size is no text; a small one may.
+_MAX_RATIO, _MIN_OF_RATIO = 200, 32 << 20
+MAX_LINE = 64 << 20  # characters; a longer line is read in parts of as many, and a shorter last one
 
 # What tells an encoding.
 _HEAD = 1 << 20  # bytes that are looked at
@@ -144,11 +147,35 @@ def decompressed(source: TextSource) -> Iterator[IO[bytes]]:
         with open_regular(source.path, "rb") as raw, _stream(raw, source) as stream:
             yield stream
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise ValueError(f"{source.path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+        remedy = "; it is cut short, so get it again" if isinstance(error, EOFError) else ""
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"{source.path}: cannot be read ({reason}){remedy}") from None
     except Exception as error:
         if type(error).__name__ == "ZstdError":
             raise ValueError(f"{source.path}: cannot be read ({error})") from None
         raise
+
+
+class _ExpandingStream(io.RawIOBase):
+    """A decompressed file. ValueError where it is so much larger than the file that it must be a trap or damage."""
+
+    def __init__(self, stream: Any, raw: IO[bytes], path: str) -> None:
+        self._stream, self._raw, self._path = stream, raw, path
+        self._num_bytes = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._stream.read(len(buffer))
+        buffer[: len(content)] = content
+        self._num_bytes += len(content)
+        if self._num_bytes > max(_MIN_OF_RATIO, _MAX_RATIO * self._raw.tell()):
+            raise ValueError(
+                f"{self._path}: becomes more than {_MAX_RATIO} times its size, which no text does; "
+                "leave it out, or decompress it first if it is right"
+            )
+        return len(content)
 
 
 def _stream(raw: IO[bytes], source: TextSource) -> Any:
@@ -157,15 +184,10 @@ def _stream(raw: IO[bytes], source: TextSource) -> Any:
         assert not compression, source
         raw.seek(source.start)
         return io.BufferedReader(_LimitedStream(raw, source.end - source.start), _CHUNK)
-    if compression == ".gz":
-        return gzip.open(raw)
-    if compression == ".bz2":
-        return bz2.open(raw)
-    if compression == ".xz":
-        return lzma.open(raw)
-    if compression == ".zst":
-        return io.BufferedReader(_ZstdStream(raw), _CHUNK)
-    return contextlib.nullcontext(raw)
+    if not compression:
+        return contextlib.nullcontext(raw)
+    opened = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _ZstdStream}[compression](raw)
+    return io.BufferedReader(_ExpandingStream(opened, raw, source.path), _CHUNK)
 
 
 class _LimitedStream(io.RawIOBase):
@@ -202,7 +224,7 @@ class _ZstdStream(io.RawIOBase):
             rest = self._frame.unused_data if self._frame.eof else b""
             if self._frame.eof:
                 self._frame, self._is_within = self._new_frame(), False
-            chunk = rest or self._raw.read(_CHUNK)
+            chunk = rest or self._raw.read(_ZSTD_CHUNK)
             if not chunk:
                 if self._is_within:
                     raise EOFError("compressed file ended before the end of its last frame")
@@ -220,7 +242,7 @@ def decoded_lines(source: TextSource, encoding: str, num_replaced: Optional[list
     """
     with decompressed(source) as stream:
         text = io.TextIOWrapper(stream, encoding, errors="replace")
-        while line := text.readline(_MAX_LINE):
+        while line := text.readline(MAX_LINE):
             if num_replaced is not None and "\ufffd" in line:
                 num_replaced[0] += line.count("\ufffd")
             yield line.rstrip("\n")
@@ -260,8 +282,9 @@ def find_encoding(source: TextSource, settings: TextConfig) -> Encoding:
     for bom, name in _BOMS:
         if head.startswith(bom):
             return Encoding(name)
-    if b"\0" in head:
-        return Encoding(_utf16_without_mark(head))
+    wide = _utf16_without_mark(head) if b"\0" in head else None
+    if wide:
+        return Encoding(wide)
     if len(head.translate(None, _CONTROLS)) < (1 - _MAX_CONTROL_SHARE) * len(head):
         raise NotTextError
     if b"\x1b$" in head and head.isascii():  # Japanese, Chinese or Korean in seven bits
@@ -283,11 +306,11 @@ def _first_beyond_ascii(head: bytes, stream: IO[bytes]) -> bytes:
     return next((part for part in itertools.islice(parts, _MAX_ASCII) if not part.isascii()), head)
 
 
-def _utf16_without_mark(head: bytes) -> str:
+def _utf16_without_mark(head: bytes) -> Optional[str]:
     for name, places in (("utf-16-le", head[1::2]), ("utf-16-be", head[0::2])):
         if places.count(0) > _MIN_UTF16_SHARE * len(places) and places.count(0) > 0.9 * head.count(0):
             return name
-    raise NotTextError
+    return None  # a few NUL characters do not make a text binary
 
 
 def _is_mostly_utf8(text: str) -> bool:
@@ -299,7 +322,8 @@ def _is_mostly_utf8(text: str) -> bool:
 def _encoding_of_language(head: bytes, code: str) -> Optional[str]:
     """The one of the language's encodings in which the text looks most like it; None where it does in none."""
     language = find_language(code)
-    assert language, code
+    if language is None:  # auto
+        return None
     best, best_score = None, _MIN_SCORE
     for name in language.encodings:
         score = _score(head.decode(name, "replace"), language.letters)

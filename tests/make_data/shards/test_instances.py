@@ -10,6 +10,7 @@ from bert_pretrain.make_data.shards.instances import (
     tokenize_documents,
     tokenize_documents_in_blocks,
 )
+from bert_pretrain.make_data.text.account import Account
 from bert_pretrain.make_data.tokenization import LineTokenizer
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c", "d")
@@ -60,3 +61,15 @@ def test_sequences_are_assembled():
     assert found.num_first.tolist() == [5, 3]
     assert found.num_tokens.tolist() == [8, 10]
     assert found.ids.dtype == np.int32
+
+
+def test_lines_without_a_token_are_counted(tokenizer):
+    account = Account()
+    documents = [["a b", "\ufffd\ufffd", "a"], ["\ufffd"], ["b"]]
+    text = tokenize_documents(documents, tokenizer, account)
+    assert account.check() is None and account.kept["documents"] == text.num_documents == 2
+    assert account.read == {"documents": 3, "characters": 7}
+    assert account.left_out == {"lines without a token": {"documents": 1, "characters": 3}}
+    blocks = Account()
+    list(tokenize_documents_in_blocks(documents, tokenizer, 2, blocks))
+    assert blocks.as_json() == account.as_json()

@@ -17,6 +17,7 @@ import pytest
 from bert_pretrain.config.make_data import TextConfig
 from bert_pretrain.make_data import corpus, task_progress
 from bert_pretrain.make_data.text import make_text, parts, reading
+from bert_pretrain.make_data.text.account import count_characters
 from bert_pretrain.system.worker_pool import worker_processes
 from tests.make_data import killed
 
@@ -88,6 +89,41 @@ def test_a_folder_becomes_training_and_held_out_text_without_duplicates(raw: Pat
         make(raw, tmp_path / "text", num_held_out=7)
 
 
+def test_all_text_is_in_the_files_or_left_out_for_a_reason(raw: Path, tmp_path: Path) -> None:
+    (raw / "a.jsonl").write_text("\n".join(['{"text": null}', "{", json.dumps({"text": "One is here. Two is there."})]))
+    (raw / "0" / "short.txt").write_text("Alone.")
+    lines = make(raw, tmp_path / "text")
+    report = json.loads((tmp_path / "text" / "text_report.json").read_text())
+    assert {reason for reason, amount in report["left_out"].items() if amount["documents"]} == {
+        "documents of less than two sentences", "duplicates", "records: is not JSON", 'records: has null as "text"',
+    }  # fmt: skip
+    for unit in ("documents", "characters"):
+        left_out = sum(amount[unit] for amount in report["left_out"].values())
+        assert report["read"][unit] == report["kept"][unit] + left_out > left_out
+    written = [
+        sentence for part in ("train", "eval") for text in documents(tmp_path / "text" / part) for sentence in text
+    ]
+    assert report["kept"]["characters"] == sum(map(count_characters, written))
+    (summary,) = [line for line in lines if line.startswith("read: ")]
+    assert all(f"{report[part]['characters']:,} characters" in summary for part in ("read", "kept"))
+
+
+@pytest.mark.parametrize("num_good", [0, 1])
+def test_records_that_are_all_bad_are_refused_in_pieces_too(tmp_path: Path, num_good: int) -> None:
+    (tmp_path / "raw").mkdir()
+    lines = [json.dumps({"body": "x" * 1000}) for _ in range(2500)]
+    lines[:num_good] = [json.dumps({"text": "One is here. Two is there."})] * num_good
+    (tmp_path / "raw" / "a.jsonl").write_text("\n".join(lines))
+    (tmp_path / "raw" / "b.txt").write_text("One is here.\nTwo is there.")
+    if num_good:
+        make(tmp_path / "raw", tmp_path / "text")
+        report = json.loads((tmp_path / "text" / "text_report.json").read_text())
+        assert report["left_out"]['records: has no "text"']["documents"] == 2499
+    else:
+        with pytest.raises(ValueError, match=r"a\.jsonl: none of 2500 records .*--text_column"):
+            make(tmp_path / "raw", tmp_path / "text")
+
+
 def test_what_repeats_a_held_out_document_never_trains(raw: Path, tmp_path: Path) -> None:
     make(raw, tmp_path / "text", keep_duplicates=True, num_held_out=60)
     report = json.loads((tmp_path / "text" / "text_report.json").read_text())
@@ -136,7 +172,7 @@ def test_the_files_do_not_depend_on_processes_or_interruptions(
     assert sum(name.startswith("train/") for name in whole) > 5
     assert whole == contents(tmp_path / "3")
     assert f"{raw}/large.jsonl:1801\t{raw}/large.jsonl:11\t1.00\n" in whole["duplicates.tsv"].decode()
-    assert json.loads(whole["text_report.json"])["left_out"]["files in cp1252"] == 1
+    assert json.loads(whole["text_report.json"])["found_besides"]["files in cp1252"] == 1
     rng = random.Random(1)
     for _ in range(4):
         started = subprocess.Popen(

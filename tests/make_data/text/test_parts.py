@@ -11,6 +11,7 @@ import pytest
 
 from bert_pretrain.config.make_data import TextConfig
 from bert_pretrain.make_data.text import extraction
+from bert_pretrain.make_data.text.account import Account
 from bert_pretrain.make_data.text.parts import cut_into_pieces
 from bert_pretrain.make_data.text.reading import TextSource, find_sources
 
@@ -28,7 +29,7 @@ def texts(count: int = 60) -> list[list[str]]:
 
 
 def extract(sources: list[TextSource], settings: TextConfig) -> tuple[list[list[str]], dict[str, int], list[str]]:
-    account = extraction.Account()
+    account = Account()
     found = [document for source in sources for document in extraction.extract_documents(source, settings, account)]
     return found, dict(account.counts), account.notes
 
@@ -102,8 +103,7 @@ def test_bad_json_is_named_by_its_line_in_the_file(tmp_path: Path) -> None:
     lines[70] = "{"
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
     (source,) = find_sources(str(tmp_path / "a.jsonl"))[0]
-    with pytest.raises(ValueError, match="line 71 is not a JSON object"):
-        extract(cut_into_pieces(source, TextConfig(), 500), TextConfig())
+    assert any("line 71 is" in note for note in extract(cut_into_pieces(source, TextConfig(), 500), TextConfig())[2])
 
 
 def test_damaged_places_of_a_piece_are_named_by_its_bytes(tmp_path: Path) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import unicodedata
-from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bert_pretrain.make_data.text import prose
+from bert_pretrain.make_data.text.account import Account
 
 PLAIN = """
 Installation
@@ -99,13 +99,13 @@ HTML = """<html><head><title>T.</title><style>p { color: red. }</style></head><b
 <script>var x = "a sentence in a script.";</script></body></html>"""
 
 
-def paragraphs(text: str, is_rst: bool = False, is_wrapped: bool = True) -> tuple[list[str], Counter]:
-    left_out: Counter = Counter()
-    return list(prose.plain_paragraphs(text.split("\n"), is_rst, is_wrapped, left_out)), left_out
+def paragraphs(text: str, is_rst: bool = False, is_wrapped: bool = True) -> tuple[list[str], Account]:
+    account = Account()
+    return list(prose.plain_paragraphs(text.split("\n"), is_rst, is_wrapped, account)), account
 
 
 def test_plain_text() -> None:
-    found, left_out = paragraphs(PLAIN)
+    found, account = paragraphs(PLAIN)
     assert found == [
         "This program reads files and writes them to another place. It was written for machines with little memory, "
         "and its well-known limits are listed below.",
@@ -114,17 +114,17 @@ def test_plain_text() -> None:
         "A comment of several lines says something about the code that follows, and it ends here.",
         'He said: "It works." Then he went home and slept for a week.',
     ]
-    assert left_out == {"headings": 1, "list items": 1, "code": 3, "tables": 1}
+    assert account.counts == {"headings": 1, "list items": 1, "code": 3, "tables": 1}
 
 
 def test_restructured_text() -> None:
-    found, left_out = paragraphs(RST, is_rst=True)
+    found, account = paragraphs(RST, is_rst=True)
     assert found == [
         "Call os.path.join with a and two parts, as the page says. Then do this:",
         "Notes are prose as well and stay where they are.",
         "The last paragraph stands here without any marks.",
     ]
-    assert left_out["code"] == 2 and left_out["headings"] == 1 and left_out["directives and comments"] == 4
+    assert [account.counts[kind] for kind in ("code", "headings", "directives and comments")] == [2, 1, 4]
 
 
 def test_lines_of_ideographs_are_joined_without_a_space() -> None:
@@ -137,24 +137,24 @@ def test_lines_of_ideographs_are_joined_without_a_space() -> None:
 
 def test_markdown() -> None:
     pytest.importorskip("markdown_it")
-    left_out: Counter = Counter()
-    assert list(prose.markdown_paragraphs(MARKDOWN, left_out)) == [
+    account = Account()
+    assert list(prose.markdown_paragraphs(MARKDOWN, account)) == [
         "Some emphasised text with code and a link that goes on in the next line.",
         "A list item that is a whole sentence is kept here.",
     ]
-    assert left_out == {"headings": 1, "list items": 1, "tables": 1, "code": 1}
+    assert account.counts == {"headings": 1, "list items": 1, "tables": 1, "code": 1}
 
 
 def test_html() -> None:
     pytest.importorskip("bs4")
-    left_out: Counter = Counter()
-    assert list(prose.html_paragraphs(HTML, left_out)) == [
+    account = Account()
+    assert list(prose.html_paragraphs(HTML, account)) == [
         "Tom & Jerry ran very fast over the hill. They slept.",
         "A list item that is a whole sentence.",
         "Loose text within a block is a paragraph as well.",
         "And another one follows right here.",
     ]
-    assert left_out["navigation"] == left_out["headings"] == left_out["tables"] == left_out["code"] == 1
+    assert [account.counts[kind] for kind in ("navigation", "headings", "tables", "code")] == [1] * 4
 
 
 @pytest.mark.parametrize(

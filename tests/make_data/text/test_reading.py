@@ -110,6 +110,19 @@ def test_compressed_files(tmp_path: Path, suffix: str) -> None:
         read(source(path, suffix))
 
 
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz", ".zst"])
+def test_a_small_file_that_becomes_a_huge_one_is_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.jsonl{suffix}"
+    path.write_bytes(compress(suffix, b"a" * 40_000_000))
+    with pytest.raises(ValueError, match=r"a\.jsonl\.\w+: becomes more than .* times its size.*decompress it first"):
+        find_encoding(source(path, suffix), TextConfig())
+
+
+def test_a_few_nul_characters_make_no_text_binary(tmp_path: Path) -> None:
+    content = (WESTERN * 20).encode() + b"\0"
+    assert find_encoding(write(tmp_path / "a.txt", content), TextConfig()).name == "utf-8"
+
+
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="a strange file needs no_such_library, which is not installed; run: bash"):
         reading.require_library("no_such_library", "a strange file")
