@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, str] = {
     "config.option": "system",
     "optim.settings": "config.option",
     "config": "system config.option optim.settings",
-    "cli": "config config.option",
+    "cli": "config config.option system",
     "data.shards.tfrecord": "system",
     "data.vocab": "system",
     "data.masking": "data.vocab",
@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, str] = {
     "optim": "config kernels optim.settings tensorflow_compat",
     "run_files": "config config.option data.shards.tfrecord storage system",
     "mlperf": "config run_files",
-    "hugging_face": "data.vocab",
+    "hugging_face": "data.vocab system",
     "make_data": "cli config config.option data.masking data.shards.tfrecord data.vocab system",
     "check_data": (
         "cli config config.option data data.shards.tfrecord data.vocab run_files storage system tensorflow_compat"
@@ -50,7 +50,8 @@ MAY_IMPORT: dict[str, str] = {
         "tensorflow_compat"
     ),
     "inference": (
-        "checkpoints config config.option data data.vocab hugging_face make_data model run_files tensorflow_compat"
+        "checkpoints config config.option data data.vocab hugging_face make_data model run_files system "
+        "tensorflow_compat"
     ),
     "export": (
         "checkpoints cli config data.vocab hugging_face inference model run_files storage system tensorflow_compat"

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bert_pretrain.system.script import module_command
 from tests.conftest import left_out
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -115,15 +117,15 @@ def test_data_from_a_dump_is_made_step_by_step(project):
     make_data = f"{sys.executable} -m bert_pretrain.make_data --num_processes=3"
     of_shards = f"{make_data} --vocab_file=vocab.txt --dupe_factor=2"
     assert done.stdout.splitlines() == [
-        "mkdir -p 'wi ki'",
-        "rm -rf 'wi ki/extracted.partial'",
-        f"{sys.executable} -m wikiextractor.WikiExtractor dump.xml.bz2 --output 'wi ki/extracted.partial' "
-        "--json --bytes 30M --processes 3",
-        "mv 'wi ki/extracted.partial' 'wi ki/extracted'",
+        "mkdir -p -- 'wi ki'",
+        "rm -rf -- 'wi ki/extracted.partial'",
+        f"{shlex.join(module_command('wikiextractor.WikiExtractor'))} '--output=wi ki/extracted.partial' --json "
+        "--bytes=30M --processes=3 -- dump.xml.bz2",
+        "mv -- 'wi ki/extracted.partial' 'wi ki/extracted'",
         f"{make_data} --num_held_out=10000 --make_text '--input_file=wi ki/extracted' '--output_dir=wi ki/text' "
         "--held_out=mlperf",
-        f"{of_shards} '--input_file=wi ki/text/train/*.txt' '--output_dir=wi ki/train' --num_shards=500",
-        f"{of_shards} '--input_file=wi ki/text/eval/*.txt' '--output_dir=wi ki/eval' --num_shards=1 --mode=exact "
+        f"{of_shards} '--input_file=wi ki/text/train' '--output_dir=wi ki/train' --num_shards=500",
+        f"{of_shards} '--input_file=wi ki/text/eval' '--output_dir=wi ki/eval' --num_shards=1 --mode=exact "
         "--num_picked_examples=10000",
         f"{sys.executable} -m bert_pretrain.check_data '--input_files_dir=wi ki/train,wi ki/eval' "
         "--vocab_file=vocab.txt",

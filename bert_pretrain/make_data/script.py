@@ -12,9 +12,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Union
 
-from bert_pretrain.system.console import log
+from bert_pretrain.system.console import escape_unprintable, log
 from bert_pretrain.system.files import num_cores
-from bert_pretrain.system.script import doing, launch, locked_output
+from bert_pretrain.system.script import DRY_RUN, doing, launch, locked_output, module_command
 
 _NUM_SHARDS, _VOCAB_SIZE = 500, 30_522  # of a text that is large enough
 
@@ -29,7 +29,7 @@ def make_data(source: str, output: str, flags: Sequence[str], environ: Mapping[s
     text_flags = environ.get("TEXT_FLAGS", "").split()
     if environ.get("TEXT_FLAGFILE"):
         text_flags.append(f"--flagfile={environ['TEXT_FLAGFILE']}")
-    train_text, eval_text = f"{output}/text/train/*.txt", f"{output}/text/eval/*.txt" if num_held_out != "0" else None
+    train_text, eval_text = f"{output}/text/train", f"{output}/text/eval" if num_held_out != "0" else None
     vocab_file = environ.get("VOCAB_FILE") or f"{output}/vocab.txt"
     vocabulary = f"--vocab_file={vocab_file}"
 
@@ -37,19 +37,21 @@ def make_data(source: str, output: str, flags: Sequence[str], environ: Mapping[s
         """fixed: flags that come last, so that the user's cannot change them; None: not given."""
         doing(stage)
         last = [f"--{name}" if value is True else f"--{name}={value}" for name, value in fixed.items() if value]
-        launch(sys.executable, "-m", "bert_pretrain.make_data", f"--num_processes={num_processes}", *arguments, *last)
+        launch(*module_command("bert_pretrain.make_data"), f"--num_processes={num_processes}", *arguments, *last)
 
+    if not (DRY_RUN or os.path.lexists(source)):
+        raise ValueError(f"{source}: no such file or folder; give a Wikipedia dump, or a folder of text")
     with locked_output(output):
-        launch("mkdir", "-p", output)
+        launch("mkdir", "-p", "--", output)
         is_dump = source.endswith((".xml", ".xml.bz2"))
         if is_dump:
             dump, source, partial = source, f"{output}/extracted", f"{output}/extracted.partial"
             if not os.path.isdir(source):
                 doing("extracting the articles")
-                launch("rm", "-rf", partial)
-                extractor = ["wikiextractor.WikiExtractor", dump, "--output", partial, "--json", "--bytes", "30M"]
-                launch(sys.executable, "-m", *extractor, "--processes", str(num_processes))
-                launch("mv", partial, source)
+                launch("rm", "-rf", "--", partial)
+                options = [f"--output={partial}", "--json", "--bytes=30M", f"--processes={num_processes}"]
+                launch(*module_command("wikiextractor.WikiExtractor"), *options, "--", dump)
+                launch("mv", "--", partial, source)
         make(
             "making the text", f"--num_held_out={num_held_out}", *text_flags,
             make_text=True, input_file=source, output_dir=f"{output}/text", held_out="mlperf" if is_dump else None,
@@ -76,7 +78,7 @@ def make_data(source: str, output: str, flags: Sequence[str], environ: Mapping[s
             )  # fmt: skip
         doing("checking the shards")
         folders = f"{output}/train,{output}/eval" if eval_text else f"{output}/train"
-        launch(sys.executable, "-m", "bert_pretrain.check_data", f"--input_files_dir={folders}", vocabulary)
+        launch(*module_command("bert_pretrain.check_data"), f"--input_files_dir={folders}", vocabulary)
 
 
 def _choose_sizes(text_report: str, environ: Mapping[str, str]) -> tuple[str, str]:
@@ -97,6 +99,7 @@ def _choose_sizes(text_report: str, environ: Mapping[str, str]) -> tuple[str, st
 def main(arguments: Sequence[str]) -> int:
     """The command. Returns the exit code."""
     source, output, *flags = arguments
+    escape_unprintable()
     try:
         make_data(source, output, flags, os.environ)
     except ValueError as error:

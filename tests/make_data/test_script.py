@@ -120,4 +120,4 @@ def test_without_arguments_it_says_how(run):
 
 def test_a_failing_step_stops_the_script(run, tmp_path):
     failed = run("nothing", "out")
-    assert failed.returncode == 2 and "no file matches nothing" in failed.stderr
+    assert failed.returncode == 2 and "nothing: no such file or folder" in failed.stderr
