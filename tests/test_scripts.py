@@ -184,3 +184,25 @@ def test_the_matrix_prints_a_row_for_each_combination(project, tmp_path):
     matrix = project / ".cache/matrix"
     assert f"--python={tmp_path}/python3.8 --tensorflow=2.6.5 " in (matrix / "tf2.6.5-py3.8/asked").read_text()
     assert [log.read_text().splitlines()[0] for log in matrix.glob("*/tests.log")] == ["-x tests/optim"] * 2
+
+
+def test_modules_in_the_current_folder_are_not_executed(tmp_path):
+    """The launcher's child, too, which is this Python in the place of mpirun's ranks."""
+    for module in ("tqdm", "crc32c", "numpy", "absl"):
+        (tmp_path / f"{module}.py").write_text("open('executed', 'w').close()\n")
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environ.pop("PYTHONSAFEPATH", None)
+    for module in ("launch", "check_data", "make_data", "run"):
+        command = [sys.executable, "-m", f"bert_pretrain.{module}", "--help"]
+        done = subprocess.run(command, cwd=tmp_path, env={**environ, "DRY_RUN": "1"}, capture_output=True, text=True)
+        assert done.returncode == 0 and not (tmp_path / "executed").exists(), (module, done.stderr)
+
+
+def test_the_package_is_found_in_the_current_folder_where_it_is_not_installed(tmp_path):
+    shutil.copytree(ROOT / "bert_pretrain", tmp_path / "bert_pretrain")
+    with (tmp_path / "bert_pretrain" / "environment" / "__init__.py").open("a") as file:
+        file.write("print('the copy')\n")
+    command = [sys.executable, "-m", "bert_pretrain.environment", "tested"]
+    environ = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONSAFEPATH")}
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
+    assert done.stdout.startswith("the copy\n") and done.returncode == 0, done.stderr

@@ -155,7 +155,7 @@ def require_one_line(name: str, value: str) -> None:
 
 
 def local_paths(name: str, paths: str, takes_url: bool = False) -> str:
-    """'~/a,~b/c,file:///d' -> '/home/me/a,/home/b/c,/d': local_path of each path in a list; a name that exists stays."""
+    """'~/a,~b/c,file:///d' -> '/home/me/a,/home/b/c,/d': local_path of each in a list. A name that exists stays."""
     if os.path.lexists(paths):
         return paths
     return ",".join(local_path(name, path, takes_url) for path in paths.split(","))

@@ -91,7 +91,8 @@ def _logits_of_hugging_face(folder: str, examples: PaddedExamples) -> Logits:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    network = BertForPreTraining.from_pretrained(folder).eval()
+    with plain_name(folder) as plain:
+        network = BertForPreTraining.from_pretrained(plain).eval()
     inputs = [torch.tensor(array, dtype=torch.long) for array in examples]
     with torch.no_grad():
         outputs = network(input_ids=inputs[0], attention_mask=inputs[1], token_type_ids=inputs[2])
