@@ -38,7 +38,9 @@ WORDS = [first + second for first in ("ba", "ko", "li", "mu", "ne", "sa") for se
 OTHER_WORD = "elsewhere"  # of text that no name means
 
 # What shells, patterns, lists, URLs, formats and TensorFlow read as something else; a byte that is no UTF-8.
-PIECES = st.sampled_from([*"[]*?\\{}!^-,;:'\"`$&|<>()#%~=+@. aü中1", "[1]", "a,b", "\udcff", "s3:", "..", "${HOME}"])
+PIECES = st.sampled_from(
+    [*"[]*?\\{}!^-,;:'\"`$&|<>()#%~=+@. aü中1", "[1]", "a,b", "\udcff", "\udcff", "\udcff", "s3:", "..", "${HOME}"]
+)
 NAMES = st.lists(PIECES, min_size=1, max_size=5).map("".join).filter(lambda name: set(name) != {"."})
 # Files below a folder may have control characters, which are refused in flags.
 INNER_NAMES = st.lists(PIECES | st.sampled_from("\n\t\r\x07\u2028"), min_size=1, max_size=4).map("".join)
@@ -84,7 +86,7 @@ def plant(path: Path, rng: random.Random) -> None:
 # A tree takes seconds: FUZZ_EXAMPLES=100000 makes 333.
 @settings(fuzz(share=1 / 300), deadline=None)
 @example(
-    names=["out [8]", "a,b", "q[1]", "'*\\", "-\udcff ?"],
+    names=["out [8]", "a,b", "q[1]\udcff", "'*\\", "-\udcff ?"],
     inner=["[1]", "new\nline", "-\udcff,"],
     is_relative=True,
     has_saved_model=False,
