@@ -177,7 +177,7 @@ def _read_texts(directory: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for number in range(index.num_records):
         (record,) = index.read(np.array([number]))
         lengths = schema.record_lengths(record, directory)
-        columns = schema.parse_examples(tf.constant([record]), tf.constant([directory]), *lengths)
+        columns = schema.parse_examples(tf.constant([record]), schema.encode_names([directory]), *lengths)
         example = schema.Examples(*(column.numpy()[0] for column in columns))
         used = example.masked_lm_weights > 0
         ids, positions = example.input_ids.copy(), example.masked_lm_positions[used]

@@ -12,6 +12,7 @@ from bert_pretrain.config.make_data import TextConfig
 from bert_pretrain.make_data.corpus import group_documents
 from bert_pretrain.make_data.text import prose, reading
 from bert_pretrain.make_data.text.reading import NotTextError, TextSource, find_encoding
+from bert_pretrain.system.files import plain_name
 
 _MAX_DOCUMENT = 1_000_000  # characters; a longer document is cut between paragraphs
 _MAX_HEAD = 4_000_000  # characters that are looked at to tell the layout
@@ -213,7 +214,8 @@ def _parquet_texts(source: TextSource, column: str) -> Iterator[str]:
         raise ValueError(f"{source.path}: a compressed Parquet file; decompress it first")
     parquet, arrow = _arrow_libraries()
     try:
-        file = parquet.ParquetFile(source.path)
+        with plain_name(source.path) as plain:
+            file = parquet.ParquetFile(plain)
         groups = range(source.start, source.end) if source.is_piece else range(file.num_row_groups)
         if column not in file.schema_arrow.names:
             raise ValueError(
@@ -234,7 +236,8 @@ def parquet_row_groups(source: TextSource) -> list[int]:
     """Bytes of each row group of a Parquet file; none where it cannot be read, which extract_documents explains."""
     parquet, arrow = _arrow_libraries()
     try:
-        facts = parquet.ParquetFile(source.path).metadata
+        with plain_name(source.path) as plain:
+            facts = parquet.ParquetFile(plain).metadata
         return [facts.row_group(number).total_byte_size for number in range(facts.num_row_groups)]
     except (OSError, arrow.ArrowException):
         return []
