@@ -20,7 +20,9 @@ venv="$(absolute "${BERT_PRETRAIN_VENV:-$project/.venv}")"
 python="$venv/bin/python"
 
 # Runs a verb of bert_pretrain.environment with python $1. Each answers for that Python and its environment.
-environment() { (CDPATH='' cd -- "$project" && PYTHONSAFEPATH='' "$1" -m bert_pretrain.environment "$2" "${3:-}" "$tensorflow"); }
+environment() {
+  (CDPATH='' cd -- "$project" && PYTHONSAFEPATH='' "$1" -m bert_pretrain.environment "$2" "${3:-}" "$tensorflow")
+}
 # Whether python $1 starts, which pyenv's names on PATH need not, and can have the requested TensorFlow.
 fits() { environment "$1" fits 2>/dev/null; }
 
