@@ -16,11 +16,13 @@ set -euo pipefail
 # shellcheck source=scripts/_launch.sh
 . "$(dirname "${BASH_SOURCE[0]}")/scripts/_launch.sh"
 run_steps "" "$@"
-venv="${BERT_PRETRAIN_VENV:-$project/.venv}"
+venv="$(absolute "${BERT_PRETRAIN_VENV:-$project/.venv}")"
 python="$venv/bin/python"
 
 # Runs a verb of bert_pretrain.environment with python $1. Each answers for that Python and its environment.
-environment() { (cd "$project" && "$1" -m bert_pretrain.environment "$2" "${3:-}" "$tensorflow"); }
+environment() {
+  (CDPATH='' cd -- "$project" && PYTHONSAFEPATH='' "$1" -m bert_pretrain.environment "$2" "${3:-}" "$tensorflow")
+}
 # Whether python $1 starts, which pyenv's names on PATH need not, and can have the requested TensorFlow.
 fits() { environment "$1" fits 2>/dev/null; }
 
@@ -38,21 +40,16 @@ while [ $# -gt 0 ]; do
 done
 
 # The names of Pythons that may make .venv, in order.
-candidates() {
-  if [ -n "$maker" ]; then
-    echo "$maker"
-  else
-    echo python3 python python3.13 python3.12 python3.11 python3.10 python3.9 python3.8
-  fi
-}
+candidates=(python3 python python3.13 python3.12 python3.11 python3.10 python3.9 python3.8)
+if [ -n "$maker" ]; then candidates=("$maker"); fi
+if [[ "$maker" == */* ]]; then candidates=("$(absolute "$maker")"); fi
 
 # Sets $newest to the newest Python for the requested TensorFlow, and $reason to why none of the candidates serves.
 # Exits where the requested TensorFlow is not supported at all.
 explain() {
   local name answer code
   newest=3.12 reason="no Python 3.8 to 3.13 was found: install python3.12 with its venv module, then run this again"
-  # shellcheck disable=SC2046  # a list of names
-  for name in $(candidates); do
+  for name in "${candidates[@]}"; do
     code=0
     answer="$(environment "$name" explain 2>&1)" || code=$?
     if [ "$code" = 2 ]; then say "$answer" && exit 2; fi
@@ -78,15 +75,15 @@ active_python() {
 # Makes .venv; with --clear anew.
 create_venv() {
   local name base without_venv=""
-  for name in $(candidates); do
+  for name in "${candidates[@]}"; do
     fits "$name" || continue
     base="$name"
     if [ $# -gt 0 ]; then # the name may be that of .venv's own Python, which cannot make it anew
       base="$("$name" -c 'import sys; print(getattr(sys, "_base_executable", sys.executable))')"
     fi
-    if "$base" -c 'import ensurepip, venv' 2>/dev/null; then
+    if "$base" -I -c 'import ensurepip, venv' 2>/dev/null; then
       say "Creating ${venv##*/} with $("$base" --version)"
-      run "$base" -m venv "$@" "$venv"
+      run "$base" -I -m venv "$@" "$venv"
       return
     fi
     without_venv="${without_venv:-$name}"
@@ -116,7 +113,7 @@ if [ "$print_python" = 1 ] && [ -x "$python" ] && environment "$python" ready "$
 if [ -n "$active" ] && environment "$active" suitable; then
   say "Keeping the TensorFlow of $active"
   python="$active"
-elif ! "$python" -c 'import pip' 2>/dev/null; then
+elif ! "$python" -I -c 'import pip' 2>/dev/null; then
   create_venv && made=1
 elif before="$(environment "$python" changed)"; then
   extras+=",$before"

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
+from bert_pretrain.system.files import plain_name
+
 # What a record says of time and of this start, whose first updates are not counted, not of the training.
 _OF_TIME = {
     "time", "seconds", "examples_per_second", "updates_per_second", "tokens_per_second", "padding_share",
@@ -45,8 +47,9 @@ def damaged_checkpoints(run: pathlib.Path) -> Iterator[str]:
 
 
 def _tensors(prefix: str) -> dict[str, np.ndarray]:
-    reader = tf.train.load_checkpoint(prefix)
-    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+    with plain_name(prefix) as plain:
+        reader = tf.train.load_checkpoint(plain)
+        return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
 def _different_results(run: pathlib.Path, undisturbed: pathlib.Path) -> Iterator[str]:

@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
 
 from absl import app, flags
 
-from bert_pretrain.config.option import default_of, facts_of, flag_groups, local_paths, options_of, require_one_line
+from bert_pretrain.config.option import (
+    default_of,
+    facts_of,
+    flag_groups,
+    local_path,
+    local_paths,
+    options_of,
+    require_one_line,
+)
+from bert_pretrain.system.console import escape_unprintable
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -113,7 +122,8 @@ def _value(field: dataclasses.Field[Any], values: flags.FlagValues) -> Any:
         require_one_line(field.name, value)
     if not value or not facts_of(field).is_path:
         return value
-    return local_paths(field.name, value, facts_of(field).takes_url)
+    facts = facts_of(field)
+    return (local_paths if facts.is_list else local_path)(field.name, value, facts.takes_url)
 
 
 def explicit_flags(*config_classes: type) -> frozenset[str]:
@@ -145,6 +155,7 @@ def run_command(run: Callable[..., int], description: Optional[str] = None, take
             print(f"error: {error}", file=sys.stderr)
             return 2
 
+    escape_unprintable()
     flags.FLAGS.set_gnu_getopt(takes_arguments)  # flags may follow arguments
     # absl prints flag errors without a traceback, but with exit code 1; invalid input is 2 everywhere here.
     try:

@@ -1,9 +1,15 @@
 # shellcheck shell=bash
 # Sourced by init_tf.sh and by the scripts. Everything that they have in common; DRY_RUN=1 prints commands instead of
 # running them.
-project="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+project="$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)"
 export BERT_PRETRAIN_PROJECT="$project"
 export BERT_PRETRAIN_CACHE="${BERT_PRETRAIN_CACHE:-$project/.cache}"
+# The current folder holds the user's text: no module there is Python's to import. Where the project's own folder is to
+# be found as the current one, a command has PYTHONSAFEPATH= in front.
+export PYTHONSAFEPATH=1
+
+# The path $1 for commands that run in another folder.
+absolute() { if [[ "$1" == /* ]]; then printf '%s\n' "$1"; else printf '%s\n' "$PWD/$1"; fi; }
 
 # First in a script of several steps: run_steps DIRECTORY "$@". Starts the script again below bert_pretrain.system.script,
 # which keeps other commands out of DIRECTORY (empty: it needs no lock) and ends the whole step at a signal; a script
@@ -16,8 +22,9 @@ run_steps() {
     if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null; then
       # The project's path is for this program alone: in PYTHONPATH, pip would take the project as installed.
       exec "$name" -c '
-import runpy, sys
-sys.path[0] = sys.argv.pop(1)
+import sys
+sys.path[:] = [sys.argv.pop(1), *filter(None, sys.path)]
+import runpy
 runpy.run_module("bert_pretrain.system.script", run_name="__main__", alter_sys=True)
 ' "$project" "$1" bash "$0" "${@:2}"
     fi
@@ -77,7 +84,7 @@ find_uv() {
   if [ -n "$uv" ]; then return 0; fi
   uv="$tools/bin/uv"
   if [ -x "$uv" ]; then return 0; fi
-  python3 -c 'import ensurepip, venv' 2>/dev/null || return 1
+  python3 -I -c 'import ensurepip, venv' 2>/dev/null || return 1
   say "Fetching uv into .cache/uv"
-  run python3 -m venv "$tools" && run "$tools/bin/pip" install --quiet --disable-pip-version-check uv
+  run python3 -I -m venv "$tools" && run "$tools/bin/pip" install --quiet --disable-pip-version-check uv
 }

@@ -34,8 +34,8 @@ pin() {
   } >"$project/constraints/$combination.txt"
 }
 
-cd "$project"
-python3 -m bert_pretrain.environment tested | while read -r combination rest; do
+CDPATH='' cd -- "$project"
+PYTHONSAFEPATH='' python3 -m bert_pretrain.environment tested | while read -r combination rest; do
   if [ $# -gt 0 ] && [[ " $* " != *" $combination "* ]]; then continue; fi
   say "$combination"
   doing "pinning $combination"

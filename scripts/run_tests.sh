@@ -24,5 +24,6 @@ done
 has horovod || select="${select:+$select and }not horovod"
 has torch || select="${select:+$select and }not interop"
 cd "$project"
+unset PYTHONSAFEPATH # tests are imported from there
 
 launch_last "$python" -m pytest -rs -n auto ${select:+-m "$select"} ${arguments[@]+"${arguments[@]}"}

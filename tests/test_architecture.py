@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, str] = {
     "config.option": "system",
     "optim.settings": "config.option",
     "config": "system config.option optim.settings",
-    "cli": "config config.option",
+    "cli": "config config.option system",
     "data.shards.tfrecord": "system",
     "data.vocab": "system",
     "data.masking": "data.vocab",
@@ -50,7 +50,8 @@ MAY_IMPORT: dict[str, str] = {
         "tensorflow_compat"
     ),
     "inference": (
-        "checkpoints config config.option data data.vocab hugging_face make_data model run_files tensorflow_compat"
+        "checkpoints config config.option data data.vocab hugging_face make_data model run_files system "
+        "tensorflow_compat"
     ),
     "export": (
         "checkpoints cli config data.vocab hugging_face inference model run_files storage system tensorflow_compat"

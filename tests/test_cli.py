@@ -33,7 +33,7 @@ class Settings:
     limit: Optional[int] = option(None, "How far.")
     deep: bool = option(True, "Whether.")
     kind: str = option("lamb", "What kind.", ("lamb", "adam"))
-    files: Optional[str] = option(None, "Which files.", is_path=True)
+    files: Optional[str] = option(None, "Which files.", is_path=True, is_list=True)
 
 def main():
     settings = cli.read_settings(Settings)

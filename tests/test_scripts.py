@@ -115,16 +115,16 @@ def test_data_from_a_dump_is_made_step_by_step(project):
     make_data = f"{sys.executable} -m bert_pretrain.make_data --num_processes=3"
     of_shards = f"{make_data} --vocab_file=vocab.txt --dupe_factor=2"
     assert done.stdout.splitlines() == [
-        "mkdir -p 'wi ki'",
-        "rm -rf 'wi ki/extracted.partial'",
+        "mkdir -p -- 'wi ki'",
+        "rm -rf -- 'wi ki/extracted.partial'",
         f"{sys.executable} -m bert_pretrain.make_data.text.wikipedia_dump dump.xml.bz2 'wi ki/extracted.partial' 3",
-        "mv 'wi ki/extracted.partial/pages.json' 'wi ki/pages.json'",
-        "sync -f 'wi ki/extracted.partial'",
-        "mv 'wi ki/extracted.partial' 'wi ki/extracted'",
+        "mv -- 'wi ki/extracted.partial/pages.json' 'wi ki/pages.json'",
+        "sync -f -- 'wi ki/extracted.partial'",
+        "mv -- 'wi ki/extracted.partial' 'wi ki/extracted'",
         f"{make_data} --num_held_out=10000 --make_text '--input_file=wi ki/extracted' '--output_dir=wi ki/text' "
         "--held_out=mlperf",
-        f"{of_shards} '--input_file=wi ki/text/train/*.txt' '--output_dir=wi ki/train' --num_shards=500",
-        f"{of_shards} '--input_file=wi ki/text/eval/*.txt' '--output_dir=wi ki/eval' --num_shards=1 --mode=exact "
+        f"{of_shards} '--input_file=wi ki/text/train' '--output_dir=wi ki/train' --num_shards=500",
+        f"{of_shards} '--input_file=wi ki/text/eval' '--output_dir=wi ki/eval' --num_shards=1 --mode=exact "
         "--num_picked_examples=10000",
         f"{sys.executable} -m bert_pretrain.check_data '--input_files_dir=wi ki/train,wi ki/eval' "
         "--vocab_file=vocab.txt",
@@ -183,3 +183,25 @@ def test_the_matrix_prints_a_row_for_each_combination(project, tmp_path):
     matrix = project / ".cache/matrix"
     assert f"--python={tmp_path}/python3.8 --tensorflow=2.6.5 " in (matrix / "tf2.6.5-py3.8/asked").read_text()
     assert [log.read_text().splitlines()[0] for log in matrix.glob("*/tests.log")] == ["-x tests/optim"] * 2
+
+
+def test_modules_in_the_current_folder_are_not_executed(tmp_path):
+    """The launcher's child, too, which is this Python in the place of mpirun's ranks."""
+    for module in ("tqdm", "crc32c", "numpy", "absl"):
+        (tmp_path / f"{module}.py").write_text("open('executed', 'w').close()\n")
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environ.pop("PYTHONSAFEPATH", None)
+    for module in ("launch", "check_data", "make_data", "run"):
+        command = [sys.executable, "-m", f"bert_pretrain.{module}", "--help"]
+        done = subprocess.run(command, cwd=tmp_path, env={**environ, "DRY_RUN": "1"}, capture_output=True, text=True)
+        assert done.returncode == 0 and not (tmp_path / "executed").exists(), (module, done.stderr)
+
+
+def test_the_package_is_found_in_the_current_folder_where_it_is_not_installed(tmp_path):
+    shutil.copytree(ROOT / "bert_pretrain", tmp_path / "bert_pretrain")
+    with (tmp_path / "bert_pretrain" / "environment" / "__init__.py").open("a") as file:
+        file.write("print('the copy')\n")
+    command = [sys.executable, "-m", "bert_pretrain.environment", "tested"]
+    environ = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONSAFEPATH")}
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
+    assert done.stdout.startswith("the copy\n") and done.returncode == 0, done.stderr

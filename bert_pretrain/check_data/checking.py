@@ -26,12 +26,11 @@ from bert_pretrain.check_data.shard_facts import (
     sum_contents,
 )
 from bert_pretrain.config.check_data import CheckDataConfig, EstimateConfig
-from bert_pretrain.config.option import directories
 from bert_pretrain.data import vocab
 from bert_pretrain.data.shards import shard_files
 from bert_pretrain.data.shards.shard_files import ShardFile, find_shards, fingerprint, in_directory
 from bert_pretrain.system import worker_pool
-from bert_pretrain.system.files import num_cores
+from bert_pretrain.system.files import num_cores, split_names
 
 _RECORDS_PARSED = 20_000  # over all shards, without --full
 _LEAST_PARSED = 20  # of each shard
@@ -45,7 +44,7 @@ def check_data(config: CheckDataConfig, estimate_config: EstimateConfig) -> int:
     if config.histogram:
         check_histogram_path(config.histogram)
     vocabulary = vocab.load_vocabulary(config.vocab_file) if config.vocab_file else None
-    folders = directories(config.input_files_dir)
+    folders = split_names(config.input_files_dir)
     paths = find_shards(folders, config.skip_unreadable)
     expectation = _expect(config, paths, vocabulary)
     facts = _inspect(config, paths, expectation)

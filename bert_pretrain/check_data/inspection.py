@@ -122,7 +122,7 @@ def _parse_examples(
     """The parsed records, or None after adding the reason to faults."""
     lengths = expectation.seq_length, expectation.max_predictions
     try:
-        return schema.parse_examples(tf.constant(records), tf.constant(names), *lengths).numpy()
+        return schema.parse_examples(tf.constant(records), schema.encode_names(names), *lengths).numpy()
     except (tf.errors.InvalidArgumentError, UnicodeDecodeError):  # the latter where the message quotes a record's bytes
         explained = (fault for record, name in zip(records, names) if (fault := _explain(record, name, expectation)))
         faults.append(next(explained, f"{names[0]}: this record or one of the next {len(names) - 1} cannot be parsed"))

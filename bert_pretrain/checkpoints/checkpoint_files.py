@@ -17,6 +17,7 @@ from bert_pretrain.system import files
 
 STATE_FILE = "checkpoint"
 _UNPUBLISHED = ".unpublished-"
+_WRITTEN = "weights"  # the name of a checkpoint until it is published
 
 
 def prefix_of(directory: str, step: int) -> str:
@@ -49,19 +50,21 @@ def prefixes(directory: str) -> list[str]:
 def publishing(prefix: str) -> Iterator[str]:
     """Yields a prefix to write to; then makes what was written appear at `prefix`, whole and on the disk.
 
-    An exception removes what was written; a checkpoint that was at `prefix` before then stays.
+    TensorFlow takes the prefix to write to as it is, whatever characters `prefix` has. An exception removes what was
+    written; a checkpoint that was at `prefix` before then stays.
     """
     directory, name = os.path.split(prefix)
     folder = os.path.join(directory, f"{_UNPUBLISHED}{name}")
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
-    written = os.path.join(folder, name)
     try:
-        yield written
-        files.sync_to_disk(*data_files(written), f"{written}.index")
-        remove_checkpoint(prefix)  # an old index must not stand beside new data
-        for path in (*data_files(written), f"{written}.index"):
-            os.replace(path, os.path.join(directory, os.path.basename(path)))
+        with files.plain_name(folder) as plain:
+            written = os.path.join(plain, _WRITTEN)
+            yield written
+            files.sync_to_disk(*data_files(written), f"{written}.index")
+            remove_checkpoint(prefix)  # an old index must not stand beside new data
+            for path in (*data_files(written), f"{written}.index"):
+                os.replace(path, prefix + path[len(written) :])
         files.sync_to_disk(directory)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

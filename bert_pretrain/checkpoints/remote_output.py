@@ -61,7 +61,7 @@ def fetch_checkpoint(folder: RemoteFolder, name: str, directory: str, count: rem
     """Fetches a checkpoint, which appears whole. ValueError where it is damaged, OSError where it cannot be read."""
     with checkpoint_files.publishing(os.path.join(directory, name)) as prefix:
         for file in _files_of(folder, name):
-            remote.download_file(file, os.path.join(os.path.dirname(prefix), os.path.basename(file.url)), count)
+            remote.download_file(file, prefix + os.path.basename(file.url)[len(name) :], count)
         restore.open_whole(prefix, "output_dir")
 
 

@@ -9,8 +9,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Optional, Protocol
 
@@ -21,6 +23,7 @@ from bert_pretrain.checkpoints import checkpoint_files
 from bert_pretrain.config.training import RunConfig
 from bert_pretrain.hugging_face.safetensors_files import SafetensorsReader, find_weights
 from bert_pretrain.optim import optimizers
+from bert_pretrain.system.files import plain_name
 from bert_pretrain.tensorflow_compat.typed import Scaffold, Session, Shape, static_shape
 
 # A checkpoint without this variable is not of this program and continues as weights.
@@ -76,7 +79,10 @@ def open_reader(prefix: str, flag: str) -> CheckpointReader:
     if not checkpoint_files.data_files(prefix):
         raise ValueError(f"--{flag}: {prefix}.index is there but its .data files are not; copy them beside it")
     try:
-        return tf.train.load_checkpoint(prefix)
+        with contextlib.ExitStack() as names:
+            reader = tf.train.load_checkpoint(names.enter_context(plain_name(prefix)))
+            weakref.finalize(reader, names.pop_all().close)  # it opens the data files when they are read
+            return reader
     except _READ_ERRORS as error:
         raise ValueError(f"--{flag}: {prefix} cannot be read: {error_reason(error)}") from None
 
@@ -174,7 +180,7 @@ def step_of(prefix: Optional[str]) -> int:
 
 def updates_read_by(prefix: Optional[str]) -> int:
     """Updates read from the data before a run's checkpoint was written, skipped ones included."""
-    return step_of(prefix) + (int(tf.train.load_checkpoint(prefix).get_tensor(_OWN_VARIABLE)) if prefix else 0)
+    return step_of(prefix) + (int(open_reader(prefix, "output_dir").get_tensor(_OWN_VARIABLE)) if prefix else 0)
 
 
 def error_reason(error: Exception) -> str:
@@ -188,13 +194,17 @@ def error_reason(error: Exception) -> str:
 
 def _listed_prefixes(directory: str) -> list[str]:
     """Prefixes that the file `checkpoint` lists, oldest first, up to the one that it names; [] if it is unreadable."""
-    try:
-        state = tf.train.get_checkpoint_state(directory)
-    except ValueError:
-        state = None
-    if state is None:
-        return []
-    listed, named = list(state.all_model_checkpoint_paths), state.model_checkpoint_path
+    with plain_name(directory) as plain:
+        try:
+            state = tf.train.get_checkpoint_state(plain)
+        except ValueError:
+            state = None
+        if state is None:
+            return []
+        named, *listed = (
+            directory + path[len(plain) :] if path.startswith(os.path.join(plain, "")) else path
+            for path in (state.model_checkpoint_path, *state.all_model_checkpoint_paths)
+        )
     return [*listed[: listed.index(named) if named in listed else None], named]
 
 

@@ -16,7 +16,11 @@ class CheckDataConfig:
     """Which shards are inspected, how thoroughly, and what their records must be like."""
 
     input_files_dir: str = option(
-        "", "Directory with shards, or several separated by commas.", required=True, is_path=True
+        "",
+        "Directory with shards, or several separated by commas; a name with commas that exists is one.",
+        required=True,
+        is_path=True,
+        is_list=True,
     )
     vocab_file: Optional[str] = option(
         None,

@@ -79,8 +79,10 @@ class FillMaskConfig:
     )
     held_out_shards: Optional[str] = option(
         None,
-        "Instead of a text: mask a word in sentences of the shards in this directory, or several separated by commas.",
+        "Instead of a text: mask a word in sentences of the shards in this directory, or several separated by commas "
+        "(a name with commas that exists is one).",
         is_path=True,
+        is_list=True,
         takes_url=True,
     )
     num_sentences: int = option(3, "With --held_out_shards: number of sentences.")

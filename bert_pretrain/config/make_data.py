@@ -65,12 +65,18 @@ class MakeDataConfig:
 
     input_file: str = option(
         "",
-        "Text files, one sentence a line and a blank line between documents: patterns, separated by commas.",
+        "Text files, one sentence a line and a blank line between documents, or folders of .txt files: names and "
+        "patterns, separated by commas. A name that exists is neither a pattern nor a list, whatever it holds.",
         is_path=True,
+        is_list=True,
         set_by_script=True,
     )
     output_file: str = option(
-        "", "TFRecord files for the examples of all inputs, separated by commas.", is_path=True, set_by_script=True
+        "",
+        "TFRecord files for the examples of all inputs, separated by commas; a name with commas that exists is one.",
+        is_path=True,
+        is_list=True,
+        set_by_script=True,
     )
     output_dir: str = option(
         "",
@@ -97,9 +103,10 @@ class MakeDataConfig:
     vocab_size: int = option(30_522, "With --train_vocab: number of entries.")
     eval_input_file: Optional[str] = option(
         None,
-        "With --train_vocab: text whose coverage is measured, patterns as in --input_file; default: the last 1 % of "
-        "the text, which is held out.",
+        "With --train_vocab: text whose coverage is measured, names and patterns as in --input_file; default: the "
+        "last 1 % of the text, which is held out.",
         is_path=True,
+        is_list=True,
         set_by_script=True,
     )
     max_memory_gb: float = option(

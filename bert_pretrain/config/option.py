@@ -71,7 +71,8 @@ class FlagFacts:
     choices: Optional[tuple[str, ...]] = None  # the allowed words of an enumeration
     required: bool = False  # a run cannot start without it; its default is the empty string
     no_effect: bool = False  # it exists for other programs' commands only
-    is_path: bool = False  # a path, or several separated by commas
+    is_path: bool = False
+    is_list: bool = False  # of paths, separated by commas; one that exists as it stands is itself, with its commas
     takes_url: bool = False  # such a path may be a URL
     is_fetched: bool = False  # what a URL names is copied to a local disk before it is used
     old_name: Optional[str] = None  # is still taken, from command lines, flagfiles and an older run.json
@@ -154,14 +155,17 @@ def require_one_line(name: str, value: str) -> None:
 
 
 def local_paths(name: str, paths: str, takes_url: bool = False) -> str:
-    """'~/a,~b/c,file:///d' -> '/home/me/a,/home/b/c,/d', paths that open() takes.
+    """'~/a,~b/c,file:///d' -> '/home/me/a,/home/b/c,/d': local_path of each in a list. A name that exists stays."""
+    if os.path.lexists(paths):
+        return paths
+    return ",".join(local_path(name, path, takes_url) for path in paths.split(","))
+
+
+def local_path(name: str, path: str, takes_url: bool = False) -> str:
+    """'~/a' -> '/home/me/a', 'file:///d' -> '/d': a path that open() takes.
 
     ValueError, naming the flag `name`, where there is no such user, and for another URL unless takes_url.
     """
-    return ",".join(_local_path(name, path, takes_url) for path in paths.split(","))
-
-
-def _local_path(name: str, path: str, takes_url: bool) -> str:
     bare = path.lstrip()
     if bare.startswith("~"):
         path = os.path.expanduser(bare)
@@ -172,8 +176,3 @@ def _local_path(name: str, path: str, takes_url: bool) -> str:
     elif is_url(bare):
         require(takes_url, f"--{name}: {bare} is a URL; it must be a local path")
     return path
-
-
-def directories(comma_separated: str) -> list[str]:
-    """'a, b' -> ['a', 'b']."""
-    return [part.strip() for part in comma_separated.split(",") if part.strip()]

@@ -194,17 +194,21 @@ class DataConfig:
 
     input_files_dir: Optional[str] = option(
         None,
-        "Directory with training shards, or several separated by commas; required by --do_train. A directory may be a "
-        "URL: s3://bucket/directory, gs://..., hdfs://...; docs/storage.md.",
+        "Directory with training shards, or several separated by commas (a name with commas that exists is one); "
+        "required by --do_train. A directory may be a URL: s3://bucket/directory, gs://..., hdfs://...; "
+        "docs/storage.md.",
         is_path=True,
+        is_list=True,
         takes_url=True,
         on_resume=OnResume.CHECKED,
         set_by_script=True,
     )
     eval_files_dir: Optional[str] = option(
         None,
-        "Directory with evaluation shards, or several separated by commas; required by --do_eval. URLs as above.",
+        "Directory with evaluation shards, or several separated by commas; required by --do_eval. Names and URLs as "
+        "above.",
         is_path=True,
+        is_list=True,
         takes_url=True,
         on_resume=OnResume.EVALUATION,
         set_by_script=True,

@@ -8,6 +8,7 @@ an update has, so a run resumes by starting at its update.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import threading
 import time
@@ -195,7 +196,7 @@ def _pipeline(
     def read(step: np.ndarray) -> tuple[np.ndarray, ...]:
         visits = visits_of(int(step))
         contents, names = source.index.read(visits.records), source.index.names(visits.records)
-        return (np.array(contents, object), np.array(names, object), *visits)
+        return (np.array(contents, object), np.array(list(map(os.fsencode, names)), object), *visits)
 
     @tf.autograph.experimental.do_not_convert
     def arrange(
@@ -219,7 +220,7 @@ def _checked(
     examples: Examples, source: Source, visits: Visits, names: np.ndarray, masking: Optional[DynamicMasking]
 ) -> Examples:
     """Examples that can be trained on, with the masks of these visits; names are encoded."""
-    decoded = [name.decode() for name in names]
+    decoded = [os.fsdecode(name) for name in names]
     check_examples(examples, source.limits, decoded)
     return masking.redraw(examples, visits, decoded) if masking else examples
 

@@ -5,6 +5,7 @@ Checks are vectorised, and an error names record and remedy.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Optional, cast
@@ -172,6 +173,11 @@ def record_lengths(record: bytes, name: str) -> tuple[int, int]:
                 f"docs/data_format.md lists what a pretraining record holds"
             )
     return lengths["S"], lengths["P"]
+
+
+def encode_names(names: Sequence[str]) -> tf.Tensor:
+    """[E] string: names of records for parse_examples; the paths in them may be no UTF-8."""
+    return tf.constant(list(map(os.fsencode, names)))
 
 
 def parse_examples(serialized: tf.Tensor, names: tf.Tensor, seq_length: int, max_predictions: int) -> ExampleTensors:

@@ -42,18 +42,19 @@ def write_hugging_face_folder(
     pad = vocabulary.numbered()["[PAD]"]
     model = hugging_face_config_of(dataclasses.asdict(config), LAYER_NORM_EPSILON, pad)
     files.write_json(os.path.join(folder, "config.json"), model, indent=2)
-    save_file(
-        {names.hugging_face_name(name): names.convert_value(name, value) for name, value in values.items()},
-        os.path.join(folder, WEIGHTS),
-        metadata=_FORMAT,
-    )
+    with files.plain_name(folder) as plain:
+        save_file(
+            {names.hugging_face_name(name): names.convert_value(name, value) for name, value in values.items()},
+            os.path.join(plain, WEIGHTS),
+            metadata=_FORMAT,
+        )
+        tokenizer.make_tokenizer(vocabulary, lower_case).save(os.path.join(plain, "tokenizer.json"))
     write_vocabulary(os.path.join(folder, "vocab.txt"), vocabulary)
-    tokenizer.make_tokenizer(vocabulary, lower_case).save(os.path.join(folder, "tokenizer.json"))
     settings = tokenizer.tokenizer_settings(lower_case, config.max_position_embeddings)
     files.write_json(os.path.join(folder, "tokenizer_config.json"), settings, indent=2)
     files.write_json(os.path.join(folder, "special_tokens_map.json"), tokenizer.special_tokens_map(), indent=2)
     with files.atomic_write(os.path.join(folder, "README.md")) as file:
-        file.write(readme)
+        file.write(files.printable(readme))
 
 
 def readme_text(

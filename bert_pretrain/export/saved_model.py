@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.model import padded
+from bert_pretrain.system.files import plain_name
 
 INPUTS = ("input_word_ids", "input_mask", "input_type_ids")
 _SPECS = {name: tf.TensorSpec([None, None], tf.int32, name=name) for name in INPUTS}
@@ -61,4 +62,6 @@ def write_saved_model(folder: str, config: ModelConfig, values: Mapping[str, np.
     """Writes signatures serving_default and fill_mask into an existing folder. values: variable -> float32."""
     assert tf.executing_eagerly(), "a SavedModel is written outside of graphs"
     encoder = _Encoder(config, values)
-    tf.saved_model.save(encoder, folder, signatures={"serving_default": encoder.encode, "fill_mask": encoder.fill_mask})
+    signatures = {"serving_default": encoder.encode, "fill_mask": encoder.fill_mask}
+    with plain_name(folder) as plain:
+        tf.saved_model.save(encoder, plain, signatures=signatures)

@@ -12,6 +12,7 @@ import tensorflow as tf
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.export.saved_model import INPUTS
 from bert_pretrain.inference.stored_model import Network, StoredModel
+from bert_pretrain.system.files import plain_name
 
 LARGEST_DIFFERENCE = 1e-3  # above it the files are not the same model; rounding gives less than 1e-4
 _NUM_EXAMPLES, _MAX_TOKENS = 4, 64
@@ -78,7 +79,8 @@ def _logits_of_network(network: Network, examples: PaddedExamples) -> Logits:
 
 
 def _logits_of_saved_model(folder: str, examples: PaddedExamples) -> Logits:
-    loaded = tf.saved_model.load(folder)  # it owns the variables, and the signature does not keep it alive
+    with plain_name(folder) as plain:
+        loaded = tf.saved_model.load(plain)  # it owns the variables, and the signature does not keep it alive
     outputs = loaded.signatures["fill_mask"](**dict(zip(INPUTS, map(tf.constant, examples))))
     return Logits(outputs["logits"].numpy(), outputs["next_sentence_logits"].numpy())
 
@@ -89,7 +91,8 @@ def _logits_of_hugging_face(folder: str, examples: PaddedExamples) -> Logits:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    network = BertForPreTraining.from_pretrained(folder).eval()
+    with plain_name(folder) as plain:
+        network = BertForPreTraining.from_pretrained(plain).eval()
     inputs = [torch.tensor(array, dtype=torch.long) for array in examples]
     with torch.no_grad():
         outputs = network(input_ids=inputs[0], attention_mask=inputs[1], token_type_ids=inputs[2])

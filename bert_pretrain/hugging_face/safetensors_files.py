@@ -15,7 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from bert_pretrain.hugging_face import names
-from bert_pretrain.system.files import open_regular
+from bert_pretrain.system.files import open_regular, plain_name
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -143,7 +143,8 @@ def _weight_map(path: str, flag: str) -> Mapping[str, str]:
 
 def _open_file(path: str, flag: str) -> Any:
     try:
-        return safe_open(path, framework="numpy")
+        with plain_name(path) as plain:
+            return safe_open(plain, framework="numpy")
     except (OSError, SafetensorError) as error:
         what = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
         raise ValueError(f"--{flag}: {path} cannot be read: {what}") from None

@@ -12,7 +12,6 @@ import numpy as np
 import tensorflow as tf
 
 from bert_pretrain.config.export import FillMaskConfig
-from bert_pretrain.config.option import directories
 from bert_pretrain.data import schema
 from bert_pretrain.data.shards.shard_files import find_shards
 from bert_pretrain.data.shards.shard_index import ShardIndex
@@ -20,6 +19,7 @@ from bert_pretrain.data.vocab import Vocabulary
 from bert_pretrain.inference.stored_model import Network, find_stored_model
 from bert_pretrain.make_data.tokenization import LineTokenizer
 from bert_pretrain.model.padded import Outputs
+from bert_pretrain.system.files import split_names
 
 _MASK = "[MASK]"
 _MIN_TOKENS, _MAX_TOKENS = 8, 24  # of a held-out sentence, for people to read
@@ -173,11 +173,11 @@ def blank_text(blank: Blank, vocabulary: Vocabulary) -> str:
 
 def _read_texts(directory: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Of each record, its token ids as in the text, and the positions that were masked; [S] and [M]."""
-    index = ShardIndex(find_shards(directories(directory)))
+    index = ShardIndex(find_shards(split_names(directory)))
     for number in range(index.num_records):
         (record,) = index.read(np.array([number]))
         lengths = schema.record_lengths(record, directory)
-        columns = schema.parse_examples(tf.constant([record]), tf.constant([directory]), *lengths)
+        columns = schema.parse_examples(tf.constant([record]), schema.encode_names([directory]), *lengths)
         example = schema.Examples(*(column.numpy()[0] for column in columns))
         used = example.masked_lm_weights > 0
         ids, positions = example.input_ids.copy(), example.masked_lm_positions[used]

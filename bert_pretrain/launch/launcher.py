@@ -21,6 +21,7 @@ from bert_pretrain.config.recipe import LauncherConfig
 from bert_pretrain.launch import hosts
 from bert_pretrain.launch.supervisor import INVALID_INPUT, LaunchCommand, Supervisor
 from bert_pretrain.system import files, processes
+from bert_pretrain.system.console import escape_unprintable
 
 TRAINER = "bert_pretrain.run"
 # mpirun gives up a host after 20 + 8 x 5 seconds without an answer, also before the ranks have joined; its own default
@@ -34,7 +35,7 @@ _SHOWN = 40  # characters of an invalid value in a message
 
 # Environment variables that ranks on other machines need; ranks of this machine inherit all.
 _FORWARDED = re.compile(
-    r"(PYTHON)?PATH|LD_LIBRARY_PATH|OMP_NUM_THREADS|CUDA_VISIBLE_DEVICES|BERT_PRETRAIN_CACHE"
+    r"(PYTHON(SAFE)?)?PATH|LD_LIBRARY_PATH|OMP_NUM_THREADS|CUDA_VISIBLE_DEVICES|BERT_PRETRAIN_CACHE"
     r"|GOOGLE_APPLICATION_CREDENTIALS|(AWS|HOROVOD|NCCL|TF)_(?!CONFIG$)\w+"
 )
 
@@ -211,6 +212,7 @@ def run_with_restarts(
 
 def main(arguments: Sequence[str]) -> int:
     """Starts the job with the trainer's flags; DRY_RUN=1 prints the command. Returns the job's exit code."""
+    escape_unprintable()
     try:
         max_restarts, flags = take_number_flag("max_restarts", LauncherConfig.max_restarts, arguments)
         rejoin_seconds, flags = take_number_flag("rejoin_seconds", LauncherConfig.rejoin_seconds, flags)

@@ -17,7 +17,7 @@ from bert_pretrain.make_data.text.account import Account
 from bert_pretrain.make_data.text.make_text import make_text
 from bert_pretrain.make_data.vocabulary.build_vocabulary import build_vocabulary
 from bert_pretrain.system import worker_pool
-from bert_pretrain.system.files import num_cores
+from bert_pretrain.system.files import num_cores, split_names
 from bert_pretrain.system.locks import DATA, locked_directory
 
 _CONFIGS = (MakeDataConfig, ExampleConfig, TextConfig)
@@ -80,7 +80,7 @@ def _make_shards(config: MakeDataConfig, example_config: ExampleConfig, workers:
             spans, config.output_dir, config.num_shards, config.vocab_file, example_config
         )
     else:
-        outputs = [path.strip() for path in config.output_file.split(",")]
+        outputs = split_names(config.output_file)
         tasks = build_shards.tasks_for_files(spans, outputs, config.vocab_file, example_config)
     todo = build_shards.unfinished_tasks(tasks)
     build_shards.require_memory(todo, config.max_memory_gb)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import bisect
-import glob
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple, TextIO
 
-from bert_pretrain.system.files import open_regular
+from bert_pretrain.system.files import match_names, open_regular
 
 _BYTES_IN_BLOCK = 1 << 20
 
@@ -24,13 +23,23 @@ class Span(NamedTuple):
 
 
 def find_text(patterns: str, flag: str = "--input_file") -> list[Span]:
-    """The files that match comma-separated patterns, in order. ValueError for a pattern without a match."""
+    """The files that comma-separated names and patterns mean, in order. ValueError where one of these means none.
+
+    A name that exists is no pattern. A folder that is named means its .txt files; patterns match files alone.
+    """
     paths = []
-    for pattern in patterns.split(","):
-        found = sorted(path for path in glob.glob(pattern.strip()) if not os.path.isdir(path))
+    for name, matches in match_names(patterns):
+        found = [path for path in matches if not os.path.isdir(path)]
+        if matches == [name] and not found:
+            files = sorted(file for file in os.listdir(name) if file.endswith(".txt") and not file.startswith("."))
+            found = [os.path.join(name, file) for file in files]
+            if not found:
+                raise ValueError(f"{flag}: the folder {name} holds no .txt file")
         if not found:
-            raise ValueError(f"{flag}: no file matches {pattern.strip()}")
+            raise ValueError(f"{flag}: no file matches {name}")
         paths += found
+    if not paths:
+        raise ValueError(f"{flag} names no file")
     spans = [whole_file(path) for path in paths]
     for span in spans:
         _refuse_other_forms(span.path)

@@ -14,9 +14,9 @@ from typing import Union
 
 from bert_pretrain.config.languages import find_language
 from bert_pretrain.make_data.text import wikipedia_dump
-from bert_pretrain.system.console import log
+from bert_pretrain.system.console import escape_unprintable, log
 from bert_pretrain.system.files import num_cores, open_regular
-from bert_pretrain.system.script import doing, launch, locked_output
+from bert_pretrain.system.script import DRY_RUN, doing, launch, locked_output, module_command
 
 _NUM_SHARDS, _VOCAB_SIZE = 500, 30_522  # of a text that is large enough
 
@@ -31,7 +31,7 @@ def make_data(source: str, output: str, flags: Sequence[str], environ: Mapping[s
     text_flags = environ.get("TEXT_FLAGS", "").split()
     if environ.get("TEXT_FLAGFILE"):
         text_flags.append(f"--flagfile={environ['TEXT_FLAGFILE']}")
-    train_text, eval_text = f"{output}/text/train/*.txt", f"{output}/text/eval/*.txt" if num_held_out != "0" else None
+    train_text, eval_text = f"{output}/text/train", f"{output}/text/eval" if num_held_out != "0" else None
     vocab_file = environ.get("VOCAB_FILE") or f"{output}/vocab.txt"
     vocabulary = f"--vocab_file={vocab_file}"
 
@@ -39,10 +39,12 @@ def make_data(source: str, output: str, flags: Sequence[str], environ: Mapping[s
         """fixed: flags that come last, so that the user's cannot change them; None: not given."""
         doing(stage)
         last = [f"--{name}" if value is True else f"--{name}={value}" for name, value in fixed.items() if value]
-        launch(sys.executable, "-m", "bert_pretrain.make_data", f"--num_processes={num_processes}", *arguments, *last)
+        launch(*module_command("bert_pretrain.make_data"), f"--num_processes={num_processes}", *arguments, *last)
 
+    if not (DRY_RUN or os.path.lexists(source)):
+        raise ValueError(f"{source}: no such file or folder; give a Wikipedia dump, or a folder of text")
     with locked_output(output):
-        launch("mkdir", "-p", output)
+        launch("mkdir", "-p", "--", output)
         is_dump = source.endswith(wikipedia_dump.SUFFIXES)
         if is_dump:
             if os.path.isfile(source):
@@ -50,11 +52,12 @@ def make_data(source: str, output: str, flags: Sequence[str], environ: Mapping[s
             dump, source, partial = source, f"{output}/extracted", f"{output}/extracted.partial"
             if not os.path.isdir(source):
                 doing("extracting the articles")
-                launch("rm", "-rf", partial)
-                launch(sys.executable, "-m", wikipedia_dump.__name__, dump, partial, str(num_processes))
-                launch("mv", f"{partial}/{wikipedia_dump.ACCOUNT_FILE}", f"{output}/{wikipedia_dump.ACCOUNT_FILE}")
-                launch("sync", "-f", partial)  # what has its last name is complete, also after a power loss
-                launch("mv", partial, source)
+                launch("rm", "-rf", "--", partial)
+                launch(*module_command(wikipedia_dump.__name__), dump, partial, str(num_processes))
+                account = wikipedia_dump.ACCOUNT_FILE
+                launch("mv", "--", f"{partial}/{account}", f"{output}/{account}")
+                launch("sync", "-f", "--", partial)  # what has its last name is complete, also after a power loss
+                launch("mv", "--", partial, source)
         make(
             "making the text", f"--num_held_out={num_held_out}", *text_flags,
             make_text=True, input_file=source, output_dir=f"{output}/text", held_out="mlperf" if is_dump else None,
@@ -81,7 +84,7 @@ def make_data(source: str, output: str, flags: Sequence[str], environ: Mapping[s
             )  # fmt: skip
         doing("checking the shards")
         folders = f"{output}/train,{output}/eval" if eval_text else f"{output}/train"
-        launch(sys.executable, "-m", "bert_pretrain.check_data", f"--input_files_dir={folders}", vocabulary)
+        launch(*module_command("bert_pretrain.check_data"), f"--input_files_dir={folders}", vocabulary)
 
 
 def _flags_of_language(dump: str) -> list[str]:
@@ -114,6 +117,7 @@ def _choose_sizes(text_report: str, environ: Mapping[str, str]) -> tuple[str, st
 def main(arguments: Sequence[str]) -> int:
     """The command. Returns the exit code."""
     source, output, *flags = arguments
+    escape_unprintable()
     try:
         make_data(source, output, flags, os.environ)
     except ValueError as error:

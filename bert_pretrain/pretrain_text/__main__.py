@@ -44,6 +44,7 @@ def pretrain_text(source: str, folder: Folder, explicit: ExplicitFlags) -> None:
     doing("checking the command")
     require(os.path.isdir(source), f"{source}: no such folder; give one that holds text")
     explicit.check()
+    _require_names_for_flagfiles(folder, explicit)
     machine = _read_machine()
     explicit.launcher.check(machine.num_ranks)
     pretrained = None
@@ -187,6 +188,17 @@ def _read_speed(folder: Folder, speed_run: str) -> float:
     if results.get("end") != COMPLETED or not results.get("examples_per_second"):
         raise ValueError(f"{folder.path}: the measurement of the speed was stopped; the same command does it again")
     return results["examples_per_second"]
+
+
+def _require_names_for_flagfiles(folder: Folder, explicit: ExplicitFlags) -> None:
+    """ValueError for what would be something else when it is read from a flagfile, whose lines are stripped UTF-8."""
+    flags = {f"--{name}": value for name, value in explicit.of_all_starts().items() if isinstance(value, str)}
+    for name, value in {"OUT": f"{folder.path}/", **flags}.items():
+        require(
+            files.printable(value) == value == value.rstrip(),
+            f"{name}: {files.printable(value)!r} is not UTF-8 or ends in a blank, and flagfiles cannot hold it; "
+            "give another name, such as one of a symbolic link to it",
+        )
 
 
 def _write_flagfile(path: str, comments: Iterable[str], flags: Mapping[str, Optional[Any]]) -> None:

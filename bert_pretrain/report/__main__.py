@@ -23,7 +23,7 @@ def _run(folders: Sequence[str]) -> int:
     config.check(len(folders))
     names = (RUN_JSON, METRICS_JSONL, RESULTS_JSON)
     runs = read_runs([local_copies.local_folder("RUN_DIR", folder, names) for folder in folders])
-    content = render_page(runs, config.title).encode()
+    content = files.printable(render_page(runs, config.title)).encode()
     try:
         with files.atomic_write(config.output, "wb") as file:
             file.write(content)

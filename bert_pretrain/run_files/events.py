@@ -21,7 +21,7 @@ from tensorflow.core.util.event_pb2 import Event, SessionLog
 
 from bert_pretrain.data.shards.tfrecord import FRAME_SIZE, HEADER, frame_record, record_header
 from bert_pretrain.run_files.report_file import AppendedFile
-from bert_pretrain.system.files import open_itself
+from bert_pretrain.system.files import open_itself, printable
 
 _FILE_PREFIX = "events.out.tfevents."
 _VERSION = "brain.Event:2"
@@ -133,11 +133,18 @@ def settings_summary(settings: Mapping[str, Mapping[str, Any]]) -> Summary:
         from tensorboard.plugins.hparams.summary_v2 import hparams_pb
     except ImportError:
         return summary
-    given = {name: value for part in settings.values() for name, value in part.items() if value is not None}
+    given = {
+        name: printable(value) if isinstance(value, str) else value
+        for part in settings.values()
+        for name, value in part.items()
+        if value is not None
+    }
     summary.MergeFromString(hparams_pb(given).SerializeToString())
     return summary
 
 
 def _settings_table(fields: Mapping[str, Any]) -> str:
     """Markdown."""
-    return "\n".join(["| flag | value |", "|---|---|", *(f"| --{name} | {value} |" for name, value in fields.items())])
+    return printable(
+        "\n".join(["| flag | value |", "|---|---|", *(f"| --{name} | {value} |" for name, value in fields.items())])
+    )

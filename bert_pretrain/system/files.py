@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
 import re
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Callable, ContextManager, Literal, Optional, TextIO, overload
 
 _PARTIAL = ".partial"
+# In a name, TensorFlow's readers take these for a pattern, and TensorFlow has no bytes for half surrogates, with which
+# Python writes bytes that are no UTF-8.
+_NOT_PLAIN = re.compile(r"[*?\[\]\\\ud800-\udfff]")
 
 ReportBytes = Callable[[str, int, int], None]  # of long work on files: what is done, bytes done, bytes in all
 
@@ -131,11 +136,69 @@ def _sync(descriptor: int) -> None:
             raise
 
 
+@contextlib.contextmanager
+def plain_name(path: str) -> Iterator[str]:
+    """Yields a name of a file, a folder or a checkpoint (by its prefix) that a library takes as it is.
+
+    TensorFlow reads some characters as a pattern, and like libraries in Rust it has no names that are not UTF-8. For
+    such a path it is a link in a private temporary folder, which goes at the end; else `path` itself. What is written
+    below the link to a folder is in that folder. ValueError where there is no temporary folder.
+    """
+    if not _NOT_PLAIN.search(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(dir=_plain_temporary_folder(path)) as folder:
+        directory, name = os.path.split(os.path.abspath(path))
+        of_checkpoint = re.compile(re.escape(name) + r"(\.index|\.data-\d+-of-\d+)?")
+        for found in os.listdir(directory) if os.path.isdir(directory) else ():
+            if of_checkpoint.fullmatch(found):
+                os.symlink(os.path.join(directory, found), os.path.join(folder, "named" + found[len(name) :]))
+        yield os.path.join(folder, "named")
+
+
+def _plain_temporary_folder(path: str) -> str:
+    for folder in (os.environ.get("TMPDIR", "/tmp"), "/tmp", "/var/tmp", "/dev/shm"):
+        if not _NOT_PLAIN.search(folder) and os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    raise ValueError(
+        f"{path}: TensorFlow cannot take this name, and there is no temporary folder for a link with another one; make "
+        "/tmp writable, or choose a name without * ? [ ] \\ and in UTF-8"
+    )
+
+
+def split_names(text: str) -> list[str]:
+    """'a, b' -> ['a', 'b']: names separated by commas, the empty ones left out.
+
+    What exists as it stands is one name, with its commas and blanks; the longest such name counts.
+    """
+    names, pieces = [], text.split(",")
+    while pieces:
+        ends = range(len(pieces), 0, -1)
+        end = next((end for end in ends if os.path.lexists(",".join(pieces[:end]))), 0)
+        name = ",".join(pieces[:end]) if end else pieces[0].strip()
+        names += [name] if name else []
+        pieces = pieces[max(1, end) :]
+    return names
+
+
+def match_names(text: str) -> list[tuple[str, list[str]]]:
+    """Each of the names and patterns that split_names finds in `text`, and its paths, sorted.
+
+    A name that exists is no pattern, whatever characters it has. A pattern may match nothing.
+    """
+    return [(name, [name] if os.path.lexists(name) else sorted(glob.glob(name))) for name in split_names(text)]
+
+
+def printable(text: str) -> str:
+    """Text that has a path in it, as UTF-8 can show it: bytes that are no UTF-8 become Python's escapes, and JSON's."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def write_json(path: str, content: Any, indent: int = 1) -> None:
     """Writes a JSON file complete or not at all."""
     with atomic_write(path) as file:
-        json.dump(content, file, indent=indent, ensure_ascii=False)
-        file.write("\n")
+        # printable: a path that is no UTF-8 is read back as it was.
+        file.write(printable(json.dumps(content, indent=indent, ensure_ascii=False)) + "\n")
 
 
 @overload

@@ -61,6 +61,17 @@ def launch(*command: str, output: Optional[str] = None) -> None:
         sys.exit(code if code > 0 else 128 - code)
 
 
+def module_command(module: str) -> list[str]:
+    """The command that runs a module, without modules of the current folder, which holds the user's files.
+
+    Those of this package see to it themselves (bert_pretrain/__init__.py), and PYTHONSAFEPATH does from Python 3.11 on.
+    """
+    if module.startswith("bert_pretrain.") or sys.version_info >= (3, 11):
+        return [sys.executable, "-m", module]
+    run = "runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
+    return [sys.executable, "-c", f"import sys; del sys.path[0], sys.argv[0]; import runpy; {run}", module]
+
+
 def launch_last(*command: str) -> None:
     """Replaces this process by a script's last program, so that signals and the exit code are its own."""
     if DRY_RUN:

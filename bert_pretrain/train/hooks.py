@@ -6,6 +6,7 @@ hook of its own.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from functools import partial
 from typing import Callable, NamedTuple, Optional
@@ -23,6 +24,7 @@ from bert_pretrain.model import variables
 from bert_pretrain.run_files import results
 from bert_pretrain.run_files.results import Evaluated, Outcome
 from bert_pretrain.system.console import log
+from bert_pretrain.system.files import plain_name
 from bert_pretrain.tensorflow_compat.typed import (
     Coordinator,
     Session,
@@ -267,12 +269,13 @@ class ProfileHook(SessionRunHook):
         self._throughput = throughput
         self._num_done = 0
         self._is_active = False
+        self._plain_name = contextlib.ExitStack()  # TensorFlow writes to it at the end
 
     def before_run(self, run_context: SessionRunContext) -> None:
         """Begins before the first update that is profiled."""
         if self._num_done == UNPROFILED_UPDATES:
             with self._throughput.paused():
-                self._is_active = self._succeeds(lambda: tf.profiler.experimental.start(self._output_dir))
+                self._is_active = self._succeeds(self._start)
 
     def after_run(self, run_context: SessionRunContext, run_values: SessionRunValues) -> None:
         """Writes the profile after the last one."""
@@ -287,6 +290,9 @@ class ProfileHook(SessionRunHook):
             log.info(f"note: --profile_updates: no profile: this start had only {self._num_done} updates")
         self._stop()
 
+    def _start(self) -> None:
+        tf.profiler.experimental.start(self._plain_name.enter_context(plain_name(self._output_dir)))
+
     def _stop(self) -> None:
         if self._is_active and self._succeeds(tf.profiler.experimental.stop):
             log.info(
@@ -295,6 +301,7 @@ class ProfileHook(SessionRunHook):
                 f"tensorboard --logdir={self._output_dir} shows it"
             )
         self._is_active = False
+        self._plain_name.close()
 
     def _succeeds(self, action: Callable[[], None]) -> bool:
         try:

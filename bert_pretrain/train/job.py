@@ -9,7 +9,6 @@ import tensorflow as tf
 
 from bert_pretrain.checkpoints import remote_output
 from bert_pretrain.config.model import ModelConfig
-from bert_pretrain.config.option import directories
 from bert_pretrain.config.training import PARTS, Config
 from bert_pretrain.data.dataset import Source
 from bert_pretrain.data.dynamic_masking import DynamicMasking
@@ -24,7 +23,7 @@ from bert_pretrain.optim import schedule
 from bert_pretrain.run_files import run_json
 from bert_pretrain.storage import local_copies
 from bert_pretrain.storage.file_cache import FileCache
-from bert_pretrain.system.files import ReportBytes
+from bert_pretrain.system.files import ReportBytes, split_names
 from bert_pretrain.train import device
 from bert_pretrain.train.device import Device
 
@@ -175,7 +174,7 @@ def _open_source(
     limits = Limits(model.vocab_size, model.type_vocab_size)
     share = Share(world.local_rank, world.local_size, lambda *progress: report(f"indexing --{flag}", *progress))
     try:
-        source = Source.open(directories(getattr(config.data, flag)), config.data, limits, share, world.is_root, cache)
+        source = Source.open(split_names(getattr(config.data, flag)), config.data, limits, share, world.is_root, cache)
     except ValueError as error:
         raise ValueError(f"--{flag}: {error}") from None
     if source.lengths.seq_length > model.max_position_embeddings:

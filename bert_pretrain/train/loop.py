@@ -28,6 +28,7 @@ from bert_pretrain.model import variables
 from bert_pretrain.run_files import results, run_json
 from bert_pretrain.run_files.results import Outcome
 from bert_pretrain.system.console import log
+from bert_pretrain.system.files import printable
 from bert_pretrain.system.locks import TRAINING, DirectoryLock
 from bert_pretrain.tensorflow_compat import estimator
 from bert_pretrain.train import device, plan
@@ -174,8 +175,11 @@ def _estimator_config(job: Job) -> estimator.RunConfig:
 
 
 def _model_dir(config: Config, world: World) -> str:
-    """Where Estimator looks for a checkpoint: a directory that never exists. model_fn chooses what is restored."""
-    return os.path.join(config.run.output_dir, f"rank-{world.rank}")
+    """Where Estimator looks for a checkpoint: a directory that never exists. model_fn chooses what is restored.
+
+    TensorFlow has no names that are not UTF-8, such as output_dir may have.
+    """
+    return printable(os.path.join(config.run.output_dir, f"rank-{world.rank}"))
 
 
 def _utilization(job: Job, throughput: Throughput) -> Optional[float]:

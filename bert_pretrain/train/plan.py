@@ -77,14 +77,19 @@ def next_commands(config: Config, results: dict[str, Any], shards: Sequence[str]
         f"--eval_files_dir={data} --output_dir={output_dir}"
     )
     if run.hf_dir and results["end"] != "interrupted":
-        yield f'  ask       python -m bert_pretrain.fill_mask {shlex.quote(run.hf_dir)} "... [MASK] ..."'
+        yield f'  ask       python -m bert_pretrain.fill_mask {_argument(run.hf_dir)} "... [MASK] ..."'
     else:
         yield (
             f"  export    python -m bert_pretrain.export --checkpoint={output_dir}/model.ckpt-{results['updates']} "
             f"--bert_config_file={shlex.quote(run.bert_config_file)} "
             f"--vocab_file={vocabulary} --hf_dir={shlex.quote(config.run.output_dir)}/hugging_face"
         )
-    yield f"  report    python -m bert_pretrain.report {output_dir}"
+    yield f"  report    python -m bert_pretrain.report {_argument(config.original.run.output_dir)}"
+
+
+def _argument(path: str) -> str:
+    """A path as an argument of a command, which must not be taken for a flag."""
+    return shlex.quote(f"./{path}" if path.startswith("-") else path)
 
 
 def _vocabulary_file(config: Config, shards: Sequence[str]) -> Optional[str]:

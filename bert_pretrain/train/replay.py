@@ -221,7 +221,7 @@ def _read_examples(job: Job, visits: Visits) -> Examples:
     source = job.training_source
     names = source.index.names(visits.records)
     records = tf.constant(source.index.read(visits.records))
-    examples = schema.parse_examples(records, tf.constant(names), *source.lengths).numpy()
+    examples = schema.parse_examples(records, schema.encode_names(names), *source.lengths).numpy()
     check_examples(examples, source.limits, names)
     return job.masking.redraw(examples, visits, names) if job.masking else examples
 

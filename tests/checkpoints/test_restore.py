@@ -173,3 +173,23 @@ def test_the_reason_is_what_the_operating_system_says() -> None:
         assert restore.error_reason(failing(text)) == "/a; No space left on device"
     assert restore.error_reason(OSError(28, "No space left on device", "/a")) == "No space left on device"
     assert restore.error_reason(IndexError("Read less bytes\nthan requested")) == "Read less bytes"
+
+
+@pytest.mark.parametrize("name", ["out [8]", "back\\", "a*", "\udcff", "a,b ?"])
+def test_checkpoints_in_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
+    """TensorFlow would look for a pattern: in out [8] for what out 8 holds."""
+    directory, prefix = tmp_path / name, str(tmp_path / name / f"model{name}")
+    directory.mkdir()
+    for place in (checkpoint_files.prefix_of(str(directory), 5), prefix):
+        with checkpoint_files.publishing(place) as written:
+            values = [tf.constant(1.0), tf.constant(5, tf.int64), tf.constant(0, tf.int64)]
+            names = ["a", "global_step", "loss_scale/skipped_updates"]
+            tf.raw_ops.SaveV2(prefix=written, tensor_names=names, shape_and_slices=[""] * 3, tensors=values)
+            restore.open_whole(written, "output_dir")
+    assert restore.open_whole(prefix, "init_checkpoint").get_tensor("a") == 1
+    newest = checkpoint_files.prefix_of(str(directory), 5)
+    checkpoint_files.write_state(str(directory), [newest])
+    assert restore.resolve_prefix(str(directory)) == newest
+    found = restore.find_newest(str(directory))
+    assert (found.prefix, found.is_own, found.kept, found.notices) == (newest, True, (newest,), ())
+    assert restore.updates_read_by(newest) == restore.step_of(newest) == 5

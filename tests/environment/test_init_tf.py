@@ -87,7 +87,7 @@ def test_init_takes_a_python_that_starts(fresh):
     done = fresh.init("--test", "--print-python")
     assert done.stdout == f"{fresh.python}\n"
     assert done.stderr.splitlines()[1:] == [
-        f"python3.10 -m venv {fresh.project}/.venv ",
+        f"python3.10 -I -m venv {fresh.project}/.venv ",
         f"{fresh.python} -m bert_pretrain.environment install \\,test '' ",
     ]
     assert done.returncode == 0
@@ -97,13 +97,13 @@ def test_init_takes_the_python_that_it_is_told(fresh):
     fresh.this_python("python3")
     fresh.this_python("my_python")
     done = fresh.init(f"--python={fresh.bin}/my_python")
-    assert f"{fresh.bin}/my_python -m venv {fresh.project}/.venv" in done.stderr
+    assert f"{fresh.bin}/my_python -I -m venv {fresh.project}/.venv" in done.stderr
 
 
 def test_init_puts_the_environment_where_it_is_told(fresh):
     fresh.this_python("python3")
     done = fresh.init("--print-python", BERT_PRETRAIN_VENV="/elsewhere/environment")
-    assert "python3 -m venv /elsewhere/environment" in done.stderr
+    assert "python3 -I -m venv /elsewhere/environment" in done.stderr
     assert done.stdout == "/elsewhere/environment/bin/python\n"
 
 
@@ -123,7 +123,7 @@ def test_init_refuses_an_unsupported_tensorflow_in_one_line(fresh):
 
 
 def test_init_names_the_pythons_of_a_tensorflow_that_none_of_those_found_can_have(fresh):
-    fresh.program("python3", f'case "$2" in *ensurepip*) exit 1 ;; esac\nexec {sys.executable} "$@"')
+    fresh.program("python3", f'case "$*" in *ensurepip*) exit 1 ;; esac\nexec {sys.executable} "$@"')
     done = fresh.init(f"--tensorflow={UNFIT}")
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
@@ -174,7 +174,7 @@ def test_init_lets_uv_bring_a_python(fresh):
 def test_init_fetches_uv_with_a_python_that_is_too_new(fresh):
     fresh.program("python3", TOO_NEW)
     done = fresh.init()
-    assert f"python3 -m venv {fresh.project}/.cache/uv" in done.stderr
+    assert f"python3 -I -m venv {fresh.project}/.cache/uv" in done.stderr
     assert "uv venv --quiet --seed --python 3.13" in done.stderr
 
 
@@ -185,7 +185,7 @@ def test_init_says_what_to_install_where_there_is_no_python(fresh):
 
 
 def test_init_names_the_missing_venv_module(fresh):
-    fresh.program("python3.10", f'case "$2" in *ensurepip*) exit 1 ;; esac\nexec {sys.executable} "$@"')
+    fresh.program("python3.10", f'case "$*" in *ensurepip*) exit 1 ;; esac\nexec {sys.executable} "$@"')
     done = fresh.init()
     assert done.returncode == 1
     assert "apt-get install python3.10-venv" in done.stderr

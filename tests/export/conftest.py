@@ -53,14 +53,19 @@ def save(prefix: str, values: dict[str, np.ndarray]) -> str:
 
 @pytest.fixture(scope="session", name="exported")
 def _exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    root = tmp_path_factory.mktemp("exported")
+    """Written into a folder whose name TensorFlow reads as a pattern and Rust as nothing, read through a link to it."""
+    folder = tmp_path_factory.mktemp("exported")
+    root, odd = folder / "link", folder / "odd [1]\udcff\\"
+    odd.mkdir()
+    root.symlink_to(odd)
     weights = random_examples.weights(variables.variable_shapes(TINY))
     runs.write_model(root / "bert_config.json", TINY)
     write_vocabulary(root / "vocab.txt")
     paths = [str(root / name) for name in ("hf", "saved_model", "weights.ckpt")]
     made = Exported(root, save(str(root / "bert_model.ckpt"), weights), weights, *paths)
+    odd_paths = [path.replace(str(root), str(odd)) for path in paths]
     config = ExportConfig(
-        made.checkpoint, hf_dir=made.hf_dir, saved_model_dir=made.saved_model_dir, tf1_prefix=made.tf1_prefix
+        f"{odd}/bert_model.ckpt", hf_dir=odd_paths[0], saved_model_dir=odd_paths[1], tf1_prefix=odd_paths[2]
     )
     assert writing.export_model(config) == 0
     return made

@@ -73,10 +73,11 @@ def test_of_mlperfs_checkpoint_with_slots_the_weights_are_exported(tmp_path: Pat
 
 
 def test_every_difference_is_small_and_a_damaged_copy_is_seen(exported: Exported, tmp_path: Path) -> None:
+    (tmp_path / "a [1]\udcff").symlink_to(exported.root)
+    paths = (exported.hf_dir, exported.saved_model_dir, exported.tf1_prefix)
+    odd_paths = [path.replace(str(exported.root), f"{tmp_path}/a [1]\udcff") for path in paths]
     with Network(TINY, exported.weights) as network:
-        found = list(
-            verification.find_differences(network, TINY, exported.hf_dir, exported.saved_model_dir, exported.tf1_prefix)
-        )
+        found = list(verification.find_differences(network, TINY, *odd_paths))
         assert {difference.what for difference in found} >= {"TF1 checkpoint read back", "SavedModel"}
         assert all(difference.largest < 1e-4 for difference in found), found
         changed = {**exported.weights, "bert/pooler/dense/bias": exported.weights["bert/pooler/dense/bias"] + 1}

@@ -102,3 +102,17 @@ def test_raw_forms_are_told_from_text(tmp_path, start):
     (tmp_path / "a.txt").write_text(start)
     with pytest.raises(ValueError, match="not one sentence a line; convert it with --make_text"):
         corpus.find_text(str(tmp_path / "*.txt"))
+
+
+def test_a_folder_means_its_txt_files_and_a_name_that_exists_is_no_pattern(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("q[1]", "q1", "a,b"):
+        (tmp_path / folder).mkdir()
+        for name in ("2.txt", "1.txt", ".hidden.txt", "1.txt.json"):
+            (tmp_path / folder / name).write_text("text\n")
+    found = [[span.path for span in corpus.find_text(names)] for names in ("q[1]", "q[1]/1.txt,a,b", "q?/1.txt")]
+    assert found == [["q[1]/1.txt", "q[1]/2.txt"], ["q[1]/1.txt", "a,b/1.txt", "a,b/2.txt"], ["q1/1.txt"]]
+    (tmp_path / "empty").mkdir()
+    for names in ("empty", "q*", "nothing", ","):
+        with pytest.raises(ValueError, match="--input_file"):
+            corpus.find_text(names)

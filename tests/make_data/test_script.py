@@ -2,6 +2,7 @@
 
 import bz2
 import importlib.util
+import json
 import os
 import random
 import re
@@ -100,16 +101,28 @@ def test_too_many_shards_are_refused_with_the_largest_number_and_nothing_need_be
     assert not (tmp_path / "out" / "eval").exists() and not (tmp_path / "out" / "text" / "eval").exists()
 
 
-def test_a_folder_of_text_works_as_well(run, folder, tmp_path):
+def test_a_folder_of_text_works_as_well_whatever_the_names_are(run, folder, tmp_path):
+    """Beside them lie folders that the names would match as patterns, and modules that the steps import."""
+    for decoy in ("p1/text", "out 8,/text/train", "out [8]"):
+        (tmp_path / decoy).mkdir(parents=True)
+        (tmp_path / decoy / "decoy.txt").write_text("No name means this text.\n\nNor this one.\n")
+    for module in ("tqdm", "crc32c", "numpy", "runpy" if sys.version_info >= (3, 11) else "absl"):
+        (tmp_path / f"{module}.py").write_text("open('executed', 'w').close()\n")
+    (tmp_path / "p[1]").mkdir()
+    folder.rename(tmp_path / "p[1]" / "text")
     sizes = {"NUM_SHARDS": "", "VOCAB_SIZE": ""}
-    made = run("text", "out", "--max_seq_length=32", "--max_predictions_per_seq=3", **sizes)
+    made = run("p[1]/text", "out [8],", "--max_seq_length=32", "--max_predictions_per_seq=3", **sizes)
     assert made.returncode == 0, made.stdout + made.stderr
     assert made.stderr.startswith("init_tf.sh --print-python --data\n")
-    text_bytes = sum(path.stat().st_size for path in (tmp_path / "out" / "text" / "train").glob("*.txt"))
-    assert 5_000 < text_bytes < 20_000, "a shard, and 1,000 entries more than seven times the root of the bytes"
-    assert re.search(r"^out: 1 shards, a vocabulary of 1[4-9]\d\d entries$", made.stderr, re.MULTILINE)
+    texts = list((tmp_path / "out [8]," / "text" / "train").glob("*.txt"))
+    assert 5_000 < sum(path.stat().st_size for path in texts) < 20_000
+    # a shard, and 1,000 entries more than seven times the root of the bytes
+    assert re.search(r"^out \[8\],: 1 shards, a vocabulary of 1[4-9]\d\d entries$", made.stderr, re.MULTILINE)
     assert "verdict: sound" in made.stdout
-    assert len(list((tmp_path / "out" / "train").glob("*.tfrecord"))) == 1
+    (shard,) = (tmp_path / "out [8]," / "train").glob("*.tfrecord")
+    used = json.loads(shard.with_name(f"{shard.name}.json").read_text())["origin"]["text"]
+    assert {one["name"] for one in used} == {path.name for path in texts}
+    assert not (tmp_path / "executed").exists()
 
 
 def test_without_arguments_it_says_how(run):
@@ -120,4 +133,4 @@ def test_without_arguments_it_says_how(run):
 
 def test_a_failing_step_stops_the_script(run, tmp_path):
     failed = run("nothing", "out")
-    assert failed.returncode == 2 and "no file matches nothing" in failed.stderr
+    assert failed.returncode == 2 and "nothing: no such file or folder" in failed.stderr

@@ -161,3 +161,41 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
 def test_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5})
     assert files.num_cores() == 2
+
+
+def test_what_exists_is_one_name_and_no_pattern(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b", "a,b", " c", "q[1]", "q1", "-x", "\udcff"):
+        (tmp_path / name).mkdir()
+    assert files.split_names("a, b,,d ") == ["a", "b", "d"]
+    assert files.split_names("a,b,b, c,c,-x") == ["a,b", "b", " c", "c", "-x"]
+    assert files.split_names("a/x,a,b/x") == ["a/x", "a", "b/x"], "where a,b/x does not exist"
+    (tmp_path / "a,b" / "x").touch()
+    assert files.split_names("a,a,b/x") == ["a", "a,b/x"]
+    assert files.match_names("q[1],?1,z*,\udcff") == [
+        ("q[1]", ["q[1]"]), ("?1", ["q1"]), ("z*", []), ("\udcff", ["\udcff"]),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["out [8]", "a*", "?", "back\\", "\udcff\udc80", "new\nline]", "plain"])
+def test_a_library_gets_a_plain_name_of_a_folder_or_checkpoint(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    with files.plain_name(str(folder)) as plain:
+        assert plain.encode() and (plain == str(folder)) is (name == "plain")
+        Path(plain, "written").touch()
+    assert ((folder / "written").is_file() and not os.path.lexists(f"{plain}/..")) or name == "plain"
+    prefix = folder / f"model{name}"
+    for suffix in (".index", ".data-00000-of-00001", "2.index"):
+        Path(f"{prefix}{suffix}").write_text(suffix)
+    with files.plain_name(str(prefix)) as plain:
+        assert Path(f"{plain}.index").read_text() == ".index"
+        assert Path(f"{plain}.data-00000-of-00001").read_text() == ".data-00000-of-00001"
+        assert not set(plain) & set("*?[]\\")
+
+
+def test_json_holds_a_path_that_is_no_utf8(tmp_path: Path) -> None:
+    path = str(tmp_path / "a\udcff.json")
+    files.write_json(path, {"path": path, "ü": "\\udcff"})
+    assert Path(path).read_text(encoding="utf-8").count("\\udcff") == 2
+    assert json.loads(Path(path).read_text(encoding="utf-8")) == {"path": path, "ü": "\\udcff"}

@@ -21,7 +21,7 @@ from tests.e2e.ranks import is_running
 ROOT = Path(__file__).resolve().parents[2]
 # The tests may run below a script themselves.
 ENVIRON = {name: value for name, value in os.environ.items() if name not in (runner.RUNNER, runner.STAGE)}
-ENVIRON["PYTHONPATH"] = str(ROOT)
+ENVIRON["PYTHONPATH"] = f"{ROOT}:."  # inner.py is in the current folder
 # Two steps; the first one has a child, as make_data's workers are, and writes `ended` when it has cleaned up.
 STEP = """
 import os, signal, subprocess, sys, time

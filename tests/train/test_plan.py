@@ -78,6 +78,8 @@ def test_the_next_commands_can_be_given_to_a_shell() -> None:
     assert words[0][1:4] == ["python", "-m", "bert_pretrain.run"] and "--output_dir=/my runs/1" in words[0]
     assert "--checkpoint=/my runs/1/model.ckpt-7" in words[1]
     assert words[2][1:] == ["python", "-m", "bert_pretrain.report", "/my runs/1"]
+    dashed = make_config(do_train=True, output_dir="-x", bert_config_file="/c.json")
+    assert [*plan.next_commands(dashed, {"end": "completed", "updates": 7})][-1].endswith(" ./-x"), "it is no flag"
     assert "  continue  the same command" in plan.next_commands(config, {"end": "interrupted", "updates": 7})
     assert list(plan.next_commands(make_config(do_eval=True), {"end": "completed"})) == []
 

@@ -35,7 +35,7 @@ class ShardFile(NamedTuple):
 def fingerprint(shards: Sequence[ShardFile]) -> str:
     """Identifies a data set by names, sizes and record counts of its shards, whatever their directory."""
     facts = [f"{os.path.basename(shard.path)} {shard.num_bytes} {shard.num_records}\n" for shard in shards]
-    return hashlib.sha256("".join(facts).encode()).hexdigest()[:16]
+    return hashlib.sha256(os.fsencode("".join(facts))).hexdigest()[:16]
 
 
 def in_directory(shards: Sequence[ShardFile], directory: str) -> list[ShardFile]:

@@ -143,6 +143,7 @@ def library() -> Operations:
     )
     path = operations.compiled(files.cache_directory("kernels"))
     try:
-        return tf.load_op_library(str(path))
+        with files.plain_name(str(path)) as plain:
+            return tf.load_op_library(plain)
     except (tf.errors.OpError, OSError) as error:
         raise UnavailableError(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from None

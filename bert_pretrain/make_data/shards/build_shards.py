@@ -191,7 +191,7 @@ def _make_fast(task: ShardTask, tokenizer: LineTokenizer, report: ReportProgress
     def records() -> Iterator[bytes]:
         nonlocal num_documents, num_tokens
         # Seeded by name, so that a shard does not depend on the number of shards.
-        rng = np.random.default_rng([task.config.random_seed, zlib.crc32(os.path.basename(output).encode())])
+        rng = np.random.default_rng([task.config.random_seed, zlib.crc32(os.fsencode(os.path.basename(output)))])
         documents = corpus.read_documents(task.spans)
         for text in tokenize_documents_in_blocks(documents, tokenizer, _TOKENS_AT_ONCE, account):
             num_documents += text.num_documents

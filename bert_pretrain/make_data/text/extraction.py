@@ -16,6 +16,7 @@ from bert_pretrain.make_data.corpus import group_documents
 from bert_pretrain.make_data.text import prose, reading
 from bert_pretrain.make_data.text.account import Account, Records, count_characters
 from bert_pretrain.make_data.text.reading import MAX_LINE, NotTextError, TextSource, find_encoding
+from bert_pretrain.system.files import plain_name
 
 _MAX_DOCUMENT = 1_000_000  # characters; a longer document is cut between paragraphs
 _MAX_HEAD = 4_000_000  # characters that are looked at to tell the layout
@@ -388,7 +389,8 @@ def _parquet_texts(
     parquet, arrow = _arrow_libraries()
     number = 0
     try:
-        file = parquet.ParquetFile(source.path)
+        with plain_name(source.path) as plain:
+            file = parquet.ParquetFile(plain)
         groups = range(source.start, source.end) if source.is_piece else range(file.num_row_groups)
         names = file.schema_arrow.names
         if column not in names:
@@ -432,7 +434,8 @@ def parquet_row_groups(source: TextSource) -> list[int]:
     """Bytes of each row group of a Parquet file; none where it cannot be read, which extract_documents explains."""
     parquet, arrow = _arrow_libraries()
     try:
-        facts = parquet.ParquetFile(source.path).metadata
+        with plain_name(source.path) as plain:
+            facts = parquet.ParquetFile(plain).metadata
         return [facts.row_group(number).total_byte_size for number in range(facts.num_row_groups)]
     except (OSError, arrow.ArrowException):
         return []

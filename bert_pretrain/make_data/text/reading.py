@@ -8,7 +8,6 @@ from __future__ import annotations
 import bz2
 import codecs
 import contextlib
-import glob
 import gzip
 import importlib
 import io
@@ -23,7 +22,7 @@ from typing import IO, Any, NamedTuple, Optional
 
 from bert_pretrain.config.languages import find_language
 from bert_pretrain.config.make_data import TextConfig
-from bert_pretrain.system.files import open_regular
+from bert_pretrain.system.files import match_names, open_regular
 
 _FORMS = {
     "": "text", ".txt": "text", ".text": "text", ".rst": "rst", ".md": "markdown", ".markdown": "markdown",
@@ -82,18 +81,17 @@ class TextSource(NamedTuple):
 
 
 def find_sources(patterns: str) -> tuple[list[TextSource], Counter[str]]:
-    """The files that comma-separated patterns match, with all below matching folders; hidden files are left out.
+    """The files that comma-separated names and patterns mean, with all below such folders, without hidden files.
 
-    Within folders, files of other suffixes are left out, too; the Counter has their number by suffix. A file that a
-    pattern names itself is text if its suffix is unknown. ValueError for a pattern without a match, and where nothing
-    is left.
+    A name that exists is no pattern. Within folders, files of other suffixes are left out; the Counter has their number
+    by suffix. A file that is named itself is text if its suffix is unknown. ValueError where a pattern has no match and
+    where nothing is left.
     """
     found: dict[str, TextSource] = {}
     left_out: Counter[str] = Counter()
-    for pattern in patterns.split(","):
-        matches = sorted(glob.glob(pattern.strip()))
+    for pattern, matches in match_names(patterns):
         if not matches:
-            raise ValueError(f"--input_file: no file matches {pattern.strip()}")
+            raise ValueError(f"--input_file: no file matches {pattern}")
         for match in matches:
             in_folder = os.path.isdir(match)
             for path in _files_below(match) if in_folder else [match]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from bert_pretrain.make_data.text import duplicates
 from bert_pretrain.make_data.text.parts import TextPart, document_rows, document_signatures
-from bert_pretrain.system.files import atomic_write, remove_partials
+from bert_pretrain.system.files import atomic_write, printable, remove_partials
 
 # What becomes of a document.
 TRAIN, HELD_OUT, LEFT_OUT, DIVIDED = 0, 1, 2, 3  # DIVIDED: its last sentences are held out, the others train
@@ -130,8 +130,7 @@ def _first_documents(parts: Sequence[TextPart], found: Sequence[np.ndarray]) -> 
 
 def printable_path(path: str) -> str:
     """A path in one line of UTF-8, whatever bytes it has."""
-    text = path.encode("utf-8", "backslashreplace").decode()
-    return text.translate({ord("\t"): "\\t", ord("\n"): "\\n", ord("\r"): "\\r"})
+    return printable(path).translate({ord("\t"): "\\t", ord("\n"): "\\n", ord("\r"): "\\r"})
 
 
 class HeldOut(NamedTuple):
