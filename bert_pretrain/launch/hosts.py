@@ -77,7 +77,7 @@ def read_hostfile(path: str, default_slots: int) -> dict[str, int]:
     needing_file = [name for name in slots if not is_in_lists(name)]
     if needing_file and lists:
         raise ValueError(
-            f"{lists[0]}: beside {needing_file[0]}, which must be in mpirun's own hostfile, this line is not understood; "
+            f"{lists[0]}: beside {needing_file[0]}, for which mpirun reads the file itself, this is not understood; "
             f"{_FORM}"
         )
     return slots

@@ -12,11 +12,21 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Union
 
+from bert_pretrain.config.option import FLAG_ORIGINS
 from bert_pretrain.system.console import log
 from bert_pretrain.system.files import num_cores
 from bert_pretrain.system.script import doing, launch, locked_output
 
 _NUM_SHARDS, _VOCAB_SIZE = 500, 30_522  # of a text that is large enough
+# Flag -> the script's variable that gives it.
+_VARIABLES = {
+    "--num_processes": "the variable NP",
+    "--num_held_out": "the variable NUM_HELD_OUT",
+    "--num_shards": "the variable NUM_SHARDS",
+    "--vocab_size": "the variable VOCAB_SIZE",
+    "--vocab_file": "the variable VOCAB_FILE",
+    "--num_picked_examples": "the variable NUM_EVAL_EXAMPLES",
+}
 
 
 def make_data(source: str, output: str, flags: Sequence[str], environ: Mapping[str, str]) -> None:
@@ -37,7 +47,12 @@ def make_data(source: str, output: str, flags: Sequence[str], environ: Mapping[s
         """fixed: flags that come last, so that the user's cannot change them; None: not given."""
         doing(stage)
         last = [f"--{name}" if value is True else f"--{name}={value}" for name, value in fixed.items() if value]
-        launch(sys.executable, "-m", "bert_pretrain.make_data", f"--num_processes={num_processes}", *arguments, *last)
+        flags = [f"--num_processes={num_processes}", *arguments, *last]
+        origins = {flag: _VARIABLES.get(flag.partition("=")[0], "") for flag in flags}
+        origins.update({flag: origins[flag] or "scripts/make_data.sh" for flag in last})
+        launch(
+            sys.executable, "-m", "bert_pretrain.make_data", *flags, environ={FLAG_ORIGINS: json.dumps(origins)}
+        )  # fmt: skip
 
     with locked_output(output):
         launch("mkdir", "-p", output)
