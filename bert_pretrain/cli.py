@@ -190,20 +190,25 @@ def _flush_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more
 
 
-def _parse(arguments: Sequence[str], description: Optional[str], others: Mapping[str, str]) -> list[str]:
+def _parse(arguments: Sequence[str], description: Optional[str], others: Mapping[str, str] = _NO_OTHERS) -> list[str]:
     if any(argument in _HELP for argument in arguments[1:]):
         print(help_text(description, shutil.get_terminal_size().columns))
         sys.exit(0)
     try:
         rest = flags.FLAGS(arguments)
     except flags.Error as error:
-        with contextlib.suppress(flags.Error):  # such as a flagfile that is not there
-            _origins.update(_find_origins(arguments[1:]))
+        _note_origins(arguments[1:])
         message = with_origins(_error_text(error, _defined, others), _origins)
         print(f"error: {message}; --help lists the flags of {_program(arguments[0])}", file=sys.stderr)
         sys.exit(2)
-    _origins.update(_find_origins(arguments[1:]))
+    _note_origins(arguments[1:])
     return rest
+
+
+def _note_origins(arguments: Sequence[str]) -> None:
+    _origins.clear()
+    with contextlib.suppress(flags.Error, UnicodeDecodeError, OSError):  # such as a flagfile that is not there
+        _origins.update(_find_origins(arguments))
 
 
 def _program(script: str) -> str:
@@ -239,6 +244,10 @@ def _find_origins(arguments: Sequence[str]) -> dict[str, str]:
     by_script, found = json.loads(os.environ.get(FLAG_ORIGINS, "{}")), {}
     rest = iter(arguments)
     for argument in rest:
+        if argument == "--":
+            break
+        if not argument.startswith("-"):
+            continue
         name, equals, value = argument.lstrip("-").partition("=")
         if name != "flagfile":
             found[_field_name(name)] = by_script.get(argument, "")
