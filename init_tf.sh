@@ -10,6 +10,7 @@
 # --tensorflow asks for another. It is remembered; a .venv with another TensorFlow is made anew.
 # --python names the program that makes .venv, instead of the first of python3, python, python3.13 ... python3.8 that
 # can have the TensorFlow.
+# Files of packages are compared with constraints/hashes.txt; BERT_PRETRAIN_HASHES=0 is for an index with other builds.
 # BERT_PRETRAIN_VENV names another folder than .venv. DRY_RUN=1 prints the commands. --print-python ends with the path of
 # the environment's Python on stdout, for the scripts.
 set -euo pipefail

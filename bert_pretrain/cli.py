@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import difflib
+import json
 import os
 import shutil
 import sys
 import textwrap
 import traceback
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
 
 from absl import app, flags
 
+from bert_pretrain.config import make_data, training
 from bert_pretrain.config.option import (
+    FLAG_ORIGINS,
     default_of,
     facts_of,
     flag_groups,
@@ -22,7 +28,9 @@ from bert_pretrain.config.option import (
     local_paths,
     options_of,
     require_one_line,
+    with_origins,
 )
+from bert_pretrain.config.retired_flags import RETIRED_FLAGS
 from bert_pretrain.system.console import escape_unprintable
 
 if TYPE_CHECKING:
@@ -30,8 +38,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="DataclassInstance")
 
+_SIMILAR = 0.75  # at least, of a flag that may have been meant
+_NO_OTHERS: Mapping[str, str] = MappingProxyType({})
 _HELP = ("--help", "-help", "-h", "-?", "--helpshort", "-helpshort")
 _defined: list[type] = []  # the dataclasses whose fields are flags, in the order of --help
+_origins: dict[str, str] = {}  # of this command's flags, once they are parsed
 
 
 def define_flags(*config_classes: type) -> None:
@@ -83,7 +94,7 @@ def read_flagfile(path: str, config_classes: Sequence[type]) -> list[Any]:
     try:
         rest = values(["", *values.read_flags_from_files([f"--flagfile={path}"])])
     except (flags.Error, UnicodeDecodeError, OSError) as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
+        raise ValueError(f"{path}: {_error_text(error, config_classes)}") from None
     if len(rest) > 1:
         raise ValueError(f"{path}: unexpected argument {rest[1]!r}; settings are given as --name=value")
     return [_filled(config_class, values) for config_class in config_classes]
@@ -135,11 +146,22 @@ def explicit_flags(*config_classes: type) -> frozenset[str]:
     )
 
 
-def run_command(run: Callable[..., int], description: Optional[str] = None, takes_arguments: bool = False) -> None:
+def flag_origins() -> dict[str, str]:
+    """Flag -> the file or variable that set it, for those that the command line of the user did not set."""
+    return dict(_origins)
+
+
+def run_command(
+    run: Callable[..., int],
+    description: Optional[str] = None,
+    takes_arguments: bool = False,
+    others: Mapping[str, str] = _NO_OTHERS,
+) -> None:
     """Parses the flags, runs an entry point and exits. A ValueError becomes one line on stderr and exit code 2.
 
-    description: the first lines of --help. takes_arguments: run(arguments) receives what is no flag; else run() is
-    called, and an argument that is no flag is an error.
+    The line says of the flags that it names where they come from, unless that is the command line. description: the
+    first lines of --help. takes_arguments: run(arguments) receives what is no flag; else run() is called, and an
+    argument that is no flag is an error. others: flag that this command does not have -> what is said of it.
     """
 
     def guarded(arguments: Sequence[str]) -> int:
@@ -152,14 +174,14 @@ def run_command(run: Callable[..., int], description: Optional[str] = None, take
         except ValueError as error:
             if "verbose_logging" in flags.FLAGS and flags.FLAGS.verbose_logging:
                 traceback.print_exc()
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {with_origins(str(error), _origins)}", file=sys.stderr)
             return 2
 
     escape_unprintable()
     flags.FLAGS.set_gnu_getopt(takes_arguments)  # flags may follow arguments
     # absl prints flag errors without a traceback, but with exit code 1; invalid input is 2 everywhere here.
     try:
-        app.run(guarded, flags_parser=lambda arguments: _parse(arguments, description))
+        app.run(guarded, flags_parser=lambda arguments: _parse(arguments, description, others))
     finally:
         _flush_stdout()
 
@@ -172,16 +194,80 @@ def _flush_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more
 
 
-def _parse(arguments: Sequence[str], description: Optional[str]) -> list[str]:
+def _parse(arguments: Sequence[str], description: Optional[str], others: Mapping[str, str] = _NO_OTHERS) -> list[str]:
     if any(argument in _HELP for argument in arguments[1:]):
         print(help_text(description, shutil.get_terminal_size().columns))
         sys.exit(0)
     try:
-        return flags.FLAGS(arguments)
+        rest = flags.FLAGS(arguments)
     except flags.Error as error:
-        message = " ".join(str(error).split())
-        print(f"error: {message}; --help lists the flags of {os.path.basename(arguments[0])}", file=sys.stderr)
+        _note_origins(arguments[1:])
+        message = with_origins(_error_text(error, _defined, others), _origins)
+        print(f"error: {message}; --help lists the flags of {_program(arguments[0])}", file=sys.stderr)
         sys.exit(2)
+    _note_origins(arguments[1:])
+    return rest
+
+
+def _note_origins(arguments: Sequence[str]) -> None:
+    _origins.clear()
+    with contextlib.suppress(flags.Error, UnicodeDecodeError, OSError):  # such as a flagfile that is not there
+        _origins.update(_find_origins(arguments))
+
+
+def _program(script: str) -> str:
+    """The command as the user started it; script: its path."""
+    spec = sys.modules["__main__"].__spec__
+    module = spec.name[: -len(".__main__")] if spec and spec.name.endswith(".__main__") else spec and spec.name
+    return f"python -m {module}" if module else os.path.basename(script)
+
+
+def _error_text(error: Exception, config_classes: Iterable[type], others: Mapping[str, str] = _NO_OTHERS) -> str:
+    """What is wrong with flags, in one line."""
+    if not isinstance(error, flags.UnrecognizedFlagError):
+        return " ".join(str(error).split()).replace("ERROR:: ", "")
+    name = error.flagname
+    for known in (name, name[len("no") :] if name.startswith("no") else name):
+        about = others.get(known) or RETIRED_FLAGS.get(known)
+        if about:
+            return f"--{known} is no flag of this command: {about}"
+    for program, parts in (("run", training.PARTS.values()), ("make_data", make_data.PARTS)):
+        if name in _names(parts):
+            return f"--{name} is no flag of this command, but of bert_pretrain.{program}"
+    close = difflib.get_close_matches(name, _names(config_classes), 1, _SIMILAR)
+    return f"--{name} is no flag of this command{f'; perhaps --{close[0]} is meant' if close else ''}"
+
+
+def _names(config_classes: Iterable[type]) -> list[str]:
+    """Names and old names of the dataclasses' flags."""
+    return [one for field, facts in options_of(*config_classes) for one in (field.name, facts.old_name) if one]
+
+
+def _find_origins(arguments: Sequence[str]) -> dict[str, str]:
+    """Flag -> where its last value comes from, for those of flagfiles and those that a script noted."""
+    by_script, found = json.loads(os.environ.get(FLAG_ORIGINS, "{}")), {}
+    rest = iter(arguments)
+    for argument in rest:
+        if argument == "--":
+            break
+        if not argument.startswith("-"):
+            continue
+        name, equals, value = argument.lstrip("-").partition("=")
+        if name != "flagfile":
+            found[_field_name(name)] = by_script.get(argument, "")
+            continue
+        path = value if equals else next(rest, "")
+        for line in flags.FLAGS.read_flags_from_files([f"--flagfile={path}"]):
+            found[_field_name(line.lstrip("-").partition("=")[0])] = path
+    return {name: origin for name, origin in found.items() if origin}
+
+
+def _field_name(name: str) -> str:
+    """The field of a flag as it was given: --noamp is of amp."""
+    for field, facts in options_of(*_defined):
+        if name in (field.name, facts.old_name, f"no{field.name}"):
+            return field.name
+    return name
 
 
 def help_text(description: Optional[str], width: int) -> str:

@@ -17,7 +17,7 @@ from bert_pretrain.tensorflow_compat import tensorflow_import
 def _run(stop: StopRequest) -> int:
     """Reads the flags and starts the training loop. Returns the exit code."""
     parts = {name: cli.read_settings(part) for name, part in PARTS.items()}
-    config = Config(**parts, explicit_flags=cli.explicit_flags(*PARTS.values()))
+    config = Config(**parts, explicit_flags=cli.explicit_flags(*PARTS.values()), flag_origins=cli.flag_origins())
     config.check()
     for line in processes.forget_schedulers():
         log.info(line)

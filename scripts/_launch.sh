@@ -86,5 +86,6 @@ find_uv() {
   if [ -x "$uv" ]; then return 0; fi
   python3 -I -c 'import ensurepip, venv' 2>/dev/null || return 1
   say "Fetching uv into .cache/uv"
-  run python3 -I -m venv "$tools" && run "$tools/bin/pip" install --quiet --disable-pip-version-check uv
+  run python3 -I -m venv "$tools" && run "$tools/bin/pip" install --quiet --disable-pip-version-check \
+    --require-hashes --requirement "$project/constraints/uv.txt"
 }

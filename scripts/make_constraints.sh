@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Pins every version for the tested combinations of TensorFlow and Python, into constraints/tf2.15.1-py3.11.txt etc.
 #   bash scripts/make_constraints.sh [COMBINATION ...]     like tf2.15.1-py3.11; default: all that versions.py lists
-# uv resolves them for Linux on x86-64; other systems take the same versions. pip reads the files by --constraint.
+# uv resolves them for Linux on x86-64; other systems take the same versions. pip reads the files by --constraint. The
+# SHA-256 of all files of all versions go into constraints/hashes.txt.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=_launch.sh
 . "$(dirname "${BASH_SOURCE[0]}")/_launch.sh"
@@ -42,3 +43,20 @@ PYTHONSAFEPATH='' python3 -m bert_pretrain.environment tested | while read -r co
   # shellcheck disable=SC2086  # words of a line
   pin "$combination" $rest
 done
+
+doing "finding the hashes"
+for file in constraints/tf*.txt; do
+  python="${file##*-py}"
+  UV_PYTHON_DOWNLOADS=never "$uv" pip compile --quiet --no-header --no-annotate --no-deps --generate-hashes \
+    --python-version "${python%.txt}" --python-platform x86_64-unknown-linux-gnu "$file"
+done >"$folder/hashed.txt"
+python3 - "$folder/hashed.txt" >"$folder/hashes.txt" <<'PROGRAM'
+import re, sys
+files = {}
+for pin, text in re.findall(r"^(\S+==\S+)((?: \\\n +--hash=\S+)+)", open(sys.argv[1]).read(), re.MULTILINE):
+    files.setdefault(pin, set()).update(re.findall("sha256:([0-9a-f]{64})", text))
+print("# SHA-256 of every file of each pinned version on PyPI. Made by scripts/make_constraints.sh.")
+for pin in sorted(files):
+    print(pin, *sorted(files[pin]))
+PROGRAM
+mv "$folder/hashes.txt" constraints/hashes.txt

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +13,12 @@ from pathlib import Path
 import pytest
 
 from bert_pretrain import cli
+from bert_pretrain.config import make_data
 from bert_pretrain.config.check_data import CheckDataConfig, EstimateConfig
+from bert_pretrain.config.export import ExportConfig
 from bert_pretrain.config.make_data import ExampleConfig, MakeDataConfig, TextConfig
-from bert_pretrain.config.option import facts_of, local_paths
+from bert_pretrain.config.option import FLAG_ORIGINS, facts_of, local_paths, options_of
+from bert_pretrain.config.retired_flags import RETIRED_FLAGS
 from bert_pretrain.config.training import PARTS
 from bert_pretrain.optim.settings import OptimConfig
 
@@ -47,8 +53,9 @@ cli.run_command(main, "What it does.")
 '''
 
 
-def start(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True, check=False)
+def start(*arguments: str, **environ: str) -> subprocess.CompletedProcess:
+    command, variables = [sys.executable, "-c", SCRIPT, *arguments], {**os.environ, **environ}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
 
 
 def test_defaults_types_and_given() -> None:
@@ -66,7 +73,8 @@ def test_defaults_types_and_given() -> None:
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--sise=4", "Unknown command line flag 'sise'"),
+        ("--sise=4", "--sise is no flag of this command; perhaps --size is meant"),
+        ("--xyzzy", "--xyzzy is no flag of this command; --help"),
         ("--size=four", "flag --size=four"),
         ("--kind=sgd", "value should be one of <lamb|adam>"),
         ("--size=-1", "--size must be positive"),
@@ -131,3 +139,41 @@ def test_an_old_name_of_a_flag_is_still_taken(tmp_path: Path) -> None:
     assert (optim.beta_1, optim.beta_2) == (0.5, 0.75)
     (optim,) = cli.read_arguments(["--lamb_weight_decay_rate=0.25"], [OptimConfig])
     assert optim.weight_decay_rate == 0.25
+
+
+def test_a_flag_of_a_replaced_program_is_told_what_takes_its_place(tmp_path: Path) -> None:
+    for argument in ("--use_tpu=False", "--nouse_tpu", "--use_tpu"):
+        done = start(argument)
+        assert done.returncode == 2 and done.stderr.startswith("error: --use_tpu is no flag of this command: ")
+        assert done.stderr.count("\n") == 1 and "cprofile" not in done.stderr
+    path = tmp_path / "old.flags"
+    path.write_text("--steps_per_update=4\n")
+    assert "--num_accumulation_steps" in start(f"--flagfile={path}").stderr
+    with pytest.raises(ValueError, match=r"--steps_per_update .*--num_accumulation_steps"):
+        cli.read_flagfile(str(path), [OptimConfig])
+    assert "of bert_pretrain.run" in start("--train_batch_size=3").stderr
+
+
+def test_retired_flags_are_none_of_ours_and_name_flags_that_exist() -> None:
+    own = {field.name for field, _ in options_of(*PARTS.values())}
+    others = {field.name for field, _ in options_of(*make_data.PARTS, CheckDataConfig, ExportConfig)}
+    assert not own & set(RETIRED_FLAGS)
+    for name, line in RETIRED_FLAGS.items():
+        assert set(re.findall(r"--(\w+)", line)) <= own | others, name
+        assert "\n" not in line and len(line) < 120 and line[-1] not in ".;"
+
+
+def test_a_message_says_where_a_flag_comes_from(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.flags"
+    path.write_text("--size=-9\n--nodeep\n")
+    message = f"error: --size must be positive (--size comes from {path})\n"
+    assert start(f"--flagfile={path}").stderr == start("--flagfile", str(path)).stderr == message
+    outer = tmp_path / "outer.flags"
+    outer.write_text(f"--flagfile={path}\n")
+    assert str(outer) in start(f"--flagfile={outer}").stderr
+    assert start(f"--flagfile={path}", "--size=-2").stderr == "error: --size must be positive\n"
+    path.write_text("--size=many\n")
+    assert f"--size comes from {path}" in start(f"--flagfile={path}").stderr
+    noted = json.dumps({"--size=-1": "the variable SIZE"})
+    assert "(--size comes from the variable SIZE)" in start("--size=-1", **{FLAG_ORIGINS: noted}).stderr
+    assert "comes from" not in start("--size=-2", **{FLAG_ORIGINS: noted}).stderr

@@ -9,17 +9,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Optional, Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from bert_pretrain.checkpoints import checkpoint_files
+from bert_pretrain.checkpoints import checkpoint_files, variable_names
 from bert_pretrain.config.training import RunConfig
 from bert_pretrain.hugging_face.safetensors_files import SafetensorsReader, find_weights
 from bert_pretrain.optim import optimizers
@@ -31,15 +29,19 @@ _OWN_VARIABLE = "loss_scale/skipped_updates"
 _READ_ERRORS = (tf.errors.OpError, IndexError, RuntimeError, ValueError, MemoryError)
 _SHOWN_VARIABLES = 3  # variables of each kind that a message names
 _GROUP_BYTES = 2**28
+_GIVE_ITS_CONFIG = "give the checkpoint's own bert_config.json (config.json) as --bert_config_file"
+_HEADS = ("cls/", "bert/pooler/")  # what an encoder alone lacks
 
 
 class CheckpointReader(Protocol):
-    """What is used of tf.train.load_checkpoint's result, which has no public type; SafetensorsReader has it, too."""
+    """What is used of a checkpoint, in the names of TF1: of TensorFlowReader and SafetensorsReader."""
 
     def get_variable_to_shape_map(self) -> dict[str, list[int]]: ...  # noqa: D102
     def get_variable_to_dtype_map(self) -> dict[str, tf.DType]: ...  # noqa: D102
     def has_tensor(self, variable: str) -> bool: ...  # noqa: D102
     def get_tensor(self, variable: str) -> np.ndarray: ...  # noqa: D102
+    @property
+    def renamed(self) -> Mapping[str, str]: ...  # noqa: D102  variable -> its name in the file, where that is another
 
 
 class VariableComparison(NamedTuple):
@@ -49,6 +51,7 @@ class VariableComparison(NamedTuple):
     missing: list[str]
     misshaped: list[str]  # "name: checkpoint [2, 3], model [4, 3]"
     extra: list[str]
+    cast: dict[str, str] = {}  # noqa: RUF012 (of a NamedTuple)  matched variable -> its type, where that is not float32
 
 
 class NewestCheckpoint(NamedTuple):
@@ -61,9 +64,13 @@ class NewestCheckpoint(NamedTuple):
 
 
 def resolve_prefix(path: str) -> str:
-    """The prefix that `path` names: itself, or for a directory the checkpoint that its file `checkpoint` names."""
+    """The prefix that `path` names: itself, or that of a directory.
+
+    It is the one that the directory's file `checkpoint` names, or that of a SavedModel's or TF-Hub module's variables.
+    """
     state = _listed_prefixes(path) if os.path.isdir(path) else []
-    return state[-1] if state else path
+    of_saved_model = os.path.join(path, "variables", "variables")
+    return state[-1] if state else of_saved_model if checkpoint_files.has_index(of_saved_model) else path
 
 
 def open_reader(prefix: str, flag: str) -> CheckpointReader:
@@ -79,10 +86,7 @@ def open_reader(prefix: str, flag: str) -> CheckpointReader:
     if not checkpoint_files.data_files(prefix):
         raise ValueError(f"--{flag}: {prefix}.index is there but its .data files are not; copy them beside it")
     try:
-        with contextlib.ExitStack() as names:
-            reader = tf.train.load_checkpoint(names.enter_context(plain_name(prefix)))
-            weakref.finalize(reader, names.pop_all().close)  # it opens the data files when they are read
-            return reader
+        return variable_names.TensorFlowReader(prefix)
     except _READ_ERRORS as error:
         raise ValueError(f"--{flag}: {prefix} cannot be read: {error_reason(error)}") from None
 
@@ -99,24 +103,29 @@ def open_whole(prefix: str, flag: str, names: Optional[Iterable[str]] = None) ->
 
 
 def compare_variables(reader: CheckpointReader, expected: Mapping[str, Iterable[int]]) -> VariableComparison:
-    """Sorts float32 variables (name -> shape) into matched, missing, misshaped and extra; each counts once."""
+    """Sorts float32 variables (name -> shape) into matched, missing, misshaped and extra; each counts once.
+
+    Other floats match, too: the reader returns them as float32.
+    """
     dtypes = reader.get_variable_to_dtype_map()
     held = {
         name: f"{list(shape)}{_dtype_name(dtypes[name])}" for name, shape in reader.get_variable_to_shape_map().items()
     }
     needed = {name: f"{list(shape)}" for name, shape in expected.items()}
     differing = [name for name in needed if name in held and needed[name] != held[name]]
+    matched = [name for name in needed if name in held and name not in differing]
     return VariableComparison(
-        matched=[name for name in needed if name in held and name not in differing],
+        matched=matched,
         missing=[name for name in needed if name not in held],
         misshaped=[f"{name}: checkpoint {held[name]}, model {needed[name]}" for name in differing],
         extra=sorted(set(held) - set(needed)),
+        cast={name: dtypes[name].name for name in matched if dtypes[name] != tf.float32},
     )
 
 
 def _dtype_name(dtype: tf.DType) -> str:
-    """The name of a type other than float32, which all loaded variables must have."""
-    return "" if dtype == tf.float32 else f" {dtype.name}"
+    """The name of a type that is not read as float32."""
+    return "" if dtype in (tf.float32, *variable_names.CAST_DTYPES) else f" {dtype.name}"
 
 
 def check_model(prefix: str, flag: str, shapes: Mapping[str, Shape]) -> None:
@@ -127,12 +136,13 @@ def check_model(prefix: str, flag: str, shapes: Mapping[str, Shape]) -> None:
 
 def check_shapes(prefix: str, flag: str, shapes: Mapping[str, Shape]) -> None:
     """check_model without reading the tensors, for a checkpoint that was found whole."""
-    found = compare_variables(open_reader(prefix, flag), shapes)
+    reader = open_reader(prefix, flag)
+    found = compare_variables(reader, shapes)
     wrong = found.misshaped + [f"{name}: not in the checkpoint" for name in found.missing]
     if wrong:
         raise ValueError(
             f"--{flag}: {prefix} holds another model: {wrong[0]}{f', and {len(wrong) - 1} more' if wrong[1:] else ''}; "
-            f"give the --bert_config_file with which it was made"
+            f"{_remedy(reader, found, shapes) or 'only a model with these can be used here'}"
         )
 
 
@@ -300,28 +310,63 @@ def load_init_checkpoint(
     weights are always loaded; slots holds the optimizer's variables with --init_optimizer_state, else nothing.
     ValueError where a variable is missing or has another shape, unless allow_partial.
     """
-    wanted = {**weights, **slots}
+    shapes = {name: static_shape(variable) for name, variable in {**weights, **slots}.items()}
     prefix = resolve_prefix(prefix)
     reader = open_reader(prefix, "init_checkpoint")
-    found = compare_variables(reader, {name: static_shape(variable) for name, variable in wanted.items()})
+    found = compare_variables(reader, shapes)
     problems = [
         f"{len(names)} {kind} ({_first_names(names)})"
         for kind, names in (("missing", found.missing), ("of another shape", found.misshaped))
         if names
     ]
     report = f"init_checkpoint {prefix}: {_count_matched(found.matched, weights, slots)}"
+    if not set(found.matched) & set(weights):
+        remedy = _remedy(reader, found, weights) or "give a checkpoint of BERT"
+        raise ValueError(f"--{report}, {', '.join(problems)}; {remedy}, or leave --init_checkpoint out")
     if problems and not allow_partial:
-        held = _first_names(sorted(reader.get_variable_to_shape_map()))
-        remedy = "the checkpoint's own bert_config.json (config.json)"
-        if not found.misshaped and set(found.missing) <= set(slots):
-            remedy = "the --optimizer_type with which it was made"
-        raise ValueError(
-            f"--{report}, {', '.join(problems)}; the checkpoint holds {held}. "
-            f"Give {remedy}, or --allow_partial_init to start those at random"
-        )
+        remedy = _remedy(reader, found, weights)
+        partial = f"--allow_partial_init starts those at random; not used: {_first_names(found.extra) or 'nothing'}"
+        raise ValueError(f"--{report}, {', '.join(problems)}; {f'{remedy}, or: ' if remedy else ''}{partial}")
     open_whole(prefix, "init_checkpoint", found.matched)
-    report = ", ".join([report, *problems, f"{len(found.extra)} of its tensors not used{_kinds_of_extra(found.extra)}"])
-    return InitCheckpoint(report, dict.fromkeys(found.matched, reader))
+    notes = [*problems, f"{len(found.extra)} of its tensors not used{_kinds_of_extra(found.extra)}"]
+    renamed = [reader.renamed[name] for name in found.matched if name in reader.renamed]
+    if renamed:
+        notes.append(f"{len(renamed)} found under other names ({_first_names(renamed)})")
+    if found.cast:
+        notes.append(f"{len(found.cast)} cast from {' and '.join(sorted(set(found.cast.values())))}")
+    return InitCheckpoint(", ".join([report, *notes]), dict.fromkeys(found.matched, reader))
+
+
+def _remedy(reader: CheckpointReader, found: VariableComparison, weights: Iterable[str]) -> str:
+    """What mends what does not fit of a checkpoint; empty where it simply has no more than it has."""
+    if found.misshaped:
+        return _GIVE_ITS_CONFIG
+    missing = [name for name in weights if name in found.missing]
+    if not missing:
+        return "give the --optimizer_type with which it was made"
+    held = {layer for layer in map(_layer_of, found.matched) if layer}
+    if held and all(_layer_of(name) and _layer_of(name) not in held for name in missing):
+        return (
+            f"the checkpoint has {len(held)} layers: give its own bert_config.json (config.json) as --bert_config_file"
+        )
+    shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
+    unused = [name for name in found.extra if dtypes[name].is_floating and shapes[name] and not _is_any_slot(name)]
+    if not unused or (held and all(name.startswith(_HEADS) for name in missing)):
+        return ""
+    pairs = [f"{name} (perhaps {variable_names.closest_name(name, unused)})" for name in missing[:_SHOWN_VARIABLES]]
+    return (
+        f"this naming is not known: the model needs {', '.join(pairs)}; save the checkpoint with the model's names "
+        f"(docs/training.md, Names of variables)"
+    )
+
+
+def _layer_of(name: str) -> Optional[str]:
+    match = re.match(r"bert/encoder/layer_(\d+)/", name)
+    return match[1] if match else None
+
+
+def _is_any_slot(name: str) -> bool:
+    return optimizers.is_slot(name) or variable_names.is_foreign_slot(name)
 
 
 def _count_matched(matched: Iterable[str], weights: Mapping[str, tf.Variable], slots: Mapping[str, tf.Variable]) -> str:
@@ -334,7 +379,7 @@ def _count_matched(matched: Iterable[str], weights: Mapping[str, tf.Variable], s
 
 def _kinds_of_extra(names: list[str]) -> str:
     """' (796 slots, beta1_power, beta2_power, global_step)' and the like."""
-    slots = [name for name in names if optimizers.is_slot(name)]
+    slots = [name for name in names if _is_any_slot(name)]
     others = [name for name in names if name not in slots]
     parts = ([f"{len(slots)} optimizer slots"] if slots else []) + ([_first_names(others)] if others else [])
     return f" ({', '.join(parts)})" if parts else ""

@@ -213,3 +213,6 @@ def _is_text_encoding(name: str) -> bool:
     except (LookupError, ValueError):
         return False
     return True
+
+
+PARTS = (MakeDataConfig, ExampleConfig, TextConfig)

@@ -18,12 +18,30 @@ _IGNORED_MODEL_KEYS = frozenset(
 _MAX_SIZE = 2**31 - 1  # TensorFlow counts in int32 here
 _MAX_SHOWN = 100  # characters of a value in an error
 _QUOTES = "'\""
-# The tanh form of GELU. transformers' "gelu" is the exact form, with erf; hub models that were trained by Google's
-# program with the tanh form say "gelu", too. The two differ by at most 0.0005 (Hendrycks & Gimpel 2016).
+# The tanh form of GELU (Hendrycks & Gimpel 2016), which this program computes. transformers' "gelu" is the exact form,
+# with erf; hub models that were trained by Google's program with the tanh form say "gelu", too. The two differ by at
+# most 0.0005.
 _TANH_GELU = "gelu_new"
-_GELUS = (_TANH_GELU, "gelu_pytorch_tanh", "gelu")
+_GELUS = ("gelu", _TANH_GELU, "gelu_fast", "gelu_accurate", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_tanh")
+_OTHER_GELUS = {
+    "gelu_python": "is the exact form, with erf",
+    "gelu_erf": "is the exact form, with erf",
+    "quick_gelu": "is x * sigmoid(1.702 x)",
+    "gelu_10": "is cut off at 10",
+}
 # What this program's model cannot be: key -> the one value that it has, the default of a file without the key.
-_FIXED = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
+_FIXED = {
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "tie_word_embeddings": True,
+    "pruned_heads": {},
+}
+# Keys that Google's file never has; the first releases of transformers wrote neither model_type nor architectures.
+_HUGGING_FACE_KEYS = frozenset(
+    {"model_type", "architectures", "layer_norm_eps", "transformers_version", "pad_token_id", "output_attentions",
+     "torchscript", "num_labels"}
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,11 +84,7 @@ class ModelConfig:
             f"bert_config: hidden_size {self.hidden_size} is not a multiple of num_attention_heads "
             f"{self.num_attention_heads}; each head gets hidden_size / num_attention_heads columns",
         )
-        require(
-            self.hidden_act == "gelu",
-            f"bert_config: hidden_act must be 'gelu' (the tanh form of the published checkpoints), "
-            f"got {_shown(self.hidden_act)}",
-        )
+        _check_activation(self.hidden_act)
 
     @classmethod
     def from_json(cls, path: str) -> ModelConfig:
@@ -89,6 +103,8 @@ class ModelConfig:
         fields = {field.name: field for field in dataclasses.fields(cls)}
         if is_hugging_face_config(values):
             values = _translated(path, values, list(fields))
+        elif values.get("hidden_act") in _GELUS:
+            values["hidden_act"] = "gelu"
         unknown = sorted(set(values) - set(fields) - _IGNORED_MODEL_KEYS)
         require(not unknown, f"--bert_config_file: {path}: unknown keys {_shown(', '.join(unknown)).strip(_QUOTES)}")
         missing = [name for name, f in fields.items() if f.default is dataclasses.MISSING and name not in values]
@@ -124,7 +140,7 @@ def _shown(value: Any) -> str:
 
 def is_hugging_face_config(values: dict[str, Any]) -> bool:
     """True for the content of a Hugging Face config.json."""
-    return "model_type" in values or "architectures" in values
+    return not _HUGGING_FACE_KEYS.isdisjoint(values)
 
 
 def google_config_of(values: dict[str, Any], keys: list[str], layer_norm_epsilon: float) -> dict[str, Any]:
@@ -138,9 +154,18 @@ def google_config_of(values: dict[str, Any], keys: list[str], layer_norm_epsilon
     require(epsilon == layer_norm_epsilon, f"layer_norm_eps must be {layer_norm_epsilon}, got {epsilon!r}")
     for key, fixed in _FIXED.items():
         require(values.get(key, fixed) in (fixed, None), f"{key} must be {fixed!r}, got {values.get(key)!r}")
-    activation = values.get("hidden_act", "gelu")
-    require(activation in _GELUS, f"hidden_act must be one of {', '.join(_GELUS)}, got {activation!r}")
+    _check_activation(values.get("hidden_act", "gelu"))
     return {**{key: values[key] for key in keys if key in values}, "hidden_act": "gelu"}
+
+
+def _check_activation(activation: Any) -> None:
+    """ValueError for what is not GELU in its tanh form."""
+    what = _OTHER_GELUS.get(activation, "") if isinstance(activation, str) else ""
+    require(
+        activation in _GELUS,
+        f"hidden_act must be GELU in its tanh form ({', '.join(_GELUS)}), got {_shown(activation)}"
+        f"{f', which {what}: the model would compute something else' if what else ''}",
+    )
 
 
 def hugging_face_config_of(values: dict[str, Any], layer_norm_epsilon: float, pad_token_id: int) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import os
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Optional, TypeVar, Union
@@ -19,6 +20,8 @@ from bert_pretrain.system.files import is_url
 T = TypeVar("T")
 
 NO_EFFECT = "Accepted for compatibility, without effect here"
+# An environment variable with which a script says where the flags of a step come from: JSON, argument -> origin.
+FLAG_ORIGINS = "BERT_PRETRAIN_FLAG_ORIGINS"
 MAX_SEQ_LENGTH = 65_535  # tokens in a record
 MAX_PROCESSES = 1024
 
@@ -126,6 +129,13 @@ def flag_groups(*config_classes: type) -> list[Group]:
         found.append(Group((config_class.__doc__ or "").strip().rstrip("."), fields))
     idle = [field for field, facts in options_of(*config_classes) if facts.no_effect]
     return [*found, Group(NO_EFFECT, idle)] if idle else found
+
+
+def with_origins(message: str, origins: Mapping[str, str]) -> str:
+    """A message that says, of the flags that it names, where those come from that the user's command does not have."""
+    named = dict.fromkeys(re.findall(r"(?<![\w-])--(?:no)?(\w+)", message))
+    parts = [f"--{name} comes from {origins[name]}" for name in named if name in origins]
+    return f"{message} ({', '.join(parts)})" if parts else message
 
 
 def require(condition: bool, message: str) -> None:

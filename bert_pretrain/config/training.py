@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Optional
 
 from bert_pretrain.config.export import MAX_SENTENCES
@@ -475,7 +476,8 @@ class Config:
     device: DeviceConfig
     mlperf: MlperfConfig = dataclasses.field(default_factory=MlperfConfig)
     masking: MaskingConfig = dataclasses.field(default_factory=MaskingConfig)
-    explicit_flags: frozenset[str] = frozenset()  # names of the flags that the user set
+    explicit_flags: frozenset[str] = frozenset()  # names of the flags that a command line or a flagfile set
+    flag_origins: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of those that a command line did not
     with_urls: Optional[Config] = None  # the user's, where local paths have taken the place of URLs here
 
     @property

@@ -72,6 +72,6 @@ def read_lengths(index: ShardIndex, flags: DataConfig) -> Lengths:
         if given is not None and given != stored:
             raise ValueError(
                 f"--{flag} is {given}, but the records of {index.paths[0]} have {stored}; "
-                f"leave the flag out and it is read from the data"
+                f"give --{flag}={stored}, or no such flag, and it is read from the data"
             )
     return found[0]

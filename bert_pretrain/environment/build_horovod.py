@@ -13,6 +13,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from bert_pretrain.environment import checked_install
+
 HOROVOD = "horovod==0.28.1"
 _STREAM = r"""\1namespace stream_executor {
 namespace gpu {
@@ -30,10 +32,13 @@ def main(pip_options: Sequence[str]) -> None:
 
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(
-            [*pip, "download", "--no-deps", "--no-build-isolation", "--no-binary=horovod", "--dest", folder, HOROVOD],
-            check=True,
-        )
+        download = [*pip, "download", "--no-deps", "--no-build-isolation", "--no-binary=horovod", "--dest", folder]
+        if checked_install.is_on():
+            lines = Path(folder, "requirements.txt")
+            lines.write_text(checked_install.requirement(HOROVOD, checked_install.read_hashes()), encoding="utf-8")
+            subprocess.run([*download, "--require-hashes", "--requirement", str(lines)], check=True)
+        else:
+            subprocess.run([*download, HOROVOD], check=True)
         (archive,) = Path(folder).glob("horovod-*.tar.gz")
         shutil.unpack_archive(str(archive), folder)
         sources = Path(folder, archive.name[: -len(".tar.gz")])

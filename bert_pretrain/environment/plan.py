@@ -40,7 +40,8 @@ class Step(NamedTuple):
 
 def plan_steps(extras: Sequence[str], facts: Facts) -> list[Step]:
     """The steps for the extras, in order. Packages that are installed at the pinned version cost pip seconds."""
-    pip = [facts.python, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
+    pip = [facts.python, "-m", "bert_pretrain.environment.checked_install"]
+    pip += ["--quiet", "--no-input", "--disable-pip-version-check"]
     pip += ["--constraint", facts.constraints]
     package = [*pip, "--no-build-isolation", "--editable"]
     small = [extra for extra in ("data", "mlperf", "plot", "storage", "test") if extra in extras]

@@ -9,6 +9,7 @@ import glob
 import json
 import os
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
@@ -23,13 +24,15 @@ if TYPE_CHECKING:
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # of weights in several files
 _PICKLES = "pytorch_model*.bin"  # also pytorch_model-00001-of-00002.bin
+# Files of other programs' weights -> from_pretrained's argument that reads them, in transformers 4.
+_OTHER_FORMATS = {"tf_model.h5": "from_tf", "flax_model.msgpack": "from_flax"}
 _CONVERSION = (
     'convert it where torch and transformers are installed: python -c "from transformers import '
     "AutoModelForPreTraining as M; M.from_pretrained('FOLDER').save_pretrained('NEW_FOLDER')\", and give NEW_FOLDER"
 )
-# The format's name of a type -> TensorFlow's. float16 and bfloat16 become float32, exactly.
+# The format's name of a type -> TensorFlow's.
 _DTYPES = {
-    "F32": "float32", "F16": "float32", "BF16": "float32", "F64": "float64",
+    "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64",
     "I64": "int64", "I32": "int32", "I8": "int8", "U8": "uint8", "BOOL": "bool",
 }  # fmt: skip
 
@@ -47,13 +50,19 @@ def find_weights(path: str, flag: str) -> Optional[str]:
     pickles = [path] if path.endswith(".bin") else sorted(glob.glob(os.path.join(glob.escape(path), _PICKLES)))
     if pickles and os.path.isfile(pickles[0]):
         raise ValueError(f"--{flag}: {pickles[0]} is a pickle, which can run code when it is read; {_CONVERSION}")
+    for name, argument in _OTHER_FORMATS.items():
+        if os.path.isfile(path if os.path.basename(path) == name else os.path.join(path, name)):
+            how = _CONVERSION.replace("'FOLDER')", f"'FOLDER', {argument}=True)")
+            raise ValueError(f"--{flag}: {path} holds {name}, which is not read here; {how} (transformers 4)")
     if os.path.isfile(os.path.join(path, "config.json")):
         raise ValueError(f"--{flag}: {path} holds a config.json but no {WEIGHTS}; give a folder with both")
     return None
 
 
 class SafetensorsReader:
-    """The methods of tf.train.CheckpointReader that this program uses, on safetensors files."""
+    """What TensorFlowReader (checkpoints/variable_names.py) is, for safetensors files."""
+
+    renamed: Mapping[str, str] = MappingProxyType({})  # all have other names; that is this format's way
 
     def __init__(self, path: str, flag: str) -> None:
         """ValueError, naming the flag, for a file that cannot be read or holds one variable with two values."""
@@ -73,7 +82,7 @@ class SafetensorsReader:
         return {name: shape[::-1] if names.is_transposed(name) else shape for name, shape in shapes.items()}
 
     def get_variable_to_dtype_map(self) -> dict[str, tf.DType]:
-        """Variable -> the type in which get_tensor returns it."""
+        """Variable -> the type in the file."""
         import tensorflow as tf
 
         return {variable: tf.as_dtype(_DTYPES.get(tensor.dtype, "string")) for variable, tensor in self._stored.items()}
@@ -83,7 +92,7 @@ class SafetensorsReader:
         return variable in self._stored
 
     def get_tensor(self, variable: str) -> np.ndarray:
-        """A variable's value as in a TF1 checkpoint, float32 for float16 and bfloat16."""
+        """A variable's value as in a TF1 checkpoint; float32 for other floats."""
         return names.convert_value(variable, self._stored[variable].read())
 
 
@@ -98,11 +107,11 @@ class StoredTensor:
         self.dtype: str = part.get_dtype()  # the format's name, such as F32 or BF16
 
     def read(self) -> np.ndarray:
-        """The value; float32 for float16 and bfloat16, which it holds exactly."""
+        """The value; float32 for other floats, which holds float16 and bfloat16 exactly."""
         if self.dtype == "BF16":
             return _read_bfloat16(self._path, self.name)
         value = self._file.get_tensor(self.name)
-        return value.astype(np.float32) if value.dtype == np.float16 else value
+        return value.astype(np.float32) if np.issubdtype(value.dtype, np.floating) else value
 
 
 def open_tensors(path: str, flag: str) -> Iterator[StoredTensor]:

@@ -6,6 +6,7 @@ Standard library only.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import re
 import shlex
@@ -13,12 +14,22 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Callable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Callable, NamedTuple, Optional
 
 from bert_pretrain.system import files, processes
 
 _SHOWN = 40  # characters of an invalid value in a message
+_FORM = "write one line 'name slots=8' for each host"
+# The words of mpirun's hostfiles, lower case with _ for -, by what they mean. A number of CPUs is one of slots there.
+_KEYS = {
+    **dict.fromkeys(("slots", "cpu", "count"), "slots"),
+    **dict.fromkeys(("max_slots", "slots_max", "max_cpu", "cpu_max", "max_count", "count_max"), "max_slots"),
+    **dict.fromkeys(("username", "user_name"), "username"),
+}
+_NUMBERS = ("slots", "max_slots")
+_NAME = re.compile(r"([\w.-]+@)?\w([\w.-]|\[[\d,-]+\])*")
+_MAX_HOSTS = 10_000  # of one range
 _PROBE_SECONDS = 8  # in which a host must answer
 _PAUSE_SECONDS = 1.0  # between two probes
 # Where mpirun reads which program starts processes on other hosts; Open MPI 5 and 4.
@@ -33,27 +44,114 @@ def parse_num_processes(name: str, text: str) -> int:
 
 
 def read_hostfile(path: str, default_slots: int) -> dict[str, int]:
-    """Host -> processes, from lines 'name slots=N' as Open MPI and Horovod read them; '#' starts a comment.
+    """Host -> processes, from lines as mpirun reads them, or items of horovodrun's or Slurm's lists of hosts.
 
-    Slots of repeated lines add up. ValueError, one line, where it cannot be read or names no host.
+    'name slots=N max_slots=M username=U', 'name:N', 'name[01-04]:N', several separated by commas; '#' and '//' start a
+    comment. Slots of repeated hosts add up. ValueError, one line, where it cannot be read, for the first line that is
+    none of these, and where it names no host.
     """
     try:
         with files.open_regular(path) as file:
-            lines = file.read().splitlines()
+            lines = file.read().lstrip("\ufeff").splitlines()
     except OSError as error:
-        raise ValueError(f"HOSTFILE={path} cannot be read: {error.strerror}") from None
+        raise ValueError(f"HOSTFILE={path} cannot be read: {error.strerror}; {_FORM}") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"HOSTFILE={path} is no text: {error.reason} at byte {error.start}") from None
     slots: dict[str, int] = {}
-    for line in lines:
-        words = line.partition("#")[0].split()
-        if words:
-            given = [word.partition("=")[2] for word in words[1:] if word.startswith("slots=")]
-            number = parse_num_processes(f"HOSTFILE={path}: slots", given[0]) if given else default_slots
-            slots[words[0]] = slots.get(words[0], 0) + number
+    lists: list[str] = []  # where lines are that mpirun would read otherwise
+    for number, line in enumerate(lines, 1):
+        where = f"HOSTFILE={path}, line {number}"
+        text = re.split("#|//", line)[0].strip()
+        if not text:
+            continue
+        hosts, options = _parse_line(where, text)
+        if list(hosts) != text.split()[:1] or re.search("[A-Z]", "".join(text.split()[1:]).split("username")[0]):
+            lists.append(where)
+        for host, given in hosts.items():
+            if given and options.slots:
+                raise ValueError(f"{where}: {text[:_SHOWN]!r} gives slots twice; {_FORM}")
+            name = f"{options.user}@{host}" if options.user else host
+            slots[name] = slots.get(name, 0) + (given or options.slots or default_slots)
     if not slots:
-        raise ValueError(f"HOSTFILE={path} names no host; write one line 'name slots=8' for each")
+        raise ValueError(f"HOSTFILE={path} names no host; {_FORM}")
+    needing_file = [name for name in slots if not is_in_lists(name)]
+    if needing_file and lists:
+        raise ValueError(
+            f"{lists[0]}: beside {needing_file[0]}, for which mpirun reads the file itself, this is not understood; "
+            f"{_FORM}"
+        )
     return slots
+
+
+def is_in_lists(name: str) -> bool:
+    """Whether mpirun takes a host in --host; others, with a user or an IPv6 address, are in a hostfile alone."""
+    return not re.search("[@:]", name)
+
+
+class _Options(NamedTuple):
+    """What follows the name of a host."""
+
+    slots: Optional[int]
+    user: str
+
+
+def _parse_line(where: str, text: str) -> tuple[dict[str, Optional[int]], _Options]:
+    """(host -> its own number of slots, options of all). ValueError for what is none of the forms."""
+    first, *rest = re.sub(r"\s*=\s*", "=", re.sub(r"\s*,\s*", ",", text)).split()
+    values: dict[str, str] = {}
+    for word in rest:
+        key, equals, value = word.partition("=")
+        kind = _KEYS.get(key.lower().replace("-", "_"))
+        if not (equals and value and kind) or kind in values:
+            remedy = f"write {first} slots={word}" if word.isdecimal() else _FORM
+            raise ValueError(f"{where}: {word[:_SHOWN]!r} is not understood; {remedy}")
+        values[kind] = value
+    numbers = {kind: parse_num_processes(f"{where}: {kind}", values[kind]) for kind in _NUMBERS if kind in values}
+    hosts: dict[str, Optional[int]] = {}
+    for item in re.split(r",(?![^\[]*\])", first):
+        name, slots = _parse_item(where, item)
+        for host in _expand(where, name):
+            if host in hosts:
+                raise ValueError(f"{where}: {host} is there twice; {_FORM}")
+            hosts[host] = slots
+    return hosts, _Options(numbers.get("slots", numbers.get("max_slots")), values.get("username", ""))
+
+
+def _parse_item(where: str, item: str) -> tuple[str, Optional[int]]:
+    """'name', 'name:4', '[fe80::1]:4' or 'fe80::1' as name and slots."""
+    name, colon, number = item.rpartition(":")
+    in_brackets = re.fullmatch(r"\[([^\]]*:[^\]]*)\](:(.*))?", item)
+    if in_brackets:
+        name, colon, number = in_brackets[1], in_brackets[2], in_brackets[3]
+    elif not colon or name.count(":"):
+        name, colon = item, ""
+    is_right = _is_ipv6(name) if ":" in name else _NAME.fullmatch(name)
+    if not is_right:
+        raise ValueError(f"{where}: {item[:_SHOWN]!r} is no host; {_FORM}")
+    return name, parse_num_processes(f"{where}: {name}: slots", number) if colon else None
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return ipaddress.ip_address(text.partition("%")[0]).version == 6
+    except ValueError:
+        return False
+
+
+def _expand(where: str, name: str) -> Iterator[str]:
+    """The hosts of 'node[01-03,7]', in Slurm's way; a name without brackets alone."""
+    match = re.fullmatch(r"([^\[\]]*)\[([\d,-]+)\](.*)", name) if ":" not in name else None
+    if match is None:
+        yield name
+        return
+    for part in match[2].split(","):
+        first, dash, last = part.partition("-")
+        last = last if dash else first
+        if not (first.isdecimal() and last.isdecimal() and 0 <= int(last) - int(first) < _MAX_HOSTS):
+            raise ValueError(f"{where}: {part!r} in {name[:_SHOWN]!r} is no range of numbers; write it as node[01-04]")
+        for number in range(int(first), int(last) + 1):
+            for end in _expand(where, match[3]):
+                yield f"{match[1]}{number:0{len(first)}d}{end}"
 
 
 def write_hostfile(path: str, slots: Mapping[str, int]) -> None:
@@ -125,6 +223,7 @@ def _succeeds(process: subprocess.Popen[bytes], deadline: float) -> bool:
 
 def _is_here(name: str) -> bool:
     """Whether a name or an address is this host's."""
+    name = name.rpartition("@")[2]
     if name in ("localhost", socket.gethostname(), os.uname().nodename):
         return True
     try:

@@ -100,27 +100,35 @@ def launch_command(flags: Sequence[str], environ: Mapping[str, str], machine: Lo
     trainer = [sys.executable, "-m", TRAINER, "--horovod", f"--intra_op_threads={threads}", *flags]
     launcher = environ.get("HOROVOD_LAUNCHER") or "mpi"
     if launcher == "gloo":
-        where = ["--hostfile", hostfile] if hostfile else ["--hosts", f"localhost:{ranks}"]
+        where = _host_arguments("--hosts", host_slots or {"localhost": ranks}, hostfile)
         return LaunchCommand([_program("horovodrun"), "--gloo", "-np", str(ranks), *where, *trainer], added)
     if launcher != "mpi":
         raise ValueError(f"HOROVOD_LAUNCHER={launcher} is not known; use mpi or gloo")
-    options = _mpirun_options({**environ, **added}, machine, ranks_here)
+    options = _mpirun_options({**environ, **added}, machine, ranks_here, host_slots)
     if hostfile:
         added.update((name, value) for name, value in _KEEPALIVE.items() if name not in environ)
     return LaunchCommand([_program("mpirun"), "-np", str(ranks), *options, *trainer], added)
 
 
-def _mpirun_options(environ: Mapping[str, str], machine: LocalMachine, ranks_here: int) -> list[str]:
+def _host_arguments(option: str, slots: Mapping[str, int], hostfile: str) -> list[str]:
+    """Hosts for mpirun or horovodrun: in a list, which both read alike, or where that cannot be, the user's file."""
+    if all(map(hosts.is_in_lists, slots)):
+        return [option, ",".join(f"{name}:{number}" for name, number in slots.items())]
+    return ["--hostfile", hostfile]
+
+
+def _mpirun_options(
+    environ: Mapping[str, str], machine: LocalMachine, ranks_here: int, host_slots: Mapping[str, int]
+) -> list[str]:
     options = ["--allow-run-as-root"] if machine.is_root else []
-    hostfile = _hostfile(environ)
-    if not hostfile:
+    if not host_slots:
         options.append("--use-hwthread-cpus")  # num_cores counts hardware threads; mpirun counts physical cores
     if ranks_here > machine.num_cores:
         options.append("--oversubscribe")
     # Unbound, a rank's threads can move to an idle core, also when another job runs on the machine.
     options += ["--bind-to", "none"]
-    if hostfile:
-        options += ["--hostfile", hostfile]
+    if host_slots:
+        options += _host_arguments("--host", host_slots, _hostfile(environ))
         for name in sorted(filter(_FORWARDED.fullmatch, environ)):
             options += ["-x", name]
     return options + shlex.split(environ.get("MPIRUN_ARGS", ""))

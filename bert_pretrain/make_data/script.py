@@ -13,12 +13,22 @@ from collections.abc import Mapping, Sequence
 from typing import Union
 
 from bert_pretrain.config.languages import find_language
+from bert_pretrain.config.option import FLAG_ORIGINS
 from bert_pretrain.make_data.text import wikipedia_dump
 from bert_pretrain.system.console import escape_unprintable, log
 from bert_pretrain.system.files import num_cores, open_regular
 from bert_pretrain.system.script import DRY_RUN, doing, launch, locked_output, module_command
 
 _NUM_SHARDS, _VOCAB_SIZE = 500, 30_522  # of a text that is large enough
+# Flag -> the script's variable that gives it.
+_VARIABLES = {
+    "--num_processes": "the variable NP",
+    "--num_held_out": "the variable NUM_HELD_OUT",
+    "--num_shards": "the variable NUM_SHARDS",
+    "--vocab_size": "the variable VOCAB_SIZE",
+    "--vocab_file": "the variable VOCAB_FILE",
+    "--num_picked_examples": "the variable NUM_EVAL_EXAMPLES",
+}
 
 
 def make_data(source: str, output: str, flags: Sequence[str], environ: Mapping[str, str]) -> None:
@@ -39,7 +49,10 @@ def make_data(source: str, output: str, flags: Sequence[str], environ: Mapping[s
         """fixed: flags that come last, so that the user's cannot change them; None: not given."""
         doing(stage)
         last = [f"--{name}" if value is True else f"--{name}={value}" for name, value in fixed.items() if value]
-        launch(*module_command("bert_pretrain.make_data"), f"--num_processes={num_processes}", *arguments, *last)
+        flags = [f"--num_processes={num_processes}", *arguments, *last]
+        origins = {flag: _VARIABLES.get(flag.partition("=")[0], "") for flag in flags}
+        origins.update({flag: origins[flag] or "scripts/make_data.sh" for flag in last})
+        launch(*module_command("bert_pretrain.make_data"), *flags, environ={FLAG_ORIGINS: json.dumps(origins)})
 
     if not (DRY_RUN or os.path.lexists(source)):
         raise ValueError(f"{source}: no such file or folder; give a Wikipedia dump, or a folder of text")

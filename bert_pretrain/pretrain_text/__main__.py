@@ -223,7 +223,7 @@ def main() -> None:
     """The command: parses the flags, runs and exits."""
     sys.argv[1:] = [re.sub(r"^--?from(?==|$)", "--init_checkpoint", argument) for argument in sys.argv[1:]]
     cli.define_flags(*command.PARTS)
-    cli.run_command(_run, __doc__, takes_arguments=True)
+    cli.run_command(_run, __doc__, takes_arguments=True, others=command.FLAGS_SET_HERE)
 
 
 if __name__ == "__main__":

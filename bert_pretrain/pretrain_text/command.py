@@ -89,6 +89,14 @@ _SHARED = _names_of(_EXAMPLES) & _names_of(*map(_taken, training.PARTS.values())
 PARTS = (RecipeConfig, LauncherConfig, _TEXT, _VOCABULARY, _EXAMPLES, *_TRAINING)
 
 
+# Flags of the programs that are not flags here.
+FLAGS_SET_HERE = {
+    field.name: "scripts/pretrain_text.sh sets it itself"
+    for field, facts in options_of(TextConfig, ExampleConfig, MakeDataConfig, *training.PARTS.values())
+    if facts.set_by_script
+}
+
+
 def read_flags() -> ExplicitFlags:
     """The flags of the command line, as they are."""
     examples = _explicit_values(_EXAMPLES)

@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Optional
 
@@ -46,15 +46,20 @@ def doing(stage: str) -> None:
             os.write(int(os.environ[STAGE]), f"{stage}\n".encode())
 
 
-def launch(*command: str, output: Optional[str] = None) -> None:
-    """Runs a step's command; SystemExit with its exit code if it fails. output: the file that gets its stdout."""
+def launch(*command: str, output: Optional[str] = None, environ: Optional[Mapping[str, str]] = None) -> None:
+    """Runs a step's command; SystemExit with its exit code if it fails.
+
+    output: the file that gets its stdout. environ: variables beside this process's.
+    """
     if DRY_RUN:
         print(shlex.join(command), flush=True)
         return
     with contextlib.ExitStack() as stack:
         stdout = stack.enter_context(open(output, "wb", opener=open_itself)) if output else None
         # subprocess.run would kill the step at a signal, which the step has received, too, to clean up.
-        code = stack.enter_context(subprocess.Popen(command, stdout=stdout)).wait()
+        code = stack.enter_context(
+            subprocess.Popen(command, stdout=stdout, env={**os.environ, **(environ or {})})
+        ).wait()
     if code < 0 and -code != signal.SIGTERM:
         print(f"error: {shlex.join(command)}: ended by {signal.Signals(-code).name}", file=sys.stderr, flush=True)
     if code:

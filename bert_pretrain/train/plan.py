@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Optional
 
 from bert_pretrain.checkpoints.resume import PreviousRun
-from bert_pretrain.config.option import options_of
+from bert_pretrain.config.option import options_of, with_origins
 from bert_pretrain.config.training import PARTS, Config
 from bert_pretrain.data.shards import shard_files
 from bert_pretrain.mlperf import rules
@@ -104,7 +104,7 @@ def summary_lines(job: Job, previous: PreviousRun) -> Iterator[str]:
     config, ranks = job.config, job.world.size
     mlperf = _mlperf_notices(job, previous) if config.mlperf.mlperf else []
     notices = [*job.device.notices, *_unused_flags(config), *_allreduce_notices(job), *mlperf, *previous.notices]
-    yield from (f"note: {notice}" for notice in notices)
+    yield from (f"note: {with_origins(notice, config.flag_origins)}" for notice in notices)
     yield (
         f"model: {variables.num_parameters(job.model):,} parameters; device: {job.device.name} x{ranks}, "
         f"{job.device.compute_dtype.name}, {job.device.backend.value} kernels"

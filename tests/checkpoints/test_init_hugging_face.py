@@ -191,3 +191,14 @@ def test_a_run_starts_from_it_and_evaluates_it(tmp_path: Path) -> None:
         )
     ]
     assert results[0]["masked_lm_loss"] == results[1]["masked_lm_loss"] is not None
+
+
+def test_weights_of_keras_and_flax_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    for name, argument in (("tf_model.h5", "from_tf=True"), ("flax_model.msgpack", "from_flax=True")):
+        (tmp_path / name).write_bytes(b"x")
+        for path in (tmp_path, tmp_path / name):
+            with pytest.raises(ValueError, match=f"--init_checkpoint: .*{name}.*{argument}") as error:
+                load(str(path))
+            assert "\n" not in str(error.value)
+        (tmp_path / name).unlink()

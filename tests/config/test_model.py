@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bert_pretrain.config import model
 from bert_pretrain.config.model import ModelConfig
 
 GOOD = {
@@ -35,6 +36,24 @@ def test_keys_of_the_multilingual_configs_are_ignored(tmp_path: Path) -> None:
     ModelConfig.from_json(write(tmp_path, {**GOOD, "directionality": "bidi", "pooler_type": "first_token_transform"}))
 
 
+@pytest.mark.parametrize("name", ["gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate"])
+def test_the_tanh_form_of_gelu_under_all_its_names(tmp_path: Path, name: str) -> None:
+    for more in ({}, {"model_type": "bert"}):
+        assert ModelConfig.from_json(write(tmp_path, {**GOOD, "hidden_act": name, **more})).hidden_act == "gelu"
+
+
+@pytest.mark.interop
+def test_these_names_are_the_tanh_form_in_transformers() -> None:
+    torch = pytest.importorskip("torch", reason="the interop extra: bash init_tf.sh --interop")
+    activations = pytest.importorskip("transformers.activations", reason="the interop extra")
+    x = torch.linspace(-6, 6, 1001)
+    tanh = 0.5 * x * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3)))
+    for name in set(model._GELUS) & set(activations.ACT2FN) - {"gelu"}:
+        assert (activations.get_activation(name)(x) - tanh).abs().max() < 1e-6, name
+    for name in set(model._OTHER_GELUS) & set(activations.ACT2FN):
+        assert (activations.get_activation(name)(x) - tanh).abs().max() > 1e-4, name
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -44,10 +63,14 @@ def test_keys_of_the_multilingual_configs_are_ignored(tmp_path: Path) -> None:
         ({**GOOD, "num_hidden_layers": 0}, "num_hidden_layers must be a whole number of 1 to 2147483647, got 0"),
         ({**GOOD, "hidden_size": "32"}, "hidden_size must be a whole number"),
         ({**GOOD, "hidden_dropout_prob": 1.0}, r"hidden_dropout_prob must be a number in \[0, 1\)"),
-        ({**GOOD, "hidden_act": "relu"}, "hidden_act must be 'gelu'"),
+        ({**GOOD, "hidden_act": "relu"}, "hidden_act must be GELU in its tanh form .*, got 'relu'"),
+        ({**GOOD, "hidden_act": "gelu_python", "model_type": "bert"}, "got 'gelu_python', which is the exact form"),
+        ({**GOOD, "hidden_act": "quick_gelu"}, "got 'quick_gelu', which is x"),
+        ({**GOOD, "layer_norm_eps": 1e-5}, "layer_norm_eps must be 1e-12, got 1e-05"),
+        ({**GOOD, "model_type": "bert", "tie_word_embeddings": False}, "tie_word_embeddings must be True, got False"),
         ({**GOOD, "hidden_size": 2**40}, "hidden_size must be a whole number of 1 to 2147483647, got 1099511627776"),
         ({**GOOD, "initializer_range": False}, "initializer_range must be a number in"),
-        ({**GOOD, "hidden_act": ["gelu\n"] * 999}, r"hidden_act must be 'gelu' .*, got \['gelu\\n', "),
+        ({**GOOD, "hidden_act": ["gelu\n"] * 999}, r"hidden_act must be GELU .*, got \['gelu\\n', "),
         ({**GOOD, "a\nb": 1, "c": 2}, r"unknown keys a\\nb, c$"),
         ('{"hidden_size": 3, "hidden_size": 4}', "cannot be read as JSON: the key 'hidden_size' is there twice"),
         ("[" * 100_000, "cannot be read as JSON: maximum recursion depth exceeded"),

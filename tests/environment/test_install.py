@@ -108,7 +108,7 @@ def test_another_tensorflow_is_named_with_the_extras_to_install_again(prefix, ca
 
 def test_a_dry_installation_prints_its_commands_and_changes_nothing(prefix, ran, capsys):
     install.install_extras([], dry=True)
-    assert "-m pip install" in capsys.readouterr().err
+    assert "-m bert_pretrain.environment.checked_install" in capsys.readouterr().err
     assert not ran and not list(prefix.iterdir())
 
 

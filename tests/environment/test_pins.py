@@ -9,7 +9,7 @@ import setuptools
 from bert_pretrain.environment import pins, versions
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = sorted((ROOT / "constraints").glob("*.txt"))
+FILES = sorted((ROOT / "constraints").glob("tf*.txt"))
 
 
 def _names(text):

@@ -21,7 +21,7 @@ def _pip_arguments(steps):
     return [
         [a for a in step.command[step.command.index("/pins.txt") + 1 :] if a != "--no-build-isolation"]
         for step in steps
-        if "pip" in step.command
+        if "bert_pretrain.environment.checked_install" in step.command
     ]
 
 

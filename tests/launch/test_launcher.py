@@ -66,7 +66,7 @@ def test_several_machines_from_a_hostfile_in_the_home(tmp_path, monkeypatch):
     environ = {"HOSTFILE": "~/hosts", "NCCL_DEBUG": "INFO", "PATH": "/bin", "EDITOR": "ed", "PYTHONPATH": "/src"}
     command = launcher.launch_command([], environ, EIGHT_GPUS)
     assert command.arguments[1:-5] == [
-        *["-np", "16", "--allow-run-as-root", "--bind-to", "none", "--hostfile", str(hostfile)],
+        *["-np", "16", "--allow-run-as-root", "--bind-to", "none", "--host", "node1:8,node2:8"],
         *["-x", "NCCL_DEBUG", "-x", "OMP_NUM_THREADS", "-x", "PATH", "-x", "PYTHONPATH"],
     ]
     assert command.environ["OMP_NUM_THREADS"] == "8"
@@ -94,6 +94,54 @@ def test_slots_of_repeated_hosts_add_up_and_bytes_that_are_no_text_are_refused(t
     hostfile.write_bytes(b"node1 \xff\n")
     with pytest.raises(ValueError, match=r"HOSTFILE=\S+ is no text: invalid start byte at byte 6"):
         hosts.read_hostfile(str(hostfile), default_slots=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "slots"),
+    [
+        ("node1:4\nnode2:2\n", {"node1": 4, "node2": 2}),  # horovodrun's -H
+        ("node1:4, node2:2,node3\n", {"node1": 4, "node2": 2, "node3": 8}),
+        ("node1 SLOTS=4\nnode2 Slots = 2\n", {"node1": 4, "node2": 2}),
+        ("node1 cpu=4\nnode2 count=2\n", {"node1": 4, "node2": 2}),  # words of mpirun
+        ("node1 max_slots=4\nnode2 slots=2 max-slots=6 // here\n", {"node1": 4, "node2": 2}),
+        ("node[01-03,7]:4\n", {"node01": 4, "node02": 4, "node03": 4, "node7": 4}),  # Slurm's lists
+        ("r[1-2]n[9-10]-ib slots=2\n", {"r1n9-ib": 2, "r1n10-ib": 2, "r2n9-ib": 2, "r2n10-ib": 2}),
+        ("\ufeffnode1 slots=4\r\nnode2\r\n", {"node1": 4, "node2": 8}),
+        ("fd00::11 slots=4\n10.0.0.1 slots=2\n", {"fd00::11": 4, "10.0.0.1": 2}),
+        ("me@node1 slots=4\nnode2 slots=2 username=you\n", {"me@node1": 4, "you@node2": 2}),
+    ],
+)
+def test_hosts_as_mpirun_horovodrun_and_slurm_write_them(tmp_path, text, slots):
+    hostfile = tmp_path / "hosts"
+    hostfile.write_text(text)
+    assert hosts.read_hostfile(str(hostfile), default_slots=8) == slots
+    arguments = launcher.launch_command([], {"HOSTFILE": str(hostfile)}, EIGHT_GPUS).arguments
+    if all(hosts.is_in_lists(name) for name in slots):
+        expected = ",".join(f"{name}:{number}" for name, number in slots.items())
+        assert arguments[arguments.index("--host") + 1] == expected
+    else:
+        assert arguments[arguments.index("--hostfile") + 1] == str(hostfile)
+    assert arguments[arguments.index("-np") + 1] == str(sum(slots.values()))
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("node1 4", "slots=4"), ("node1 slots 4", "'slots'"), ("node1 slots=4 gpus=2", "'gpus=2'"),
+        ("node1 slots=4 slots=4", ""), ("node1:4 slots=4", "twice"), ("node1:four", "four"),
+        ("node1 slots=0", "slots=0"), ("node1 slots=", ""),
+        ("node[4-1]", "'4-1'"), ("node[01-", "'node[01-'"), ("node[a-b]:2", ""), ("^node1", ""), ("+n0", ""),
+        ("rank 0=node1 slot=0", ""), ("node1 node2", "'node2'"), ("node1,,node2", ""), ("1:2:3", "'1:2:3'"),
+        ("node1 port=22", "'port=22'"), ("node1,node1", "twice"), ("node1:", ""), ("fd00::11,node2:2", ""),
+        ("[fd00::11]:4", "fd00::11"), ("node[1-99999999]", ""), ("me@node1 SLOTS=2", ""),
+    ],
+)  # fmt: skip
+def test_a_line_that_is_not_understood_is_refused_with_its_number_and_a_remedy(tmp_path, line, part):
+    hostfile = tmp_path / "hosts"
+    hostfile.write_text(f"# hosts\nnode0 slots=4\n{line}\n")
+    with pytest.raises(ValueError, match=r"HOSTFILE=\S+, line 3: .*(write|give)") as error:
+        hosts.read_hostfile(str(hostfile), default_slots=8)
+    assert part in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_missing_hostfile_is_refused():
@@ -142,8 +190,7 @@ def test_a_restart_leaves_lost_hosts_out_and_an_update_keeps_its_examples(enviro
     arguments = list(job.restart_command(0, running).arguments)
     assert arguments[1:3] == ["-np", "2"] and arguments[-1] == "--train_batch_size=3"
     assert "--num_accumulation_steps=2" in arguments
-    hostfile = arguments[arguments.index("--hostfile") + 1]
-    assert hosts.read_hostfile(hostfile, 1) == {"node1": 2}
+    assert arguments[arguments.index("--host") + 1] == "node1:2"
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("It goes on with node1; without node2; ")
 

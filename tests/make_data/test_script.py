@@ -125,6 +125,12 @@ def test_a_folder_of_text_works_as_well_whatever_the_names_are(run, folder, tmp_
     assert not (tmp_path / "executed").exists()
 
 
+def test_a_message_names_the_variable_that_gave_the_flag(run, folder):
+    refused = run("text", "out", NUM_HELD_OUT="-1")
+    assert refused.returncode == 2
+    assert "--num_held_out comes from the variable NUM_HELD_OUT" in refused.stderr.splitlines()[-1]
+
+
 def test_without_arguments_it_says_how(run):
     told = run()
     assert told.returncode == 2 and "make_data.sh SOURCE OUTPUT_DIR" in told.stderr

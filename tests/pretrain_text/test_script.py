@@ -100,7 +100,10 @@ def test_another_command_on_the_folder_is_refused(made, run) -> None:
         (["nowhere", "new"], "nowhere: no such folder"),
         (["text", "text"], "text: the folder holds something else"),
         (["text", "new", "--hours=0"], "--hours must be above 0"),
-        (["text", "new", "--input_files_dir=x"], "Unknown command line flag 'input_files_dir'"),
+        (
+            ["text", "new", "--input_files_dir=x"],
+            "--input_files_dir is no flag of this command: scripts/",
+        ),
         (["text", "new", "--from=nowhere"], "--from: nowhere: no such folder"),
         (["text", "new", "--max_seq_length=1024"], "--max_seq_length must be 5 to 512 here"),
         (["text", "new", "--max_restarts=1"], "--max_restarts belongs to the launcher of several processes"),
