@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
 from absl import app, flags
 
 from bert_pretrain.config.option import default_of, facts_of, flag_groups, local_paths, options_of, require_one_line
+from bert_pretrain.system import streams
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -145,25 +146,15 @@ def run_command(run: Callable[..., int], description: Optional[str] = None, take
             print(f"error: {error}", file=sys.stderr)
             return 2
 
+    streams.secure_streams()
     flags.FLAGS.set_gnu_getopt(takes_arguments)  # flags may follow arguments
     # absl prints flag errors without a traceback, but with exit code 1; invalid input is 2 everywhere here.
-    try:
-        app.run(guarded, flags_parser=lambda arguments: _parse(arguments, description))
-    finally:
-        _flush_stdout()
-
-
-def _flush_stdout() -> None:
-    """What a closed pipe or a full disk does not take is dropped: it must not change the exit code."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more
+    app.run(guarded, flags_parser=lambda arguments: _parse(arguments, description))
 
 
 def _parse(arguments: Sequence[str], description: Optional[str]) -> list[str]:
     if any(argument in _HELP for argument in arguments[1:]):
-        print(help_text(description, shutil.get_terminal_size().columns))
+        streams.print_answer(help_text(description, shutil.get_terminal_size().columns))
         sys.exit(0)
     try:
         return flags.FLAGS(arguments)

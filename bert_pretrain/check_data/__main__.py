@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import sys
-
 from bert_pretrain import cli
 from bert_pretrain.check_data import shard_facts
 from bert_pretrain.config.check_data import CheckDataConfig, EstimateConfig
@@ -18,8 +15,6 @@ def _run() -> int:
     shard_facts.import_inspection()  # late: --help and invalid flags are answered at once
     from bert_pretrain.check_data import checking
 
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # examples may have characters that stdout has not
     return checking.check_data(local_copies.localize_settings(config), estimate_config)
 
 

@@ -20,7 +20,7 @@ from typing import NamedTuple, Optional
 from bert_pretrain.config.recipe import LauncherConfig
 from bert_pretrain.launch import hosts
 from bert_pretrain.launch.supervisor import INVALID_INPUT, LaunchCommand, Supervisor
-from bert_pretrain.system import files, processes
+from bert_pretrain.system import files, processes, streams
 
 TRAINER = "bert_pretrain.run"
 # mpirun gives up a host after 20 + 8 x 5 seconds without an answer, also before the ranks have joined; its own default
@@ -211,6 +211,7 @@ def run_with_restarts(
 
 def main(arguments: Sequence[str]) -> int:
     """Starts the job with the trainer's flags; DRY_RUN=1 prints the command. Returns the job's exit code."""
+    streams.secure_streams()
     try:
         max_restarts, flags = take_number_flag("max_restarts", LauncherConfig.max_restarts, arguments)
         rejoin_seconds, flags = take_number_flag("rejoin_seconds", LauncherConfig.rejoin_seconds, flags)
@@ -220,7 +221,8 @@ def main(arguments: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return INVALID_INPUT
     if os.environ.get("DRY_RUN") == "1":
-        print(shlex.join([*(f"{name}={value}" for name, value in command.environ.items()), *command.arguments]))
+        added = [f"{name}={value}" for name, value in command.environ.items()]
+        streams.print_answer(shlex.join([*added, *command.arguments]))
         return 0
     try:
         with tempfile.TemporaryDirectory() as folder:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Union
 
+from bert_pretrain.system import streams
 from bert_pretrain.system.console import log
 from bert_pretrain.system.files import num_cores
 from bert_pretrain.system.script import doing, launch, locked_output
@@ -96,6 +97,7 @@ def _choose_sizes(text_report: str, environ: Mapping[str, str]) -> tuple[str, st
 
 def main(arguments: Sequence[str]) -> int:
     """The command. Returns the exit code."""
+    streams.secure_streams()
     source, output, *flags = arguments
     try:
         make_data(source, output, flags, os.environ)

@@ -8,7 +8,7 @@ import importlib.util
 import os
 from collections.abc import Iterator
 
-from bert_pretrain.system import stderr
+from bert_pretrain.system import streams
 
 _LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
 
@@ -24,7 +24,7 @@ def imported_quickly() -> Iterator[None]:
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        with stderr.without_import_lines(), _without_keras():
+        with streams.without_import_lines(), _without_keras():
             yield
         gc.freeze()
     finally:

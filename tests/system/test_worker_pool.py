@@ -46,8 +46,10 @@ def test_a_killed_worker_is_told_in_one_line():
         workers.run(die, [0], lambda number, share: None, lambda number, result: None)
 
 
-@pytest.mark.parametrize("num_processes", [1, 2])
-def test_sigterm_ends_all_processes_and_leaves_no_half_file(tmp_path, num_processes):
+@pytest.mark.parametrize(
+    ("num_processes", "number"), [(1, signal.SIGHUP), (2, signal.SIGTERM), (2, signal.SIGINT), (2, signal.SIGUSR1)]
+)
+def test_a_signal_ends_all_processes_and_leaves_no_half_file(tmp_path, num_processes, number):
     program = tmp_path / "program.py"
     program.write_text(
         textwrap.dedent(f"""
@@ -73,6 +75,6 @@ def test_sigterm_ends_all_processes_and_leaves_no_half_file(tmp_path, num_proces
     while len(list(tmp_path.glob(".shard*"))) < num_processes and time.monotonic() < deadline:
         time.sleep(0.05)
     assert len(list(tmp_path.glob(".shard*"))) == num_processes
-    process.terminate()
-    assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    process.send_signal(number)
+    assert process.wait(timeout=30) == 128 + number
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "__pycache__") == ["program.py"]
