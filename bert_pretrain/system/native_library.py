@@ -8,6 +8,7 @@ compiler finds what another one with the same CPU has compiled. What a compiler 
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import hashlib
 import os
 import platform
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bert_pretrain.system import files
-from bert_pretrain.system.locks import locked_file
+from bert_pretrain.system.locks import locked_file, owner_name
 
 _OPTIONS = ["-O3", "-fPIC", "-fno-math-errno", "-DNDEBUG"]
 # Named levels of x86-64, for a compiler that fails with the CPU's own: instructions that a CPU must have -> options.
@@ -41,6 +42,7 @@ _PASSING = (
 )
 _PASSING_SECONDS = 600.0
 _FAILED = ".failed"  # suffix of the note
+_OTHER_FOLDER = "BERT_PRETRAIN_CACHE=DIR chooses another folder"
 
 
 class UnavailableError(RuntimeError):
@@ -86,14 +88,14 @@ class NativeLibrary(NamedTuple):
         """Compiles the library unless another process does so first: the ranks of a machine arrive together."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with locked_file(str(path.with_suffix(".lock"))):
+            with locked_file(str(path.with_suffix(".lock")), f"; {_OTHER_FOLDER}"):
                 if not path.exists():
                     _raise_remembered(path.with_suffix(_FAILED))
                     if self.notice:
                         print(self.notice, file=sys.stderr, flush=True)
                     self._compile(path)
         except OSError as error:
-            raise UnavailableError(f"cannot compile into {path.parent}: {error.strerror}") from None
+            raise UnavailableError(f"cannot compile into {path.parent}: {_explain(error)}") from None
 
     def _compile(self, path: Path) -> None:
         """Compiles with the CPU's own options, else with fewer; remembers it where all of them fail."""
@@ -137,6 +139,14 @@ def _raise_remembered(note: Path) -> None:
 def _is_passing(reason: str) -> bool:
     """True for an error that another attempt may not meet."""
     return any(text in reason for text in _PASSING)
+
+
+def _explain(error: OSError) -> str:
+    """The error; whose file it is where another user's is in the way."""
+    with contextlib.suppress(OSError):
+        if isinstance(error, PermissionError) and os.stat(error.filename).st_uid != os.geteuid():
+            return f"{error.filename} belongs to {owner_name(error.filename)}; {_OTHER_FOLDER}"
+    return error.strerror or str(error)
 
 
 def _digest(content: bytes) -> str:

@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,24 @@ def test_a_folder_that_cannot_be_written_to_is_named(
     (tmp_path / "file").touch()
     with pytest.raises(UnavailableError, match=r"^cannot compile into .*file/libraries: Not a directory$"):
         library.compiled(tmp_path / "file" / "libraries")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for another user's file")
+def test_the_owner_of_a_file_that_is_in_the_way_is_named(library: NativeLibrary) -> None:
+    with tempfile.TemporaryDirectory() as name:  # pytest's are closed to other users
+        folder = Path(name)
+        folder.chmod(0o777)
+        (folder / "add.cc").write_text("")
+        own = library._replace(sources=[folder / "add.cc"])
+        lock = own.path(folder).with_suffix(".lock")
+        lock.touch(0o644)
+        os.seteuid(12345)
+        try:
+            with pytest.raises(UnavailableError) as error:
+                own.compiled(folder)
+        finally:
+            os.seteuid(0)
+    assert f"{lock} belongs to root; BERT_PRETRAIN_CACHE=DIR" in str(error.value)
 
 
 def test_another_cpu_has_a_library_of_its_own(
