@@ -7,6 +7,8 @@
 { : 9>&1; } 2>/dev/null || exec >/dev/null
 { : 9>&2; } 2>/dev/null || exec 2>/dev/null
 
+export PATH  # without one in the environment, the shell has its own, which programs need, too
+
 project="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 export BERT_PRETRAIN_PROJECT="$project"
 export BERT_PRETRAIN_CACHE="${BERT_PRETRAIN_CACHE:-$project/.cache}"

@@ -89,7 +89,7 @@ class StopRequest:
             raise Interrupted
 
     def _watch(self, reader: int) -> None:
-        first = number = _next_signal(reader)
+        first = number = _next_signal(reader) or 0
         self.requested = first != 0
         end, num_urgent = time.monotonic() + _SECONDS_TO_LEAVE, 0
         while number != 0:

@@ -10,7 +10,6 @@ import select
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import NamedTuple, Optional
 import psutil
 
 from bert_pretrain.distributed.rank_watch import EXIT_CODE_FOLDER, LOST_HOST
-from bert_pretrain.system import processes
+from bert_pretrain.system import files, processes
 
 INVALID_INPUT = 2  # the trainer's exit code for flags or data that another attempt would reject again
 _LOOK_SECONDS = 0.5
@@ -55,7 +54,7 @@ class Supervisor:
 
     def run(self, command: LaunchCommand) -> int:
         """Runs the command once and returns its exit code, or the one of the rank that failed."""
-        with tempfile.TemporaryDirectory() as folder:
+        with files.temporary_directory() as folder:
             self._process = process = subprocess.Popen(
                 command.arguments,
                 env={**os.environ, **command.environ, EXIT_CODE_FOLDER: folder},

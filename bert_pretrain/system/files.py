@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Callable, ContextManager, Literal, Optional, TextIO, overload
@@ -70,6 +71,17 @@ def atomic_directory(path: str) -> Iterator[str]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+@contextlib.contextmanager
+def temporary_directory() -> Iterator[str]:
+    """A new folder for what only this process needs, removed at the end. ValueError where none can be made."""
+    try:
+        folder = tempfile.TemporaryDirectory()  # noqa: SIM115  an error within is the caller's
+    except OSError as error:
+        raise ValueError(f"no temporary folder: {error.strerror}; TMPDIR=DIR chooses one that can be written") from None
+    with folder as path:
+        yield path
 
 
 def write_json(path: str, content: Any, indent: int = 1) -> None:

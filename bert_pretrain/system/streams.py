@@ -90,7 +90,7 @@ def _secured(before: Optional[TextIO], number: int) -> io.TextIOWrapper:
         return io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace")
     is_unbuffered = before.write_through
     return io.TextIOWrapper(
-        raw if is_unbuffered else io.BufferedWriter(raw),  # type: ignore[arg-type]  # as Python's own with -u
+        raw if is_unbuffered else io.BufferedWriter(raw),  # as Python makes it with -u
         encoding=before.encoding,
         errors="backslashreplace",
         line_buffering=before.line_buffering,

@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any, Callable, Optional, TypeVar, cast
 
 from bert_pretrain.system import processes
+from bert_pretrain.system.console import log
 
 _POLL_SECONDS = 0.5
 
@@ -56,8 +57,16 @@ def _workers(num_processes: int) -> Iterator[Optional[Workers]]:
     elif num_processes > 1:
         # spawn, not fork: a lock that another thread holds would stay locked in the child.
         context = multiprocessing.get_context("spawn")
-        reports = context.SimpleQueue()
-        executor = ProcessPoolExecutor(num_processes, context, _begin_worker, (reports,))
+        try:  # semaphores, in /dev/shm
+            reports = context.SimpleQueue()
+            executor = ProcessPoolExecutor(num_processes, context, _begin_worker, (reports,))
+        except OSError as error:
+            log.warning(
+                f"note: this process works alone instead of {num_processes}: no semaphore can be made in /dev/shm "
+                f"({error.strerror})"
+            )
+            yield Workers(None, None)
+            return
         try:
             yield Workers(executor, reports)
         except BaseException:

@@ -24,7 +24,8 @@ def imported_quickly() -> Iterator[None]:
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        with streams.without_import_lines(), _without_keras():
+        # absl's testing, which TensorFlow imports, would look for a temporary folder at once, and a machine may have none.
+        with streams.without_import_lines(), _without_keras(), _variable("TEST_TMPDIR", os.curdir):
             yield
         gc.freeze()
     finally:
@@ -38,11 +39,21 @@ def _without_keras() -> Iterator[None]:
 
     tf.keras still loads Keras where somebody uses it. Old versions' tf.estimator needs it at once.
     """
-    if _LEGACY_KERAS in os.environ or any(map(importlib.util.find_spec, ("tf_keras", "tensorflow_estimator"))):
+    if any(map(importlib.util.find_spec, ("tf_keras", "tensorflow_estimator"))):
         yield
         return
-    os.environ[_LEGACY_KERAS] = "1"
+    with _variable(_LEGACY_KERAS, "1"):
+        yield
+
+
+@contextlib.contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    """Inside, an environment variable has this value, or the one that it had before."""
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = value
     try:
         yield
     finally:
-        del os.environ[_LEGACY_KERAS]
+        del os.environ[name]
