@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import shutil
 import sys
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound="DataclassInstance")
 
 _HELP = ("--help", "-help", "-h", "-?", "--helpshort", "-helpshort")
+_LIMITS = {
+    errno.EMFILE: "the number of open files is limited, perhaps by ulimit -n",
+    errno.ENFILE: "the number of this machine's open files is limited",
+    errno.EAGAIN: "the number of processes and threads is limited, perhaps by ulimit -u or the container",
+    errno.ENOMEM: "memory is limited, perhaps by ulimit -v or the container",
+}
 _defined: list[type] = []  # the dataclasses whose fields are flags, in the order of --help
 
 
@@ -145,11 +152,25 @@ def run_command(run: Callable[..., int], description: Optional[str] = None, take
                 traceback.print_exc()
             print(f"error: {error}", file=sys.stderr)
             return 2
+        except (OSError, RuntimeError, MemoryError) as error:
+            limit = _limit(error)
+            if limit is None:
+                raise
+            reason = getattr(error, "strerror", None) or str(error) or "out of memory"
+            print(f"error: {reason}; {limit}", file=sys.stderr)
+            return 1
 
     streams.secure_streams()
     flags.FLAGS.set_gnu_getopt(takes_arguments)  # flags may follow arguments
     # absl prints flag errors without a traceback, but with exit code 1; invalid input is 2 everywhere here.
     app.run(guarded, flags_parser=lambda arguments: _parse(arguments, description))
+
+
+def _limit(error: Exception) -> Optional[str]:
+    """Which limit of the machine or container an error comes from; None where it is no limit's."""
+    if isinstance(error, RuntimeError):  # as Python's threading has it
+        return _LIMITS[errno.EAGAIN] if "can't start new thread" in str(error) else None
+    return _LIMITS.get(errno.ENOMEM if isinstance(error, MemoryError) else getattr(error, "errno", None) or 0)
 
 
 def _parse(arguments: Sequence[str], description: Optional[str]) -> list[str]:

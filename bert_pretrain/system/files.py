@@ -77,7 +77,7 @@ def atomic_directory(path: str) -> Iterator[str]:
 def temporary_directory() -> Iterator[str]:
     """A new folder for what only this process needs, removed at the end. ValueError where none can be made."""
     try:
-        folder = tempfile.TemporaryDirectory()  # noqa: SIM115  an error within is the caller's
+        folder = tempfile.TemporaryDirectory()
     except OSError as error:
         raise ValueError(f"no temporary folder: {error.strerror}; TMPDIR=DIR chooses one that can be written") from None
     with folder as path:

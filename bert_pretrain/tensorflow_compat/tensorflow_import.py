@@ -18,16 +18,21 @@ def imported_quickly() -> Iterator[None]:
     """Inside, where TensorFlow is imported, it prints nothing that says nothing about this run, and loads no Keras.
 
     Hundreds of thousands of objects are created and none is dropped, so garbage is not looked for, neither during the
-    import nor among these objects later.
+    import nor among these objects later. ValueError where there is too little memory for it.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        # absl's testing, which TensorFlow imports, would look for a temporary folder at once, and a machine may have none.
+        # absl's testing, which TensorFlow imports, would look for a temporary folder, and a machine may have none.
         with streams.without_import_lines(), _without_keras(), _variable("TEST_TMPDIR", os.curdir):
             yield
         gc.freeze()
+    except ImportError as error:
+        if "failed to map segment" not in str(error):
+            raise
+        reason = str(error).splitlines()[-1]
+        raise ValueError(f"memory is too little to load TensorFlow ({reason}); ulimit -v may limit it") from None
     finally:
         if was_enabled:
             gc.enable()

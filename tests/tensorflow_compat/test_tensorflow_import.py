@@ -27,3 +27,9 @@ def test_keras_is_loaded_only_where_it_is_used() -> None:
     command = ["bash", "-c", 'ulimit -f 0; "$@"', "bash", sys.executable, "-c", _PROGRAM]
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
     assert ended.stdout.splitlines() == ["False False True", "Dense"] and ended.stderr == ""
+
+
+def test_too_little_memory_for_the_import_is_told() -> None:
+    command = ["bash", "-c", 'ulimit -v 500000; "$@"', "bash", sys.executable, "-c", _PROGRAM]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1 and "ValueError: memory is too little to load TensorFlow (" in ended.stderr
