@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, str] = {
     "config.option": "system",
     "optim.settings": "config.option",
     "config": "system config.option optim.settings",
-    "cli": "config config.option",
+    "cli": "config config.option system",
     "data.shards.tfrecord": "system",
     "data.vocab": "system",
     "data.masking": "data.vocab",
@@ -55,7 +55,7 @@ MAY_IMPORT: dict[str, str] = {
     "export": (
         "checkpoints cli config data.vocab hugging_face inference model run_files storage system tensorflow_compat"
     ),
-    "fill_mask": "cli config inference storage tensorflow_compat",
+    "fill_mask": "cli config inference storage system tensorflow_compat",
     "run": "cli config distributed export inference run_files system tensorflow_compat train",
     "launch": "cli config distributed system",
     "pretrain_text": "cli config config.option data.vocab hugging_face launch make_data run_files system",
