@@ -182,3 +182,13 @@ def test_the_matrix_prints_a_row_for_each_combination(project, tmp_path):
     matrix = project / ".cache/matrix"
     assert f"--python={tmp_path}/python3.8 --tensorflow=2.6.5 " in (matrix / "tf2.6.5-py3.8/asked").read_text()
     assert [log.read_text().splitlines()[0] for log in matrix.glob("*/tests.log")] == ["-x tests/optim"] * 2
+
+
+def test_a_script_with_closed_streams_and_no_path_gives_its_programs_both(tmp_path: Path) -> None:
+    script, out = tmp_path / "script.sh", tmp_path / "out"
+    program = f"import os; os.fstat(0), os.fstat(1); open({str(out)!r}, 'w').write(os.environ['PATH'])"
+    script.write_text(f'. {ROOT}/scripts/_launch.sh\n{sys.executable} -c "{program}"\n')
+    command = ["env", "-i", shutil.which("bash") or "bash", "-c", f". {script} <&- >&-"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "/bin" in out.read_text()
