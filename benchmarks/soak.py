@@ -144,13 +144,24 @@ def sigkill(run: Run) -> None:
 
 
 def sigterm(run: Run) -> None:
-    """A random rank is asked to end; before it listens or joins, the signal ends the job.
+    """A random rank is asked to end; before it listens or joins, the signal ends the job."""
+    _ask(run, signal.SIGTERM)
 
-    A run that has just read a damaged record ends with that line.
-    """
-    run.signal(signal.SIGTERM)
-    allowed = (0, -signal.SIGTERM, 128 + signal.SIGTERM)
-    run.end(*allowed, *((_INVALID_INPUT,) if run.may_fail else ()), when="SIGTERM")
+
+def sighup(run: Run) -> None:
+    """The same by SIGHUP, as of a terminal that is closed."""
+    _ask(run, signal.SIGHUP)
+
+
+def sigusr1(run: Run) -> None:
+    """The same by SIGUSR1, as of a scheduler."""
+    _ask(run, signal.SIGUSR1)
+
+
+def _ask(run: Run, number: signal.Signals) -> None:
+    """A run that has just read a damaged record ends with that line."""
+    run.signal(number)
+    run.end(0, -number, 128 + number, *((_INVALID_INPUT,) if run.may_fail else ()), when=number.name)
 
 
 def two_sigterms(run: Run) -> None:
@@ -213,7 +224,7 @@ def moved_clock(run: Run) -> None:
 
 
 DISTURBANCES: tuple[Callable[[Run], None], ...] = (
-    sigkill, sigterm, two_sigterms, full_disk, damaged_shard, damaged_checkpoint, moved_clock
+    sigkill, sigterm, sighup, sigusr1, two_sigterms, full_disk, damaged_shard, damaged_checkpoint, moved_clock
 )  # fmt: skip
 
 

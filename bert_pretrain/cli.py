@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import errno
 import json
 import os
 import shutil
@@ -31,7 +32,7 @@ from bert_pretrain.config.option import (
     with_origins,
 )
 from bert_pretrain.config.retired_flags import RETIRED_FLAGS
-from bert_pretrain.system.console import escape_unprintable
+from bert_pretrain.system import streams
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -41,6 +42,12 @@ T = TypeVar("T", bound="DataclassInstance")
 _SIMILAR = 0.75  # at least, of a flag that may have been meant
 _NO_OTHERS: Mapping[str, str] = MappingProxyType({})
 _HELP = ("--help", "-help", "-h", "-?", "--helpshort", "-helpshort")
+_LIMITS = {
+    errno.EMFILE: "the number of open files is limited, perhaps by ulimit -n",
+    errno.ENFILE: "the number of this machine's open files is limited",
+    errno.EAGAIN: "the number of processes and threads is limited, perhaps by ulimit -u or the container",
+    errno.ENOMEM: "memory is limited, perhaps by ulimit -v or the container",
+}
 _defined: list[type] = []  # the dataclasses whose fields are flags, in the order of --help
 _origins: dict[str, str] = {}  # of this command's flags, once they are parsed
 
@@ -176,27 +183,30 @@ def run_command(
                 traceback.print_exc()
             print(f"error: {with_origins(str(error), _origins)}", file=sys.stderr)
             return 2
+        except (OSError, RuntimeError, MemoryError) as error:
+            limit = _limit(error)
+            if limit is None:
+                raise
+            reason = getattr(error, "strerror", None) or str(error) or "out of memory"
+            print(f"error: {reason}; {limit}", file=sys.stderr)
+            return 1
 
-    escape_unprintable()
+    streams.secure_streams()
     flags.FLAGS.set_gnu_getopt(takes_arguments)  # flags may follow arguments
     # absl prints flag errors without a traceback, but with exit code 1; invalid input is 2 everywhere here.
-    try:
-        app.run(guarded, flags_parser=lambda arguments: _parse(arguments, description, others))
-    finally:
-        _flush_stdout()
+    app.run(guarded, flags_parser=lambda arguments: _parse(arguments, description, others))
 
 
-def _flush_stdout() -> None:
-    """What a closed pipe or a full disk does not take is dropped: it must not change the exit code."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more
+def _limit(error: Exception) -> Optional[str]:
+    """Which limit of the machine or container an error comes from; None where it is no limit's."""
+    if isinstance(error, RuntimeError):  # as Python's threading has it
+        return _LIMITS[errno.EAGAIN] if "can't start new thread" in str(error) else None
+    return _LIMITS.get(errno.ENOMEM if isinstance(error, MemoryError) else getattr(error, "errno", None) or 0)
 
 
 def _parse(arguments: Sequence[str], description: Optional[str], others: Mapping[str, str] = _NO_OTHERS) -> list[str]:
     if any(argument in _HELP for argument in arguments[1:]):
-        print(help_text(description, shutil.get_terminal_size().columns))
+        streams.print_answer(help_text(description, shutil.get_terminal_size().columns))
         sys.exit(0)
     try:
         rest = flags.FLAGS(arguments)

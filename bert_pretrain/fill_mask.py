@@ -11,6 +11,7 @@ import os
 from bert_pretrain import cli
 from bert_pretrain.config.export import FillMaskConfig
 from bert_pretrain.storage import local_copies
+from bert_pretrain.system import streams
 from bert_pretrain.tensorflow_compat import tensorflow_import
 
 
@@ -31,7 +32,7 @@ def _run(arguments: list[str]) -> int:
         local_copies.local_path("MODEL", os.path.expanduser(arguments[0])),
     )
     for line in answers.answer_lines(config, model, arguments[1:]):
-        print(line, flush=True)
+        streams.print_answer(line)
     return 0
 
 

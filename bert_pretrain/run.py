@@ -9,7 +9,7 @@ from bert_pretrain.config.export import ExportConfig, FillMaskConfig
 from bert_pretrain.config.training import PARTS, Config
 from bert_pretrain.distributed.stop import Interrupted, StopRequest
 from bert_pretrain.run_files import results
-from bert_pretrain.system import files, processes, stderr
+from bert_pretrain.system import files, processes, streams
 from bert_pretrain.system.console import log
 from bert_pretrain.tensorflow_compat import tensorflow_import
 
@@ -88,10 +88,11 @@ def _fill_sentences(config: Config) -> None:
 
 def main() -> None:
     """The command: parses the flags, runs and exits."""
+    streams.secure_streams()  # before a pipe is made, which would get a closed stream's number
     rank = processes.launched_rank()
     stop_request = StopRequest(rank, processes.launched_size() or 1)
     with stop_request.listening():
-        stderr.prefix_rank(rank)
+        streams.prefix_rank(rank)
         cli.define_flags(*PARTS.values())
         cli.run_command(lambda: _run(stop_request), __doc__)
 

@@ -1,6 +1,14 @@
 # shellcheck shell=bash
 # Sourced by init_tf.sh and by the scripts. Everything that they have in common; DRY_RUN=1 prints commands instead of
 # running them.
+
+# A stream that is closed is opened, so that no pipe gets its number.
+{ : 9<&0; } 2>/dev/null || exec </dev/null
+{ : 9>&1; } 2>/dev/null || exec >/dev/null
+{ : 9>&2; } 2>/dev/null || exec 2>/dev/null
+
+export PATH  # without one in the environment, the shell has its own, which programs need, too
+
 project="$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)"
 export BERT_PRETRAIN_PROJECT="$project"
 export BERT_PRETRAIN_CACHE="${BERT_PRETRAIN_CACHE:-$project/.cache}"
@@ -74,7 +82,7 @@ prepare_demo() {
 }
 
 # For init_tf.sh and make_constraints.sh, whose stdout is for other programs.
-say() { echo "$@" >&2; }
+say() { echo "$@" >&2 || true; }
 run() { if [ "${DRY_RUN:-}" = 1 ]; then say "$(printf '%q ' "$@")"; else "$@" >&2; fi; }
 
 # Sets $uv to the program uv, which any Python with pip can fetch from PyPI. Fails where there is none.

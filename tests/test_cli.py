@@ -43,6 +43,8 @@ class Settings:
 
 def main():
     settings = cli.read_settings(Settings)
+    if settings.size > 100:
+        raise {101: OSError(24, "Too many open files"), 102: MemoryError(), 103: KeyError(3)}[settings.size]
     if settings.size < 0:
         raise ValueError("--size must be positive")
     print(settings, sorted(cli.explicit_flags(Settings)))
@@ -88,6 +90,14 @@ def test_a_wrong_argument_is_one_line_and_exit_code_2(argument: str, message: st
     done = start(argument)
     assert done.returncode == 2
     assert message in done.stderr and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("size", "limit"), [(101, "ulimit -n"), (102, "memory is limited")])
+def test_a_limit_of_the_machine_is_one_line_and_exit_code_1(size: int, limit: str) -> None:
+    done = start(f"--size={size}")
+    assert done.returncode == 1
+    assert limit in done.stderr and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert "Traceback" in start("--size=103").stderr
 
 
 def test_the_home_directory_is_expanded_in_paths_alone(monkeypatch: pytest.MonkeyPatch) -> None:

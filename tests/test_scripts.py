@@ -205,3 +205,13 @@ def test_the_package_is_found_in_the_current_folder_where_it_is_not_installed(tm
     environ = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONSAFEPATH")}
     done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
     assert done.stdout.startswith("the copy\n") and done.returncode == 0, done.stderr
+
+
+def test_a_script_with_closed_streams_and_no_path_gives_its_programs_both(tmp_path: Path) -> None:
+    script, out = tmp_path / "script.sh", tmp_path / "out"
+    program = f"import os; os.fstat(0), os.fstat(1); open({str(out)!r}, 'w').write(os.environ['PATH'])"
+    script.write_text(f'. {ROOT}/scripts/_launch.sh\n{sys.executable} -c "{program}"\n')
+    command = ["env", "-i", shutil.which("bash") or "bash", "-c", f". {script} <&- >&-"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "/bin" in out.read_text()

@@ -339,7 +339,8 @@ class Heartbeat:
             if self._has_left:
                 return
             if not is_told:
-                os.write(sys.stderr.fileno(), line)
+                with contextlib.suppress(OSError):
+                    os.write(sys.stderr.fileno(), line)
             self._tell(line)
             _leave_exit_code()
             os._exit(LOST_HOST)  # a checkpoint being written is renamed when it is complete, so nothing is damaged

@@ -1,4 +1,6 @@
-"""SIGTERM and SIGINT: the first asks for a clean end, the second ends the process at once, also inside C++ code.
+"""Signals that ask for a clean end: SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2.
+
+The second SIGTERM or SIGINT ends the process at once, also inside C++ code.
 
 Python calls signal handlers on the main thread between two bytecodes, so not while session.run or an import is in C++
 code. A thread therefore reads the signals' numbers from a pipe. Standard library only: run.py listens before it imports
@@ -12,11 +14,13 @@ import os
 import select
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Optional
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+from bert_pretrain.system import processes
+
 # A run that has nothing to save ends this long after a signal, wherever it is: in a compiler, waiting for other ranks.
 _SECONDS_TO_LEAVE = 8.0
 
@@ -45,12 +49,10 @@ class StopRequest:
         os.set_blocking(writer, False)
         threading.Thread(target=self._watch, args=[reader], name="signals", daemon=True).start()
         previous_writer = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        previous = {number: signal.signal(number, self._on_main_thread) for number in _SIGNALS}
         try:
-            yield
+            with processes.handling_signals(self._on_main_thread):
+                yield
         finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
             signal.set_wakeup_fd(previous_writer)
             os.close(writer)  # ends the thread
 
@@ -82,23 +84,23 @@ class StopRequest:
 
     def _on_main_thread(self, number: int, frame: Optional[FrameType]) -> None:
         self.requested = True
-        if self._is_abandoning and self.is_abandoned:
+        if self._is_abandoning and self.is_abandoned and not self._has_interrupted:
             self._has_interrupted = True
             raise Interrupted
 
     def _watch(self, reader: int) -> None:
-        first = _next_signal(reader)
-        if not first:
-            return
-        self.requested = True
-        second = _next_signal(reader, _SECONDS_TO_LEAVE)
-        if second is None and self.is_abandoned:
-            self.print_end()
-            os._exit(128 + first if self.is_awaited else 0)
-        if second is None:
-            second = _next_signal(reader)
-        if second:
-            os._exit(128 + second)
+        first = number = _next_signal(reader) or 0
+        self.requested = first != 0
+        end, num_urgent = time.monotonic() + _SECONDS_TO_LEAVE, 0
+        while number != 0:
+            num_urgent += number is not None and processes.is_urgent(number)
+            if number and num_urgent > 1:
+                os._exit(128 + number)
+            seconds_left = end - time.monotonic()
+            if seconds_left <= 0 and self.is_abandoned:
+                self.print_end()
+                os._exit(128 + first if self.is_awaited else 0)
+            number = _next_signal(reader, seconds_left if seconds_left > 0 else None)
 
 
 def _next_signal(reader: int, timeout: Optional[float] = None) -> Optional[int]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from bert_pretrain.environment import facts, install, versions
 from bert_pretrain.environment.plan import EXTRAS
+from bert_pretrain.system import streams
 
 
 def fits(extras: Sequence[str], requested: str) -> int:
@@ -25,11 +26,12 @@ def fits(extras: Sequence[str], requested: str) -> int:
 
 def explain(extras: Sequence[str], requested: str) -> int:
     """Prints the newest Python for the TensorFlow and, if this Python cannot have it, the reason and remedy."""
-    print(versions.supported_pythons(versions.supported_release(requested or versions.RELEASES[-1].version))[-1])
+    release = versions.supported_release(requested or versions.RELEASES[-1].version)
+    streams.print_answer(versions.supported_pythons(release)[-1])
     try:
         versions.choose_version(requested, versions.this_python())
     except ValueError as error:
-        print(error)
+        streams.print_answer(str(error))
     return 0
 
 
@@ -49,7 +51,7 @@ def changed(extras: Sequence[str], requested: str) -> int:
     if other is None:
         return 1
     facts.print_to_stderr(f"{sys.prefix} has TensorFlow {other}; it is made anew for TensorFlow {requested}")
-    print(",".join(install.stamped_extras()))
+    streams.print_answer(",".join(install.stamped_extras()))
     return 0
 
 
@@ -64,7 +66,7 @@ def tested(extras: Sequence[str], requested: str) -> int:
     for python, releases in versions.TESTED.items():
         for version in releases:
             bounds = versions.supported_release(version).bounds
-            print(versions.combination(version, python), version, python, *bounds)
+            streams.print_answer(" ".join([versions.combination(version, python), version, python, *bounds]))
     return 0
 
 
@@ -81,6 +83,7 @@ VERBS = {
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the verb. Returns the exit code."""
+    streams.secure_streams()
     verb, text, requested = [*arguments, "", ""][:3]
     extras = [name for name in text.split(",") if name]
     unknown = sorted(set(extras) - set(EXTRAS))

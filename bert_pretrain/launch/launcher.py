@@ -12,7 +12,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -20,8 +19,7 @@ from typing import NamedTuple, Optional
 from bert_pretrain.config.recipe import LauncherConfig
 from bert_pretrain.launch import hosts
 from bert_pretrain.launch.supervisor import INVALID_INPUT, LaunchCommand, Supervisor
-from bert_pretrain.system import files, processes
-from bert_pretrain.system.console import escape_unprintable
+from bert_pretrain.system import files, processes, streams
 
 TRAINER = "bert_pretrain.run"
 # mpirun gives up a host after 20 + 8 x 5 seconds without an answer, also before the ranks have joined; its own default
@@ -218,9 +216,16 @@ def run_with_restarts(
     return code
 
 
+def _find_home() -> None:
+    """mpirun ends without HOME, which a container may not set; the cache stays where it is without it."""
+    if "HOME" not in os.environ:
+        cache, home = str(files.cache_directory("")), os.path.expanduser("~")
+        os.environ.update(BERT_PRETRAIN_CACHE=cache, HOME=cache if home == "~" else home)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Starts the job with the trainer's flags; DRY_RUN=1 prints the command. Returns the job's exit code."""
-    escape_unprintable()
+    streams.secure_streams()
     try:
         max_restarts, flags = take_number_flag("max_restarts", LauncherConfig.max_restarts, arguments)
         rejoin_seconds, flags = take_number_flag("rejoin_seconds", LauncherConfig.rejoin_seconds, flags)
@@ -230,12 +235,18 @@ def main(arguments: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return INVALID_INPUT
     if os.environ.get("DRY_RUN") == "1":
-        print(shlex.join([*(f"{name}={value}" for name, value in command.environ.items()), *command.arguments]))
+        added = [f"{name}={value}" for name, value in command.environ.items()]
+        streams.print_answer(shlex.join([*added, *command.arguments]))
         return 0
+    _find_home()
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with files.temporary_directory() as folder:
             job = RestartableJob(flags, os.environ, machine, folder) if max_restarts else None
             return run_with_restarts(command, TRAINER, max_restarts, job, rejoin_seconds)
     except FileNotFoundError as error:
         print(f"error: {error.filename} was not found; bash init_tf.sh --horovod installs it", file=sys.stderr)
-        return INVALID_INPUT
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: {command.arguments[0]} cannot be started: {error.strerror}", file=sys.stderr)
+    return INVALID_INPUT

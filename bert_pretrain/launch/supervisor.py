@@ -10,7 +10,6 @@ import select
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import NamedTuple, Optional
 import psutil
 
 from bert_pretrain.distributed.rank_watch import EXIT_CODE_FOLDER, LOST_HOST
+from bert_pretrain.system import files, processes
 
 INVALID_INPUT = 2  # the trainer's exit code for flags or data that another attempt would reject again
 _LOOK_SECONDS = 0.5
@@ -41,28 +41,25 @@ class LaunchCommand(NamedTuple):
 
 
 class Supervisor:
-    """Runs commands. The first SIGTERM or SIGINT asks the ranks to stop, the second ends the job at once."""
+    """Runs commands. A signal asks the ranks to stop; the second SIGTERM or SIGINT ends the job at once."""
 
     def __init__(self, trainer: str) -> None:
         """From now on this process receives the signals. The ranks are the processes `python -m trainer` below it."""
         self._trainer = trainer
         self._process: Optional[subprocess.Popen[bytes]] = None
-        self._num_signals = 0
-        for number in (signal.SIGINT, signal.SIGTERM):
+        self._num_urgent = 0
+        self.is_stopped = False  # a signal has come
+        for number in processes.heeded_signals():
             signal.signal(number, self._on_signal)
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether a signal has come."""
-        return self._num_signals > 0
 
     def run(self, command: LaunchCommand) -> int:
         """Runs the command once and returns its exit code, or the one of the rank that failed."""
-        with tempfile.TemporaryDirectory() as folder:
+        with files.temporary_directory() as folder:
             self._process = process = subprocess.Popen(
                 command.arguments,
                 env={**os.environ, **command.environ, EXIT_CODE_FOLDER: folder},
                 stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,  # mpirun itself ends the job when the reader of its stdout goes away
                 stderr=subprocess.PIPE,
                 bufsize=0,
                 start_new_session=True,  # a Ctrl-C of the terminal then reaches the ranks only through this process
@@ -70,7 +67,7 @@ class Supervisor:
             )
             if self.is_stopped:  # a signal came before the process was there to receive it
                 process.terminate()
-            tail, has_lost_host = _copy_stderr(process, Path(folder, str(LOST_HOST)))
+            tail, has_lost_host = _copy_output(process, Path(folder, str(LOST_HOST)))
             code = process.wait()
         if has_lost_host:
             return LOST_HOST
@@ -81,41 +78,48 @@ class Supervisor:
 
     def _on_signal(self, number: int, frame: Optional[FrameType]) -> None:
         """Sends SIGTERM to the ranks of this machine, which tell the others."""
-        self._num_signals += 1
-        if self._process is None or self._process.poll() is not None:
+        is_first, self.is_stopped = not self.is_stopped, True
+        self._num_urgent += processes.is_urgent(number)
+        if self._process is None or self._process.poll() is not None or not (is_first or self._num_urgent > 1):
             return
-        ranks = [] if self._num_signals > 1 else _ranks_below(self._process.pid, self._trainer)
+        ranks = _ranks_below(self._process.pid, self._trainer) if is_first else []
         if ranks:
-            # print would fail where the signal interrupts the copying of stderr: its buffer cannot be entered twice.
-            os.write(sys.stderr.fileno(), b"Stopping after a checkpoint; a second signal stops at once.\n")
+            # print would fail where the signal interrupts the copying of output: its buffer cannot be entered twice.
+            with contextlib.suppress(OSError):
+                os.write(sys.stderr.fileno(), b"Stopping after a checkpoint; a second SIGTERM stops at once.\n")
         # mpirun itself would follow SIGTERM with SIGKILL before a checkpoint is written.
         for pid in ranks or [self._process.pid]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
 
 
-def _copy_stderr(process: subprocess.Popen[bytes], lost_host: Path) -> tuple[bytes, bool]:
-    """Copies a job's stderr to ours until it ends. Returns its last bytes, and whether the job has lost a host.
+def _copy_output(process: subprocess.Popen[bytes], lost_host: Path) -> tuple[bytes, bool]:
+    """Copies a job's stdout and stderr to ours until it ends. Returns the last bytes of stderr, and whether the job has
+    lost a host.
 
     lost_host: a file that a rank makes which has lost one. The job is then ended, because mpirun waits for that host.
     """
     tail, end = b"", None
-    assert process.stderr is not None  # it is a pipe
-    while True:
-        if select.select([process.stderr], [], [], _LOOK_SECONDS)[0]:
-            piece = process.stderr.read(65536)
+    assert process.stdout is not None and process.stderr is not None  # they are pipes
+    outputs = {process.stdout: sys.stdout, process.stderr: sys.stderr}
+    while outputs:
+        for stream in select.select(list(outputs), [], [], _LOOK_SECONDS)[0]:
+            piece = stream.read(65536)
             if not piece:
-                return tail, end is not None or lost_host.exists()
-            sys.stderr.buffer.write(piece)
-            sys.stderr.buffer.flush()
-            searched = tail + piece
-            tail = searched[-_TAIL_BYTES:]
-            if end is None and _LOST_DAEMON in searched:
-                end = time.monotonic() + _END_SECONDS
+                del outputs[stream]
+                continue
+            outputs[stream].buffer.write(piece)
+            outputs[stream].buffer.flush()
+            if stream is process.stderr:
+                searched = tail + piece
+                tail = searched[-_TAIL_BYTES:]
+                if end is None and _LOST_DAEMON in searched:
+                    end = time.monotonic() + _END_SECONDS
         if end is None and lost_host.exists():
             end = time.monotonic() + _END_SECONDS
         if end is not None and time.monotonic() > end:
             _kill_tree(process.pid)
+    return tail, end is not None or lost_host.exists()
 
 
 def _end_with_parent() -> None:

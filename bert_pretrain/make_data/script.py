@@ -15,7 +15,8 @@ from typing import Union
 from bert_pretrain.config.languages import find_language
 from bert_pretrain.config.option import FLAG_ORIGINS
 from bert_pretrain.make_data.text import wikipedia_dump
-from bert_pretrain.system.console import escape_unprintable, log
+from bert_pretrain.system import streams
+from bert_pretrain.system.console import log
 from bert_pretrain.system.files import num_cores, open_regular
 from bert_pretrain.system.script import DRY_RUN, doing, launch, locked_output, module_command
 
@@ -129,8 +130,8 @@ def _choose_sizes(text_report: str, environ: Mapping[str, str]) -> tuple[str, st
 
 def main(arguments: Sequence[str]) -> int:
     """The command. Returns the exit code."""
+    streams.secure_streams()
     source, output, *flags = arguments
-    escape_unprintable()
     try:
         make_data(source, output, flags, os.environ)
     except ValueError as error:

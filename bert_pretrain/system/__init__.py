@@ -1,1 +1,1 @@
-"""The machine: files, locks, processes, stderr, C++ libraries, workers. Nothing here knows TensorFlow."""
+"""The machine: files, locks, processes, streams, C++ libraries, workers. Nothing here knows TensorFlow."""

@@ -7,7 +7,6 @@ ends no program.
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import sys
 
@@ -22,12 +21,6 @@ class _ConsoleHandler(logging.Handler):
         with contextlib.suppress(OSError, ValueError):
             tqdm.write(record.getMessage(), file=stream)
             stream.flush()
-
-
-def escape_unprintable() -> None:
-    """From now on stdout takes every path: what its encoding has no characters for is written as Python's escapes."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 log = logging.getLogger("bert_pretrain")

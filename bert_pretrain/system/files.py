@@ -6,7 +6,9 @@ import contextlib
 import errno
 import glob
 import hashlib
+import itertools
 import json
+import math
 import os
 import re
 import shutil
@@ -194,6 +196,17 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+@contextlib.contextmanager
+def temporary_directory() -> Iterator[str]:
+    """A new folder for what only this process needs, removed at the end. ValueError where none can be made."""
+    try:
+        folder = tempfile.TemporaryDirectory()
+    except OSError as error:
+        raise ValueError(f"no temporary folder: {error.strerror}; TMPDIR=DIR chooses one that can be written") from None
+    with folder as path:
+        yield path
+
+
 def write_json(path: str, content: Any, indent: int = 1) -> None:
     """Writes a JSON file complete or not at all."""
     with atomic_write(path) as file:
@@ -239,10 +252,15 @@ def remove_partials(path: str) -> None:
 
 
 def cache_directory(name: str) -> Path:
-    """Folder `name` in $BERT_PRETRAIN_CACHE, else in bert_pretrain of $XDG_CACHE_HOME or ~/.cache. Not created."""
-    own = os.environ.get("BERT_PRETRAIN_CACHE")
-    shared = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(own or os.path.join(shared, "bert_pretrain"), name).expanduser()
+    """Folder `name` in $BERT_PRETRAIN_CACHE, else in bert_pretrain of $XDG_CACHE_HOME or ~/.cache. Not created.
+
+    A user without a home (a container's --user without a line in /etc/passwd) has bert_pretrain-UID among the temporary
+    folders.
+    """
+    own, shared, home = (os.environ.get(key) for key in ("BERT_PRETRAIN_CACHE", "XDG_CACHE_HOME", "HOME"))
+    if own or shared or home or os.path.expanduser("~") != "~":
+        return Path(os.path.expanduser(own or os.path.join(shared or "~/.cache", "bert_pretrain")), name)
+    return Path(os.environ.get("TMPDIR") or "/tmp", f"bert_pretrain-{os.getuid()}", name)
 
 
 def is_url(path: str) -> bool:
@@ -251,5 +269,40 @@ def is_url(path: str) -> bool:
 
 
 def num_cores() -> int:
-    """Cores that this process may use, which cpusets and taskset can limit."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use, which cpusets, taskset and a container's CPU quota can limit."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, num_host_cores())
+
+
+def num_host_cores(root: str = "/") -> int:
+    """Cores that all processes of this host or container have, which a CPU quota limits; at least 1.
+
+    root: the folder with proc and sys. A quota (docker run --cpus, Kubernetes' limits) is that of a control group, of
+    version 1 or 2, or of one above it. Part of a core counts as one.
+    """
+    return max(1, math.ceil(min([float(os.cpu_count() or 1), *_cpu_quotas(root)])))
+
+
+def _cpu_quotas(root: str) -> Iterator[float]:
+    """In cores, of this process's control groups."""
+    for line in _read_lines(os.path.join(root, "proc/self/cgroup")):
+        _, controllers, group = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        mounts = ("cpu", controllers) if controllers else ("", "unified")
+        parts = [part for part in group.split("/") if part not in ("", "..")]  # within a container, the host's path
+        for mount, depth in itertools.product(mounts, range(len(parts) + 1)):
+            folder = os.path.join(root, "sys/fs/cgroup", mount, *parts[:depth])
+            limit = " ".join(_read_lines(os.path.join(folder, "cpu.max"))).split()  # "max 100000", "150000 100000"
+            for name in () if limit else ("cpu.cfs_quota_us", "cpu.cfs_period_us"):  # -1: no limit
+                limit += _read_lines(os.path.join(folder, name))
+            if len(limit) == 2 and limit[0].isdigit() and int(limit[0]):
+                yield int(limit[0]) / int(limit[1])
+
+
+def _read_lines(path: str) -> list[str]:
+    """Those of a file of the kernel, none where it is missing."""
+    try:
+        return Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []

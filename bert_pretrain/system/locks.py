@@ -10,6 +10,7 @@ import errno
 import fcntl
 import json
 import os
+import pwd
 import socket
 import sys
 import threading
@@ -25,6 +26,7 @@ _HELD_BY_OTHER = (errno.EACCES, errno.EAGAIN)  # flock's answers; any other erro
 _BEAT_SECONDS = 5.0  # between two signs of life of a directory's holder
 _WATCH_SECONDS = 4 * _BEAT_SECONDS
 _PATIENCE_SECONDS = 2.0  # for a job that is just ending, and for a server that releases its lock
+_SILENT_SECONDS = 5.0  # that a process waits for a file before it says for whom
 _SETTLE_SECONDS = 0.5  # without locks: of two jobs that take the file at once, the later one has it
 _HOLDER_KEYS = {"host", "pid", "since", "process_start", "kernel", "processes"}
 
@@ -86,13 +88,19 @@ class FileLock:
 
 
 @contextlib.contextmanager
-def locked_file(path: str) -> Iterator[bool]:
-    """Holds the lock of a file, which stays; waits while another process holds it.
+def locked_file(path: str, remedy: str = "") -> Iterator[bool]:
+    """Holds the lock of a file, which stays; waits while another process holds it, and says on stderr which one.
 
-    Yields False, without waiting, where the file system has no locks. OSError as FileLock.acquire.
+    remedy: follows that sentence. Yields False, without waiting, where the file system has no locks. OSError as
+    FileLock.acquire.
     """
-    lock = FileLock(path)
-    lock.acquire()
+    lock, end = FileLock(path), time.monotonic() + _SILENT_SECONDS
+    while not lock.acquire(wait=False):
+        if time.monotonic() > end:
+            print(f"waiting for {path}, which {_name_locker(path)} has locked{remedy}", file=sys.stderr, flush=True)
+            lock.acquire()
+            break
+        time.sleep(0.05)
     try:
         yield lock.is_exclusive
     finally:
@@ -106,6 +114,29 @@ def _flock(descriptor: int, wait: bool) -> Optional[bool]:
     except OSError as error:
         return None if error.errno in _HELD_BY_OTHER else False
     return True
+
+
+def _name_locker(path: str) -> str:
+    """The process that has a file's lock, in a message: the kernel names those that this one can see."""
+    try:
+        found = os.stat(path)
+        place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+        for line in (_read_text("/proc/locks") or "").splitlines():  # 1: FLOCK ADVISORY WRITE 123 08:01:456 0 EOF
+            kind, _, _, pid, where = line.split()[1:6]
+            if (kind, where) == ("FLOCK", place) and int(pid) > 0:
+                return f"process {pid} of {owner_name(f'/proc/{pid}')} on {socket.gethostname()}"
+    except (OSError, ValueError):  # the file or the process is gone
+        pass
+    return "a process of another host or container"
+
+
+def owner_name(path: str) -> str:
+    """The user to whom a file belongs; the number of one without a name. OSError as os.stat."""
+    number = os.stat(path, follow_symlinks=False).st_uid
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"
 
 
 def _is_at(path: str, descriptor: int) -> bool:

@@ -51,6 +51,7 @@ _PASSING_SECONDS = 600.0
 _FAILED = ".failed"  # suffix of the note
 _SHORT = 16  # letters of a digest that tells versions apart; that of the contents is whole
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_OTHER_FOLDER = "BERT_PRETRAIN_CACHE=DIR chooses another folder"
 
 
 class UnavailableError(RuntimeError):
@@ -107,7 +108,7 @@ class NativeLibrary(NamedTuple):
         if not shutil.which(_compiler()):
             raise UnavailableError("; ".join([*problems, f"there is no {_compiler()}"]))
         stem = folder / name
-        with locked_file(f"{stem}.lock"):
+        with locked_file(f"{stem}.lock", f"; {_OTHER_FOLDER}"):
             for path in _candidates(folder, name):
                 problem = _why_not_loaded(path)
                 if not problem:

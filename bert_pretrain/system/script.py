@@ -1,9 +1,9 @@
 """Scripts of several steps: the runner above a script, and what Python calls that does a script's steps.
 
 python -m bert_pretrain.system.script DIRECTORY bash SCRIPT [ARGUMENTS] runs a script; run_steps of scripts/_launch.sh
-calls it. One such script at a time works in DIRECTORY; an empty DIRECTORY needs no lock. SIGTERM, SIGINT (Ctrl-C) and
-SIGHUP end the step that is running, with all its processes, and one line says which it was. A script's last program
-that handles the signal itself, as training does, has the time that it needs.
+calls it. One such script at a time works in DIRECTORY; an empty DIRECTORY needs no lock. SIGTERM, SIGINT (Ctrl-C),
+SIGHUP, SIGUSR1 and SIGUSR2 end the step that is running, with all its processes, and one line says which it was. A
+script's last program that handles the signal itself, as training does, has the time that it needs.
 
 Standard library only: any Python runs a script, before an environment is installed.
 """
@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Optional
 
+from bert_pretrain.system import processes, streams
 from bert_pretrain.system.files import open_itself
 from bert_pretrain.system.locks import SCRIPT, locked_directory
 
@@ -29,7 +30,6 @@ from bert_pretrain.system.locks import SCRIPT, locked_directory
 RUNNER = "BERT_PRETRAIN_SCRIPT"  # it has a runner, which holds the lock of this DIRECTORY
 STAGE = "BERT_PRETRAIN_STAGE"  # the file descriptor to which it writes what it does now
 PROJECT = "BERT_PRETRAIN_PROJECT"  # the folder of init_tf.sh and scripts/
-_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _CLEAN_UP_SECONDS = 60.0  # for the steps of a script that has ended by a signal
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
@@ -52,7 +52,7 @@ def launch(*command: str, output: Optional[str] = None, environ: Optional[Mappin
     output: the file that gets its stdout. environ: variables beside this process's.
     """
     if DRY_RUN:
-        print(shlex.join(command), flush=True)
+        streams.print_answer(shlex.join(command))
         return
     with contextlib.ExitStack() as stack:
         stdout = stack.enter_context(open(output, "wb", opener=open_itself)) if output else None
@@ -105,17 +105,13 @@ def use_environment(*extras: str) -> str:
 def locked_output(directory: str) -> Iterator[None]:
     """Keeps other scripts out of a folder, unless it is the one whose lock the runner holds. HeldError if one is there.
 
-    SIGTERM raises SystemExit meanwhile, so that the lock's file does not stay.
+    A signal that asks to stop raises SystemExit meanwhile, so that the lock's file does not stay.
     """
     if DRY_RUN or os.environ.get(RUNNER) == directory:
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
-        with locked_directory(directory, SCRIPT):
-            yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with processes.handling_signals(lambda number, frame: sys.exit(128 + number)), locked_directory(directory, SCRIPT):
+        yield
 
 
 # --- The runner ---
@@ -125,6 +121,7 @@ def locked_output(directory: str) -> Iterator[None]:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the script and returns its exit code; 128 + the signal's number where a signal ended it."""
+    streams.secure_streams()
     directory, *command = arguments
     outer = os.getpid()
     inner = os.fork()
@@ -148,7 +145,7 @@ def _accompany(inner: int) -> int:
         os.kill(os.getpid(), signal.SIGSTOP)
         os.kill(inner, signal.SIGCONT)
 
-    for number in _ENDING:
+    for number in processes.heeded_signals():
         signal.signal(number, lambda number, frame: os.kill(inner, number))
     signal.signal(signal.SIGTSTP, suspend)
     return _exit_code(os.waitpid(inner, 0)[1])
@@ -186,7 +183,8 @@ class _Script:
         self.ended_by = 0  # the first signal's number
         self._group: Optional[int] = None  # of the script's processes, and its main one
         self._has_ended = False  # the main one
-        for number in _ENDING:
+        self._num_urgent = 0  # signals
+        for number in processes.heeded_signals():
             signal.signal(number, self._on_signal)
         signal.signal(signal.SIGTSTP, lambda number, frame: self._signal_all(signal.SIGSTOP))
         signal.signal(signal.SIGCONT, lambda number, frame: self._signal_all(signal.SIGCONT))
@@ -225,6 +223,9 @@ class _Script:
 
     def _on_signal(self, number: int, frame: Optional[FrameType]) -> None:
         is_first, self.ended_by = not self.ended_by, self.ended_by or number
+        self._num_urgent += processes.is_urgent(number)
+        if not is_first and self._num_urgent < 2:
+            return
         # Steps clean up once; a second signal is for a script that is patient, or for steps that are not done.
         self._signal_all(signal.SIGTERM if is_first or not self._has_ended else signal.SIGKILL)
 

@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any, Callable, Optional, TypeVar, cast
 
 from bert_pretrain.system import processes
+from bert_pretrain.system.console import log
 
 _POLL_SECONDS = 0.5
 
@@ -29,22 +30,18 @@ Done = TypeVar("Done")  # what a task reports: its share, or what its on_progres
 WorkFunction = Callable[[Piece, Callable[[Done], None]], Result]
 
 _reports: Any = None  # in a worker process: the queue to its parent
-_is_stopping = False  # this process received SIGTERM
+_stopped_by = 0  # the number of the signal that asked this process to stop
 
 
 @contextlib.contextmanager
 def worker_processes(num_processes: int) -> Iterator[Optional[Workers]]:
     """Workers: under mpirun the other ranks, else num_processes processes; this process alone if that is 1.
 
-    Ranks other than 0 run tasks inside this and get None when all are done. SIGTERM raises an exception in a worker, so
-    that it removes incomplete files.
+    Ranks other than 0 run tasks inside this and get None when all are done. A signal that asks to stop raises
+    SystemExit here and in a worker, so that incomplete files are removed.
     """
-    before = signal.signal(signal.SIGTERM, _exit_on_signal)
-    try:
-        with _workers(num_processes) as found:
-            yield found
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with processes.handling_signals(_exit_on_signal), _workers(num_processes) as found:
+        yield found
 
 
 @contextlib.contextmanager
@@ -60,8 +57,16 @@ def _workers(num_processes: int) -> Iterator[Optional[Workers]]:
     elif num_processes > 1:
         # spawn, not fork: a lock that another thread holds would stay locked in the child.
         context = multiprocessing.get_context("spawn")
-        reports = context.SimpleQueue()
-        executor = ProcessPoolExecutor(num_processes, context, _begin_worker, (reports,))
+        try:  # semaphores, in /dev/shm
+            reports = context.SimpleQueue()
+            executor = ProcessPoolExecutor(num_processes, context, _begin_worker, (reports,))
+        except OSError as error:
+            log.warning(
+                f"note: this process works alone instead of {num_processes}: no semaphore can be made in /dev/shm "
+                f"({error.strerror})"
+            )
+            yield Workers(None, None)
+            return
         try:
             yield Workers(executor, reports)
         except BaseException:
@@ -111,8 +116,8 @@ class Workers:
                 for future in finished:
                     on_result(futures.pop(future), future.result())  # a result is not kept here
         except BrokenProcessPool:
-            if _is_stopping:
-                sys.exit(128 + signal.SIGTERM)
+            if _stopped_by:
+                sys.exit(128 + _stopped_by)
             raise ValueError(
                 "a worker process was killed, perhaps because memory ran out; finished outputs are kept: "
                 "run the same command again with a smaller --num_processes"
@@ -123,7 +128,7 @@ class Workers:
 
 
 def _call(work: WorkFunction[Piece, Done, Result], piece: Piece, number: int) -> Result:
-    if _is_stopping:  # the executor would start the next task after the one that was ended
+    if _stopped_by:  # the executor would start the next task after the one that was ended
         sys.exit(1)
 
     def report(done: Done) -> None:
@@ -133,8 +138,8 @@ def _call(work: WorkFunction[Piece, Done, Result], piece: Piece, number: int) ->
     try:
         return work(piece, report)
     except SystemExit:
-        if _is_stopping and _reports is not None:
-            os._exit(128 + signal.SIGTERM)  # the executor would keep this exception and wait for the next task
+        if _stopped_by and _reports is not None:
+            os._exit(128 + _stopped_by)  # the executor would keep this exception and wait for the next task
         raise
 
 
@@ -142,12 +147,13 @@ def _begin_worker(reports: Any) -> None:
     global _reports
     _reports = reports
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    signal.signal(signal.SIGTERM, _exit_on_signal)
+    for number in processes.heeded_signals():
+        signal.signal(number, _exit_on_signal)
 
 
 def _exit_on_signal(number: int, frame: Optional[FrameType]) -> None:
-    global _is_stopping
-    if _is_stopping:  # by a signal to the whole process group; this one, the parent's, must not end the cleaning up
+    global _stopped_by
+    if _stopped_by:  # by a signal to the whole process group; this one, the parent's, must not end the cleaning up
         return
-    _is_stopping = True
+    _stopped_by = number
     sys.exit(128 + number)

@@ -10,7 +10,7 @@ import importlib.util
 import os
 from collections.abc import Iterator
 
-from bert_pretrain.system import stderr
+from bert_pretrain.system import streams
 
 _LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
 
@@ -20,7 +20,7 @@ def imported_quickly() -> Iterator[None]:
     """Inside, where TensorFlow is imported, it prints nothing that says nothing about this run, and loads no Keras.
 
     Hundreds of thousands of objects are created and none is dropped, so garbage is not looked for, neither during the
-    import nor among these objects later.
+    import nor among these objects later. ValueError where there is too little memory for it.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # A GPU that is newer than the wheel has its kernels compiled at the first start; CUDA's default cache is too small.
@@ -29,9 +29,15 @@ def imported_quickly() -> Iterator[None]:
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        with stderr.without_import_lines(), _without_keras():
+        # absl's testing, which TensorFlow imports, would look for a temporary folder, and a machine may have none.
+        with streams.without_import_lines(), _without_keras(), _variable("TEST_TMPDIR", os.curdir):
             yield
         gc.freeze()
+    except ImportError as error:
+        if "failed to map segment" not in str(error):
+            raise
+        reason = str(error).splitlines()[-1]
+        raise ValueError(f"memory is too little to load TensorFlow ({reason}); ulimit -v may limit it") from None
     finally:
         if was_enabled:
             gc.enable()
@@ -58,11 +64,21 @@ def _without_keras() -> Iterator[None]:
 
     tf.keras still loads Keras where somebody uses it. Old versions' tf.estimator needs it at once.
     """
-    if _LEGACY_KERAS in os.environ or any(map(importlib.util.find_spec, ("tf_keras", "tensorflow_estimator"))):
+    if any(map(importlib.util.find_spec, ("tf_keras", "tensorflow_estimator"))):
         yield
         return
-    os.environ[_LEGACY_KERAS] = "1"
+    with _variable(_LEGACY_KERAS, "1"):
+        yield
+
+
+@contextlib.contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    """Inside, an environment variable has this value, or the one that it had before."""
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = value
     try:
         yield
     finally:
-        del os.environ[_LEGACY_KERAS]
+        del os.environ[name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple, Optional
@@ -272,4 +271,4 @@ def session_config(config: DeviceConfig, gpu: int, local_size: int = 1) -> Confi
 
 def _num_threads(local_size: int) -> int:
     """This rank's part of the host's cores, or the cores that the launcher bound it to where those are fewer."""
-    return max(1, min(files.num_cores(), (os.cpu_count() or 1) // local_size))
+    return max(1, min(files.num_cores(), files.num_host_cores() // local_size))

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from bert_pretrain.system.processes import STOP_SIGNALS
+
+WARNINGS = STOP_SIGNALS[2:]  # which only ask
 ROOT = Path(__file__).resolve().parents[2]
 # In C, without the GIL, for minutes; Python's handlers run only afterwards.
 IN_C = "hashlib.pbkdf2_hmac('sha256', b'', b'', 600_000_000)"
@@ -54,9 +57,49 @@ def test_the_second_signal_ends_a_process_that_is_in_c_code(second: signal.Signa
     assert end(process) == (128 + second, "")
 
 
-def test_a_process_with_nothing_to_save_ends_soon_wherever_it_is() -> None:
+@pytest.mark.parametrize("number", WARNINGS)
+def test_a_lost_terminal_and_a_scheduler_s_warning_ask_however_often_they_come(number: signal.Signals) -> None:
+    """As a terminal's SIGHUP, then that of its shell, or Slurm's SIGUSR1, then its SIGTERM."""
+    process = start(
+        "request.has_updates = True",
+        "while not request.requested: time.sleep(0.01)",
+        "print('asked', flush=True)",
+        "time.sleep(1)",
+        "print('saved')",
+    )
+    process.send_signal(number)
+    assert process.stdout.readline() == "asked\n"
+    for again in (number, signal.SIGTERM, number):
+        process.send_signal(again)
+        time.sleep(0.1)
+    assert end(process) == (0, "saved\n")
+
+
+def test_after_a_warning_the_second_sigterm_ends_the_process() -> None:
+    process = start("request.has_updates = True", IN_C)
+    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM):
+        process.send_signal(number)
+        time.sleep(0.1)
+    assert end(process) == (128 + signal.SIGTERM, "")
+
+
+def test_a_signal_that_is_ignored_from_the_start_stays_ignored() -> None:
+    """As nohup ignores SIGHUP, and a shell's trap '' USR1."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in WARNINGS}
+    try:
+        process = start("time.sleep(1)", "print(request.requested)")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for number in WARNINGS:
+        process.send_signal(number)
+    assert end(process) == (0, "False\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_process_with_nothing_to_save_ends_soon_wherever_it_is(number: signal.Signals) -> None:
     process = start(IN_C)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     code, out = end(process)
     assert code == 0 and out.startswith("stopped by a signal, with nothing to save")
 

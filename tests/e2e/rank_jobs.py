@@ -27,7 +27,7 @@ from bert_pretrain.distributed import connection
 from bert_pretrain.distributed.stop import StopRequest
 from bert_pretrain.distributed.world import World
 from bert_pretrain.model import variables
-from bert_pretrain.system import processes, stderr
+from bert_pretrain.system import processes, streams
 from bert_pretrain.train import evaluation, hooks, loop, train_step
 from bert_pretrain.train.device import Device
 from bert_pretrain.train.gradient_sum import make_gradient_sum
@@ -136,5 +136,5 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    stderr.prefix_rank(processes.launched_rank())
+    streams.prefix_rank(processes.launched_rank())
     main(Path(sys.argv[1]))

@@ -201,11 +201,13 @@ def test_a_disk_full_for_a_while_ends_nothing_and_loses_nothing(data, tmp_path, 
 
 
 def test_a_console_that_takes_nothing_changes_no_exit_code(data, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "bert_pretrain.run"]
-    arguments = runs.flags(**data, **runs.settings(output_dir=str(tmp_path), num_train_steps=3))
-    with open("/dev/full", "w") as full:
-        assert subprocess.run([*command, *arguments], stdout=full, check=False, timeout=120).returncode == 0
-    assert json.loads((tmp_path / "results.json").read_text())["end"] == "completed"
+    output_dir = tmp_path / "für alle"
+    arguments = runs.flags(**data, **runs.settings(output_dir=str(output_dir), num_train_steps=3))
+    command = ["bash", "-c", '"$@" <&- >/dev/full 2>&-', "bash", sys.executable, "-m", "bert_pretrain.run", *arguments]
+    environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    assert subprocess.run(command, env=environ, check=False, timeout=120).returncode == 0
+    assert json.loads((output_dir / "results.json").read_text())["end"] == "completed"
+    assert runs.tensors(output_dir / "model.ckpt-3")
 
 
 def test_an_output_dir_full_for_a_while_gets_everything_later(data, tmp_path, monkeypatch, capfd) -> None:

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT to whole runs, wherever they are; schedulers' environment variables."""
+"""Signals to whole runs, wherever they are; schedulers' environment variables."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def undisturbed(data: dict[str, str], tmp_path_factory: pytest.TempPathFactory) 
     return output_dir
 
 
-def in_evaluation(update: int) -> str:
-    """Python that sends this process SIGTERM at the third batch of the evaluation after an update."""
+def in_evaluation(update: int, name: str = "SIGTERM") -> str:
+    """Python that sends this process a signal at the third batch of the evaluation after an update."""
     return f"""
 import os, signal
 from bert_pretrain.train import evaluation, hooks
@@ -43,7 +43,7 @@ def watched(self, *arguments):
 def sums(self, session):
     for number, values in enumerate(batch_sums(self, session)):
         if evaluation.now == {update} and number == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.{name})
         yield values
 hooks.TrainingHook._evaluate, evaluation.Evaluation._batch_sums = watched, sums
 """
@@ -62,10 +62,12 @@ def assert_same_end(one: Path, other: Path) -> None:
         np.testing.assert_array_equal(values[name], others[name], err_msg=name)
 
 
-@pytest.mark.parametrize("update", [5, 12])
-def test_an_evaluation_is_left_and_done_at_the_next_start(data, undisturbed: Path, tmp_path: Path, update: int) -> None:
+@pytest.mark.parametrize(("update", "name"), [(5, "SIGHUP"), (12, "SIGUSR1")])
+def test_an_evaluation_is_left_and_done_at_the_next_start(
+    data, undisturbed: Path, tmp_path: Path, update: int, name: str
+) -> None:
     values = {**data, **runs.settings(output_dir=str(tmp_path), **EVALUATIONS)}
-    stopped = runs.start(runs.flags(**values), before=in_evaluation(update))
+    stopped = runs.start(runs.flags(**values), before=in_evaluation(update, name))
     assert stopped.returncode == 0, stopped.stderr
     assert f"stopped by a signal after update {update}; the same command continues" in stopped.stdout
     assert f"evaluation after update {update}," not in stopped.stdout

@@ -1,3 +1,5 @@
+import os
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -6,6 +8,7 @@ import pytest
 from bert_pretrain.launch import hosts, launcher
 from bert_pretrain.launch.launcher import LocalMachine, RestartableJob
 from bert_pretrain.launch.supervisor import LaunchCommand
+from bert_pretrain.system import files
 from tests import forked
 
 TWO_CORES = LocalMachine(num_cores=2, num_gpus=0, is_root=False)
@@ -206,3 +209,28 @@ launcher.launch_command = lambda *_: supervisor.LaunchCommand(crashing, {})
     assert ended.returncode == 0, ended.stderr
     assert (tmp_path / "runs").read_text() == "once\n" * 2
     assert "exit code 1; restart 1 of 2" in ended.stderr
+
+
+def test_without_a_temporary_folder_the_cause_is_told():
+    command = [
+        "bash",
+        "-c",
+        'ulimit -f 0; exec "$@"',
+        "bash",
+        sys.executable,
+        "-m",
+        "bert_pretrain.launch",
+        "--do_train",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no temporary folder: ") and "TMPDIR" in done.stderr
+
+
+def test_mpirun_gets_a_home_and_the_cache_stays_where_it_is(monkeypatch):
+    for name in ("BERT_PRETRAIN_CACHE", "HOME"):
+        monkeypatch.setenv(name, "")  # is put back afterwards
+        monkeypatch.delenv(name)
+    before = files.cache_directory("kernels")
+    launcher._find_home()
+    assert os.environ["HOME"] and files.cache_directory("kernels") == before

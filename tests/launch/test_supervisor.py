@@ -9,6 +9,7 @@ import pytest
 
 from bert_pretrain.distributed.rank_watch import EXIT_CODE_FOLDER, LOST_HOST
 from bert_pretrain.launch import launcher
+from bert_pretrain.system.processes import STOP_SIGNALS
 from tests.e2e import ranks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,6 +43,8 @@ def trainer(tmp_path):
         command = [*launcher, sys.executable, "-m", "stand_in", wanted]
         driver = f"""if True:
             import sys
+            from bert_pretrain.system import streams
+            streams.secure_streams()
             from bert_pretrain.launch.launcher import run_with_restarts
             from bert_pretrain.launch.supervisor import LaunchCommand
             sys.exit(run_with_restarts(LaunchCommand({command}, {{}}), "stand_in", {max_restarts}))
@@ -73,7 +76,7 @@ def test_only_crashes_are_restarted(trainer, tmp_path, wanted, max_restarts, cod
     assert len((tmp_path / "runs").read_text()) == num_runs
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_a_signal_reaches_the_ranks_below_and_no_restart_follows(trainer, tmp_path, number):
     # sh stands in for mpirun; it does not forward signals.
     process = trainer("wait", 3, launcher=("sh", "-c", '"$@"; exit $?', "sh"))
@@ -83,6 +86,29 @@ def test_a_signal_reaches_the_ranks_below_and_no_restart_follows(trainer, tmp_pa
     assert (out, process.returncode) == ("saved\n", 0)
     assert "Stopping after a checkpoint" in err
     assert len((tmp_path / "runs").read_text()) == 1
+
+
+def test_a_warning_and_the_sigterm_after_it_reach_the_ranks_once(trainer, tmp_path):
+    """As Slurm's, with a minute between them."""
+    slow = "    signal.signal(15, signal.SIG_DFL)\n    time.sleep(1)\n    sys.exit(0)\n"
+    (tmp_path / "stand_in.py").write_text(textwrap.dedent(TRAINER).replace("    sys.exit(0)\n", slow, 1))
+    process = trainer("wait", 3, launcher=("sh", "-c", '"$@"; exit $?', "sh"))
+    assert process.stdout.readline().startswith("waiting")
+    process.send_signal(signal.SIGUSR1)
+    assert process.stdout.readline() == "saved\n"
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert process.returncode == 0
+
+
+def test_a_job_goes_on_when_nobody_reads_its_output(trainer, tmp_path):
+    """mpirun itself would end it."""
+    talking = "import time\nfor number in range(30):\n    print('x' * 10_000, flush=True)\nopen('done', 'x').close()\n"
+    (tmp_path / "stand_in.py").write_text(talking)
+    process = trainer("0")
+    process.stdout.close()
+    process.stderr.close()
+    assert process.wait(60) == 0 and (tmp_path / "done").exists()
 
 
 def test_the_exit_code_that_horovodrun_hides_is_found(trainer):

@@ -6,7 +6,9 @@ import contextlib
 import errno
 import json
 import os
+import pwd
 from pathlib import Path
+from typing import NoReturn, Optional
 
 import pytest
 
@@ -158,9 +160,60 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
     assert files.cache_directory("index") == Path("/home/someone/.cache/bert_pretrain/index")
 
 
+def test_a_user_without_a_home_has_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that is started with --user and a number."""
+
+    def no_such_user(number: int) -> NoReturn:
+        raise KeyError(number)
+
+    for name in ("BERT_PRETRAIN_CACHE", "XDG_CACHE_HOME", "HOME", "TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", no_such_user)
+    assert files.cache_directory("index") == Path(f"/tmp/bert_pretrain-{os.getuid()}/index")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/b")
+    assert files.cache_directory("index") == Path("/b/bert_pretrain/index")
+
+
 def test_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5})
+    monkeypatch.setattr(files, "_cpu_quotas", lambda root: [])
     assert files.num_cores() == 2
+    monkeypatch.setattr(files, "_cpu_quotas", lambda root: [1.0])
+    assert files.num_cores() == 1
+
+
+V1 = "5:memory:/docker/a\n4:cpu,cpuacct:/docker/a\n0::/docker/a\n"
+
+
+@pytest.mark.parametrize(
+    ("groups", "limits", "cores"),
+    [
+        ("0::/", {}, 64),
+        ("0::/", {"cpu.max": "max 100000\n"}, 64),
+        ("0::/", {"cpu.max": "400000 100000\n"}, 4),  # docker run --cpus=4
+        ("0::/", {"cpu.max": "150000 100000"}, 2),
+        ("0::/", {"cpu.max": "50000 100000"}, 1),
+        ("0::/", {"cpu.max": "damaged"}, 64),
+        ("0::/slurm/job/step", {"slurm/job/step/cpu.max": "max 100000", "slurm/job/cpu.max": "300000 100000"}, 3),
+        ("0::/../../other", {"cpu.max": "200000 100000"}, 2),
+        (V1, {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 64),
+        # The container sees its own group as the highest one, by the host's path.
+        (V1, {"cpu,cpuacct/cpu.cfs_quota_us": "600000\n", "cpu,cpuacct/cpu.cfs_period_us": "100000\n"}, 6),
+        (V1, {"cpu/docker/a/cpu.cfs_quota_us": "250000\n", "cpu/docker/a/cpu.cfs_period_us": "100000\n"}, 3),
+        (None, {}, 64),
+    ],
+)  # fmt: skip
+def test_a_container_s_quota_limits_the_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: Optional[str], limits: dict[str, str], cores: int
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    if groups is not None:
+        limits = {**{f"sys/fs/cgroup/{name}": text for name, text in limits.items()}, "proc/self/cgroup": groups}
+    for name, text in limits.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert files.num_host_cores(str(tmp_path)) == cores
 
 
 def test_what_exists_is_one_name_and_no_pattern(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

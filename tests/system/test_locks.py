@@ -6,9 +6,11 @@ import errno
 import fcntl
 import json
 import os
+import pwd
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Callable
@@ -56,6 +58,21 @@ with locked_file({path!r}) as is_alone:
             assert is_alone
             assert not FileLock(path).acquire(wait=False)
     assert os.listdir(tmp_path) == ["lock"]
+
+
+def test_whoever_waits_for_a_file_is_told_which_process_has_it(tmp_path: Path, monkeypatch, capfd) -> None:
+    """Also one that is no program of ours, and keeps it."""
+    monkeypatch.setattr(locks, "_SILENT_SECONDS", 0.1)
+    path = str(tmp_path / "lock")
+    hold = f"import fcntl, sys\nfile = open({path!r}, 'w')\nfcntl.flock(file, 2)\nprint(flush=True)\nsys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdin and holder.stdout and holder.stdout.readline()
+        threading.Timer(1.0, holder.stdin.close).start()
+        with locked_file(path, "; a remedy") as is_alone:
+            assert is_alone and holder.wait() == 0
+    line = capfd.readouterr().err
+    assert f"waiting for {path}, which process {holder.pid} of {pwd.getpwuid(os.getuid()).pw_name} on " in line
+    assert line.endswith(" has locked; a remedy\n")
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])

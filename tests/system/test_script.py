@@ -16,6 +16,7 @@ import pytest
 
 from bert_pretrain.system import script as runner
 from bert_pretrain.system.locks import SCRIPT
+from bert_pretrain.system.processes import STOP_SIGNALS
 from tests.e2e.ranks import is_running
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,7 +107,7 @@ def _folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_a_signal_ends_the_step_with_all_its_processes(folder: Path, number: signal.Signals) -> None:
     script = Started(folder)
     script.process.send_signal(number)
@@ -168,6 +169,29 @@ def test_a_second_script_is_refused_until_the_first_has_ended(folder: Path) -> N
 
 def test_a_last_program_that_handles_the_signal_says_the_exit_code(folder: Path) -> None:
     script = Started(folder, "patient.sh")
+    script.process.send_signal(signal.SIGTERM)
+    assert script.end() == (0, "saved\n", "")
+
+
+def test_a_warning_and_the_sigterm_after_it_ask_the_last_program_once(folder: Path) -> None:
+    impatient = PATIENT.replace("(print(", '(signal.signal(15, 0), open("asked", "x"), time.sleep(1), print(')
+    (folder / "patient.sh").write_text(impatient)
+    script = Started(folder, "patient.sh")
+    script.process.send_signal(signal.SIGUSR1)
+    wait_until((folder / "asked").exists)
+    script.process.send_signal(signal.SIGTERM)
+    assert script.end() == (0, "saved\n", "")
+
+
+def test_nohup_s_ignored_sighup_stays_ignored(folder: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        script = Started(folder, "patient.sh")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    script.process.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        script.process.wait(0.5)
     script.process.send_signal(signal.SIGTERM)
     assert script.end() == (0, "saved\n", "")
 

@@ -46,8 +46,10 @@ def test_a_killed_worker_is_told_in_one_line():
         workers.run(die, [0], lambda number, share: None, lambda number, result: None)
 
 
-@pytest.mark.parametrize("num_processes", [1, 2])
-def test_sigterm_ends_all_processes_and_leaves_no_half_file(tmp_path, num_processes):
+@pytest.mark.parametrize(
+    ("num_processes", "number"), [(1, signal.SIGHUP), (2, signal.SIGTERM), (2, signal.SIGINT), (2, signal.SIGUSR1)]
+)
+def test_a_signal_ends_all_processes_and_leaves_no_half_file(tmp_path, num_processes, number):
     program = tmp_path / "program.py"
     program.write_text(
         textwrap.dedent(f"""
@@ -73,6 +75,23 @@ def test_sigterm_ends_all_processes_and_leaves_no_half_file(tmp_path, num_proces
     while len(list(tmp_path.glob(".shard*"))) < num_processes and time.monotonic() < deadline:
         time.sleep(0.05)
     assert len(list(tmp_path.glob(".shard*"))) == num_processes
-    process.terminate()
-    assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    process.send_signal(number)
+    assert process.wait(timeout=30) == 128 + number
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "__pycache__") == ["program.py"]
+
+
+@pytest.mark.parametrize("mount", ["-o ro tmpfs", "-o size=4k tmpfs"])
+def test_one_process_does_the_work_where_semaphores_cannot_be_made(mount):
+    """As in a container with a /dev/shm that is read-only, or full."""
+    program = """
+from bert_pretrain.system import worker_pool
+with worker_pool.worker_processes(2) as workers:
+    workers.run(lambda piece, report: piece + 1, [1, 2], lambda *_: None, lambda number, result: print(result))
+"""
+    setup = f"mount -t tmpfs {mount} /dev/shm || exit 77; head -c 4096 /dev/zero 2>/dev/null >/dev/shm/full"
+    command = ["unshare", "-m", "sh", "-c", f'{setup}; exec "$@"', "sh", sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    if done.returncode == 77 or "unshare failed" in done.stderr:
+        pytest.skip("needs root, for a mount of its own")
+    assert (done.returncode, done.stdout) == (0, "2\n3\n"), done.stderr
+    assert done.stderr.startswith("note: this process works alone instead of 2: ") and done.stderr.count("\n") == 1

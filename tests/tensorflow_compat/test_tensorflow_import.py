@@ -26,7 +26,9 @@ print(tf.keras.layers.Dense.__name__)
     reason="this TensorFlow needs Keras at once, or Keras is not installed",
 )
 def test_keras_is_loaded_only_where_it_is_used() -> None:
-    ended = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True, check=True)
+    """Also where no file, and so no temporary folder, can be made."""
+    command = ["bash", "-c", 'ulimit -f 0; "$@"', "bash", sys.executable, "-c", _PROGRAM]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
     assert ended.stdout.splitlines() == ["False False True", "Dense"] and ended.stderr == ""
 
 
@@ -43,3 +45,9 @@ def test_cusolver_is_loaded_where_its_wheel_is_installed(tmp_path: Path) -> None
         environ = {**os.environ, "PYTHONPATH": path}
         ended = subprocess.run([sys.executable, "-c", shown], env=environ, capture_output=True, text=True, check=True)
         assert ended.stdout == f"{is_loaded}\n"
+
+
+def test_too_little_memory_for_the_import_is_told() -> None:
+    command = ["bash", "-c", 'ulimit -v 500000; "$@"', "bash", sys.executable, "-c", _PROGRAM]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1 and "ValueError: memory is too little to load TensorFlow (" in ended.stderr

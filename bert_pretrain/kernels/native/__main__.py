@@ -3,8 +3,10 @@
 import sys
 
 from bert_pretrain.kernels.native import UnavailableError, library
+from bert_pretrain.system import streams
 
 if __name__ == "__main__":
+    streams.secure_streams()
     try:
         library()
     except UnavailableError as reason:
