@@ -57,7 +57,7 @@ def read_settings(folder: str) -> dict[str, Any]:
     """The content of tokenizer_config.json in a folder, {} without one. ValueError where it cannot be read."""
     path = os.path.join(folder, "tokenizer_config.json")
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             content = json.load(file)
     except FileNotFoundError:
         return {}

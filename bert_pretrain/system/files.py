@@ -94,7 +94,7 @@ def open_regular(path: str, mode: str = "r", *, buffering: int = -1, newline: Op
         raise OSError(errno.EINVAL, "not a regular file", name)
 
     assert mode in ("r", "rb"), mode
-    encoding = None if "b" in mode else "utf-8"
+    encoding = None if "b" in mode else "utf-8-sig"  # editors on Windows begin a file with a byte order mark
     return open(path, mode, buffering=buffering, encoding=encoding, newline=newline, opener=opener)
 
 
