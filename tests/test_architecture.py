@@ -60,7 +60,7 @@ MAY_IMPORT: dict[str, str] = {
     "fill_mask": "cli config inference storage tensorflow_compat",
     "run": "cli config distributed export inference run_files system tensorflow_compat train",
     "launch": "cli config distributed system",
-    "pretrain_text": "cli config config.option data.vocab hugging_face launch make_data run_files system",
+    "pretrain_text": "cli config config.option data.findings data.vocab hugging_face launch make_data run_files system",
 }
 # A library and the files that may import it.
 OWNERS = {

@@ -8,7 +8,8 @@ import sys
 from bert_pretrain import cli
 from bert_pretrain.config.make_data import ExampleConfig, MakeDataConfig, TextConfig
 from bert_pretrain.config.option import require
-from bert_pretrain.data import vocab
+from bert_pretrain.data import findings, vocab
+from bert_pretrain.data.findings import Severity
 from bert_pretrain.make_data import corpus
 from bert_pretrain.make_data.demo import make_demo
 from bert_pretrain.make_data.shards import build_shards, python_random
@@ -89,20 +90,16 @@ def _make_shards(config: MakeDataConfig, example_config: ExampleConfig, workers:
     with locked_directory(config.output_dir, DATA) if config.output_dir and todo else contextlib.nullcontext():
         results = run_tasks(workers, build_shards.make_shards, todo, [task.num_bytes for task in todo], len(tasks))
     num_examples = sum(counts.examples for counts in results)
-    num_alone = sum(counts.documents == 1 for counts in results)
-    if num_alone:
-        print(
-            f"note: the text of {num_alone} of {len(todo)} outputs is a single document, so their random second "
-            "sentences come from the same document; put blank lines between documents",
-            file=sys.stderr,
-        )
     num_repeats = sum(counts.repeats for counts in results)
     if num_repeats:
         print(f"{num_repeats} examples that equal another one were left out", file=sys.stderr)
     num_shards = sum(len(task.outputs) for task in todo)
     num_kept = sum(len(task.outputs) for task in tasks) - num_shards
     print(f"{num_examples} examples in {num_shards} new shards" + (f", {num_kept} were there" if num_kept else ""))
-    return 0
+    found = build_shards.judge_shards(tasks)
+    for finding in findings.shown_findings(found):
+        print(finding, file=sys.stderr)
+    return 1 if any(finding.severity is Severity.FAULT for finding in found) else 0
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Union
 
+from bert_pretrain.data.findings import TOLD_ELSEWHERE
 from bert_pretrain.system.console import log
 from bert_pretrain.system.files import num_cores
 from bert_pretrain.system.script import doing, launch, locked_output
@@ -37,7 +38,13 @@ def make_data(source: str, output: str, flags: Sequence[str], environ: Mapping[s
         """fixed: flags that come last, so that the user's cannot change them; None: not given."""
         doing(stage)
         last = [f"--{name}" if value is True else f"--{name}={value}" for name, value in fixed.items() if value]
-        launch(sys.executable, "-m", "bert_pretrain.make_data", f"--num_processes={num_processes}", *arguments, *last)
+        os.environ[TOLD_ELSEWHERE] = "1"  # check_data tells them, which comes last
+        try:
+            launch(
+                sys.executable, "-m", "bert_pretrain.make_data", f"--num_processes={num_processes}", *arguments, *last
+            )
+        finally:
+            del os.environ[TOLD_ELSEWHERE]
 
     with locked_output(output):
         launch("mkdir", "-p", output)

@@ -30,7 +30,7 @@ from bert_pretrain.run_files.results import Outcome
 from bert_pretrain.system.console import log
 from bert_pretrain.system.locks import TRAINING, DirectoryLock
 from bert_pretrain.tensorflow_compat import estimator
-from bert_pretrain.train import device, plan
+from bert_pretrain.train import device, plan, start_checks
 from bert_pretrain.train.evaluation import conclude_training, evaluate_alone, is_due, is_evaluation_done
 from bert_pretrain.train.forward import ratio
 from bert_pretrain.train.hooks import TrainingRun
@@ -56,6 +56,7 @@ def run_job(config: Config, world: World) -> int:
     try:
         output = remote_output.open_output(config, world)
         previous = agreement.from_root(world, lambda: load_previous_run(config.run, job.model, description))
+        agreement.from_root(world, lambda: start_checks.judge_data(job))
         logger = agreement.on_all_ranks(world, lambda: _open_logger(job, previous, begin))
         try:
             with _explained_input_errors():
