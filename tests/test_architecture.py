@@ -58,7 +58,7 @@ MAY_IMPORT: dict[str, str] = {
         "checkpoints cli config data.vocab hugging_face inference model run_files storage system tensorflow_compat"
     ),
     "fill_mask": "cli config inference storage tensorflow_compat",
-    "run": "cli config distributed export inference run_files system tensorflow_compat train",
+    "run": "cli config config.option distributed export inference run_files system tensorflow_compat train",
     "launch": "cli config distributed system",
     "pretrain_text": "cli config config.option data.findings data.vocab hugging_face launch make_data run_files system",
 }

@@ -48,6 +48,8 @@ def check_data(config: CheckDataConfig, estimate_config: EstimateConfig) -> int:
     vocabulary = vocab.load_vocabulary(config.vocab_file) if config.vocab_file else None
     folders = directories(config.input_files_dir)
     paths = find_shards(folders, config.skip_unreadable)
+    for folder in folders if config.write_manifest else ():
+        shard_files.require_manifest_writable(folder)
     expectation = _expect(config, paths, vocabulary)
     facts = _inspect(config, paths, expectation)
     report = summarize_shards(facts, expectation, vocabulary.id("[MASK]") if vocabulary else None, _bar_character())

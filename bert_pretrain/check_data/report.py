@@ -32,7 +32,7 @@ from bert_pretrain.data.findings import (
     judge_records,
 )
 from bert_pretrain.data.packing import pack_rows
-from bert_pretrain.system.files import atomic_write
+from bert_pretrain.system.files import atomic_write, require_writable
 
 _PACKED_TOGETHER = 192  # examples of an update, to estimate the gain of packing
 _MAX_SHARDS = 3  # named in a line
@@ -212,6 +212,7 @@ def check_histogram_path(path: str) -> None:
         raise ValueError("--histogram needs matplotlib, which is not installed; bash init_tf.sh --plot installs it")
     if os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or "."):
         raise ValueError(f"--histogram: {path} cannot be written; give a file in a directory that exists")
+    require_writable("--histogram", path)
 
 
 def draw_histogram(length_counts: np.ndarray, path: str) -> None:

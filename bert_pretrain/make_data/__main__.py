@@ -17,7 +17,7 @@ from bert_pretrain.make_data.task_progress import run_tasks
 from bert_pretrain.make_data.text.make_text import make_text
 from bert_pretrain.make_data.vocabulary.build_vocabulary import build_vocabulary
 from bert_pretrain.system import worker_pool
-from bert_pretrain.system.files import num_cores
+from bert_pretrain.system.files import num_cores, require_free_name
 from bert_pretrain.system.locks import DATA, locked_directory
 
 _CONFIGS = (MakeDataConfig, ExampleConfig, TextConfig)
@@ -56,6 +56,7 @@ def _make_demo(config: MakeDataConfig) -> int:
 
 def _train_vocabulary(config: MakeDataConfig, lower_case: bool, workers: worker_pool.Workers) -> int:
     spans = corpus.find_text(config.input_file)
+    require_free_name("--vocab_file", config.vocab_file)
     if config.num_shards:
         corpus.divide_text(spans, config.num_shards)  # a number that is too high is refused before the long step
     lines = build_vocabulary(
@@ -81,6 +82,8 @@ def _make_shards(config: MakeDataConfig, example_config: ExampleConfig, workers:
         )
     else:
         outputs = [path.strip() for path in config.output_file.split(",")]
+        for output in outputs:
+            require_free_name("--output_file", output)
         tasks = build_shards.tasks_for_files(spans, outputs, config.vocab_file, example_config)
     todo = build_shards.unfinished_tasks(tasks)
     build_shards.require_memory(todo, config.max_memory_gb)

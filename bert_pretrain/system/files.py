@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Callable, ContextManager, Literal, Optional, TextIO, overload
@@ -68,6 +69,30 @@ def atomic_directory(path: str) -> Iterator[str]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def require_writable(what: str, path: str) -> None:
+    """ValueError, beginning with `what`, unless a file or folder can be made at `path`; asked before long work.
+
+    Tried with a hidden file in the nearest folder that exists. A disk that is only full may be freed until then.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    while not os.path.lexists(folder):
+        folder = os.path.dirname(folder)
+    try:
+        number, probe = tempfile.mkstemp(prefix=".writable-", suffix=_PARTIAL, dir=folder)
+        os.close(number)
+        os.remove(probe)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise ValueError(f"{what}: {path} cannot be written ({folder}: {error.strerror})") from None
+
+
+def require_free_name(what: str, path: str) -> None:
+    """require_writable for a file: ValueError for a folder of that name, too."""
+    if os.path.isdir(path):
+        raise ValueError(f"{what}: {path} cannot be written (Is a directory)")
+    require_writable(what, path)
 
 
 def write_json(path: str, content: Any, indent: int = 1) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Optional
 
 import numpy as np
 
+from bert_pretrain.checkpoints.resume import PreviousRun
 from bert_pretrain.data.dataset import Sample, Source
 from bert_pretrain.data.dynamic_masking import DynamicMasking, original_tokens
 from bert_pretrain.data.findings import (
@@ -20,6 +22,8 @@ from bert_pretrain.data.order import Visits
 from bert_pretrain.data.schema import Examples
 from bert_pretrain.data.shards import shard_files
 from bert_pretrain.data.vocab import Vocabulary, load_vocabulary
+from bert_pretrain.model import variables
+from bert_pretrain.optim.optimizers import OPTIMIZERS
 from bert_pretrain.system.console import log
 from bert_pretrain.train.job import Job
 
@@ -81,6 +85,27 @@ def _judge_vocabulary(sample: Sample, vocabulary: Vocabulary, vocab_size: int, p
     is_framed = (ids[:, 0] == vocabulary.id("[CLS]")) & (ends == vocabulary.id("[SEP]"))
     num_framed, max_id = int(np.count_nonzero(is_framed)), int(ids.max())
     return judge_vocabulary(len(vocabulary.entries), vocab_size, num_framed, len(ids), max_id, path)
+
+
+def warn_of_full_disk(job: Job, previous: PreviousRun) -> None:
+    """Warns where the checkpoints to come, and the export, need more room than output_dir's disk has."""
+    run, optim = job.config.run, job.config.optim
+    if not run.do_train:
+        return
+    weights = 4 * variables.num_parameters(job.model)  # bytes
+    checkpoint = weights * (1 + len(OPTIMIZERS[optim.optimizer_type].SLOTS))
+    number = max(0, -(-(optim.num_train_steps - previous.step) // run.save_checkpoints_steps))
+    if run.keep_checkpoint_max:  # one more is there while the oldest is still kept
+        number = min(number, max(1, run.keep_checkpoint_max + 1 - len(previous.kept_checkpoints)))
+    number += run.do_eval  # best/
+    needed = number * checkpoint + (weights if run.hf_dir else 0)
+    free = shutil.disk_usage(run.output_dir).free
+    if needed > free:
+        log.warning(
+            f"warning: --output_dir: {run.output_dir} has {free / 1e9:.3g} GB free, and {number} checkpoints of "
+            f"{checkpoint / 1e9:.3g} GB are to come{', and the export' if run.hf_dir else ''}; free "
+            f"{(needed - free) / 1e9:.3g} GB, or give a smaller --keep_checkpoint_max"
+        )
 
 
 def count_examples(examples: Examples, vocabulary: Optional[Vocabulary]) -> RecordStatistics:
