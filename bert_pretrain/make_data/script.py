@@ -12,11 +12,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Union
 
+from bert_pretrain import cli
+from bert_pretrain.config.make_data import ExampleConfig, MakeDataConfig, TextConfig
 from bert_pretrain.data.findings import TOLD_ELSEWHERE
+from bert_pretrain.data.vocab import load_vocabulary
 from bert_pretrain.system.console import log
-from bert_pretrain.system.files import num_cores
-from bert_pretrain.system.script import doing, launch, locked_output
+from bert_pretrain.system.files import num_cores, require_free_name
+from bert_pretrain.system.script import DRY_RUN, doing, launch, locked_output
 
+_NUMBERS = ("NP", "VOCAB_SIZE", "NUM_SHARDS", "NUM_HELD_OUT", "NUM_EVAL_EXAMPLES")
+_CHECKED = {"the flags": [MakeDataConfig, ExampleConfig, TextConfig], "TEXT_FLAGS": [TextConfig, MakeDataConfig]}
 _NUM_SHARDS, _VOCAB_SIZE = 500, 30_522  # of a text that is large enough
 
 
@@ -46,6 +51,8 @@ def make_data(source: str, output: str, flags: Sequence[str], environ: Mapping[s
         finally:
             del os.environ[TOLD_ELSEWHERE]
 
+    if not DRY_RUN:
+        _check(environ, flags, text_flags)
     with locked_output(output):
         launch("mkdir", "-p", output)
         is_dump = source.endswith((".xml", ".xml.bz2"))
@@ -84,6 +91,26 @@ def make_data(source: str, output: str, flags: Sequence[str], environ: Mapping[s
         doing("checking the shards")
         folders = f"{output}/train,{output}/eval" if eval_text else f"{output}/train"
         launch(sys.executable, "-m", "bert_pretrain.check_data", f"--input_files_dir={folders}", vocabulary)
+
+
+def _check(environ: Mapping[str, str], flags: Sequence[str], text_flags: Sequence[str]) -> None:
+    """ValueError, before the first step, for what a later one would refuse."""
+    for name in _NUMBERS:
+        number = environ.get(name, "")
+        if number and not number.isdecimal():
+            raise ValueError(f"{name}={number} is no number; give one, or leave it out")
+    for arguments, name in ((flags, "the flags"), (text_flags, "TEXT_FLAGS")):
+        try:
+            for settings in cli.read_arguments(arguments, _CHECKED[name], has_others=False):
+                if not isinstance(settings, MakeDataConfig):  # whose paths are this script's
+                    settings.check()
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    vocab_file = environ.get("VOCAB_FILE", "")
+    if os.path.isfile(vocab_file):
+        load_vocabulary(vocab_file)
+    elif vocab_file:
+        require_free_name("VOCAB_FILE", vocab_file)
 
 
 def _choose_sizes(text_report: str, environ: Mapping[str, str]) -> tuple[str, str]:

@@ -44,6 +44,12 @@ def pretrain_text(source: str, folder: Folder, explicit: ExplicitFlags) -> None:
     text_flags, data_flags, train_flags = (folder.recipe(f"{name}.flags") for name in ("text", "data", "train"))
     doing("checking the command")
     require(os.path.isdir(source), f"{source}: no such folder; give one that holds text")
+    require(os.environ.get("NUM_HELD_OUT") != "0", "NUM_HELD_OUT=0: training needs held-out text; leave it out")
+    require(
+        not os.environ.get("VOCAB_FILE"),
+        "VOCAB_FILE is of scripts/make_data.sh alone: a new model gets a vocabulary of its text, --from has its own; "
+        "leave it out",
+    )
     explicit.check()
     machine = _read_machine()
     explicit.launcher.check(machine.num_ranks)

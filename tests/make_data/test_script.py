@@ -118,6 +118,25 @@ def test_without_arguments_it_says_how(run):
     assert "shellcheck" not in told.stderr
 
 
+@pytest.mark.parametrize(
+    "flags, variables, message",
+    [
+        (["--dupe_factor=0"], {}, "--dupe_factor must be at least 1"),
+        (["--no_such_flag=1"], {}, "no_such_flag"),
+        ([], {"TEXT_FLAGS": "--language=xx"}, "--language=xx is not known"),
+        ([], {"VOCAB_FILE": "text/0.txt"}, "text/0.txt has no [UNK]"),
+        ([], {"VOCAB_FILE": "text/0.txt/vocab.txt"}, "VOCAB_FILE: text/0.txt/vocab.txt cannot be written"),
+        ([], {"VOCAB_SIZE": "many"}, "VOCAB_SIZE=many is no number"),
+    ],
+)
+def test_what_a_later_step_would_refuse_is_refused_before_the_first(run, folder, tmp_path, flags, variables, message):
+    refused = run("text", "out", *flags, **variables)
+    assert refused.returncode == 2
+    (line,) = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
+    assert message in line
+    assert not (tmp_path / "out" / "text").exists()
+
+
 def test_a_failing_step_stops_the_script(run, tmp_path):
     failed = run("nothing", "out")
     assert failed.returncode == 2 and "no file matches nothing" in failed.stderr
