@@ -64,8 +64,12 @@ class RecordStatistics(NamedTuple):
     @classmethod
     def sum_of(cls, parts: Iterable[RecordStatistics]) -> RecordStatistics:
         """Of several data sets together; what is not known of one is not known of all."""
-        columns = list(zip(*parts))
-        return cls(*(None if None in column else sum(column) for column in columns)) if columns else cls()
+        sums: dict[str, int] = {}
+        for name, column in zip(cls._fields, zip(*parts)):
+            known = [number for number in column if number is not None]
+            if len(known) == len(column):
+                sums[name] = sum(known)
+        return cls(**sums)
 
 
 def judge_records(found: RecordStatistics) -> list[Finding]:
@@ -225,7 +229,7 @@ def judge_vocabulary(
     if num_entries > vocab_size:
         text = f"{vocab_file} has {num_entries} entries, the model a vocab_size of {vocab_size}"
         found.append(Finding(Severity.WARNING, text, own))
-    elif num_entries < (1 - _UNUSED_SHARE) * vocab_size:
+    elif not found and num_entries < (1 - _UNUSED_SHARE) * vocab_size:
         text = f"the model has a vocab_size of {vocab_size}, but {vocab_file} {num_entries} entries"
         remedy = f"the rest is never used: a bert_config.json with a vocab_size of {num_entries} trains faster"
         found.append(Finding(Severity.NOTE, text, remedy))

@@ -194,7 +194,8 @@ def read_examples(records: Sequence[bytes], names: Sequence[str], seq_length: in
         columns.append([value.clip(*limits) if value.dtype == np.int64 else value for value in values])
     dtypes = [np.float32 if feature.dtype is float else np.int32 for feature in FEATURES]
     stacked = [np.stack(column).astype(dtype) for column, dtype in zip(zip(*columns), dtypes)]
-    return Examples(*stacked[:-1], stacked[-1][:, 0])
+    examples = Examples(**dict(zip(Examples._fields, stacked)))
+    return examples._replace(next_sentence_labels=examples.next_sentence_labels[:, 0])
 
 
 def parse_examples(serialized: tf.Tensor, names: tf.Tensor, seq_length: int, max_predictions: int) -> ExampleTensors:
