@@ -250,6 +250,7 @@ class DataConfig:
         "Train although a sample of the records shows that nothing can be learned from them, as they have no token to "
         "predict, for example.",
         on_resume=OnResume.NONE,
+        set_by_script=True,  # its data are checked before
     )
     pack_sequences: bool = option(
         True,

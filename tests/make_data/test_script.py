@@ -102,8 +102,9 @@ def test_too_many_shards_are_refused_with_the_largest_number_and_nothing_need_be
 
 def test_a_folder_of_text_works_as_well(run, folder, tmp_path):
     sizes = {"NUM_SHARDS": "", "VOCAB_SIZE": ""}
-    made = run("text", "out", "--max_seq_length=32", "--max_predictions_per_seq=3", **sizes)
+    made = run("text", "out", "--max_seq_length=32", "--max_predictions_per_seq=1", **sizes)
     assert made.returncode == 0, made.stdout + made.stderr
+    assert (made.stdout + made.stderr).count("note: 3") == 1, "the share of predictions is told once, at the end"
     assert made.stderr.startswith("init_tf.sh --print-python --data\n")
     text_bytes = sum(path.stat().st_size for path in (tmp_path / "out" / "text" / "train").glob("*.txt"))
     assert 5_000 < text_bytes < 20_000, "a shard, and 1,000 entries more than seven times the root of the bytes"
