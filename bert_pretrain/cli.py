@@ -107,14 +107,14 @@ def read_flagfile(path: str, config_classes: Sequence[type]) -> list[Any]:
     return [_filled(config_class, values) for config_class in config_classes]
 
 
-def read_arguments(arguments: Sequence[str], config_classes: Sequence[type]) -> list[Any]:
+def read_arguments(arguments: Sequence[str], config_classes: Sequence[type], has_others: bool = True) -> list[Any]:
     """An instance of each dataclass, filled from a command line for another process; other flags are left out.
 
-    ValueError, one line, for an invalid value.
+    ValueError, one line, for an invalid value, and for another flag unless has_others.
     """
     values = _defined_apart(config_classes)
     try:
-        values(["", *values.read_flags_from_files(list(arguments))], known_only=True)
+        values(["", *values.read_flags_from_files(list(arguments))], known_only=has_others)
     except (flags.Error, UnicodeDecodeError, OSError) as error:
         raise ValueError(" ".join(str(error).split())) from None
     return [_filled(config_class, values) for config_class in config_classes]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+from typing import Any
 
 from bert_pretrain import cli
 from bert_pretrain.config.export import ExportConfig, FillMaskConfig
+from bert_pretrain.config.option import require
 from bert_pretrain.config.training import PARTS, Config
 from bert_pretrain.distributed.stop import Interrupted, StopRequest
 from bert_pretrain.run_files import results
@@ -31,7 +34,10 @@ def _run(stop: StopRequest) -> int:
         run = config.run
         with connected(run.horovod and not is_replay, run.exchange, stop, run.heartbeat_seconds) as world:
             config = job.with_local_paths(config, world)
-            code = (replay.replay_update if is_replay else loop.run_job)(config, world)
+            if is_replay:
+                code = replay.replay_update(config, world)
+            else:
+                code = loop.run_job(config, world, lambda run, is_new: _check_end(config, run, is_new))
             is_root = world.is_root
     except Interrupted:
         stop.print_end()
@@ -39,6 +45,42 @@ def _run(stop: StopRequest) -> int:
     if is_root and not is_replay and config.run.do_train:
         _export_and_fill(config)
     return code
+
+
+def _check_end(config: Config, run: dict[str, Any], is_new: bool) -> None:
+    """ValueError for what _export_and_fill would fail at; run: what run.json will hold. Rank 0 calls it."""
+    if not config.run.do_train:
+        return
+    hf_dir = config.run.hf_dir
+    for name in ("tokenizers", "safetensors") if hf_dir else ():
+        require(importlib.util.find_spec(name) is not None, f"--hf_dir needs {name}: bash init_tf.sh installs it")
+    if hf_dir and (is_new or not _holds_files(hf_dir)):
+        from bert_pretrain.export import writing
+
+        writing.check_export(_export_config(config, hf_dir), run)
+    if config.run.filled_sentences:
+        from bert_pretrain.inference import answers
+
+        try:
+            answers.check_answers(_question(config), config.run.output_dir, run)
+        except ValueError as error:
+            raise ValueError(f"--filled_sentences: {error}") from None
+
+
+def _holds_files(folder: str) -> bool:
+    return os.path.isdir(folder) and bool(os.listdir(folder))
+
+
+def _export_config(config: Config, hf_dir: str) -> ExportConfig:
+    return ExportConfig(checkpoint=config.run.output_dir, vocab_file=config.masking.vocab_file, hf_dir=hf_dir)
+
+
+def _question(config: Config) -> FillMaskConfig:
+    return FillMaskConfig(
+        held_out_shards=config.data.eval_files_dir,
+        num_sentences=config.run.filled_sentences,
+        vocab_file=config.masking.vocab_file,
+    )
 
 
 def _export_and_fill(config: Config) -> None:
@@ -62,25 +104,18 @@ def _is_finished(output_dir: str) -> bool:
 def _export(config: Config, hf_dir: str) -> None:
     from bert_pretrain.export import writing
 
-    if os.path.isdir(hf_dir) and os.listdir(hf_dir):
+    if _holds_files(hf_dir):
         log.info(f"note: --hf_dir: {hf_dir} is there already and is kept")
         return
     files.remove_partials(os.path.abspath(hf_dir))
-    writing.export_model(
-        ExportConfig(checkpoint=config.run.output_dir, vocab_file=config.masking.vocab_file, hf_dir=hf_dir)
-    )
+    writing.export_model(_export_config(config, hf_dir))
 
 
 def _fill_sentences(config: Config) -> None:
     from bert_pretrain.inference import answers
 
-    question = FillMaskConfig(
-        held_out_shards=config.data.eval_files_dir,
-        num_sentences=config.run.filled_sentences,
-        vocab_file=config.masking.vocab_file,
-    )
     try:
-        for line in answers.answer_lines(question, config.run.output_dir, []):
+        for line in answers.answer_lines(_question(config), config.run.output_dir, []):
             log.info(line)
     except (ValueError, OSError) as error:
         log.info(f"note: --filled_sentences: {error}")

@@ -32,22 +32,24 @@ MAY_IMPORT: dict[str, str] = {
     "data.shards.tfrecord": "system",
     "data.vocab": "system",
     "data.masking": "data.vocab",
-    "data": "config data.masking data.shards.tfrecord data.vocab storage system tensorflow_compat",
+    "data.findings": "",
+    "data": "config data.findings data.masking data.shards.tfrecord data.vocab storage system tensorflow_compat",
     "kernels": "config system tensorflow_compat",
     "model": "config kernels tensorflow_compat",
     "optim": "config kernels optim.settings tensorflow_compat",
     "run_files": "config config.option data.shards.tfrecord storage system",
     "mlperf": "config run_files system",
     "hugging_face": "data.vocab system",
-    "make_data": "cli config config.option data.masking data.shards.tfrecord data.vocab system",
+    "make_data": "cli config config.option data.findings data.masking data.shards.tfrecord data.vocab system",
     "check_data": (
-        "cli config config.option data data.shards.tfrecord data.vocab run_files storage system tensorflow_compat"
+        "cli config config.option data data.findings data.shards.tfrecord data.vocab run_files storage system "
+        "tensorflow_compat"
     ),
     "report": "cli config mlperf run_files storage system",
     "checkpoints": "config distributed hugging_face kernels model optim run_files storage system tensorflow_compat",
     "train": (
-        "checkpoints config config.option data distributed kernels mlperf model optim run_files storage system "
-        "tensorflow_compat"
+        "checkpoints config config.option data data.findings data.vocab distributed kernels mlperf model optim "
+        "run_files storage system tensorflow_compat"
     ),
     "inference": (
         "checkpoints config config.option data data.vocab hugging_face make_data model run_files system "
@@ -57,9 +59,9 @@ MAY_IMPORT: dict[str, str] = {
         "checkpoints cli config data.vocab hugging_face inference model run_files storage system tensorflow_compat"
     ),
     "fill_mask": "cli config inference storage system tensorflow_compat",
-    "run": "cli config distributed export inference run_files system tensorflow_compat train",
+    "run": "cli config config.option distributed export inference run_files system tensorflow_compat train",
     "launch": "cli config distributed system",
-    "pretrain_text": "cli config config.option data.vocab hugging_face launch make_data run_files system",
+    "pretrain_text": "cli config config.option data.findings data.vocab hugging_face launch make_data run_files system",
 }
 # A library and the files that may import it.
 OWNERS = {

@@ -27,6 +27,7 @@ from bert_pretrain.check_data.shard_facts import (
 )
 from bert_pretrain.config.check_data import CheckDataConfig, EstimateConfig
 from bert_pretrain.data import vocab
+from bert_pretrain.data.findings import Severity
 from bert_pretrain.data.shards import shard_files
 from bert_pretrain.data.shards.shard_files import ShardFile, find_shards, fingerprint, in_directory
 from bert_pretrain.system import worker_pool
@@ -46,17 +47,18 @@ def check_data(config: CheckDataConfig, estimate_config: EstimateConfig) -> int:
     vocabulary = vocab.load_vocabulary(config.vocab_file) if config.vocab_file else None
     folders = split_names(config.input_files_dir)
     paths = find_shards(folders, config.skip_unreadable)
+    for folder in folders if config.write_manifest else ():
+        shard_files.require_manifest_writable(folder)
     expectation = _expect(config, paths, vocabulary)
     facts = _inspect(config, paths, expectation)
     report = summarize_shards(facts, expectation, vocabulary.id("[MASK]") if vocabulary else None, _bar_character())
     num_records = sum(shard.num_records for shard in facts)
     if plan and num_records:
-        report.findings.extend(estimate_lines(plan, num_records))
+        report.lines.extend(estimate_lines(plan, num_records))
     if vocabulary:
-        report.findings.extend(_shown_lines(facts, config.num_shown(), vocabulary))
-    for mark, lines in (("", report.findings), ("remark: ", report.remarks), ("fault: ", report.faults)):
-        for line in lines:
-            print(mark + line)
+        report.lines.extend(_shown_lines(facts, config.num_shown(), vocabulary))
+    for line in (*report.lines, *(finding for severity in reversed(Severity) for finding in report.of(severity))):
+        print(line)
     if config.histogram:
         _draw(config.histogram, facts)
     return _conclude(config, folders, facts, expectation, report)
@@ -65,14 +67,16 @@ def check_data(config: CheckDataConfig, estimate_config: EstimateConfig) -> int:
 def _conclude(
     config: CheckDataConfig, folders: list[str], facts: list[ShardFacts], expectation: Expectation, report: DataReport
 ) -> int:
-    if report.faults:
-        print(f"verdict: {len(report.faults)} faults; do not train on this")
+    faults = report.of(Severity.FAULT)
+    if faults:
+        print(f"verdict: {len(faults)} faults; do not train on this")
         return 1
     if config.write_manifest:
         for folder in folders:
             _write_manifest(folder, facts, expectation)
-    remarks = f", {len(report.remarks)} remarks" if report.remarks else ""
-    print(f"verdict: sound{remarks}" + (", manifest.json is written" if config.write_manifest else ""))
+    counts = [(len(report.of(severity)), severity.value) for severity in (Severity.WARNING, Severity.NOTE)]
+    others = "".join(f", {count} {word}{'s' if count > 1 else ''}" for count, word in counts if count)
+    print(f"verdict: sound{others}" + (", manifest.json is written" if config.write_manifest else ""))
     return 0
 
 

@@ -164,6 +164,8 @@ def _add(total: Contents, examples: Examples, unk_id: Optional[int]) -> Contents
         total.replacement_counts + Counter(replacements[~is_kept].tolist()),
         max(total.max_id, int(examples.input_ids.max()), int(examples.masked_lm_ids.max())),
         total.num_unknown + num_unknown,
+        total.num_unmasked + int(np.count_nonzero(~slots.any(axis=1))),
+        total.num_one_segment + int(np.count_nonzero(~(examples.segment_ids != 0).any(axis=1))),
     )
 
 
@@ -189,7 +191,6 @@ def _structure_faults(examples: Examples) -> dict[str, np.ndarray]:
         "fewer than three tokens": lengths < 3,
         "segment_ids are not zeros and then ones": _in_row((np.diff(segments, axis=1) < 0) & is_token[:, 1:]),
         "masked positions repeat or do not ascend": _in_row((np.diff(positions, axis=1) <= 0) & both_used),
-        "nothing is masked": ~_in_row(is_used),
     }
 
 
@@ -197,12 +198,12 @@ def _special_token_faults(examples: Examples, cls_id: int, sep_id: int) -> dict[
     """Kind -> which of the examples [E] have [CLS] or [SEP] in a wrong place."""
     ids = examples.input_ids
     rows, last = np.arange(len(ids)), np.maximum(np.count_nonzero(examples.input_mask, axis=1) - 1, 0)
-    first_b = np.argmax(examples.segment_ids == 1, axis=1)
+    first_b, has_b = np.argmax(examples.segment_ids == 1, axis=1), _in_row(examples.segment_ids == 1)
     is_special = np.isin(examples.masked_lm_ids, [cls_id, sep_id]) & (examples.masked_lm_weights > 0)
     return {
         "the first token is not [CLS]": ids[:, 0] != cls_id,
         "the last token is not [SEP]": ids[rows, last] != sep_id,
-        "no [SEP] ends the first segment": ids[rows, np.maximum(first_b - 1, 0)] != sep_id,
+        "no [SEP] ends the first segment": has_b & (ids[rows, np.maximum(first_b - 1, 0)] != sep_id),
         "[CLS] or [SEP] is masked": _in_row(is_special),
     }
 

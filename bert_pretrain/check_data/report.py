@@ -1,6 +1,6 @@
 """The report on a data set, from the facts about its shards: lines, a picture of the lengths, and examples as text.
 
-Lines are findings, remarks on what is unusual, and faults.
+data/findings.py judges the numbers.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import importlib.util
 import logging
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Optional
 
 import numpy as np
@@ -23,15 +23,18 @@ from bert_pretrain.check_data.shard_facts import (
     count_tokens,
     sum_contents,
 )
+from bert_pretrain.data.findings import (
+    NUM_SPECIAL_TOKENS,
+    Finding,
+    RecordStatistics,
+    Severity,
+    judge_duplicates,
+    judge_records,
+)
 from bert_pretrain.data.packing import pack_rows
-from bert_pretrain.system.files import atomic_write
+from bert_pretrain.system.files import atomic_write, require_writable
 
 _PACKED_TOGETHER = 192  # examples of an update, to estimate the gain of packing
-_SPECIAL_TOKENS = 3  # of each record: [CLS], [SEP], [SEP]
-_MAX_UNKNOWN_SHARE = 0.01  # more says that the vocabulary was made for other text
-_RANDOM_SHARES = 0.45, 0.55
-_CHANCE = 3  # standard errors of a share that chance explains
-_MAX_DUPLICATE_SHARE = 0.01  # short documents give equal examples in several passes; more duplicates are a mistake
 _MAX_SHARDS = 3  # named in a line
 _NUM_BINS = 16  # of the histogram
 _BAR_WIDTH = 50  # characters of the longest bar
@@ -41,46 +44,59 @@ _NEVER_CONTINUED = ("[CLS]", "[SEP]")  # a segment whose beginning was cut off m
 
 
 class DataReport(NamedTuple):
-    """Lines for the user: what was found, what is unusual, and what is wrong."""
+    """Lines of numbers for the user, and what is judged of them."""
 
-    findings: list[str]
-    remarks: list[str]
-    faults: list[str]
+    lines: list[str]
+    findings: list[Finding]
+
+    def of(self, severity: Severity) -> list[Finding]:
+        """The findings of a severity."""
+        return [finding for finding in self.findings if finding.severity is severity]
 
 
 def summarize_shards(
     shards: Sequence[ShardFacts], expectation: Expectation, mask_id: Optional[int], block: str = "#"
 ) -> DataReport:
     """The report on a data set; mask_id is that of [MASK], None without a vocabulary. Bars consist of `block`."""
-    report = DataReport([], [], [fault for shard in shards for fault in shard.faults])
+    report = DataReport([], [Finding(Severity.FAULT, fault) for shard in shards for fault in shard.faults])
     records = [shard.num_records for shard in shards]
     sizes = [shard.num_bytes / 1e6 for shard in shards]
-    report.findings.extend(
+    report.lines.extend(
         (
             f"{len(shards)} shards of {min(sizes):.1f} to {max(sizes):.1f} MB, {sum(records)} records, "
             f"{min(records)} to {max(records)} in a shard",
             f"max_seq_length {expectation.seq_length}, max_predictions_per_seq {expectation.max_predictions}",
         )
     )
-    report.remarks.extend(_uneven_folders(shards))
-    report.faults.extend(f"{shard.path}: no records" for shard in shards if not shard.num_records and not shard.faults)
+    report.findings.extend(_uneven_folders(shards))
+    report.findings.extend(
+        Finding(Severity.FAULT, f"{shard.path}: no records", "remove it, or make it again")
+        for shard in shards
+        if not shard.num_records and not shard.faults
+    )
     _add_duplicates(shards, report)
     contents = sum_contents([shard.contents for shard in shards])
     if contents.num_parsed and count_tokens(contents):  # else every record is a fault
-        _add_masking(contents, mask_id, report)
-        _add_next_sentences(contents, report)
-        if expectation.unk_id is not None:
-            _add_unknown(contents, report)
-        _add_lengths(contents, expectation, block, report)
+        if mask_id is None:  # no other token replaces so many
+            counts = contents.replacement_counts
+            mask_id = counts.most_common(1)[0][0] if counts else -1
+        statistics = contents.statistics(mask_id, expectation.unk_id is not None)
+        report.lines.extend(_statistics_lines(statistics, mask_id))
+        report.lines.extend(_length_lines(contents, expectation, block))
+        report.findings.extend(judge_records(statistics))
     return report
 
 
-def _uneven_folders(shards: Sequence[ShardFacts]) -> list[str]:
+def _uneven_folders(shards: Sequence[ShardFacts]) -> list[Finding]:
     folders: dict[str, list[int]] = {}
     for shard in shards:
         folders.setdefault(os.path.dirname(shard.path), []).append(shard.num_records)
     return [
-        f"{folder}: the largest shard has {max(records)} records, the smallest {min(records)}"
+        Finding(
+            Severity.NOTE,
+            f"{folder}: the largest shard has {max(records)} records, the smallest {min(records)}",
+            "make_data --num_shards divides the text evenly",
+        )
         for folder, records in folders.items()
         if max(records) > 2 * min(records)
     ]
@@ -89,67 +105,34 @@ def _uneven_folders(shards: Sequence[ShardFacts]) -> list[str]:
 def _add_duplicates(shards: Sequence[ShardFacts], report: DataReport) -> None:
     duplicates, num_records = find_duplicate_records(shards), sum(shard.num_records for shard in shards)
     share = duplicates.count / max(1, num_records)
-    finding = f"{duplicates.count} of {num_records} records ({share:.2%}) repeat others"
-    report.findings.append(finding)
-    if share > _MAX_DUPLICATE_SHARE:
-        report.faults.append(f"{finding}: {duplicates.where}; was a shard copied, or made twice?")
-    elif duplicates.count:
-        report.remarks.append(f"{finding}: {duplicates.where}")
-    report.faults.extend(duplicates.equal_shards)
+    report.lines.append(f"{duplicates.count} of {num_records} records ({share:.2%}) repeat others")
+    report.findings.extend(judge_duplicates(duplicates.count, num_records, duplicates.where))
+    report.findings.extend(Finding(Severity.FAULT, line, "remove one of them") for line in duplicates.equal_shards)
 
 
-def _add_masking(contents: Contents, mask_id: Optional[int], report: DataReport) -> None:
-    share = contents.num_masked / count_tokens(contents)
-    counts = contents.replacement_counts
-    if mask_id is None:  # no other token replaces so many
-        mask_id = counts.most_common(1)[0][0] if counts else -1
-    masks = counts[mask_id] / max(1, contents.num_masked)
-    kept = contents.num_kept / max(1, contents.num_masked)
-    others = max(0.0, 1 - masks - kept)
-    report.findings.append(
-        f"{share:.1%} of the tokens are to be predicted: {masks:.1%} [MASK] (id {mask_id}), {others:.1%} other tokens, "
-        f"{kept:.1%} as they were"
+def _statistics_lines(found: RecordStatistics, mask_id: int) -> Iterator[str]:
+    assert found.mask_tokens is not None and found.kept_tokens is not None, "of contents, whose predictions are known"
+    masks, kept = (number / max(1, found.predictions) for number in (found.mask_tokens, found.kept_tokens))
+    yield (
+        f"{found.predictions / found.tokens:.1%} of the tokens are to be predicted: {masks:.1%} [MASK] (id {mask_id}), "
+        f"{max(0.0, 1 - masks - kept):.1%} other tokens, {kept:.1%} as they were"
     )
-    if not 0.10 <= share <= 0.20:
-        report.remarks.append(f"{share:.1%} of the tokens are to be predicted; BERT's recipe has 15 %")
-    if max(abs(masks - 0.8), abs(kept - 0.1), abs(others - 0.1)) > 0.03:
-        report.remarks.append(
-            f"{masks:.0%}, {others:.0%} and {kept:.0%} [MASK], other, unchanged; BERT's recipe is 80, 10, 10"
-        )
+    yield f"{found.random_next / found.records:.1%} of the second sentences are random"
+    if found.unknown is not None:
+        text_tokens = max(1, found.tokens - NUM_SPECIAL_TOKENS * found.records)
+        yield f"{found.unknown / text_tokens:.2%} of the text's tokens are [UNK]"
 
 
-def _add_next_sentences(contents: Contents, report: DataReport) -> None:
-    share = contents.num_random_next / contents.num_parsed
-    report.findings.append(f"{share:.1%} of the second sentences are random")
-    low, high = _RANDOM_SHARES
-    by_chance = _CHANCE * 0.5 / contents.num_parsed**0.5  # a few records differ from half by more
-    if not low <= share <= high and abs(share - 0.5) > by_chance:
-        report.remarks.append(
-            f"{share:.1%} of the second sentences are random, BERT's recipe has 50 %; a sentence that fills a record, "
-            f"or is alone in its document, always gets a random one"
-        )
-
-
-def _add_unknown(contents: Contents, report: DataReport) -> None:
-    """[UNK] among the tokens of the text as they were before masking."""
-    share = contents.num_unknown / max(1, count_tokens(contents) - _SPECIAL_TOKENS * contents.num_parsed)
-    report.findings.append(f"{share:.2%} of the text's tokens are [UNK]")
-    if share > _MAX_UNKNOWN_SHARE:
-        report.remarks.append(
-            f"{share:.2%} of the text's tokens are [UNK], more than {_MAX_UNKNOWN_SHARE:.0%}: the vocabulary lacks "
-            f"characters or letter case of this text; make_data --train_vocab makes one from it"
-        )
-
-
-def _add_lengths(contents: Contents, expectation: Expectation, block: str, report: DataReport) -> None:
+def _length_lines(contents: Contents, expectation: Expectation, block: str) -> Iterator[str]:
     counts, capacity = contents.length_counts, expectation.seq_length
     lengths = np.repeat(np.arange(len(counts)), counts)
     sample = np.random.default_rng(0).permutation(lengths)[:_PACKED_TOGETHER].tolist()
     packed = pack_rows(sample, capacity)
     gain = len(sample) * capacity / (len(packed.rows) * packed.width)
     padding = 1 - lengths.mean() / capacity
-    report.findings.append(f"{padding:.1%} padding; packing saves it and computes {gain:.2f} times fewer tokens")
-    report.findings.extend(["tokens in a record:", *histogram_bars(counts, block)])
+    yield f"{padding:.1%} padding; packing saves it and computes {gain:.2f} times fewer tokens"
+    yield "tokens in a record:"
+    yield from histogram_bars(counts, block)
 
 
 class DuplicateRecords(NamedTuple):
@@ -192,7 +175,7 @@ def _equal_shards(shards: Sequence[ShardFacts]) -> list[str]:
         if shard.num_records:
             key = hashlib.sha256(np.sort(shard.record_hashes).tobytes()).digest()
             if key in first:
-                found.append(f"{shard.path}: the same records as {os.path.basename(first[key])}; remove one of them")
+                found.append(f"{shard.path}: the same records as {os.path.basename(first[key])}")
             first.setdefault(key, shard.path)
     return found
 
@@ -229,6 +212,7 @@ def check_histogram_path(path: str) -> None:
         raise ValueError("--histogram needs matplotlib, which is not installed; bash init_tf.sh --plot installs it")
     if os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or "."):
         raise ValueError(f"--histogram: {path} cannot be written; give a file in a directory that exists")
+    require_writable("--histogram", path)
 
 
 def draw_histogram(length_counts: np.ndarray, path: str) -> None:

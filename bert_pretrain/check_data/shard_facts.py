@@ -12,6 +12,7 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
+from bert_pretrain.data.findings import RecordStatistics
 from bert_pretrain.system.worker_pool import ReportProgress
 from bert_pretrain.tensorflow_compat import tensorflow_import
 
@@ -51,6 +52,23 @@ class Contents(NamedTuple):
     replacement_counts: Counter[int] = _NO_TOKENS  # tokens that replace the others
     max_id: int = -1
     num_unknown: int = 0  # [UNK] in the text, before masking
+    num_unmasked: int = 0  # records without a token to predict
+    num_one_segment: int = 0  # records whose segment ids are all 0
+
+    def statistics(self, mask_id: int, knows_unknown: bool) -> RecordStatistics:
+        """What is judged; knows_unknown: whether num_unknown was counted."""
+        return RecordStatistics(
+            records=self.num_parsed,
+            slots=self.num_parsed * (len(self.length_counts) - 1),
+            tokens=count_tokens(self),
+            predictions=self.num_masked,
+            without_prediction=self.num_unmasked,
+            with_one_segment=self.num_one_segment,
+            random_next=self.num_random_next,
+            mask_tokens=self.replacement_counts[mask_id],
+            kept_tokens=self.num_kept,
+            unknown=self.num_unknown if knows_unknown else None,
+        )
 
 
 class ShownExample(NamedTuple):
@@ -96,6 +114,8 @@ def sum_contents(parts: Sequence[Contents]) -> Contents:
         counts,
         max(part.max_id for part in parts),
         sum(part.num_unknown for part in parts),
+        sum(part.num_unmasked for part in parts),
+        sum(part.num_one_segment for part in parts),
     )
 
 

@@ -33,6 +33,7 @@ from bert_pretrain.system.files import ReportBytes
 from bert_pretrain.system.locks import name_holder
 
 _OF_CHECKPOINT = re.compile(r"(.+)\.(index|data-\d+-of-(\d+))")
+_PROBE = ".writable"
 _STAGE = ".uploads"  # of what waits for its upload
 Stamp = Tuple[int, int]  # size and time of change
 
@@ -245,6 +246,7 @@ class RemoteOutput:
             self._lock = RemoteLock(self._url, _place_of(self._directory), log.info)
         try:
             start = synchronize(self._url, self._directory, report)
+            self._try_writing()
             if self._run.do_train:
                 remove_checkpoints(self._url, [])
         except (OSError, ValueError) as error:
@@ -257,6 +259,15 @@ class RemoteOutput:
             self._uploaded = dict(self._side_files())
         elif start.not_there:
             self.on_written(start.not_there)
+
+    def _try_writing(self) -> None:
+        """A small object is written and removed. ValueError where the storage refuses one of these."""
+        url = f"{self._url}/{_PROBE}"
+        try:
+            remote.write_small(url, b"tried by bert_pretrain\n", at_start=True)
+            remote.remove_file(url)
+        except OSError as error:
+            raise ValueError(f"--output_dir: {url} cannot be written and removed ({error.strerror})") from None
 
     def on_written(self, prefix: str) -> None:
         """Uploads a checkpoint that is whole; returns at once. Called for those in best/, too."""

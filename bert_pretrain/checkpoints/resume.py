@@ -96,7 +96,10 @@ def _find_checkpoint(run: RunConfig, model: ModelConfig) -> NewestCheckpoint:
 
 
 def make_output_dir(output_dir: str) -> None:
-    """Makes the directory. ValueError where nothing can be written in it; a disk that is only full may be freed."""
+    """Makes the directory. ValueError where nothing can be written in it; a disk that is only full may be freed.
+
+    Nor may what the run writes into it at its end have a name that is taken by something of another kind.
+    """
     try:
         os.makedirs(output_dir, exist_ok=True)
         with tempfile.TemporaryFile(dir=output_dir):
@@ -104,6 +107,13 @@ def make_output_dir(output_dir: str) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not os.path.isdir(output_dir):
             raise ValueError(f"--output_dir: {output_dir} cannot be written: {error.strerror}") from None
+    for name in (checkpoint_files.STATE_FILE, run_json.RUN_JSON, results.RESULTS_JSON):
+        path = os.path.join(output_dir, name)
+        if os.path.isdir(path):
+            raise ValueError(f"--output_dir: {path} is a directory, and the run writes a file there; move it away")
+    best = os.path.join(output_dir, BEST)
+    if os.path.lexists(best) and not os.path.isdir(best):
+        raise ValueError(f"--output_dir: {best} is no directory, and the run makes one there; move it away")
 
 
 def _has_same_evaluation_data(previous: Optional[dict[str, Any]], present: dict[str, Any]) -> bool:

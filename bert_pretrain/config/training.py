@@ -250,6 +250,13 @@ class DataConfig:
         "Leave out files in the data directories that are not TFRecords and name each, instead of stopping.",
         on_resume=OnResume.CHECKED,
     )
+    allow_bad_data: bool = option(
+        False,
+        "Train although a sample of the records shows that nothing can be learned from them, as they have no token to "
+        "predict, for example.",
+        on_resume=OnResume.NONE,
+        set_by_script=True,  # its data are checked before
+    )
     pack_sequences: bool = option(
         True,
         "Pack several examples into a row. Loss, gradients and update are the same, with less padding.",

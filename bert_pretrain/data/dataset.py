@@ -10,12 +10,14 @@ import numpy as np
 
 from bert_pretrain.config.training import DataConfig
 from bert_pretrain.data import schema
-from bert_pretrain.data.schema import Limits
+from bert_pretrain.data.schema import Examples, Limits
 from bert_pretrain.data.shards import shard_files
 from bert_pretrain.data.shards.index_tables import ALONE, Share
 from bert_pretrain.data.shards.shard_files import find_shards, in_directory
 from bert_pretrain.data.shards.shard_index import ShardIndex
 from bert_pretrain.storage.file_cache import FileCache
+
+_SAMPLED_RUNS, _SAMPLED_NEIGHBOURS = 32, 8
 
 
 class Lengths(NamedTuple):
@@ -23,6 +25,14 @@ class Lengths(NamedTuple):
 
     seq_length: int
     max_predictions: int
+
+
+class Sample(NamedTuple):
+    """Some records of a data set, E in number."""
+
+    numbers: np.ndarray  # [E] int64, counted over all shards
+    names: list[str]  # [E] path:byte
+    examples: Examples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +63,20 @@ class Source:
         for directory in directories:
             shard_files.enforce_manifest(directory, in_directory(index.files, directory), *lengths)
         return cls(index, lengths, limits)
+
+    def read_sample(self) -> Sample:
+        """Records at equal distances over all shards, in short runs of neighbours, so that few reads get them.
+
+        ValueError, naming the record, for one that training would refuse.
+        """
+        num_runs = min(_SAMPLED_RUNS, -(-self.index.num_records // _SAMPLED_NEIGHBOURS))
+        starts = np.arange(num_runs) * self.index.num_records // num_runs
+        numbers = np.unique(starts[:, None] + np.arange(_SAMPLED_NEIGHBOURS))
+        numbers = numbers[numbers < self.index.num_records]
+        names = self.index.names(numbers)
+        examples = schema.read_examples(self.index.read(numbers), names, *self.lengths)
+        schema.check_examples(examples, self.limits, names)
+        return Sample(numbers, names, examples)
 
 
 def read_lengths(index: ShardIndex, flags: DataConfig) -> Lengths:

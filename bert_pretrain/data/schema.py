@@ -180,6 +180,30 @@ def encode_names(names: Sequence[str]) -> tf.Tensor:
     return tf.constant(list(map(os.fsencode, names)))
 
 
+def read_examples(records: Sequence[bytes], names: Sequence[str], seq_length: int, max_predictions: int) -> Examples:
+    """parse_examples without TensorFlow's operations, whose first use takes a GPU's memory; for a few records.
+
+    ValueError, naming the record by its entry of names [E], for one that is not of these lengths.
+    """
+    expected, limits = (seq_length, max_predictions), (_INT32.min, _INT32.max)
+    kinds = {int: "int64_list", float: "float_list"}
+    columns: list[list[np.ndarray]] = []
+    for record, name in zip(records, names):
+        found = record_lengths(record, name)
+        if found != expected:
+            raise ValueError(
+                f"{name}: this record has {found[0]} tokens and {found[1]} predictions, the first of the data has "
+                f"{seq_length} and {max_predictions}; train on records of one length at a time"
+            )
+        stored = tf.train.Example.FromString(record).features.feature
+        values = [np.array(getattr(stored[feature.name], kinds[feature.dtype]).value) for feature in FEATURES]
+        columns.append([value.clip(*limits) if value.dtype == np.int64 else value for value in values])
+    dtypes = [np.float32 if feature.dtype is float else np.int32 for feature in FEATURES]
+    stacked = [np.stack(column).astype(dtype) for column, dtype in zip(zip(*columns), dtypes)]
+    examples = Examples(**dict(zip(Examples._fields, stacked)))
+    return examples._replace(next_sentence_labels=examples.next_sentence_labels[:, 0])
+
+
 def parse_examples(serialized: tf.Tensor, names: tf.Tensor, seq_length: int, max_predictions: int) -> ExampleTensors:
     """Parses records [E] string with one operation. Integers beyond int32 become its smallest or largest number.
 

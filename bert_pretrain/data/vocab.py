@@ -15,7 +15,7 @@ _MAX_BYTES = 64 << 20  # the largest vocabularies have five
 class Vocabulary(NamedTuple):
     """The lines of a vocab.txt in order. Every line has an id, its number; a repeated entry has that of its last line.
 
-    This is what load_vocab in google-research/bert's tokenization.py makes of a file.
+    This is what load_vocab in google-research/bert's tokenization.py makes of a file that ends with an entry.
     """
 
     entries: tuple[str, ...]
@@ -30,21 +30,24 @@ class Vocabulary(NamedTuple):
 
 
 def load_vocabulary(path: str) -> Vocabulary:
-    """Reads a vocab.txt, one entry a line.
+    """Reads a vocab.txt, one entry a line. A byte order mark, carriage returns and blank lines at the end are no part.
 
     ValueError for a file that cannot be read or lacks a special token.
     """
     try:
         with open_regular(path, "rb") as file:
             content = file.read(_MAX_BYTES + 1)
-        text = io.StringIO(content.decode("utf-8"), newline="\n")
+        text = io.StringIO(content.decode("utf-8-sig"), newline="\n")
     except OSError as error:
         raise ValueError(f"--vocab_file: {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"--vocab_file: {path} is not UTF-8: {error.reason} at byte {error.start}") from None
     if len(content) > _MAX_BYTES:
         raise ValueError(f"--vocab_file: {path} is no vocabulary: it has more than {_MAX_BYTES >> 20} MiB")
-    entries = tuple(line.replace("\r", "").strip() for line in text)
+    lines = [line.replace("\r", "").strip() for line in text]
+    while lines and not lines[-1]:  # they would make the vocabulary larger than the model; one in between has an id
+        lines.pop()
+    entries = tuple(lines)
     missing = [entry for entry in SPECIAL_TOKENS[1:] if entry not in entries]
     if missing:
         raise ValueError(

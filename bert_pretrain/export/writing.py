@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
-from typing import Mapping
+from typing import Any, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -31,7 +31,7 @@ def export_model(config: ExportConfig) -> int:
     model = find_stored_model(
         config.checkpoint, "checkpoint", config.bert_config_file, config.vocab_file, config.do_lower_case
     )
-    _check(config, model)
+    _check_outputs(config, model)
     values = model.read_values()
     if config.hf_dir:
         with _directory("hf_dir", config.hf_dir) as folder:
@@ -45,22 +45,38 @@ def export_model(config: ExportConfig) -> int:
     return _verify(config, model, values) if config.verify else 0
 
 
-def _check(config: ExportConfig, model: StoredModel) -> None:
+def check_export(config: ExportConfig, run: dict[str, Any]) -> None:
+    """ValueError where export_model would fail after a run, whose run.json will hold `run`."""
+    model = find_stored_model(
+        config.checkpoint, "checkpoint", config.bert_config_file, config.vocab_file, config.do_lower_case, run
+    )
+    _check_outputs(config, model)
+
+
+def _check_outputs(config: ExportConfig, model: StoredModel) -> None:
     """Everything that can be known before the weights are read."""
     if config.hf_dir:
         if model.vocabulary is None:
-            raise ValueError("--hf_dir needs --vocab_file, the model's vocabulary; none is beside the checkpoint")
+            raise ValueError(
+                "--hf_dir needs --vocab_file, the model's vocabulary; none is beside the checkpoint, bert_config.json "
+                "or the shards"
+            )
         model.check_vocabulary()
         if "[PAD]" not in model.found_vocabulary.entries:
             raise ValueError(
-                "--vocab_file: it has no [PAD], which Hugging Face's tokenizer needs; give the model's own"
+                f"--vocab_file: {model.vocab_file} has no [PAD], which Hugging Face's tokenizer needs; give the "
+                f"model's own"
             )
     for flag in ("hf_dir", "saved_model_dir"):
         path = getattr(config, flag)
         if path and os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
             raise ValueError(f"--{flag}: {path} exists already; name another, or remove it")
+        if path:
+            files.require_writable(f"--{flag}", path)
     if config.tf1_prefix and checkpoint_files.has_index(config.tf1_prefix):
         raise ValueError(f"--tf1_prefix: {config.tf1_prefix}.index exists already; name another, or remove it")
+    if config.tf1_prefix:
+        files.require_writable("--tf1_prefix", f"{config.tf1_prefix}.index")
 
 
 @contextlib.contextmanager

@@ -5,34 +5,32 @@ Texts become token ids, logits become words with probabilities.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
-import tensorflow as tf
 
 from bert_pretrain.config.export import FillMaskConfig
 from bert_pretrain.data import schema
 from bert_pretrain.data.shards.shard_files import find_shards
 from bert_pretrain.data.shards.shard_index import ShardIndex
 from bert_pretrain.data.vocab import Vocabulary
-from bert_pretrain.inference.stored_model import Network, find_stored_model
+from bert_pretrain.inference.stored_model import Network, StoredModel, find_stored_model
 from bert_pretrain.make_data.tokenization import LineTokenizer
 from bert_pretrain.model.padded import Outputs
 from bert_pretrain.system.files import split_names
 
 _MASK = "[MASK]"
+_CHECKED_RECORDS = 64  # before a run begins
 _MIN_TOKENS, _MAX_TOKENS = 8, 24  # of a held-out sentence, for people to read
 _SENTENCE_ENDS = (".", "?", "!", "[SEP]", "[CLS]")
 
 
 def answer_lines(config: FillMaskConfig, path: str, texts: Sequence[str]) -> Iterator[str]:
     """Answers for the model at `path`. ValueError for a model or a text that cannot be used."""
-    model = find_stored_model(path, "MODEL", config.bert_config_file, config.vocab_file, config.do_lower_case)
-    if model.vocabulary is None:
-        raise ValueError(f"{path}: there is no vocab.txt beside it; give --vocab_file, the model's vocabulary")
-    model.check_vocabulary()
-    reader = QuestionReader(model.vocabulary, model.lower_case, model.config.max_position_embeddings)
+    model = _find_model(config, path)
+    reader = QuestionReader(model.found_vocabulary, model.lower_case, model.config.max_position_embeddings)
     question = reader.question(*texts) if texts else None
     if question is not None and len(texts) == 1 and not len(reader.masked_positions(question)):
         raise ValueError("the text has no [MASK]; write it where a word is to be found")
@@ -46,6 +44,23 @@ def answer_lines(config: FillMaskConfig, path: str, texts: Sequence[str]) -> Ite
             yield f"{share:.4f}  the probability that the second text follows the first"
         else:
             yield from _masked_lines(network, reader, question, config.top)
+
+
+def check_answers(config: FillMaskConfig, path: str, run: dict[str, Any]) -> None:
+    """ValueError where answer_lines would fail after a run in the folder `path`, whose run.json will hold `run`."""
+    model = _find_model(config, path, run)
+    assert config.held_out_shards, "a run asks for sentences of its evaluation data"
+    for ids, _ in itertools.islice(_read_texts(config.held_out_shards), _CHECKED_RECORDS):
+        _check_ids(ids, model.found_vocabulary, config.held_out_shards)
+
+
+def _find_model(config: FillMaskConfig, path: str, run: Optional[dict[str, Any]] = None) -> StoredModel:
+    """The model with its vocabulary. ValueError without one, or with one of another model."""
+    model = find_stored_model(path, "MODEL", config.bert_config_file, config.vocab_file, config.do_lower_case, run)
+    if model.vocabulary is None:
+        raise ValueError(f"{path}: there is no vocab.txt beside it; give --vocab_file, the model's vocabulary")
+    model.check_vocabulary()
+    return model
 
 
 def _masked_lines(network: Network, reader: QuestionReader, question: Question, top: int) -> Iterator[str]:
@@ -156,13 +171,17 @@ def find_blanks(directory: str, vocabulary: Vocabulary, count: int) -> list[Blan
     """
     found: list[Blank] = []
     for ids, masked in _read_texts(directory):
-        if ids.max() >= len(vocabulary.entries):
-            raise ValueError(f"--held_out_shards: {directory} was made with another vocabulary; give its --vocab_file")
+        _check_ids(ids, vocabulary, directory)
         blank = next(filter(None, (_blank_around(ids, position, vocabulary) for position in masked)), None)
         found += [blank] if blank else []
         if len(found) == count:
             break
     return found
+
+
+def _check_ids(ids: np.ndarray, vocabulary: Vocabulary, directory: str) -> None:
+    if ids.max() >= len(vocabulary.entries):
+        raise ValueError(f"--held_out_shards: {directory} was made with another vocabulary; give its --vocab_file")
 
 
 def blank_text(blank: Blank, vocabulary: Vocabulary) -> str:
@@ -177,8 +196,7 @@ def _read_texts(directory: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for number in range(index.num_records):
         (record,) = index.read(np.array([number]))
         lengths = schema.record_lengths(record, directory)
-        columns = schema.parse_examples(tf.constant([record]), schema.encode_names([directory]), *lengths)
-        example = schema.Examples(*(column.numpy()[0] for column in columns))
+        example = schema.Examples(*(column[0] for column in schema.read_examples([record], [directory], *lengths)))
         used = example.masked_lm_weights > 0
         ids, positions = example.input_ids.copy(), example.masked_lm_positions[used]
         ids[positions] = example.masked_lm_ids[used]

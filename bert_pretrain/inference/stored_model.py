@@ -30,6 +30,7 @@ class StoredModel(NamedTuple):
     config: ModelConfig
     vocabulary: Optional[Vocabulary]  # None where no vocab.txt was given or found
     lower_case: bool  # how the vocabulary's text is written
+    vocab_file: Optional[str] = None  # where the vocabulary was found
 
     @property
     def found_vocabulary(self) -> Vocabulary:
@@ -42,7 +43,8 @@ class StoredModel(NamedTuple):
         num_entries = len(self.found_vocabulary.entries)
         if num_entries > self.config.vocab_size:
             raise ValueError(
-                f"--vocab_file: it has {num_entries} entries, the model {self.config.vocab_size}; give the model's own"
+                f"--vocab_file: {self.vocab_file} has {num_entries} entries, the model {self.config.vocab_size}; give "
+                f"the model's own"
             )
 
     def read_values(self) -> dict[str, np.ndarray]:
@@ -59,21 +61,25 @@ def find_stored_model(
     bert_config_file: Optional[str] = None,
     vocab_file: Optional[str] = None,
     lower_case: Optional[bool] = None,
+    run: Optional[dict[str, Any]] = None,
 ) -> StoredModel:
     """The model that `path`, given by `flag`, names: a TF1 prefix, a run's output_dir or a Hugging Face folder.
+
+    run: the content that run.json will have, of a run that has not begun; its checkpoints need not be there yet.
 
     What is not given comes from the run.json, config.json, bert_config.json, vocab.txt and tokenizer_config.json of its
     folder, and from the side files of the run's shards. ValueError where the model's shape is not found.
     """
     weights = restore.resolve_prefix(path)
     folder = path if os.path.isdir(path) else os.path.dirname(path) or "."
-    run = read_run_of(folder)
+    run = read_run_of(folder) if run is None else run
     config = _find_config(folder, run, bert_config_file, flag)
     vocabulary = _find_vocabulary(folder, run, bert_config_file) if vocab_file is None else vocab_file
     if lower_case is None:
         of_data = shard_files.lower_case_of(_training_shards(run))
         lower_case = bool(tokenizer.read_settings(folder).get("do_lower_case", of_data is not False))
-    return StoredModel(weights, flag, config, load_vocabulary(vocabulary) if vocabulary else None, lower_case)
+    entries = load_vocabulary(vocabulary) if vocabulary else None
+    return StoredModel(weights, flag, config, entries, lower_case, vocabulary)
 
 
 def read_run_of(folder: str) -> dict[str, Any]:

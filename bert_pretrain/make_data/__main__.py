@@ -8,7 +8,8 @@ import sys
 from bert_pretrain import cli
 from bert_pretrain.config.make_data import ExampleConfig, MakeDataConfig, TextConfig
 from bert_pretrain.config.option import require
-from bert_pretrain.data import vocab
+from bert_pretrain.data import findings, vocab
+from bert_pretrain.data.findings import Severity
 from bert_pretrain.make_data import corpus
 from bert_pretrain.make_data.demo import make_demo
 from bert_pretrain.make_data.shards import build_shards, python_random
@@ -17,7 +18,7 @@ from bert_pretrain.make_data.text.account import Account
 from bert_pretrain.make_data.text.make_text import make_text
 from bert_pretrain.make_data.vocabulary.build_vocabulary import build_vocabulary
 from bert_pretrain.system import worker_pool
-from bert_pretrain.system.files import num_cores, split_names
+from bert_pretrain.system.files import num_cores, require_free_name, split_names
 from bert_pretrain.system.locks import DATA, locked_directory
 
 _CONFIGS = (MakeDataConfig, ExampleConfig, TextConfig)
@@ -56,6 +57,7 @@ def _make_demo(config: MakeDataConfig) -> int:
 
 def _train_vocabulary(config: MakeDataConfig, lower_case: bool, workers: worker_pool.Workers) -> int:
     spans = corpus.find_text(config.input_file)
+    require_free_name("--vocab_file", config.vocab_file)
     if config.num_shards:
         corpus.divide_text(spans, config.num_shards)  # a number that is too high is refused before the long step
     lines = build_vocabulary(
@@ -81,6 +83,8 @@ def _make_shards(config: MakeDataConfig, example_config: ExampleConfig, workers:
         )
     else:
         outputs = split_names(config.output_file)
+        for output in outputs:
+            require_free_name("--output_file", output)
         tasks = build_shards.tasks_for_files(spans, outputs, config.vocab_file, example_config)
     todo = build_shards.unfinished_tasks(tasks)
     build_shards.require_memory(todo, config.max_memory_gb)
@@ -90,13 +94,6 @@ def _make_shards(config: MakeDataConfig, example_config: ExampleConfig, workers:
     with locked_directory(config.output_dir, DATA) if config.output_dir and todo else contextlib.nullcontext():
         results = run_tasks(workers, build_shards.make_shards, todo, [task.num_bytes for task in todo], len(tasks))
     num_examples = sum(counts.examples for counts in results)
-    num_alone = sum(counts.documents == 1 for counts in results)
-    if num_alone:
-        print(
-            f"note: the text of {num_alone} of {len(todo)} outputs is a single document, so their random second "
-            "sentences come from the same document; put blank lines between documents",
-            file=sys.stderr,
-        )
     account = Account()
     for counts in results:
         account.add_json(counts.text or {})
@@ -108,7 +105,10 @@ def _make_shards(config: MakeDataConfig, example_config: ExampleConfig, workers:
     num_shards = sum(len(task.outputs) for task in todo)
     num_kept = sum(len(task.outputs) for task in tasks) - num_shards
     print(f"{num_examples} examples in {num_shards} new shards" + (f", {num_kept} were there" if num_kept else ""))
-    return 0
+    found = build_shards.judge_shards(tasks)
+    for finding in findings.shown_findings(found):
+        print(finding, file=sys.stderr)
+    return 1 if any(finding.severity is Severity.FAULT for finding in found) else 0
 
 
 def main() -> None:

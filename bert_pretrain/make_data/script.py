@@ -12,14 +12,20 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Union
 
+from bert_pretrain import cli
 from bert_pretrain.config.languages import find_language
+from bert_pretrain.config.make_data import ExampleConfig, MakeDataConfig, TextConfig
 from bert_pretrain.config.option import FLAG_ORIGINS
+from bert_pretrain.data.findings import TOLD_ELSEWHERE
+from bert_pretrain.data.vocab import load_vocabulary
 from bert_pretrain.make_data.text import wikipedia_dump
 from bert_pretrain.system import streams
 from bert_pretrain.system.console import log
-from bert_pretrain.system.files import num_cores, open_regular
+from bert_pretrain.system.files import num_cores, open_regular, require_free_name
 from bert_pretrain.system.script import DRY_RUN, doing, launch, locked_output, module_command
 
+_NUMBERS = ("NP", "VOCAB_SIZE", "NUM_SHARDS", "NUM_HELD_OUT", "NUM_EVAL_EXAMPLES")
+_CHECKED = {"the flags": [MakeDataConfig, ExampleConfig, TextConfig], "TEXT_FLAGS": [TextConfig, MakeDataConfig]}
 _NUM_SHARDS, _VOCAB_SIZE = 500, 30_522  # of a text that is large enough
 # Flag -> the script's variable that gives it.
 _VARIABLES = {
@@ -53,10 +59,14 @@ def make_data(source: str, output: str, flags: Sequence[str], environ: Mapping[s
         flags = [f"--num_processes={num_processes}", *arguments, *last]
         origins = {flag: _VARIABLES.get(flag.partition("=")[0], "") for flag in flags}
         origins.update({flag: origins[flag] or "scripts/make_data.sh" for flag in last})
-        launch(*module_command("bert_pretrain.make_data"), *flags, environ={FLAG_ORIGINS: json.dumps(origins)})
+        # The findings are told by check_data, which comes last.
+        noted = {FLAG_ORIGINS: json.dumps(origins), TOLD_ELSEWHERE: "1"}
+        launch(*module_command("bert_pretrain.make_data"), *flags, environ=noted)
 
-    if not (DRY_RUN or os.path.lexists(source)):
-        raise ValueError(f"{source}: no such file or folder; give a Wikipedia dump, or a folder of text")
+    if not DRY_RUN:
+        if not os.path.lexists(source):
+            raise ValueError(f"{source}: no such file or folder; give a Wikipedia dump, or a folder of text")
+        _check(environ, flags, text_flags)
     with locked_output(output):
         launch("mkdir", "-p", "--", output)
         is_dump = source.endswith(wikipedia_dump.SUFFIXES)
@@ -111,6 +121,26 @@ def _flags_of_language(dump: str) -> list[str]:
         return []
     log.warning(f"{dump}: language {code} by its siteinfo; TEXT_FLAGS=--language=CODE names another")
     return [f"--language={code}"]
+
+
+def _check(environ: Mapping[str, str], flags: Sequence[str], text_flags: Sequence[str]) -> None:
+    """ValueError, before the first step, for what a later one would refuse."""
+    for name in _NUMBERS:
+        number = environ.get(name, "")
+        if number and not number.isdecimal():
+            raise ValueError(f"{name}={number} is no number; give one, or leave it out")
+    for arguments, name in ((flags, "the flags"), (text_flags, "TEXT_FLAGS")):
+        try:
+            for settings in cli.read_arguments(arguments, _CHECKED[name], has_others=False):
+                if not isinstance(settings, MakeDataConfig):  # whose paths are this script's
+                    settings.check()
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    vocab_file = environ.get("VOCAB_FILE", "")
+    if os.path.isfile(vocab_file):
+        load_vocabulary(vocab_file)
+    elif vocab_file:
+        require_free_name("VOCAB_FILE", vocab_file)
 
 
 def _choose_sizes(text_report: str, environ: Mapping[str, str]) -> tuple[str, str]:

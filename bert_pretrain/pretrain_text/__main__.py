@@ -19,6 +19,7 @@ from bert_pretrain import cli
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.model_sizes import SIZES, layer_parameters
 from bert_pretrain.config.option import require
+from bert_pretrain.data.findings import TOLD_ELSEWHERE
 from bert_pretrain.data.vocab import load_vocabulary
 from bert_pretrain.launch import launcher
 from bert_pretrain.make_data.script import make_data
@@ -43,6 +44,12 @@ def pretrain_text(source: str, folder: Folder, explicit: ExplicitFlags) -> None:
     text_flags, data_flags, train_flags = (folder.recipe(f"{name}.flags") for name in ("text", "data", "train"))
     doing("checking the command")
     require(os.path.isdir(source), f"{source}: no such folder; give one that holds text")
+    require(os.environ.get("NUM_HELD_OUT") != "0", "NUM_HELD_OUT=0: training needs held-out text; leave it out")
+    require(
+        not os.environ.get("VOCAB_FILE"),
+        "VOCAB_FILE is of scripts/make_data.sh alone: a new model gets a vocabulary of its text, --from has its own; "
+        "leave it out",
+    )
     explicit.check()
     _require_names_for_flagfiles(folder, explicit)
     machine = _read_machine()
@@ -69,6 +76,7 @@ def pretrain_text(source: str, folder: Folder, explicit: ExplicitFlags) -> None:
         trainer = [use_environment("--data", "--horovod"), "-m", "bert_pretrain.launch"]
         launcher_flags = [f"--{name}={value}" for name, value in vars(explicit.launcher).items()]
     make_data(source, folder.data, [f"--flagfile={data_flags}"], {**os.environ, "TEXT_FLAGFILE": text_flags})
+    os.environ[TOLD_ELSEWHERE] = "1"  # make_data's last step told them, and faults ended it
     if DRY_RUN:
         launch(*trainer, f"--flagfile={folder.recipe('speed.flags')}")
     else:

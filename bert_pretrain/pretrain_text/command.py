@@ -63,6 +63,26 @@ class ExplicitFlags(NamedTuple):
             alone = "--from and --{} exclude each other: the model has {}"
             require(not self.recipe.model_size, alone.format("model_size", "a size"))
             require("vocab_size" not in self.data, alone.format("vocab_size", "its own"))
+        self._check_programs()
+
+    def _check_programs(self) -> None:
+        """ValueError for what make_data and run would refuse, with stand-ins for the paths that they get."""
+        examples = {name: value for name, value in self.data.items() if name in _names_of(ExampleConfig)}
+        paths = {"input_file": "text", "output_dir": "out", "vocab_file": "vocab.txt"}
+        others = {name: value for name, value in self.data.items() if name not in examples}
+        for settings in (TextConfig(**self.text), ExampleConfig(**examples), MakeDataConfig(**paths, **others)):
+            settings.check()
+        given = {
+            **{"bert_config_file": "bert_config.json", "output_dir": "run", "do_train": True, "do_eval": True},
+            **{"input_files_dir": "train", "eval_files_dir": "eval", "vocab_file": "vocab.txt"},
+            **{"dynamic_masking": True, "lr_scaling": "none"},
+            **self.training,
+        }
+        parts = {
+            name: part(**{key: value for key, value in given.items() if key in _names_of(part)})
+            for name, part in training.PARTS.items()
+        }
+        training.Config(**parts).check()
 
 
 def _taken(config_class: type, without: Collection[str] = ()) -> type:
@@ -211,7 +231,9 @@ def read_pretrained(folder: str, allows_partial: bool) -> Pretrained:
     config = ModelConfig.from_json(os.path.join(folder, "config.json"))
     vocab_file = os.path.join(folder, "vocab.txt")
     require(os.path.isfile(vocab_file), f"--from: {folder} has no vocab.txt; BERT's WordPiece vocabulary is needed")
-    num_entries = len(load_vocabulary(vocab_file).entries)
+    entries = load_vocabulary(vocab_file).entries
+    num_entries = len(entries)
+    require("[PAD]" in entries, f"--from: {vocab_file} has no [PAD], which the export needs; give the model's own")
     require(
         num_entries <= config.vocab_size,
         f"--from: {vocab_file} has {num_entries} entries, the model {config.vocab_size}; give the model's own",

@@ -21,6 +21,7 @@ from bert_pretrain.system import files
 def _run(folders: Sequence[str]) -> int:
     config = cli.read_settings(ReportConfig)
     config.check(len(folders))
+    files.require_free_name("--output", config.output)
     names = (RUN_JSON, METRICS_JSONL, RESULTS_JSON)
     runs = read_runs([local_copies.local_folder("RUN_DIR", folder, names) for folder in folders])
     content = files.printable(render_page(runs, config.title)).encode()

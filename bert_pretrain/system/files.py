@@ -207,6 +207,30 @@ def temporary_directory() -> Iterator[str]:
         yield path
 
 
+def require_writable(what: str, path: str) -> None:
+    """ValueError, beginning with `what`, unless a file or folder can be made at `path`; asked before long work.
+
+    Tried with a hidden file in the nearest folder that exists. A disk that is only full may be freed until then.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    while not os.path.lexists(folder):
+        folder = os.path.dirname(folder)
+    try:
+        number, probe = tempfile.mkstemp(prefix=".writable-", suffix=_PARTIAL, dir=folder)
+        os.close(number)
+        os.remove(probe)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise ValueError(f"{what}: {path} cannot be written ({folder}: {error.strerror})") from None
+
+
+def require_free_name(what: str, path: str) -> None:
+    """require_writable for a file: ValueError for a folder of that name, too."""
+    if os.path.isdir(path):
+        raise ValueError(f"{what}: {path} cannot be written (Is a directory)")
+    require_writable(what, path)
+
+
 def write_json(path: str, content: Any, indent: int = 1) -> None:
     """Writes a JSON file complete or not at all."""
     with atomic_write(path) as file:
@@ -231,7 +255,7 @@ def open_regular(path: str, mode: str = "r", *, buffering: int = -1, newline: Op
         raise OSError(errno.EINVAL, "not a regular file", name)
 
     assert mode in ("r", "rb"), mode
-    encoding = None if "b" in mode else "utf-8"
+    encoding = None if "b" in mode else "utf-8-sig"  # editors on Windows begin a file with a byte order mark
     return open(path, mode, buffering=buffering, encoding=encoding, newline=newline, opener=opener)
 
 

@@ -9,7 +9,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
-from typing import Any, Optional
+from typing import Any, Callable, Dict, Optional
 
 import numpy as np
 import tensorflow as tf
@@ -31,7 +31,7 @@ from bert_pretrain.system.console import log
 from bert_pretrain.system.files import printable
 from bert_pretrain.system.locks import TRAINING, DirectoryLock
 from bert_pretrain.tensorflow_compat import estimator
-from bert_pretrain.train import device, plan
+from bert_pretrain.train import device, plan, start_checks
 from bert_pretrain.train.evaluation import conclude_training, evaluate_alone, is_due, is_evaluation_done
 from bert_pretrain.train.forward import ratio
 from bert_pretrain.train.hooks import TrainingRun
@@ -40,10 +40,14 @@ from bert_pretrain.train.model_fn import make_model_fn
 from bert_pretrain.train.run_logger import RunLogger
 from bert_pretrain.train.throughput import Throughput, peak_flops, training_flops
 
+CheckEnd = Callable[[Dict[str, Any], bool], None]
 
-def run_job(config: Config, world: World) -> int:
+
+def run_job(config: Config, world: World, check_end: CheckEnd = lambda run, is_new: None) -> int:
     """Does what the settings ask for; returns the exit code.
 
+    check_end(run, is_new) is called on rank 0 before the first update, with the content of run.json and whether the run
+    begins here: ValueError for what would fail after the training.
     ValueError, one line, for anything that is wrong with the input.
     """
     begin = time.time()
@@ -57,6 +61,7 @@ def run_job(config: Config, world: World) -> int:
     try:
         output = remote_output.open_output(config, world)
         previous = agreement.from_root(world, lambda: load_previous_run(config.run, job.model, description))
+        agreement.from_root(world, lambda: _check_start(job, previous, description, check_end))
         logger = agreement.on_all_ranks(world, lambda: _open_logger(job, previous, begin))
         try:
             with _explained_input_errors():
@@ -73,6 +78,15 @@ def run_job(config: Config, world: World) -> int:
             output.release()
         if lock:
             lock.release()
+
+
+def _check_start(job: Job, previous: PreviousRun, description: dict[str, Any], check_end: CheckEnd) -> None:
+    """On rank 0, before the first update: what the data teach, and what the end of the run needs."""
+    run, num_updates = job.config.run, job.config.optim.num_train_steps
+    check_end(description, previous.checkpoint is None)
+    if not (run.do_train and previous.is_finished(num_updates, run.stop_threshold)):
+        start_checks.judge_data(job)
+        start_checks.warn_of_full_disk(job, previous)
 
 
 def _lock(config: Config, world: World) -> Optional[DirectoryLock]:

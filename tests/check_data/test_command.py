@@ -68,6 +68,12 @@ def test_faults_of_all_kinds_are_named_at_once(data):
     assert not (shards / "manifest.json").exists()
 
 
+def test_a_manifest_that_cannot_be_written_is_refused_before_the_shards_are_read(data):
+    (data / "shards" / "manifest.json").mkdir()
+    done = check_data(f"--input_files_dir={data}/shards")
+    assert (done.returncode, done.stdout) == (2, "") and "--nowrite_manifest" in done.stderr
+
+
 @pytest.mark.parametrize("num_processes", [1, 2])
 def test_only_the_report_is_printed(data, num_processes):
     """Nothing of TensorFlow's import, of this process or of a worker."""

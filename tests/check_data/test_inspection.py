@@ -94,9 +94,12 @@ def test_faults_are_found_and_placed(examples, look, feature, fault, place, valu
     assert abs(int(begin.rpartition(":")[2]) - 17 * record_size) < 60
 
 
-def test_nothing_masked_is_a_fault(examples, look):
-    examples.masked_lm_weights[4] = 0
-    assert "nothing is masked" in look(examples).faults[0]
+def test_records_without_predictions_or_a_second_segment_are_counted(examples, look):
+    examples.masked_lm_weights[4:6] = 0
+    examples.segment_ids[7:10] = 0
+    facts = look(examples)
+    assert facts.faults == []
+    assert (facts.contents.num_unmasked, facts.contents.num_one_segment) == (2, 3)
 
 
 def test_without_a_vocabulary_special_tokens_are_not_looked_for(examples, look):

@@ -1,4 +1,4 @@
-"""The report on data: findings, remarks and faults, the picture of the lengths, and examples as text."""
+"""The report on data: its lines, its findings, the picture of the lengths, and examples as text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from bert_pretrain.check_data import report
 from bert_pretrain.check_data.report import summarize_shards
 from bert_pretrain.check_data.shard_facts import Contents, Expectation, ShardFacts, ShownExample
+from bert_pretrain.data.findings import Severity
 
+FAULT, WARNING, NOTE = Severity
 MASK = 4
 EXPECTATION = Expectation(128, 20, 100, 2, 3, 1)
 ENTRIES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "play", "##ing", "##s", "sat", "\x1b[2J", "##"]
@@ -35,10 +37,10 @@ def facts():
     return make
 
 
-def test_sound_data_has_findings_only(facts):
+def test_sound_data_has_no_findings(facts):
     found = summarize_shards([facts(), facts("a/1", 1000)], EXPECTATION, MASK)
-    assert (found.remarks, found.faults) == ([], [])
-    words = "\n".join(found.findings)
+    assert found.findings == []
+    words = "\n".join(found.lines)
     for part in (
         "2 shards of 0.9 to 0.9 MB, 2000 records, 1000 to 1000 in a shard",
         "15.0% of the tokens are to be predicted: 80.0% [MASK] (id 4), 10.0% other tokens, 10.0% as they were",
@@ -51,73 +53,73 @@ def test_sound_data_has_findings_only(facts):
 
 
 def test_the_mask_is_known_without_a_vocabulary(facts):
-    assert "80.0% [MASK] (id 4)" in "\n".join(summarize_shards([facts()], EXPECTATION, None).findings)
+    assert "80.0% [MASK] (id 4)" in "\n".join(summarize_shards([facts()], EXPECTATION, None).lines)
 
 
 @pytest.mark.parametrize(
-    "changes, remark",
+    "changes, severity, words",
     [
-        (
-            {"num_masked": 30_000, "num_kept": 3000, "replacement_counts": Counter({MASK: 24_000})},
-            "30.0% of the tokens",
-        ),
-        ({"replacement_counts": Counter({MASK: 13_500})}, "90%, 0% and 10% [MASK], other, unchanged"),
-        ({"num_random_next": 0}, "0.0% of the second sentences are random"),
-        ({"num_random_next": 449}, "44.9% of the second sentences are random"),
-        ({"num_random_next": 551}, "55.1% of the second sentences are random"),
-        ({"num_unknown": 2000}, "2.06% of the text's tokens are [UNK]"),
+        ({"num_masked": 30_000, "num_kept": 3000, "replacement_counts": Counter({MASK: 24_000})}, NOTE, "30.0% of the"),
+        ({"replacement_counts": Counter({MASK: 13_500})}, NOTE, "90%, 0% and 10% of the predictions"),
+        ({"num_random_next": 0}, WARNING, "none of the 1000 second sentences"),
+        ({"num_random_next": 1000}, WARNING, "all of the 1000 second sentences"),
+        ({"num_random_next": 449}, NOTE, "44.9% of the second sentences"),
+        ({"num_random_next": 551}, NOTE, "55.1% of the second sentences"),
+        ({"num_unknown": 2000}, WARNING, "2.06% of the text's tokens are [UNK]"),
+        ({"num_unknown": 60_000}, FAULT, "61.86% of the text's tokens are [UNK]"),
+        ({"num_unmasked": 5}, NOTE, "5 of 1000 records"),
+        ({"num_unmasked": 500}, WARNING, "500 of 1000 records"),
+        ({"num_masked": 0, "num_kept": 0, "num_unmasked": 1000}, FAULT, "none of the 1000 records has a token to"),
+        ({"num_one_segment": 500}, WARNING, "500 of 1000 records"),
+        ({"num_one_segment": 1000}, FAULT, "the segment ids of all 1000 records are 0"),
     ],
 )
-def test_what_is_unusual_is_remarked_on(facts, changes, remark):
-    found = summarize_shards([facts(**changes)], EXPECTATION, MASK)
-    assert found.remarks[0].startswith(remark) and not found.faults
+def test_what_is_unusual_is_judged(facts, changes, severity, words):
+    (found,) = summarize_shards([facts(**changes)], EXPECTATION, MASK).findings
+    assert found.severity is severity and found.text.startswith(words) and found.remedy
 
 
-def test_uneven_shards_of_a_directory_are_remarked_on(facts):
+def test_uneven_shards_of_a_directory_are_noted(facts):
     shards = [facts("a/0", 0, 1000), facts("a/1", 1000, 400), facts("b/0", 1400, 10)]
-    assert summarize_shards(shards, EXPECTATION, MASK).remarks == [
-        "a: the largest shard has 1000 records, the smallest 400"
-    ]
+    (found,) = summarize_shards(shards, EXPECTATION, MASK).findings
+    assert found.severity is NOTE
+    assert found.text == "a: the largest shard has 1000 records, the smallest 400"
 
 
 def test_repetition_is_a_fault_when_it_is_much(facts):
-    few = summarize_shards([facts(), facts("a/1", 995)], EXPECTATION, MASK)
-    assert few.remarks == [
-        "5 of 2000 records (0.25%) repeat others: 5 in a/1; for example, record 0 of a/1 is record 995 of a/0"
-    ]
-    assert not few.faults
-    much = summarize_shards([facts(), facts("a/1", 900)], EXPECTATION, MASK)
-    (fault,) = much.faults
-    assert fault.startswith("100 of 2000 records (5.00%) repeat others: 100 in a/1; for example")
-    assert fault.endswith("was a shard copied, or made twice?")
-    same = summarize_shards([facts(), facts("a/1")], EXPECTATION, MASK)
-    assert "a/1: the same records as 0; remove one of them" in same.faults
+    (few,) = summarize_shards([facts(), facts("a/1", 995)], EXPECTATION, MASK).findings
+    assert few[:2] == (
+        NOTE,
+        "5 of 2000 records (0.25%) repeat others: 5 in a/1; for example, record 0 of a/1 is record 995 of a/0",
+    )
+    (much,) = summarize_shards([facts(), facts("a/1", 900)], EXPECTATION, MASK).findings
+    assert much.severity is FAULT
+    assert much.text.startswith("100 of 2000 records (5.00%) repeat others: 100 in a/1; for example")
+    same = summarize_shards([facts(), facts("a/1")], EXPECTATION, MASK).of(FAULT)
+    assert "a/1: the same records as 0" in [found.text for found in same]
 
 
 def test_faults_of_shards_and_empty_shards_are_kept(facts):
     found = summarize_shards([facts(faults=["a/0:12: damaged"]), facts("a/1", 0, 0)], EXPECTATION, MASK)
-    assert found.faults[:2] == ["a/0:12: damaged", "a/1: no records"]
+    assert [one.text for one in found.of(FAULT)][:2] == ["a/0:12: damaged", "a/1: no records"]
 
 
-def test_few_records_are_not_remarked_on_for_what_chance_explains(facts):
+def test_few_records_are_not_judged_for_what_chance_explains(facts):
     lengths = np.zeros(129, np.int64)
     lengths[100] = 40
     changes = {"num_parsed": 40, "length_counts": lengths, "num_masked": 600, "num_kept": 60}
     counts = Counter({MASK: 480, 7: 60})
     for num_random, is_told in ((25, False), (31, True)):  # 5 and 11 above half; three standard errors are 9.5
         shard = facts(num_records=40, num_random_next=num_random, replacement_counts=counts, **changes)
-        assert bool(summarize_shards([shard], EXPECTATION, MASK).remarks) == is_told
+        assert bool(summarize_shards([shard], EXPECTATION, MASK).findings) == is_told
 
 
-def test_records_without_tokens_or_masks_are_reported_by_their_faults(facts):
+def test_records_without_tokens_are_reported_by_their_faults(facts):
     lengths = np.zeros(129, np.int64)
     lengths[0] = 1000
     empty = facts(length_counts=lengths, num_masked=0, num_kept=0, replacement_counts=Counter(), faults=["a/0: bad"])
-    assert summarize_shards([empty], EXPECTATION, MASK).faults == ["a/0: bad"]
-    unmasked = facts(num_masked=0, num_kept=0, replacement_counts=Counter(), faults=["a/0: bad"])
-    assert "0.0% of the tokens are to be predicted" in "\n".join(
-        summarize_shards([unmasked], EXPECTATION, MASK).findings
-    )
+    (fault,) = summarize_shards([empty], EXPECTATION, MASK).findings
+    assert fault.text == "a/0: bad"
 
 
 @given(st.lists(st.lists(st.integers(0, 20), max_size=8), min_size=1, max_size=6).filter(any))

@@ -15,6 +15,15 @@ def test_vocabulary_is_read_as_google_reads_it(tmp_path):
     assert vocabulary.id("[CLS]") == 4
 
 
+@pytest.mark.parametrize("before, after", [(b"\xef\xbb\xbf", b""), (b"", b"\n\n \n"), (b"\xef\xbb\xbf", b"\r\n\r\n")])
+def test_a_byte_order_mark_and_blank_lines_at_the_end_are_read_past(tmp_path, before, after):
+    path = tmp_path / "vocab.txt"
+    path.write_bytes(before + b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nword" + after)
+    vocabulary = vocab.load_vocabulary(str(path))
+    assert vocabulary.entries == ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "word")
+    assert vocabulary.numbered()["[PAD]"] == 0
+
+
 @pytest.mark.parametrize(
     "content, message",
     [

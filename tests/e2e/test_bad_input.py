@@ -20,6 +20,7 @@ from bert_pretrain.data.shards.shard_files import find_shards
 from bert_pretrain.data.shards.tfrecord import write_shard
 from bert_pretrain.launch import hosts
 from bert_pretrain.make_data import corpus
+from tests import small_disk
 from tests.e2e import runs
 from tests.train.small import MODEL, random_examples, write_shards
 
@@ -150,7 +151,30 @@ def gradient_not_finite(data: Settings, tmp_path: Path) -> Settings:
     return {"learning_rate": 1e30, "optimizer_type": "adam", "num_warmup_steps": 0}
 
 
+def nothing_to_predict(data: Settings, tmp_path: Path) -> Settings:
+    examples = random_examples(np.random.default_rng(5), 40)
+    (tmp_path / "unmasked").mkdir()
+    unmasked = examples._replace(masked_lm_weights=np.zeros_like(examples.masked_lm_weights))
+    write_shard(f"{tmp_path}/unmasked/part", encode_examples(unmasked))
+    return {"input_files_dir": f"{tmp_path}/unmasked"}
+
+
+def nothing_to_predict_in_evaluation(data: Settings, tmp_path: Path) -> Settings:
+    return {"eval_files_dir": nothing_to_predict(data, tmp_path)["input_files_dir"], "do_eval": True}
+
+
+def one_segment(data: Settings, tmp_path: Path) -> Settings:
+    examples = random_examples(np.random.default_rng(5), 40)
+    (tmp_path / "segments").mkdir()
+    alone = examples._replace(segment_ids=np.zeros_like(examples.segment_ids))
+    write_shard(f"{tmp_path}/segments/part", encode_examples(alone))
+    return {"input_files_dir": f"{tmp_path}/segments"}
+
+
 CASES = {
+    nothing_to_predict: ["--input_files_dir:", "none of the 40 records has a token to predict", "--allow_bad_data"],
+    nothing_to_predict_in_evaluation: ["--eval_files_dir:", "none of the 40 records has a token to predict"],
+    one_segment: ["--input_files_dir:", "the segment ids of all 40 records are 0", "--allow_bad_data"],
     no_directory: ["--input_files_dir", "nowhere: no such directory"],
     empty_directory: ["--input_files_dir", "no TFRecord files in this directory"],
     stray_file: ["readme.txt: not a TFRecord file", "--skip_unreadable"],
@@ -185,6 +209,26 @@ def test_one_line_and_the_cause(case: Callable, data: Settings, tmp_path: Path) 
     assert "\n" not in message
     for part in CASES[case]:
         assert part in message
+
+
+def test_what_teaches_nothing_is_trained_on_where_that_is_asked_for(
+    data: Settings, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    values = {**data, **runs.settings(output_dir=str(tmp_path / "out")), **nothing_to_predict(data, tmp_path)}
+    assert runs.train(**{**values, "num_train_steps": 1}, allow_bad_data=True)["updates"] == 1
+    assert "fault: --input_files_dir: none of the 40 records has a token to predict" in capsys.readouterr().err
+
+
+def test_the_room_for_checkpoints_is_looked_at_before_training(
+    data: Settings, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    with small_disk.mounted(tmp_path / "disk", kilobytes=2000) as disk:
+        values = {**data, **runs.settings(output_dir=str(disk / "out"), num_train_steps=20, save_checkpoints_steps=1)}
+        runs.train(**{**values, "num_train_steps": 1})
+        assert "checkpoints of" not in capsys.readouterr().err
+        with pytest.raises(ValueError, match="cannot be written"):
+            runs.train(**values, keep_checkpoint_max=0)
+    assert f"warning: --output_dir: {disk}/out has " in capsys.readouterr().err
 
 
 def test_a_person_sees_one_line_and_exit_code_2(data: Settings, tmp_path: Path) -> None:

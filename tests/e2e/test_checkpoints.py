@@ -241,7 +241,7 @@ def test_a_disk_that_stays_full_ends_the_run_with_one_line(data, disk: Path, bet
     assert ended.returncode == 2
     (line,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
     assert "cannot be written: No space left on device" in line
-    assert ended.stderr.count("warning: ") == tries - 1 and "Traceback" not in ended.stderr
+    assert ended.stderr.count("warning: checkpoint ") == tries - 1 and "Traceback" not in ended.stderr
     held = [os.path.basename(path) for path in checkpoint_files.prefixes(str(disk))]
     assert held == (["model.ckpt-2", "model.ckpt-4"] if between == 2 else [])
     for path in held:

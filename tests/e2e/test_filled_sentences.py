@@ -61,24 +61,100 @@ def test_a_finished_run_exports_and_fills_in_sentences_after_its_row(data, tmp_p
         assert answer.split(";")[0].strip() in WORDS and answer.count(",") == 4
 
 
-def test_a_folder_that_is_there_is_kept(data, tmp_path: Path) -> None:
-    kept = tmp_path / "hf" / "file"
-    kept.parent.mkdir()
-    kept.write_text("")
-    done = runs.start(flags(data, tmp_path / "run", hf_dir=kept.parent, num_train_steps=1))
-    assert done.returncode == 0, done.stderr
-    assert f"note: --hf_dir: {kept.parent} " in done.stdout
-    assert [path.name for path in kept.parent.iterdir()] == ["file"]
-
-
-def test_a_vocabulary_that_is_gone_is_a_note(data, tmp_path: Path) -> None:
-    shutil.copytree(data["eval_files_dir"], tmp_path / "shards")
-    for side_file in (tmp_path / "shards").glob("*.json"):
+def without_side_files(data: dict[str, str], folder: Path) -> dict[str, str]:
+    """The data in `folder`, where nothing says with which vocabulary they were made."""
+    shutil.copytree(data["eval_files_dir"], folder)
+    for side_file in folder.glob("*.json"):
         side_file.unlink()
-    moved = dict.fromkeys(("input_files_dir", "eval_files_dir"), str(tmp_path / "shards"))
-    done = runs.start(flags({**data, **moved}, tmp_path / "run", num_train_steps=1))
+    return {**data, **dict.fromkeys(("input_files_dir", "eval_files_dir"), str(folder))}
+
+
+def vocabulary_without_pad(data: dict[str, str], folder: Path) -> tuple[dict[str, str], dict[str, object], str]:
+    (folder / "vocab.txt").write_text("\n".join(["[unused0]", *VOCABULARY[1:]]) + "\n")
+    changes = {"hf_dir": folder / "hf", "vocab_file": folder / "vocab.txt"}
+    return data, changes, f"--vocab_file: {folder}/vocab.txt has no [PAD]"
+
+
+def vocabulary_larger_than_the_model(
+    data: dict[str, str], folder: Path
+) -> tuple[dict[str, str], dict[str, object], str]:
+    (folder / "vocab.txt").write_text("\n".join([*VOCABULARY, "omega"]) + "\n")
+    changes = {"hf_dir": folder / "hf", "vocab_file": folder / "vocab.txt"}
+    return data, changes, f"{folder}/vocab.txt has {len(VOCABULARY) + 1} entries, the model {len(VOCABULARY)}"
+
+
+def no_vocabulary_to_export(data: dict[str, str], folder: Path) -> tuple[dict[str, str], dict[str, object], str]:
+    return without_side_files(data, folder / "shards"), {"hf_dir": folder / "hf"}, "--hf_dir needs --vocab_file"
+
+
+def no_vocabulary_to_fill_in(data: dict[str, str], folder: Path) -> tuple[dict[str, str], dict[str, object], str]:
+    return without_side_files(data, folder / "shards"), {}, "--filled_sentences: "
+
+
+def something_in_the_way_of_the_export(
+    data: dict[str, str], folder: Path
+) -> tuple[dict[str, str], dict[str, object], str]:
+    (folder / "hf").mkdir()
+    (folder / "hf" / "file").write_text("")
+    return data, {"hf_dir": folder / "hf"}, f"--hf_dir: {folder}/hf exists already"
+
+
+def no_folder_for_the_export(data: dict[str, str], folder: Path) -> tuple[dict[str, str], dict[str, object], str]:
+    (folder / "file").write_text("")
+    return data, {"hf_dir": folder / "file" / "hf"}, f"--hf_dir: {folder}/file/hf cannot be written"
+
+
+def a_directory_where_results_go(data: dict[str, str], folder: Path) -> tuple[dict[str, str], dict[str, object], str]:
+    (folder / "run" / "results.json").mkdir(parents=True)
+    return data, {}, f"--output_dir: {folder}/run/results.json is a directory"
+
+
+def a_file_where_the_best_checkpoint_goes(
+    data: dict[str, str], folder: Path
+) -> tuple[dict[str, str], dict[str, object], str]:
+    (folder / "run").mkdir()
+    (folder / "run" / "best").write_text("")
+    return data, {}, f"--output_dir: {folder}/run/best is no directory"
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        vocabulary_without_pad,
+        vocabulary_larger_than_the_model,
+        no_vocabulary_to_export,
+        no_vocabulary_to_fill_in,
+        something_in_the_way_of_the_export,
+        no_folder_for_the_export,
+        a_directory_where_results_go,
+        a_file_where_the_best_checkpoint_goes,
+    ],
+    ids=lambda case: case.__name__,
+)
+def test_a_run_whose_end_would_fail_is_refused_before_its_first_update(data, tmp_path: Path, case) -> None:
+    changed, changes, message = case(data, tmp_path)
+    refused = runs.start(flags(changed, tmp_path / "run", **changes))
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    (line,) = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
+    assert message in line
+    assert not list((tmp_path / "run").glob("model.ckpt*")) and "update 1" not in refused.stdout
+
+
+def test_a_run_with_a_byte_order_mark_and_a_blank_last_line_in_its_vocabulary_is_exported(data, tmp_path: Path) -> None:
+    vocab_file = tmp_path / "vocab.txt"
+    vocab_file.write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*VOCABULARY, "", ""]).encode())
+    changes = {"hf_dir": tmp_path / "hf", "vocab_file": vocab_file, "num_train_steps": 1}
+    done = runs.start(flags(data, tmp_path / "run", **changes))
     assert done.returncode == 0, done.stderr
-    assert "note: --filled_sentences:" in done.stdout and "vocab.txt" in done.stdout
+    assert (tmp_path / "hf" / "vocab.txt").read_text().splitlines() == VOCABULARY
+
+
+def test_an_exported_folder_is_kept_when_the_run_is_started_again(data, tmp_path: Path) -> None:
+    for num_train_steps in (1, 2):
+        changes = {"hf_dir": tmp_path / "hf", "num_train_steps": num_train_steps}
+        done = runs.start(flags(data, tmp_path / "run", **changes))
+        assert done.returncode == 0, done.stderr
+    assert f"note: --hf_dir: {tmp_path}/hf " in done.stdout
 
 
 def test_sentences_need_evaluation_data(data, tmp_path: Path) -> None:

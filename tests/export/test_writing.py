@@ -52,6 +52,24 @@ def test_export_of_import_is_the_same_bytes(exported: Exported, tmp_path: Path) 
         assert (tmp_path / "again" / name).read_bytes() == Path(exported.hf_dir, name).read_bytes(), name
 
 
+@pytest.mark.parametrize("flag", ["hf_dir", "saved_model_dir", "tf1_prefix"])
+def test_what_cannot_be_written_is_refused_before_the_weights_are_read(
+    exported: Exported, tmp_path: Path, flag: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    damaged = tmp_path / "model.ckpt-1"
+    for part in ("index", "data-00000-of-00001"):
+        Path(f"{damaged}.{part}").write_bytes(b"damaged")
+    shape = f"{exported.hf_dir}/config.json"
+    with pytest.raises(ValueError, match=f"--{flag}: .*file.* cannot be written"):
+        export(
+            str(damaged),
+            bert_config_file=shape,
+            vocab_file=f"{exported.hf_dir}/vocab.txt",
+            **{flag: f"{tmp_path}/file/x"},
+        )
+
+
 def test_the_command_writes_what_its_flags_ask_for(exported: Exported, tmp_path: Path) -> None:
     flags = [f"--checkpoint={exported.hf_dir}", f"--tf1_prefix={tmp_path}/weights"]
     done = forked.run_module("bert_pretrain.export", flags)
@@ -109,7 +127,7 @@ def test_another_model_or_vocabulary_is_one_line(exported: Exported, tmp_path: P
     with pytest.raises(ValueError, match=r"--checkpoint: .* holds another model"):
         export(exported.checkpoint, bert_config_file=other, tf1_prefix=str(tmp_path / "out"))
     (tmp_path / "vocab.txt").write_text("[UNK]\n[CLS]\n[SEP]\n[MASK]\n")
-    with pytest.raises(ValueError, match=r"--vocab_file: it has no \[PAD\]"):
+    with pytest.raises(ValueError, match=r"--vocab_file: .*vocab.txt has no \[PAD\]"):
         export(exported.checkpoint, vocab_file=str(tmp_path / "vocab.txt"), hf_dir=str(tmp_path / "out"))
 
 

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -115,6 +116,40 @@ def test_text_without_blank_lines_is_remarked_on(folder):
     flags = [f"--input_file={path}", f"--vocab_file={folder}/vocabulary", f"--output_file={folder}/single"]
     made = make_data(*flags)
     assert made.returncode == 0 and "is a single document" in made.stderr
+
+
+def test_data_that_teach_nothing_are_a_fault_at_every_start(folder, tmp_path):
+    """Words of 25 pieces, and ten predictions."""
+    (tmp_path / "vocabulary").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##a", "##b"]))
+    rng = random.Random(0)
+    words = ["a" + "".join(rng.choices("ab", k=24)) for _ in range(500)]
+    (tmp_path / "a.txt").write_text("\n\n".join("\n".join(words[n : n + 10]) for n in range(0, 500, 10)))
+    paths = [f"--input_file={tmp_path}/a.txt", f"--vocab_file={tmp_path}/vocabulary", f"--output_dir={tmp_path}/shards"]
+    flags = [*paths, "--do_whole_word_mask", "--max_predictions_per_seq=10", "--max_seq_length=253"]
+    for _ in range(2):
+        made = make_data(*flags)
+        assert made.returncode == 1, made.stderr
+        (line,) = [line for line in made.stderr.splitlines() if line.startswith("fault: ")]
+        assert "records has a token to predict" in line and "--max_predictions_per_seq" in line
+    side = json.loads((tmp_path / "shards" / "a.txt.tfrecord.json").read_text())
+    assert side["statistics"]["records"] == side["statistics"]["without_prediction"] == side["examples"] > 0
+    assert line in side["findings"]
+
+
+@pytest.mark.parametrize("mode", ["fast", "exact"])
+def test_a_blank_line_after_each_sentence_is_warned_of(folder, tmp_path, mode):
+    (tmp_path / "a.txt").write_text((folder / "a.txt").read_text().replace("\n", "\n\n"))
+    paths = [f"--input_file={tmp_path}/a.txt", f"--vocab_file={folder}/vocabulary", f"--output_dir={tmp_path}/shards"]
+    made = make_data(*paths, "--max_seq_length=32", "--max_predictions_per_seq=5", f"--mode={mode}")
+    assert made.returncode == 0, made.stderr
+    assert re.search(r"^warning: all of the \d+ second sentences are random.*blank line", made.stderr, re.MULTILINE)
+    side = json.loads((tmp_path / "shards" / "a.txt.tfrecord.json").read_text())
+    assert side["statistics"]["random_next"] == side["statistics"]["records"] == side["examples"]
+
+
+def test_a_vocabulary_that_cannot_be_written_is_refused_before_the_text_is_read(folder):
+    failed = make_data(f"--input_file={folder}/?.txt", f"--vocab_file={folder}/a.txt/vocabulary", "--train_vocab")
+    assert failed.returncode == 2 and failed.stderr.startswith("error: --vocab_file: ") and "B/s" not in failed.stderr
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("sentencex"), reason="needs sentencex")

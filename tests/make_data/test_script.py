@@ -111,8 +111,9 @@ def test_a_folder_of_text_works_as_well_whatever_the_names_are(run, folder, tmp_
     (tmp_path / "p[1]").mkdir()
     folder.rename(tmp_path / "p[1]" / "text")
     sizes = {"NUM_SHARDS": "", "VOCAB_SIZE": ""}
-    made = run("p[1]/text", "out [8],", "--max_seq_length=32", "--max_predictions_per_seq=3", **sizes)
+    made = run("p[1]/text", "out [8],", "--max_seq_length=32", "--max_predictions_per_seq=1", **sizes)
     assert made.returncode == 0, made.stdout + made.stderr
+    assert (made.stdout + made.stderr).count("note: 3") == 1, "the share of predictions is told once, at the end"
     assert made.stderr.startswith("init_tf.sh --print-python --data\n")
     texts = list((tmp_path / "out [8]," / "text" / "train").glob("*.txt"))
     assert 5_000 < sum(path.stat().st_size for path in texts) < 20_000
@@ -135,6 +136,25 @@ def test_without_arguments_it_says_how(run):
     told = run()
     assert told.returncode == 2 and "make_data.sh SOURCE OUTPUT_DIR" in told.stderr
     assert "shellcheck" not in told.stderr
+
+
+@pytest.mark.parametrize(
+    "flags, variables, message",
+    [
+        (["--dupe_factor=0"], {}, "--dupe_factor must be at least 1"),
+        (["--no_such_flag=1"], {}, "no_such_flag"),
+        ([], {"TEXT_FLAGS": "--language=xx"}, "--language=xx is not known"),
+        ([], {"VOCAB_FILE": "text/0.txt"}, "text/0.txt has no [UNK]"),
+        ([], {"VOCAB_FILE": "text/0.txt/vocab.txt"}, "VOCAB_FILE: text/0.txt/vocab.txt cannot be written"),
+        ([], {"VOCAB_SIZE": "many"}, "VOCAB_SIZE=many is no number"),
+    ],
+)
+def test_what_a_later_step_would_refuse_is_refused_before_the_first(run, folder, tmp_path, flags, variables, message):
+    refused = run("text", "out", *flags, **variables)
+    assert refused.returncode == 2
+    (line,) = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
+    assert message in line
+    assert not (tmp_path / "out" / "text").exists()
 
 
 def test_a_failing_step_stops_the_script(run, tmp_path):

@@ -108,6 +108,10 @@ def test_another_command_on_the_folder_is_refused(made, run) -> None:
         (["text", "new", "--max_seq_length=1024"], "--max_seq_length must be 5 to 512 here"),
         (["text", "new", "--max_restarts=1"], "--max_restarts belongs to the launcher of several processes"),
         (["text", "new", "--rejoin_seconds=-1"], "--rejoin_seconds must be at least 0, got -1"),
+        (["text", "new", "--learning_rate=-1"], "--learning_rate must be at least 0, got -1"),
+        (["text", "new", "--dupe_factor=0"], "--dupe_factor must be at least 1, got 0"),
+        (["text", "new", "--language=xx"], "--language=xx is not known"),
+        (["text", "new", "--stop_threshold=2"], "--stop_threshold must be in [0, 1], got 2"),
         (["text", "new", "more"], "expected a folder of text and a folder for the model, got text new more"),
     ],
 )
@@ -116,6 +120,14 @@ def test_what_cannot_be_is_one_line(run, arguments: list[str], message: str) -> 
     assert refused.returncode == 2 and refused.stdout == ""
     assert message in refused.stderr and refused.stderr.count("\n") == 1
     assert not (refused.folder / "new").exists()
+
+
+@pytest.mark.parametrize("environ", [{"NUM_HELD_OUT": "0"}, {"VOCAB_FILE": "vocab.txt"}, {"NUM_SHARDS": "many"}])
+def test_what_a_later_step_would_refuse_is_refused_before_the_first(run, environ: dict[str, str]) -> None:
+    refused = run("text", "not begun", **environ)
+    assert refused.returncode == 2 and refused.stderr.count("error: ") == 1
+    assert next(iter(environ)) in refused.stderr
+    assert not (refused.folder / "not begun" / "data").exists()
 
 
 def test_a_model_is_continued_with_its_own_vocabulary(made, run) -> None:

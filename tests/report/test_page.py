@@ -159,7 +159,7 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
         ([run, "--output="], "error: --output is empty; give the name of the page, such as report.html"),
         (
             [run, f"--output={tmp_path}/file/x"],
-            f"error: --output: {tmp_path}/file/x cannot be written: File exists",
+            f"error: --output: {tmp_path}/file/x cannot be written ({tmp_path}/file: Not a directory)",
         ),
     ):
         done = report(*arguments)

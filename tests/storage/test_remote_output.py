@@ -96,6 +96,21 @@ def test_checkpoints_and_files_are_uploaded_in_order_and_old_ones_removed(bucket
     assert not os.listdir(tmp_path / "a" / ".uploads") or os.listdir(tmp_path / "a" / ".uploads") == ["file"]
 
 
+@pytest.mark.parametrize("do_train", [True, False])
+def test_a_storage_that_takes_no_object_is_refused_at_the_start(
+    bucket, started, proxy, monkeypatch, do_train: bool
+) -> None:
+    monkeypatch.setattr(remote, "FIRST_PAUSE_SECONDS", 0.01)
+    proxy.choose_put = lambda number, path: "503"
+    with pytest.raises(ValueError, match=r"--output_dir: .*cannot be written"):
+        started(do_train=do_train)
+
+
+def test_the_trial_at_the_start_leaves_nothing(bucket, started) -> None:
+    started(do_train=False)
+    assert not remote.list_folder_if_any(f"{bucket}/run")
+
+
 @pytest.mark.parametrize("fault", PUT_FAULTS)
 def test_errors_on_the_way_leave_whole_objects(bucket, started, proxy, tmp_path, fault: str) -> None:
     output, puts = started(), itertools.cycle([fault, fault, None])  # the lock's own, which come when they will, aside

@@ -17,7 +17,7 @@ from bert_pretrain.data.shards import tfrecord
 from bert_pretrain.storage import remote
 from bert_pretrain.storage.read_ahead import NUM_THREADS
 from bert_pretrain.storage.remote import TRIES_OF_WRONG_BYTES, read_path_or_url
-from bert_pretrain.system.files import hash_file, is_url, open_regular, write_json
+from bert_pretrain.system.files import hash_file, is_url, open_regular, require_free_name, write_json
 
 _SIDE_FILES = (".json", ".npz")  # of bert_pretrain, beside shards: manifest.json, provenance of make_data
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -139,6 +139,15 @@ class Manifest(NamedTuple):
     max_token_id: int  # of the records that were parsed
     fingerprint: str  # shard_files.fingerprint
     shards: dict[str, int]  # records of each
+
+
+def require_manifest_writable(directory: str) -> None:
+    """ValueError where write_manifest would fail."""
+    path = os.path.join(directory, _MANIFEST)
+    try:
+        require_free_name("--input_files_dir", path)
+    except ValueError as error:
+        raise ValueError(f"{error}; or give --nowrite_manifest") from None
 
 
 def write_manifest(directory: str, manifest: Manifest) -> None:

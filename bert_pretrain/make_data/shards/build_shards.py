@@ -7,15 +7,17 @@ import functools
 import os
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress
 from typing import IO, Any, NamedTuple, Optional
 
 import numpy as np
 
 from bert_pretrain.config.make_data import ExampleConfig
+from bert_pretrain.data.findings import Finding, RecordStatistics, judge_documents, judge_records
 from bert_pretrain.data.masking import Masking, MaskingRule
 from bert_pretrain.data.shards.tfrecord import write_records
-from bert_pretrain.data.vocab import load_vocabulary
+from bert_pretrain.data.vocab import Vocabulary, load_vocabulary
 from bert_pretrain.make_data import corpus, provenance
 from bert_pretrain.make_data.shards.exact_examples import ExactExamples, ExactRule, estimate_memory
 from bert_pretrain.make_data.shards.fast_examples import (
@@ -23,6 +25,7 @@ from bert_pretrain.make_data.shards.fast_examples import (
     draw_examples,
     may_repeat,
     pick_records,
+    picked_numbers,
 )
 from bert_pretrain.make_data.shards.instances import Instances, tokenize_documents, tokenize_documents_in_blocks
 from bert_pretrain.make_data.shards.serialization import serialize_examples
@@ -156,10 +159,11 @@ def _make_exact(task: ShardTask, tokenizer: LineTokenizer, report: ReportProgres
         examples.pick(min(config.num_picked_examples, len(examples)))
     for number, output in enumerate(task.outputs):
         blocks = examples.blocks(number, len(task.outputs), vocabulary.id("[CLS]"), vocabulary.id("[SEP]"))
+        counter = _RecordCounter(vocabulary)
         with atomic_write(output, "wb") as file:
-            num_records = write_records(file, _written(blocks, len(examples), report))
+            num_records = write_records(file, _written(blocks, len(examples), counter, report))
             counts = ShardCounts(text.num_documents, len(text.ids), num_records, text=account.amounts())
-            _write_provenance(output, file, origin, counts, task)
+            _write_provenance(output, file, origin, counts, counter.total(), task)
     return ShardCounts(text.num_documents, len(text.ids), len(examples), text=account.amounts())
 
 
@@ -174,9 +178,12 @@ def _reported(documents: Iterable[list[str]], num_bytes: int, report: ReportProg
             num_chars = 0
 
 
-def _written(blocks: Iterable[tuple[Instances, Masking]], num_examples: int, report: ReportProgress) -> Iterator[bytes]:
-    """The records of exact mode's examples, which are counted already."""
+def _written(
+    blocks: Iterable[tuple[Instances, Masking]], num_examples: int, counter: _RecordCounter, report: ReportProgress
+) -> Iterator[bytes]:
+    """The records of exact mode's examples, of which there are num_examples."""
     for instances, masking in blocks:
+        counter.add(instances, masking)
         yield from serialize_examples(instances, masking)
         report(Progress(_WRITING * len(masking.ids) / num_examples))
 
@@ -185,8 +192,7 @@ def _make_fast(task: ShardTask, tokenizer: LineTokenizer, report: ReportProgress
     (output,) = task.outputs
     origin = _origin(task)
     num_documents = num_tokens = 0
-    repeated = RepeatedRecords()
-    account = Account()
+    repeated, counter, account = RepeatedRecords(), _RecordCounter(tokenizer.vocabulary), Account()
 
     def records() -> Iterator[bytes]:
         nonlocal num_documents, num_tokens
@@ -199,22 +205,86 @@ def _make_fast(task: ShardTask, tokenizer: LineTokenizer, report: ReportProgress
             repeated.begin_block()
             num_before = repeated.num_kept
             for block in draw_examples(text, task.config, tokenizer.vocabulary, rng):
-                yield from repeated.without_repeats(serialize_examples(*block), may_repeat(*block))
+                drawn = serialize_examples(*block)
+                is_new = repeated.find_new(drawn, may_repeat(*block))
+                counter.add(*block, is_new)
+                yield from compress(drawn, is_new)
             report(Progress(len(text.ids) * _BYTES_PER_TOKEN / task.num_bytes, repeated.num_kept - num_before))
         _require_words(num_tokens, task)
 
     with atomic_write(output, "wb") as file:
         num_records = write_records(file, pick_records(records(), task.config.num_picked_examples))
         counts = ShardCounts(num_documents, num_tokens, num_records, repeated.num_left_out, account.amounts())
-        _write_provenance(output, file, origin, counts, task)
+        _write_provenance(output, file, origin, counts, counter.total(task.config.num_picked_examples), task)
     return counts
 
 
+class _RecordCounter:
+    """Counts what is written, for the findings; a few numbers for each record, as some are left out at the end."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        numbered = vocabulary.numbered()
+        self._mask_id, self._unk_id = numbered["[MASK]"], numbered["[UNK]"]
+        self._rows: list[np.ndarray] = []  # [E, 6] each
+        self._seq_length = 0
+
+    def add(self, instances: Instances, masking: Masking, is_written: Optional[Sequence[bool]] = None) -> None:
+        """Counts E records, or those of them that are written."""
+        self._seq_length = masking.input_ids.shape[1]
+        is_used = np.arange(masking.positions.shape[1]) < masking.num_masked[:, None]  # [E, P]
+        shown = np.take_along_axis(masking.input_ids, masking.positions, axis=1)
+        columns = (
+            instances.num_tokens,
+            masking.num_masked,
+            instances.is_random_next,
+            np.count_nonzero(is_used & (shown == self._mask_id), axis=1),
+            np.count_nonzero(is_used & (shown == masking.ids), axis=1),
+            np.count_nonzero((instances.ids == self._unk_id) & (instances.ids > 0), axis=1),
+        )
+        rows = np.stack(columns, axis=1).astype(np.int32)
+        self._rows.append(rows if is_written is None else rows[np.array(is_written, bool)])
+
+    def total(self, num_picked: int = 0) -> RecordStatistics:
+        """Of all records, or of those that pick_records keeps."""
+        rows = np.concatenate([np.zeros((0, 6), np.int32), *self._rows])
+        rows = rows[picked_numbers(len(rows), num_picked)]
+        tokens, predictions, random_next, mask_tokens, kept_tokens, unknown = rows.sum(axis=0, dtype=np.int64).tolist()
+        return RecordStatistics(
+            records=len(rows),
+            slots=len(rows) * self._seq_length,
+            tokens=tokens,
+            predictions=predictions,
+            without_prediction=int(np.count_nonzero(rows[:, 1] == 0)),
+            random_next=random_next,
+            mask_tokens=mask_tokens,
+            kept_tokens=kept_tokens,
+            unknown=unknown,
+        )
+
+
+def judge_shards(tasks: Sequence[ShardTask]) -> list[Finding]:
+    """What the side files of finished shards say about training on them; those of an older version say nothing."""
+    statistics, num_single = [], 0
+    for task in tasks:
+        facts = [content for output in task.outputs if (content := provenance.read_provenance(output))]
+        statistics += [RecordStatistics(**content["statistics"]) for content in facts if "statistics" in content]
+        num_single += any(content.get("documents") == 1 for content in facts)
+    records = judge_records(RecordStatistics.sum_of(statistics)) if statistics else []
+    return [*records, *judge_documents(num_single, len(tasks))]
+
+
 def _write_provenance(
-    output: str, file: IO[bytes], origin: provenance.Origin, counts: ShardCounts, task: ShardTask
+    output: str,
+    file: IO[bytes],
+    origin: provenance.Origin,
+    counts: ShardCounts,
+    statistics: RecordStatistics,
+    task: ShardTask,
 ) -> None:
     # The path says where the vocabulary was, not what it was.
     facts = {**counts._asdict(), "vocab_file": os.path.abspath(task.vocab_file)}
+    findings = [str(finding) for finding in (*judge_records(statistics), *judge_documents(counts.documents == 1, 1))]
+    facts.update(statistics=statistics._asdict(), findings=findings)
     provenance.write_provenance(output, file, origin, facts)
 
 

@@ -161,8 +161,13 @@ def pick_records(records: Iterable[bytes], count: int) -> Iterable[bytes]:
     if not count:
         return records
     everything = list(records)
-    distance = max(1.0, len(everything) / count)
-    return [everything[int(number * distance)] for number in range(min(count, len(everything)))]
+    return [everything[number] for number in picked_numbers(len(everything), count)]
+
+
+def picked_numbers(num_records: int, count: int) -> list[int]:
+    """Which of so many records pick_records keeps."""
+    distance = max(1.0, num_records / count) if count else 1.0
+    return [int(number * distance) for number in range(min(count or num_records, num_records))]
 
 
 class RepeatedRecords:
@@ -182,18 +187,17 @@ class RepeatedRecords:
         """Forgets the records so far: those of other documents are others."""
         self._seen.clear()
 
-    def without_repeats(self, records: Iterable[bytes], may_repeat: Iterable[bool]) -> Iterator[bytes]:
-        """The records that did not occur in this block before, and those that cannot repeat."""
-        seen = self._seen
+    def find_new(self, records: Iterable[bytes], may_repeat: Iterable[bool]) -> list[bool]:
+        """Which records did not occur in this block before, or cannot repeat."""
+        seen, is_new = self._seen, []
         for record, is_compared in zip(records, may_repeat):
             key = crc32c(record) << 32 | zlib.crc32(record) if is_compared else None
-            if key in seen:
-                self.num_left_out += 1
-                continue
+            is_new.append(key not in seen)
             if key is not None:
                 seen.add(key)
-            self.num_kept += 1
-            yield record
+        self.num_kept += sum(is_new)
+        self.num_left_out += len(is_new) - sum(is_new)
+        return is_new
 
 
 def may_repeat(instances: Instances, masking: Masking) -> list[bool]:

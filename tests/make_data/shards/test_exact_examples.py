@@ -118,7 +118,7 @@ def write_vocabularies(folder):
     vocabulary += ["mask", "MASK", "e", "##e", "É", "σ", "中", "か", "Lo", "Ba", "and", "so", "on", "ß", "s", "i"]
     vocabulary += [f"[unused{number}]" for number in range(120)]  # so that ids take two bytes
     (folder / "vocab.plain.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
-    repeated = [*vocabulary[:9], "[MASK]", *vocabulary[9:], *SYLLABLES[2:5], "", "##lo", "##lo", "[SEP]", ""]
+    repeated = [*vocabulary[:9], "[MASK]", *vocabulary[9:], *SYLLABLES[2:5], "", "##lo", "##lo", "[SEP]"]
     (folder / "vocab.repeated.txt").write_text("\n".join(repeated) + "\n", encoding="utf-8")
 
 

@@ -128,9 +128,9 @@ def test_short_documents_give_no_record_twice(tmp_path):
 def test_only_equal_records_of_a_block_are_left_out():
     repeated = RepeatedRecords()
     repeated.begin_block()
-    assert list(repeated.without_repeats([b"a", b"b", b"a", b"ab"], [True] * 4)) == [b"a", b"b", b"ab"]
-    assert list(repeated.without_repeats([b"b", b"c"], [True] * 2)) == [b"c"]
+    assert repeated.find_new([b"a", b"b", b"a", b"ab"], [True] * 4) == [True, True, False, True]
+    assert repeated.find_new([b"b", b"c"], [True] * 2) == [False, True]
     repeated.begin_block()
-    assert list(repeated.without_repeats([b"a"], [True])) == [b"a"]
-    assert list(repeated.without_repeats([b"d", b"d"], [False] * 2)) == [b"d", b"d"], "not compared"
+    assert repeated.find_new([b"a"], [True]) == [True]
+    assert repeated.find_new([b"d", b"d"], [False] * 2) == [True, True], "not compared"
     assert (repeated.num_kept, repeated.num_left_out) == (7, 2)
