@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any, Optional
 
 import pytest
@@ -51,6 +52,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Puts the long files first, in processes of pytest-xdist."""
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: not item.nodeid.startswith(_LONG))
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, None]:
+    """Output and messages with bytes that are no UTF-8 reach the process that prints them."""
+    outcome = yield
+    outcome.force_result(_escaped(outcome.get_result()))
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_escaped(name): _escaped(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_escaped(one) for one in value)
+    return value
 
 
 # --- What was left out ---
