@@ -127,9 +127,9 @@ def test_a_folder_of_text_works_as_well_whatever_the_names_are(run, folder, tmp_
 
 
 def test_a_message_names_the_variable_that_gave_the_flag(run, folder):
-    refused = run("text", "out", NUM_HELD_OUT="-1")
+    refused = run("text", "out", VOCAB_SIZE="2", NUM_HELD_OUT="0")
     assert refused.returncode == 2
-    assert "--num_held_out comes from the variable NUM_HELD_OUT" in refused.stderr.splitlines()[-1]
+    assert "--vocab_size comes from the variable VOCAB_SIZE" in refused.stderr.splitlines()[-1]
 
 
 def test_without_arguments_it_says_how(run):
