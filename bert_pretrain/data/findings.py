@@ -109,9 +109,9 @@ def _judge_masking(found: RecordStatistics) -> Iterator[Finding]:
     if found.predictions and found.mask_tokens is not None and found.kept_tokens is not None:
         masks, kept = found.mask_tokens / found.predictions, found.kept_tokens / found.predictions
         others = max(0.0, 1 - masks - kept)
-        if max(abs(one - other) for one, other in zip((masks, others, kept), _RECIPE)) > 0.03 + _chance(
-            found.predictions
-        ):
+        if max(
+            abs(one - other) for one, other in zip((masks, others, kept), _RECIPE)
+        ) > _REPLACEMENT_DIFFERENCE + _chance(found.predictions):
             text = f"{masks:.0%}, {others:.0%} and {kept:.0%} of the predictions are [MASK], another token, unchanged"
             yield Finding(Severity.NOTE, text, "BERT's recipe is 80, 10, 10")
 

@@ -9,8 +9,6 @@ import math
 import os
 import re
 import shlex
-import shutil
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +18,7 @@ from bert_pretrain.config.recipe import LauncherConfig
 from bert_pretrain.launch import hosts
 from bert_pretrain.launch.supervisor import INVALID_INPUT, LaunchCommand, Supervisor
 from bert_pretrain.system import files, processes, streams
+from bert_pretrain.system.gpus import machine_gpus
 
 TRAINER = "bert_pretrain.run"
 # mpirun gives up a host after 20 + 8 x 5 seconds without an answer, also before the ranks have joined; its own default
@@ -48,15 +47,7 @@ class LocalMachine(NamedTuple):
 
 def read_local_machine() -> LocalMachine:
     """The cores that this process may use and the GPUs of this machine."""
-    return LocalMachine(num_cores=files.num_cores(), num_gpus=_num_gpus(), is_root=os.geteuid() == 0)
-
-
-def _num_gpus() -> int:
-    if shutil.which("nvidia-smi"):
-        answer = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-        if answer.returncode == 0:
-            return sum(line.startswith("GPU ") for line in answer.stdout.splitlines())
-    return len([path for path in Path("/dev").glob("iluvatar*") if re.fullmatch(r"iluvatar\d+", path.name)])
+    return LocalMachine(num_cores=files.num_cores(), num_gpus=len(machine_gpus()), is_root=os.geteuid() == 0)
 
 
 def choose_num_ranks(

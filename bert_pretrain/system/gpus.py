@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import shutil
 import subprocess
 
@@ -24,12 +25,15 @@ def list_gpus(tool: str) -> list[str]:
     return [line.partition(" (UUID")[0].strip() for line in answer.stdout.splitlines() if line.startswith("GPU ")]
 
 
-def shown_gpus() -> list[str]:
-    """The GPUs that tools or device files show; none where the user hides them from CUDA."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
-        return []
+def machine_gpus() -> list[str]:
+    """The GPUs that a vendor's tool or, without one, device files show, one entry each."""
     for tool in _TOOLS:
         found = list_gpus(tool)
         if found:
             return found
-    return sorted(glob.glob("/dev/nvidia[0-9]*"))
+    return sorted(path for path in glob.glob("/dev/*[0-9]") if re.fullmatch(r"/dev/(nvidia|iluvatar)\d+", path))
+
+
+def shown_gpus() -> list[str]:
+    """machine_gpus, but none where the user hides them from CUDA."""
+    return [] if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1") else machine_gpus()
