@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import collections
+import os
+import socket
 import time
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple, Optional
@@ -203,9 +206,25 @@ def _visible_gpus() -> list[tf.config.PhysicalDevice]:
 
 
 def agree_on_device(device: Device, world: World, previous: Optional[str]) -> Device:
-    """The device with the dtype of products that all ranks take (precision.py). A collective."""
+    """The device with the dtype of products that all ranks take, and notices of what the ranks lack. A collective."""
     dtype, notices = agree_on_dtype(world, device.offer, previous)
+    if device.is_gpu and world.size > 1:
+        notices += _notices_of_ranks(device, world)
     return device._replace(compute_dtype=tf.as_dtype(dtype), notices=[*device.notices, *notices])
+
+
+def _notices_of_ranks(device: Device, world: World) -> Iterator[str]:
+    # A rank that sees a single GPU may see another one than its neighbour, as where Slurm divides them.
+    place = f"GPU {device.gpu} of {os.environ.get('CUDA_VISIBLE_DEVICES', 'all')} on {socket.gethostname()}"
+    places = world.allgather(place)
+    shared, num_ranks = collections.Counter(places).most_common(1)[0]
+    if num_ranks > 1:
+        yield f"{num_ranks} ranks share one GPU ({shared}); show each rank a GPU of its own, or start fewer (NP)"
+    if not world.has_gpu_exchange:
+        yield (
+            "Horovod was built without NCCL, so each update's gradients go through the memory of the hosts; with "
+            "CUDA's compiler and NCCL on the machine, remove .venv and run: bash init_tf.sh --horovod"
+        )
 
 
 def _choose_backend(config: DeviceConfig, is_gpu: bool, session_config: ConfigProto) -> tuple[Backend, Optional[str]]:

@@ -305,3 +305,20 @@ def test_a_run_whose_operations_must_be_deterministic_ends(tmp_path: Path) -> No
     before = "from bert_pretrain.tensorflow_compat import compat\ncompat.require_determinism()"
     ended = runs.start(runs.flags(**runs.make_data(tmp_path), **settings), before=before)
     assert ended.returncode == 0, ended.stderr
+
+
+def test_ranks_on_gpus_are_told_what_they_lack() -> None:
+    chosen = device.Device("gpu", True, 0, tf.float16, Backend.XLA, [], DtypeOffer(("float16",)))
+
+    class Ranks(OneOf):
+        has_gpu_exchange = False
+
+        def allgather(self, value):
+            return [value, value]
+
+    world = Ranks(0, [None])
+    notices = device.agree_on_device(chosen, world, None).notices
+    for notice, part in zip(notices, ("2 ranks share one GPU", "NCCL")):
+        assert part in notice
+    assert len(notices) == 2
+    assert device.agree_on_device(chosen._replace(is_gpu=False), world, None).notices == []
