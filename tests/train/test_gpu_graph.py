@@ -219,7 +219,12 @@ CONFIGURATIONS = {
 }
 
 
-@pytest.fixture(scope="module", params=CONFIGURATIONS)
+_SLOW = ("xla-float16", "xla-float32-recompute", "plain-float32-adam")  # the others have most of their operations
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=[pytest.mark.slow] * (name in _SLOW)) for name in CONFIGURATIONS]
+)
 def captured(request: pytest.FixtureRequest, data, tmp_path_factory) -> tuple[Captured, Backend, tf.DType]:
     backend, dtype, settings = CONFIGURATIONS[request.param]
     return capture(data, tmp_path_factory.mktemp("run"), backend, dtype, **settings), backend, dtype
