@@ -40,7 +40,8 @@ class Dropout:
         draws = random_words([(count + 1) // 2], seed)  # two words each
         words = tf.bitcast(draws, tf.uint16)
         # TensorFlow 2.6 slices uint16 on the host. A size that is even leaves nothing to cut off.
-        if not any(size is not None and size % 2 == 0 for size in tf.get_static_value(shape, partial=True)):
+        known = tf.get_static_value(shape, partial=True)  # None for a shape of which nothing is known
+        if not any(size is not None and size % 2 == 0 for size in (() if known is None else known)):
             words = tf.reshape(words, [-1])[:count]
         return tf.reshape(words, shape)
 

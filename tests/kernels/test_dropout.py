@@ -56,3 +56,13 @@ def test_masks_of_other_places_updates_micro_batches_ranks_and_seeds_are_indepen
 def test_units_of_one_mask_are_independent(hashed: bool, lag: int) -> None:
     (kept,) = masks(hashed, rate=0.5)
     assert abs(np.corrcoef(kept[lag:], kept[:-lag])[0, 1]) < 5 / np.sqrt(SIZE)
+
+
+@pytest.mark.parametrize("count", [6, 7])
+def test_words_are_drawn_for_a_shape_of_which_nothing_is_known(count: int) -> None:
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        inputs = tf.compat.v1.placeholder(tf.float32, [None, None])
+        bits = Dropout(1, 0, tf.constant(0), tf.constant(0), hashed=False).bits(tf.shape(inputs))
+        drawn = session.run(bits, {inputs: np.ones([1, count])})
+        known = session.run(Dropout(1, 0, tf.constant(0), tf.constant(0), False).bits(tf.constant([1, count])))
+    np.testing.assert_array_equal(drawn, known)
