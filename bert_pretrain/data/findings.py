@@ -44,7 +44,11 @@ class Finding(NamedTuple):
     remedy: str = ""
 
     def __str__(self) -> str:
-        return f"{self.severity.value}: {self.text}" + (f"; {self.remedy}" if self.remedy else "")
+        return self.line()
+
+    def line(self, place: str = "") -> str:
+        """What a program prints; place: of what it was found, with the mark that ends it."""
+        return f"{self.severity.value}: {place}{self.text}" + (f"; {self.remedy}" if self.remedy else "")
 
 
 class RecordStatistics(NamedTuple):
@@ -81,7 +85,12 @@ def judge_records(found: RecordStatistics) -> list[Finding]:
         return [Finding(Severity.FAULT, text, "make the shards from text")]
     judgements = (_judge_predictions, _judge_masking, _judge_segments, _judge_next_sentences, _judge_unknown)
     found_all = [finding for judge in (*judgements, _judge_padding) for finding in judge(found)]
-    return sorted(found_all, key=lambda finding: list(Severity).index(finding.severity))
+    return severest_first(found_all)
+
+
+def severest_first(found: Iterable[Finding]) -> list[Finding]:
+    """Faults, then warnings, then notes; those of one severity stay in their order."""
+    return sorted(found, key=lambda finding: list(Severity).index(finding.severity))
 
 
 def _judge_predictions(found: RecordStatistics) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from bert_pretrain.data.findings import (
     Severity,
     judge_records,
     judge_vocabulary,
+    severest_first,
     shown_findings,
 )
 from bert_pretrain.data.order import Visits
@@ -48,9 +49,7 @@ def judge_data(job: Job) -> None:
         if not job.config.data.allow_bad_data:
             _refuse_faults(flag, found)
         for finding in shown_findings(found):
-            (log.info if finding.severity is Severity.NOTE else log.warning)(
-                f"{finding.severity.value}: --{flag}: {finding.text}; {finding.remedy}"
-            )
+            (log.info if finding.severity is Severity.NOTE else log.warning)(finding.line(f"--{flag}: "))
 
 
 def _refuse_faults(flag: str, found: list[Finding]) -> None:
@@ -75,7 +74,7 @@ def judge_source(source: Source, masking: Optional[DynamicMasking], vocab_file: 
     found = judge_records(count_examples(sample.examples, vocabulary))
     if path and vocabulary:
         found += _judge_vocabulary(sample, vocabulary, source.limits.vocab_size, path)
-    return sorted(found, key=lambda finding: list(Severity).index(finding.severity))
+    return severest_first(found)
 
 
 def _judge_vocabulary(sample: Sample, vocabulary: Vocabulary, vocab_size: int, path: str) -> list[Finding]:
