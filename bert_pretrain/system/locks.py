@@ -124,14 +124,14 @@ def _name_locker(path: str) -> str:
         for line in (_read_text("/proc/locks") or "").splitlines():  # 1: FLOCK ADVISORY WRITE 123 08:01:456 0 EOF
             kind, _, _, pid, where = line.split()[1:6]
             if (kind, where) == ("FLOCK", place) and int(pid) > 0:
-                return f"process {pid} of {owner_name(f'/proc/{pid}')} on {socket.gethostname()}"
+                return f"process {pid} of {_owner_name(f'/proc/{pid}')} on {socket.gethostname()}"
     except (OSError, ValueError):  # the file or the process is gone
         pass
     return "a process of another host or container"
 
 
-def owner_name(path: str) -> str:
-    """The user to whom a file belongs; the number of one without a name. OSError as os.stat."""
+def _owner_name(path: str) -> str:
+    """The user to whom a file belongs; the number of one without a name."""
     number = os.stat(path, follow_symlinks=False).st_uid
     try:
         return pwd.getpwuid(number).pw_name

@@ -131,7 +131,7 @@ def library() -> Operations:
     """The operations as Python functions; compiles them first if this machine has not done so (half a minute).
 
     UnavailableError without a compiler (unless a library for this machine is in the cache), when the compiler fails, or
-    when the cache folder cannot be written to.
+    when neither the cache folder nor one among the temporary files can be used.
     """
     operations = NativeLibrary(
         "operations",
