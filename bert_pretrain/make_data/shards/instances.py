@@ -43,9 +43,8 @@ def tokenize_documents(
     """
     ids = array("H" if _fits_uint16(tokenizer) else "i")
     sentence_starts, document_starts = array("q", [0]), array("q", [0])
-    for part in _parts(
-        documents, tokenizer, account
-    ):  # arrays that grow in place: joining parts would need twice the memory
+    # Arrays that grow in place: joining parts would need twice the memory.
+    for part in _parts(documents, tokenizer, account):
         ids.frombytes(part.ids.tobytes())
         sentence_starts.frombytes((part.sentence_starts[1:] + sentence_starts[-1]).tobytes())
         document_starts.frombytes((part.document_starts[1:] + document_starts[-1]).tobytes())
