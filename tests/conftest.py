@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Generator
 from typing import Any, Optional
 
@@ -22,6 +23,13 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 
     backends.require(request.param)
     return request.param
+
+
+def pytest_configure() -> None:
+    """Below nohup, tests ignore SIGHUP as they must, but the programs that they start receive it."""
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)  # unlike SIG_IGN, it is not handed on to other programs
 
 
 # --- Several processes, which pytest-xdist starts for -n ---
