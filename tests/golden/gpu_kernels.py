@@ -1,10 +1,11 @@
 """The table of TensorFlow's GPU kernels in tests/golden/gpu_kernels/, by release.
 
     pip install tensorflow==2.21.0
-    python tests/golden/gpu_kernels.py OPERATIONS > tests/golden/gpu_kernels/2.21.0.json
+    python tests/golden/gpu_kernels.py TABLE [OPERATION ...] > 2.21.0.json
 
-A build of TensorFlow for GPUs registers its kernels on any machine, also without a GPU. OPERATIONS is a file with the
-names of operations, one a line; tests/train/test_gpu_graph.py writes it.
+A build of TensorFlow for GPUs registers its kernels on any machine, also without a GPU. The new table has the
+operations of TABLE, one of the tables that are there, and those that are named; tests/train/test_gpu_graph.py names
+what is missing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 DEVICES = ("GPU", "XLA_GPU_JIT")
@@ -63,18 +65,18 @@ def list_kernels(operation: str) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def main(path: str) -> None:
-    """Prints the table for the operations that the file names."""
+def main(path: str, more: Sequence[str]) -> None:
+    """Prints the table for the operations of another one and more."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
 
     # XLA registers its kernels when it compiles the first program.
     tf.function(lambda x: x + 1.0, jit_compile=True)(tf.constant(1.0))
     with open(path) as file:
-        table = {name: list_kernels(name) for name in sorted(file.read().split())}
+        table = {name: list_kernels(name) for name in sorted({*json.load(file), *more})}
     lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(kernels, sort_keys=True)}" for name, kernels in table.items())
     print(f"{{\n{lines}\n}}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], sys.argv[2:])
