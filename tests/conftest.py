@@ -37,10 +37,10 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """The processes of -n auto: one a core for all tests, none for named files, which would wait for their start."""
+    """The processes of -n auto: one more than cores for all tests, some of which wait; none for named files."""
     is_all = config.args_source is not pytest.Config.ArgsSource.ARGS
-    num_processes = min(files.num_cores(), _MAX_PROCESSES)
-    return num_processes if is_all and num_processes > 1 else 0
+    num_processes = min(files.num_cores() + 1, _MAX_PROCESSES)
+    return num_processes if is_all and num_processes > 2 else 0
 
 
 @pytest.hookimpl(optionalhook=True)

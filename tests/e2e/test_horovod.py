@@ -185,6 +185,7 @@ def test_masks_drawn_while_training_are_those_of_one_big_batch(masked: dict, two
     assert relative_difference(whole, static) > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(ranks.EXCHANGE == "mpi", reason="the tests around it run over MPI alone")
 def test_mpi_alone_computes_the_same(exact: dict, two: Path, tmp_path: Path) -> None:
     settings = five_updates(exact, tmp_path / "lamb", "lamb", do_eval=True, stop_threshold=0.0)

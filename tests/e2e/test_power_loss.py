@@ -164,6 +164,7 @@ def watched(folder: Path, module: str, *arguments: str) -> set[str]:
     return names
 
 
+@pytest.mark.slow
 def test_what_has_its_name_is_on_the_disk(data: dict[str, str], tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("BERT_PRETRAIN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("RENAMES", str(tmp_path / "renames"))

@@ -62,6 +62,7 @@ def test_the_same_bits_are_trained_from_a_bucket_with_errors_as_from_a_disk(
         ]
 
 
+@pytest.mark.slow
 def test_model_and_weights_from_a_bucket_train_the_same_bits(data, put, proxy, tmp_path: Path, monkeypatch) -> None:
     changes = {"num_train_steps": 2, "do_eval": False, "native_kernels": False}
     runs.train(**data, **values(tmp_path / "first", **changes))

@@ -70,6 +70,7 @@ def test_a_learning_rate_that_is_too_high_is_replayed_from_the_weights_before(da
     assert "error: --replay_update: the update had --train_batch_size=3, now it is 6; give the flags" in other.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.horovod
 def test_the_record_at_fault_is_found_alone_among_those_of_two_ranks(data, tmp_path: Path) -> None:
     pytest.importorskip({"mpi": "mpi4py"}.get(ranks.EXCHANGE, "horovod"))
