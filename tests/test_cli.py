@@ -102,7 +102,7 @@ def test_a_limit_of_the_machine_is_one_line_and_exit_code_1(size: int, limit: st
 
 def test_the_home_directory_is_expanded_in_paths_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
-    assert "files='/home/me/a, b~c,/home/me'" in start("--files=~/a, b~c, ~").stdout
+    assert "files='/home/me/a,b~c,/home/me'" in start("--files=~/a, b~c, ~").stdout
     assert "name='~/x'" in start("--name=~/x").stdout
 
 

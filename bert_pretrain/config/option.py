@@ -15,7 +15,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Optional, TypeVar, Union
 
-from bert_pretrain.system.files import is_url
+from bert_pretrain.system.files import is_url, split_names
 
 T = TypeVar("T")
 
@@ -166,9 +166,7 @@ def require_one_line(name: str, value: str) -> None:
 
 def local_paths(name: str, paths: str, takes_url: bool = False) -> str:
     """'~/a,~b/c,file:///d' -> '/home/me/a,/home/b/c,/d': local_path of each in a list. A name that exists stays."""
-    if os.path.lexists(paths):
-        return paths
-    return ",".join(local_path(name, path, takes_url) for path in paths.split(","))
+    return ",".join(path if os.path.lexists(path) else local_path(name, path, takes_url) for path in split_names(paths))
 
 
 def local_path(name: str, path: str, takes_url: bool = False) -> str:

@@ -123,7 +123,7 @@ def is_refused(address: tuple[str, int]) -> bool:
 
 def test_strangers_keep_no_rank_out(listening: tuple) -> None:
     """Some say nothing, more than are greeted at a time, one says too much; then the rank comes."""
-    one, endpoint = listening
+    _, endpoint = listening
     with contextlib.ExitStack() as stack:
         for _ in range(rank_watch._MAX_GREETINGS + 10):
             stack.enter_context(socket.create_connection(endpoint.outside[0]))

@@ -95,7 +95,7 @@ _PHASES = tuple(Phase) if os.environ.get("FUZZ_EXAMPLES") else (Phase.explicit,)
     has_saved_model=False,
 )
 @example(
-    names=[" $HOME", '--"q?"', "s3:,*", "[a]\\", "~{a,b}"],
+    names=[" $HOME", '--"q?"', "s3:,~*", "[a]\\", "~{a,b}"],
     inner=["\t*", "\x07\u2028"],
     is_relative=False,
     has_saved_model=False,
