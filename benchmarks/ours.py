@@ -60,7 +60,7 @@ class Ours:
                     config.examples_per_rank(),
                     settings.batch_size,
                     config.data.pack_sequences,
-                    few_shapes=job.device.backend is Backend.XLA,
+                    few_shapes=job.device.backend.is_compiled,
                 ),
                 settings.seed,
             )

@@ -10,6 +10,8 @@ Masks come from one of two kinds of random bits:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from bert_pretrain.tensorflow_compat.typed import random_words
@@ -19,7 +21,7 @@ _NUM_WORDS = 2**16  # possible values of a word: rate 0.1 becomes 6554 / 65536 =
 
 
 class Dropout:
-    """The random bits of one micro-batch; the n-th call of `bits` belongs to the n-th dropout of the network."""
+    """The random bits of one micro-batch; the n-th that are drawn belong to the n-th dropout of the network."""
 
     def __init__(self, seed: int, rank: int, update: tf.Tensor, micro_batch: tf.Tensor, hashed: bool) -> None:
         """update and micro_batch: integer scalar tensors. hashed: bits are keys instead of words."""
@@ -29,21 +31,32 @@ class Dropout:
         self._hashed = hashed
         self._num_places = 0
 
-    def bits(self, shape: tf.Tensor) -> tf.Tensor:
-        """Random bits for `drop` on a tensor of this shape: a key [2] uint32, or words of the shape, uint16."""
-        place, self._num_places = self._num_places, self._num_places + 1
+    def draw(self, shapes: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Random bits for `drop_units` on tensors of these shapes: keys [2] uint32, or words of the shapes, uint16."""
         with tf.device("/cpu:0"):  # a GPU's random operations read seeds from the host
-            seed = tf.stack([tf.constant((self._constant_seed + place) % 2**63, tf.int64), self._step_seed])
-        if self._hashed:
-            return random_words([2], seed)
-        count = tf.reduce_prod(shape)
-        draws = random_words([(count + 1) // 2], seed)  # two words each
-        words = tf.bitcast(draws, tf.uint16)
-        # TensorFlow 2.6 slices uint16 on the host. A size that is even leaves nothing to cut off.
-        known = tf.get_static_value(shape, partial=True)  # None for a shape of which nothing is known
-        if not any(size is not None and size % 2 == 0 for size in (() if known is None else known)):
-            words = tf.reshape(words, [-1])[:count]
-        return tf.reshape(words, shape)
+            seeds = [self._next_seed() for _ in shapes]
+            # All keys of a network go to a GPU together, as 64 bits each, for GPUs do not take uint32 apart.
+            keys = [random_words([2], seed) for seed in seeds] if self._hashed else []
+            keys = tf.bitcast(tf.stack(keys), tf.int64) if keys else None
+        if keys is not None:
+            return [tf.bitcast(key, tf.uint32) for key in tf.unstack(keys)]
+        return [_draw_words(shape, seed) for shape, seed in zip(shapes, seeds)]
+
+    def _next_seed(self) -> tf.Tensor:
+        place, self._num_places = self._num_places, self._num_places + 1
+        return tf.stack([tf.constant((self._constant_seed + place) % 2**63, tf.int64), self._step_seed])
+
+
+def _draw_words(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """uint16 of this shape."""
+    count = tf.reduce_prod(shape)
+    draws = random_words([(count + 1) // 2], seed)  # two words each
+    words = tf.bitcast(draws, tf.uint16)
+    # TensorFlow 2.6 slices uint16 on the host. A size that is even leaves nothing to cut off.
+    known = tf.get_static_value(shape, partial=True)  # None for a shape of which nothing is known
+    if not any(size is not None and size % 2 == 0 for size in (() if known is None else known)):
+        words = tf.reshape(words, [-1])[:count]
+    return tf.reshape(words, shape)
 
 
 def drop_units(inputs: tf.Tensor, bits: tf.Tensor, rate: float) -> tf.Tensor:

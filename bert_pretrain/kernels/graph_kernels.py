@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from bert_pretrain.config.model import LAYER_NORM_EPSILON
 from bert_pretrain.kernels import xla
+from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.dropout import drop_units
 from bert_pretrain.kernels.row_attention import RowAttention
 from bert_pretrain.kernels.unpadding import Tokens, every_slot, find_tokens
@@ -25,9 +26,9 @@ _GELU_SCALE, _GELU_CUBIC = math.sqrt(2.0 / math.pi), 0.044715
 class GraphKernels:
     """See Kernels."""
 
-    def __init__(self, compiled: bool) -> None:
-        self._run = xla.function_runner(compiled)
-        self.is_compiled = compiled
+    def __init__(self, backend: Backend = Backend.PLAIN) -> None:
+        self.is_compiled, self.compiles_layers = backend.is_compiled, backend is Backend.XLA_LAYERS
+        self._run = xla.function_runner(self.is_compiled)
 
     def find_tokens(self, example_ids: tf.Tensor) -> Tokens:
         return every_slot(example_ids) if self.is_compiled else find_tokens(example_ids)

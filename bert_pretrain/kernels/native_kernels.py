@@ -17,7 +17,7 @@ from bert_pretrain.tensorflow_compat.typed import TensorAndGradient, custom_grad
 class NativeKernels:
     """See Kernels. Tensors are float32; bits are keys."""
 
-    is_compiled = False  # for each shape
+    is_compiled = compiles_layers = False  # for each shape
 
     def __init__(self) -> None:
         self._library = native.library()

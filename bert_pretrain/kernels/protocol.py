@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Callable, Optional, Protocol
 
 import tensorflow as tf
@@ -16,6 +17,7 @@ class Kernels(Protocol):
     """Letters: T tokens, H hidden, N heads, R rows, S slots per row. bits: from Dropout.bits; None: no dropout."""
 
     is_compiled: bool  # for each shape of the tensors, so that these should be few
+    compiles_layers: bool  # so that a layer should be a single program
 
     def find_tokens(self, example_ids: tf.Tensor) -> Tokens:
         """The slots that the layers compute, of rows with these example_ids [R, S] int32, where 0 is padding."""
@@ -57,6 +59,7 @@ class Kernels(Protocol):
         ...
 
 
+@functools.lru_cache(maxsize=None)
 def make_kernels(backend: Backend) -> Kernels:
     """Returns the kernels of the backend. UnavailableError when the native ones cannot be compiled or loaded."""
-    return NativeKernels() if backend is Backend.NATIVE else GraphKernels(compiled=backend is Backend.XLA)
+    return NativeKernels() if backend is Backend.NATIVE else GraphKernels(backend)

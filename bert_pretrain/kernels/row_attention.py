@@ -50,12 +50,12 @@ class RowAttention:
         def kernel(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> TensorAndGradient:
             scores = tf.cast(tf.matmul(query * scale, key, transpose_b=True), tf.float32)  # [R, N, S, S]
             # Not compiled: TensorFlow adds in place, XLA allocates; and XLA's softmax is slower than oneDNN's.
-            probabilities = tf.nn.softmax(scores + self._mask)
-            context = tf.matmul(self._drop(probabilities, bits, value.dtype), value)  # [R, N, S, D]
+            # Kept in the dtype of the products, for the backward pass reads them twice.
+            probabilities = tf.cast(tf.nn.softmax(scores + self._mask), value.dtype)
+            context = tf.matmul(self._drop(probabilities, bits), value)  # [R, N, S, D]
 
             def gradient(grad_context: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-                dropped = self._drop(probabilities, bits, value.dtype)
-                grad_value = tf.matmul(dropped, grad_context, transpose_a=True)
+                grad_value = tf.matmul(self._drop(probabilities, bits), grad_context, transpose_a=True)
                 grad_dropped = tf.matmul(grad_context, value, transpose_b=True)  # [R, N, S, S]
                 row_sums = self._run(_row_dot, grad_context, context)  # [R, N, S, 1]
                 grad_scores = self._run(
@@ -67,9 +67,8 @@ class RowAttention:
 
         return kernel(query, key, value)
 
-    def _drop(self, probabilities: tf.Tensor, bits: Optional[tf.Tensor], dtype: tf.DType) -> tf.Tensor:
-        dropped = probabilities if bits is None else self._run(drop_units, probabilities, bits, rate=self._rate)
-        return tf.cast(dropped, dtype)
+    def _drop(self, probabilities: tf.Tensor, bits: Optional[tf.Tensor]) -> tf.Tensor:
+        return probabilities if bits is None else self._run(drop_units, probabilities, bits, rate=self._rate)
 
 
 def attention_mask(example_ids: tf.Tensor) -> tf.Tensor:
@@ -95,5 +94,6 @@ def _softmax_gradient(
 ) -> tf.Tensor:
     """Gradient of the dropped probabilities [R, N, S, S] -> gradient of the scores before scaling."""
     grad_probabilities = grad_dropped if bits is None else drop_units(grad_dropped, bits, rate)
-    grad_scores = probabilities * (tf.cast(grad_probabilities, tf.float32) - row_sums) * scale
+    slopes = tf.cast(grad_probabilities, tf.float32) - row_sums
+    grad_scores = tf.cast(probabilities, tf.float32) * slopes * scale
     return tf.cast(grad_scores, grad_dropped.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Hashable
 from typing import Callable, Optional, Protocol, TypeVar
 
 import tensorflow as tf
@@ -11,34 +12,46 @@ T = TypeVar("T")
 
 
 class Run(Protocol):
-    """run(function, *tensors, **numbers) is function(*tensors, **numbers)."""
+    """run(function, *tensors, **constants) is function(*tensors, **constants)."""
 
-    def __call__(self, function: Callable[..., T], *tensors: Optional[tf.Tensor], **numbers: float) -> T: ...  # noqa: D102
+    def __call__(self, function: Callable[..., T], *tensors: Optional[tf.Tensor], **constants: Hashable) -> T: ...  # noqa: D102
 
 
 def function_runner(compiled: bool) -> Run:
-    """Returns run(function, *tensors, **numbers), which gives function(*tensors, **numbers).
+    """Returns run(function, *tensors, **constants), which gives function(*tensors, **constants).
 
-    With compiled, the function is one XLA program for each combination of static shapes, dtypes and numbers; the
-    numbers are constants of the program. A tensor may be None; it is None inside the function, too.
+    With compiled, the function is one XLA program for each combination of static shapes, dtypes and constants, and its
+    gradient another one. A tensor may be None; it is None inside the function, too.
     """
     return _run_compiled if compiled else _run_plain
 
 
-def _run_plain(function: Callable[..., T], *tensors: Optional[tf.Tensor], **numbers: float) -> T:
-    return function(*tensors, **numbers)
+def _run_plain(function: Callable[..., T], *tensors: Optional[tf.Tensor], **constants: Hashable) -> T:
+    return function(*tensors, **constants)
 
 
-def _run_compiled(function: Callable[..., T], *tensors: Optional[tf.Tensor], **numbers: float) -> T:
+def _run_compiled(function: Callable[..., T], *tensors: Optional[tf.Tensor], **constants: Hashable) -> T:
     specs = tuple(tensor if tensor is None else tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors)
     with tf.name_scope(function.__name__.strip("_")):  # the name that a profile shows
         inputs = (tensor for tensor in tensors if tensor is not None)
-        return _program(function, specs, tuple(numbers.items()))(*inputs)
+        return _program(function, specs, tuple(constants.items()))(*inputs)
+
+
+def run_update(function: Callable[..., None], *tensors: tf.Tensor) -> tf.Operation:
+    """Runs function(*tensors), which may assign to variables of the graph, as one program compiled by XLA."""
+
+    def program(*inputs: tf.Tensor) -> tf.Tensor:
+        function(*inputs)
+        return tf.constant(True)
+
+    program.__name__ = function.__name__
+    specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors]
+    return tf.function(program, jit_compile=True, autograph=False).get_concrete_function(*specs)(*tensors).op
 
 
 @functools.lru_cache(maxsize=None)
 def _program(
-    function: Callable[..., T], specs: tuple[Optional[tf.TensorSpec], ...], numbers: tuple[tuple[str, float], ...]
+    function: Callable[..., T], specs: tuple[Optional[tf.TensorSpec], ...], constants: tuple[tuple[str, Hashable], ...]
 ) -> Callable[..., T]:
     """The compiled function of the tensors that are not None.
 
@@ -47,7 +60,7 @@ def _program(
 
     def program(*inputs: tf.Tensor) -> T:
         remaining = iter(inputs)
-        return function(*(None if spec is None else next(remaining) for spec in specs), **dict(numbers))
+        return function(*(None if spec is None else next(remaining) for spec in specs), **dict(constants))
 
     program.__name__ = function.__name__
     traced = tf.function(program, jit_compile=True, autograph=False)

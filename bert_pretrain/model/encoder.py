@@ -12,6 +12,7 @@ from typing import Callable, NamedTuple, Optional
 import tensorflow as tf
 
 from bert_pretrain.config.model import ModelConfig
+from bert_pretrain.kernels import xla
 from bert_pretrain.kernels.dropout import Dropout
 from bert_pretrain.kernels.protocol import Kernels
 from bert_pretrain.kernels.unpadding import Tokens, take_rows
@@ -35,6 +36,7 @@ class Encoder(NamedTuple):
     kernels: Kernels
     products: tf.DType  # of the linear layers
     tokens: Tokens
+    example_ids: tf.Tensor  # [R, S] int32, of Rows
     attend: Callable[[tf.Tensor, Optional[tf.Tensor]], tf.Tensor]  # (qkv [T, 3H], bits) -> context [T, H]
 
 
@@ -74,20 +76,18 @@ def encode(
     pass runs it again. output_slots: the slots [X] int32, none of them padding, that the heads read; the last
     layer then computes only these after its attention. None: all tokens.
     """
-    tokens = kernels.find_tokens(rows.example_ids)
-    attend = kernels.attention(
-        rows.example_ids, tokens, config.num_attention_heads, config.attention_probs_dropout_prob
-    )
-    encoder = Encoder(config, kernels, precision.products, tokens, attend)
-    hidden = tf.cast(_embed(encoder, weights, rows, dropout), precision.activations)  # [T, H]
+    encoder = _make_encoder(config, kernels, precision.products, rows.example_ids)
+    tokens = encoder.tokens
+    num_outputs = tf.size(tokens.slots if output_slots is None else output_slots)
+    embedding_bits, *layers_bits = _draw_bits(dropout, config, rows, tf.size(tokens.slots), num_outputs)
+    hidden = tf.cast(_embed(encoder, weights, rows, embedding_bits), precision.activations)  # [T, H]
     for number in range(config.num_hidden_layers):
         prefix = f"bert/encoder/layer_{number}/"
-        own = {name: weight for name, weight in weights.items() if name.startswith(prefix)}
+        own = {name[len(prefix) :]: weight for name, weight in weights.items() if name.startswith(prefix)}
+        bits = LayerBits(*layers_bits[3 * number : 3 * number + 3])
         is_last = number == config.num_hidden_layers - 1
         output_tokens = tf.gather(tokens.indices, output_slots) if is_last and output_slots is not None else None
-        num_computed = tf.size(output_tokens) if output_tokens is not None else tf.shape(hidden)[0]
-        bits = _layer_bits(dropout, config, rows, num_computed)
-        layer = functools.partial(_layer, encoder, prefix, bits=bits, output_tokens=output_tokens)
+        layer = functools.partial(_run_layer, encoder, bits=bits, output_tokens=output_tokens)
         hidden = _run_with_recompute(layer, own, hidden) if recompute else layer(own, hidden)
     return Sequence(
         hidden, tokens, tokens.indices if output_slots is None else _positions(output_slots, tokens.indices)
@@ -101,23 +101,33 @@ def _positions(output_slots: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
     )
 
 
-def _layer_bits(dropout: Optional[Dropout], config: ModelConfig, rows: Rows, num_tokens: tf.Tensor) -> LayerBits:
-    """num_tokens: those that the layer computes after its attention."""
+def _make_encoder(config: ModelConfig, kernels: Kernels, products: tf.DType, example_ids: tf.Tensor) -> Encoder:
+    tokens = kernels.find_tokens(example_ids)
+    attend = kernels.attention(example_ids, tokens, config.num_attention_heads, config.attention_probs_dropout_prob)
+    return Encoder(config, kernels, products, tokens, example_ids, attend)
+
+
+def _draw_bits(
+    dropout: Optional[Dropout], config: ModelConfig, rows: Rows, num_tokens: tf.Tensor, num_outputs: tf.Tensor
+) -> list[Optional[tf.Tensor]]:
+    """The bits of the embeddings [T, H], then those of each layer, in the order of LayerBits.
+
+    num_tokens: those that the layers compute; num_outputs: those that the last one computes after its attention.
+    """
     num_rows, width = tf.unstack(tf.shape(rows.example_ids))
     probabilities = tf.stack([num_rows, config.num_attention_heads, width, width])
-    hidden = tf.stack([num_tokens, config.hidden_size])
-    return LayerBits(
-        _bits(dropout, probabilities, config.attention_probs_dropout_prob),
-        _bits(dropout, hidden, config.hidden_dropout_prob),
-        _bits(dropout, hidden, config.hidden_dropout_prob),
-    )
+    hidden, last = (tf.stack([number, config.hidden_size]) for number in (num_tokens, num_outputs))
+    outputs = [hidden] * (config.num_hidden_layers - 1) + [last]
+    layers = [(probabilities, output, output) for output in outputs]
+    rates = config.attention_probs_dropout_prob, config.hidden_dropout_prob, config.hidden_dropout_prob
+    places = [(hidden, config.hidden_dropout_prob), *(place for shapes in layers for place in zip(shapes, rates))]
+    if dropout is None:
+        return [None] * len(places)
+    drawn = iter(dropout.draw([shape for shape, rate in places if rate]))
+    return [next(drawn) if rate else None for _, rate in places]
 
 
-def _bits(dropout: Optional[Dropout], shape: tf.Tensor, rate: float) -> Optional[tf.Tensor]:
-    return dropout.bits(shape) if dropout and rate else None
-
-
-def _embed(encoder: Encoder, weights: Weights, rows: Rows, dropout: Optional[Dropout]) -> tf.Tensor:
+def _embed(encoder: Encoder, weights: Weights, rows: Rows, bits: Optional[tf.Tensor]) -> tf.Tensor:
     """The sum of word, segment and position embeddings with layer norm and dropout, [T, H] float32."""
     config = encoder.config
     token_ids, segment_ids, position_ids = (
@@ -129,13 +139,40 @@ def _embed(encoder: Encoder, weights: Weights, rows: Rows, dropout: Optional[Dro
     segments = tf.matmul(one_hot, weights["bert/embeddings/token_type_embeddings"])  # [T, H]
     positions = tf.gather(weights["bert/embeddings/position_embeddings"], position_ids)  # [T, H]
     hidden = layer_norm(weights, "bert/embeddings/LayerNorm", words + segments + positions, encoder.kernels)
-    rate, shape = config.hidden_dropout_prob, tf.stack([tf.shape(hidden)[0], config.hidden_size])
-    return encoder.kernels.dropout(hidden, _bits(dropout, shape, rate), rate)
+    return encoder.kernels.dropout(hidden, bits, config.hidden_dropout_prob)
+
+
+def _run_layer(
+    encoder: Encoder, weights: Weights, hidden: tf.Tensor, bits: LayerBits, output_tokens: Optional[tf.Tensor]
+) -> tf.Tensor:
+    """See _layer; as one program, which all layers share, where the kernels compile layers."""
+    if not encoder.kernels.compiles_layers:
+        return _layer(encoder, weights, hidden, bits, output_tokens)
+    run = xla.function_runner(compiled=True)
+    tensors = hidden, encoder.example_ids, output_tokens, *bits, *weights.values()
+    shared = {"config": encoder.config, "kernels": encoder.kernels, "products": encoder.products}
+    return run(_layer_program, *tensors, names=tuple(weights), **shared)
+
+
+def _layer_program(
+    hidden: tf.Tensor,
+    example_ids: tf.Tensor,
+    output_tokens: Optional[tf.Tensor],
+    *bits_and_weights: Optional[tf.Tensor],
+    names: tuple[str, ...],
+    config: ModelConfig,
+    kernels: Kernels,
+    products: tf.DType,
+) -> tf.Tensor:
+    """_layer as a function of tensors. names: of the weights."""
+    bits, values = bits_and_weights[: -len(names)], bits_and_weights[-len(names) :]
+    weights = {name: value for name, value in zip(names, values) if value is not None}
+    encoder = _make_encoder(config, kernels, products, example_ids)
+    return _layer(encoder, weights, hidden, LayerBits(*bits), output_tokens)
 
 
 def _layer(
     encoder: Encoder,
-    prefix: str,
     weights: Weights,
     hidden: tf.Tensor,
     bits: LayerBits,
@@ -143,17 +180,16 @@ def _layer(
 ) -> tf.Tensor:
     """hidden [T, H] -> [T, H]: attention and feed-forward, each followed by dropout, residual and layer norm.
 
-    With output_tokens [X], places in T, the result is theirs alone, [X, H].
+    weights: by their names within the layer. With output_tokens [X], places in T, the result is theirs alone, [X, H].
     """
-    context = _attend(encoder, f"{prefix}attention/self", weights, hidden, bits.attention)
+    context = _attend(encoder, "attention/self", weights, hidden, bits.attention)
     if output_tokens is not None:
         context, hidden = take_rows(context, output_tokens), take_rows(hidden, output_tokens)
-    output = dense(weights, f"{prefix}attention/output/dense", context, encoder.products)
-    name = f"{prefix}attention/output/LayerNorm"
-    hidden = _add_and_norm(encoder, name, weights, output, hidden, bits.attention_output)
-    intermediate = dense(weights, f"{prefix}intermediate/dense", hidden, encoder.products)  # [T, I]
-    output = dense(weights, f"{prefix}output/dense", encoder.kernels.gelu(intermediate), encoder.products)
-    return _add_and_norm(encoder, f"{prefix}output/LayerNorm", weights, output, hidden, bits.output)
+    output = dense(weights, "attention/output/dense", context, encoder.products)
+    hidden = _add_and_norm(encoder, "attention/output/LayerNorm", weights, output, hidden, bits.attention_output)
+    intermediate = dense(weights, "intermediate/dense", hidden, encoder.products)  # [T, I]
+    output = dense(weights, "output/dense", encoder.kernels.gelu(intermediate), encoder.products)
+    return _add_and_norm(encoder, "output/LayerNorm", weights, output, hidden, bits.output)
 
 
 def _attend(encoder: Encoder, name: str, weights: Weights, hidden: tf.Tensor, bits: Optional[tf.Tensor]) -> tf.Tensor:

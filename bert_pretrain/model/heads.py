@@ -14,7 +14,7 @@ from bert_pretrain.model.encoder import Sequence
 from bert_pretrain.model.layers import Weights, dense, layer_norm
 
 # Not compiled: M differs from update to update, and XLA would compile a new program for each.
-_KERNELS = GraphKernels(compiled=False)
+_KERNELS = GraphKernels()
 
 
 def masked_lm_logits(weights: Weights, sequence: Sequence, masked_positions: tf.Tensor) -> tf.Tensor:

@@ -19,10 +19,9 @@ class AdamW(Optimizer):
 
     SLOTS = ("adam_m", "adam_v")
 
-    def apply(
+    def _update_all(
         self, gradients: Mapping[str, tf.Tensor], learning_rate: tf.Tensor, gradient_scale: tf.Tensor
     ) -> tf.Operation:
-        """See Optimizer."""
         updates: list[tf.Operation] = []
         for name, gradient in gradients.items():
             variables, constants = self._variables_of(name), self._constants_of(name)

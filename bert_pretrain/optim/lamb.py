@@ -39,10 +39,9 @@ class Lamb(Optimizer):
         powers = {"beta1_power": Spec(initial=config.beta_1), "beta2_power": Spec(initial=config.beta_2)}
         self._beta_1_power, self._beta_2_power = graph_variables.create_in_graph(powers).values()
 
-    def apply(
+    def _update_all(
         self, gradients: Mapping[str, tf.Tensor], learning_rate: tf.Tensor, gradient_scale: tf.Tensor
     ) -> tf.Operation:
-        """See Optimizer."""
         corrections = tf.stack([1.0 - self._beta_1_power, 1.0 - self._beta_2_power])
         done: list[tf.Operation] = []
         for name, gradient in gradients.items():

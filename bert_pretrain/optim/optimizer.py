@@ -38,10 +38,9 @@ class Optimizer(abc.ABC):
     ) -> None:
         """Creates the slots. square_sums: for norms, as train/gradient_sum.py computes them."""
         self._config, self._weights, self._backend, self._square_sums = config, weights, backend, square_sums
-        self._run = xla.function_runner(compiled=backend is Backend.XLA)
+        self._run = xla.function_runner(backend.is_compiled)
         self._slots = [_create_slots(weights, slot) for slot in self.SLOTS]
 
-    @abc.abstractmethod
     def apply(
         self, gradients: Mapping[str, tf.Tensor], learning_rate: tf.Tensor, gradient_scale: tf.Tensor
     ) -> tf.Operation:
@@ -49,6 +48,20 @@ class Optimizer(abc.ABC):
 
         gradients: by variable name, float32, dense. learning_rate and gradient_scale: float32 scalars.
         """
+        if self._backend is not Backend.XLA_LAYERS:
+            return self._update_all(gradients, learning_rate, gradient_scale)
+
+        def update(learning_rate: tf.Tensor, gradient_scale: tf.Tensor, *values: tf.Tensor) -> None:
+            self._update_all(dict(zip(gradients, values)), learning_rate, gradient_scale)
+
+        # One program, so that XLA may join the updates of small weights, and each variable is written in place.
+        return xla.run_update(update, learning_rate, gradient_scale, *gradients.values())
+
+    @abc.abstractmethod
+    def _update_all(
+        self, gradients: Mapping[str, tf.Tensor], learning_rate: tf.Tensor, gradient_scale: tf.Tensor
+    ) -> tf.Operation:
+        """See apply."""
 
     def _variables_of(self, name: str) -> list[tf.Variable]:
         """A weight and its slots."""

@@ -44,7 +44,7 @@ class Evaluation:
         features, self._rewind = source.tensors()
         batch = BatchTensors(*(features[name] for name in BatchTensors._fields))
         # XLA gains little in a forward pass, and compiling for each new shape costs more than that.
-        backend = Backend.PLAIN if job.device.backend is Backend.XLA else job.device.backend
+        backend = Backend.PLAIN if job.device.backend.is_compiled else job.device.backend
         sums = forward.batch_statistics(
             weights, batch, job.model, make_kernels(backend), precision=job.device.precision
         )

@@ -15,7 +15,7 @@ from typing import Callable, NamedTuple
 import tensorflow as tf
 
 from bert_pretrain.data.schema import BatchTensors
-from bert_pretrain.kernels import fixed_point
+from bert_pretrain.kernels import fixed_point, xla
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.optim import optimizer
 from bert_pretrain.tensorflow_compat.typed import ANY_SHAPE
@@ -77,7 +77,8 @@ class PlainSum:
 
     def square_sums(self, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
         """[N] float32: the sum of squares of each of N tensors."""
-        return optimizer.square_sums(tensors)
+        run = xla.function_runner(self._job.device.backend is Backend.XLA_LAYERS)
+        return run(_square_sums, *tensors)
 
     def _of_rank(
         self, micro_batch_gradient: MicroBatchGradient, shapes: Sequence[tf.TensorShape], batch: BatchTensors
@@ -113,7 +114,7 @@ class ExactSum(PlainSum):
     def micro_batch(self, batch: BatchTensors, k: tf.Tensor) -> BatchTensors:
         """See PlainSum: as wide as it was packed, whatever the widths of others. XLA's rows all have one width."""
         part = super().micro_batch(batch, k)
-        return part if self._job.device.backend is Backend.XLA else forward.narrow_rows(part)
+        return part if self._job.device.backend.is_compiled else forward.narrow_rows(part)
 
     def dropout_place(self, k: tf.Tensor) -> tuple[int, tf.Tensor]:
         """See PlainSum: the micro-batch's number over all ranks."""
@@ -154,6 +155,10 @@ class ExactSum(PlainSum):
 
         nothing = tf.zeros([], tf.int64)
         return _loop(batch, add_micro_batch, tf.zeros([len(factors)], tf.int64), [nothing] * len(factors))
+
+
+def _square_sums(*tensors: tf.Tensor) -> tf.Tensor:
+    return optimizer.square_sums(tensors)
 
 
 def make_gradient_sum(job: Job) -> PlainSum:

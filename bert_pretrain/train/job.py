@@ -17,7 +17,6 @@ from bert_pretrain.data.schema import Limits
 from bert_pretrain.data.shards.index_tables import Share
 from bert_pretrain.distributed import agreement
 from bert_pretrain.distributed.world import World
-from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.mlperf.rules import TimedRun
 from bert_pretrain.optim import schedule
 from bert_pretrain.run_files import run_json
@@ -153,7 +152,7 @@ def training_input(job: Job, first_update: int) -> TrainingInput:
         world.rank,
         world.size,
         job.fixed_micro_batches,
-        few_shapes=job.device.backend is Backend.XLA,
+        few_shapes=job.device.backend.is_compiled,
     )
     return TrainingInput(job.training_source, shape, data.data_seed, first_update, job.masking)
 

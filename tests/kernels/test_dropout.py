@@ -16,7 +16,7 @@ def masks(hashed: bool, seed=1, rank=0, update=7, micro_batch=2, places=1, rate=
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         dropout = Dropout(seed, rank, tf.constant(update), tf.constant(micro_batch), hashed)
         ones = tf.ones([SIZE])
-        dropped = [drop_units(ones, dropout.bits(tf.shape(ones)), rate) for _ in range(places)]
+        dropped = [drop_units(ones, dropout.draw([tf.shape(ones)])[0], rate) for _ in range(places)]
         return [value > 0 for value in session.run(dropped)]
 
 
@@ -28,7 +28,7 @@ def test_the_rate_is_kept_and_kept_units_are_scaled(hashed: bool, rate: float) -
     assert abs(1 - kept.mean() - rate) < 5 * standard_error
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         ones = tf.ones([SIZE])
-        bits = Dropout(1, 0, tf.constant(0), tf.constant(0), hashed).bits(tf.shape(ones))
+        bits = Dropout(1, 0, tf.constant(0), tf.constant(0), hashed).draw([tf.shape(ones)])[0]
         values = session.run(drop_units(ones, bits, rate))
     assert np.unique(values) == pytest.approx([0.0, 1 / (1 - rate)], rel=1e-4)
 
@@ -62,7 +62,7 @@ def test_units_of_one_mask_are_independent(hashed: bool, lag: int) -> None:
 def test_words_are_drawn_for_a_shape_of_which_nothing_is_known(count: int) -> None:
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         inputs = tf.compat.v1.placeholder(tf.float32, [None, None])
-        bits = Dropout(1, 0, tf.constant(0), tf.constant(0), hashed=False).bits(tf.shape(inputs))
+        bits = Dropout(1, 0, tf.constant(0), tf.constant(0), hashed=False).draw([tf.shape(inputs)])[0]
         drawn = session.run(bits, {inputs: np.ones([1, count])})
-        known = session.run(Dropout(1, 0, tf.constant(0), tf.constant(0), False).bits(tf.constant([1, count])))
+        known = session.run(Dropout(1, 0, tf.constant(0), tf.constant(0), False).draw([tf.constant([1, count])])[0])
     np.testing.assert_array_equal(drawn, known)

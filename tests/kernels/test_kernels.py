@@ -59,7 +59,7 @@ def run_both(shapes, kernel, plain, mask_shape, hashed, drops):
         inputs = [tf.constant(random.normal(size=shape), tf.float32) for shape in shapes]
         bits = None
         if drops:
-            bits = Dropout(5, 0, tf.constant(3), tf.constant(1), hashed).bits(tf.constant(mask_shape))
+            bits = Dropout(5, 0, tf.constant(3), tf.constant(1), hashed).draw([tf.constant(mask_shape)])[0]
         results = []
         for function in (kernel, plain):
             outputs = function(*inputs, bits)
@@ -105,7 +105,7 @@ def test_float16_data_gives_finite_float16_outputs_and_gradients(backend: Backen
     kernels = make_kernels(backend)
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         half = tf.constant(np.random.default_rng(0).normal(size=[T, H]), tf.float16)
-        bits = Dropout(5, 0, tf.constant(3), tf.constant(1), backend is Backend.XLA).bits(tf.shape(half))
+        bits = Dropout(5, 0, tf.constant(3), tf.constant(1), backend.is_compiled).draw([tf.shape(half)])[0]
         ones = tf.ones([H])
         output = kernels.add_and_norm(kernels.gelu(half), half, ones, ones, bits, RATE)
         example_ids = tf.ones([1, T], tf.int32)

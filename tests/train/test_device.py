@@ -78,7 +78,7 @@ def test_the_operations_that_a_gpu_needs_are_those_of_the_graph() -> None:
     for backend in (Backend.XLA, Backend.PLAIN):
         with tf.Graph().as_default() as graph:
             weights = {name: tf.identity(weight) for name, weight in variables.create_variables(model, 1).items()}
-            dropout = Dropout(0, 0, tf.constant(0), tf.constant(0), backend is Backend.XLA)
+            dropout = Dropout(0, 0, tf.constant(0), tf.constant(0), backend.is_compiled)
             batch = row_batch(random_examples(np.random.default_rng(0), 4), 4, pack=True)
             half = Precision(tf.bfloat16, tf.bfloat16)
             sums = forward.batch_statistics(weights, batch, model, make_kernels(backend), dropout, half)

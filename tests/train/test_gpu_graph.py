@@ -211,9 +211,9 @@ def _is_compiled(function: Any) -> bool:
 # --- What holds of every run's graph ---
 
 CONFIGURATIONS = {
-    "xla-bfloat16": (Backend.XLA, tf.bfloat16, {}),
-    "xla-float16": (Backend.XLA, tf.float16, {}),
-    "xla-float32-recompute": (Backend.XLA, tf.float32, {"recompute": True}),
+    "xla-bfloat16": (Backend.XLA_LAYERS, tf.bfloat16, {}),
+    "xla-float16": (Backend.XLA_LAYERS, tf.float16, {}),
+    "xla-float32-recompute": (Backend.XLA_LAYERS, tf.float32, {"recompute": True}),
     "plain-float16": (Backend.PLAIN, tf.float16, {}),
     "plain-float32-adam": (Backend.PLAIN, tf.float32, {"optimizer_type": "adam"}),
 }
@@ -265,7 +265,7 @@ def test_xla_compiles_every_operation_of_its_programs_for_gpus(captured, release
             programs += 1
             lacking = [node.op for node in function.node_def if find_kernel(table, node, "XLA_GPU_JIT") is None]
             assert not lacking, function.signature.name
-    assert bool(programs) == (backend is Backend.XLA)
+    assert bool(programs) == backend.is_compiled
 
 
 def test_variables_stay_on_the_gpu(data: dict[str, str], tmp_path: Path) -> None:

@@ -29,10 +29,11 @@ def gradient(
 ) -> tuple[dict, Statistics]:
     """Gradient by variable and statistics of one update."""
     config = Config(RunConfig(), DataConfig(), OptimConfig(), DeviceConfig(**device))
-    job = Job(config, model, World(), Device("cpu", False, 0, dtype, backend or backends.best(), []))
+    backend = backend or backends.best()
+    job = Job(config, model, World(), Device("cpu", False, 0, dtype, backend, []))
     with tf.Graph().as_default():
         weights = variables.create_variables(model, seed=1)
-        batch = row_batch(examples, rows_per_micro_batch, pack, few_shapes=backend is Backend.XLA)
+        batch = row_batch(examples, rows_per_micro_batch, pack, few_shapes=backend.is_compiled)
         zero = tf.constant(0, tf.int64)
         counts = make_gradient_sum(job).count(batch, tf.constant(0.0))
         found = train_step.compute_gradient(job, weights, batch, counts, tf.constant(1.0), zero)
@@ -71,8 +72,9 @@ def test_micro_batches_and_packing_leave_the_gradient_alone(examples, whole, row
     np.testing.assert_allclose(statistics[:8], whole[1][:8], rtol=1e-5)
 
 
-def test_empty_rows_of_xla_leave_the_gradient_alone(examples, whole) -> None:
-    values, statistics = gradient(examples, 5, pack=True, backend=Backend.XLA)
+@pytest.mark.parametrize("compiled", [Backend.XLA, Backend.XLA_LAYERS], ids=lambda backend: backend.value)
+def test_empty_rows_of_xla_leave_the_gradient_alone(examples, whole, compiled: Backend) -> None:
+    values, statistics = gradient(examples, 5, pack=True, backend=compiled)
     assert relative_difference(whole[0], values) < 1e-5
     np.testing.assert_allclose(statistics[:8], whole[1][:8], rtol=1e-5)
     batch = build_batch(examples, 5, pack=True, few_shapes=True)
@@ -93,6 +95,12 @@ def test_dropout_differs_by_update_and_micro_batch_but_not_by_run(examples: Exam
     for name in first:
         np.testing.assert_array_equal(first[name], again[name])
     assert relative_difference(gradient(examples, 3, True)[0], first) > 1e-2
+
+
+def test_layers_as_programs_drop_the_same_units(examples: Examples) -> None:
+    model = MODEL.__class__(**{**MODEL.__dict__, "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1})
+    one, other = (gradient(examples, 5, True, model, name)[0] for name in (Backend.XLA, Backend.XLA_LAYERS))
+    assert relative_difference(one, other) < 1e-5
 
 
 def test_recomputing_changes_nothing_but_memory(examples: Examples, backend: Backend) -> None:
