@@ -44,7 +44,7 @@ def encode_padded(
     num_examples, width = tf.unstack(tf.shape(word_ids))
     positions = tf.tile(tf.range(width)[None, :], [num_examples, 1])  # [E, S]
     rows = encoder.Rows(word_ids, type_ids, positions, tf.cast(mask > 0, tf.int32))
-    sequence = encoder.encode(weights, rows, config, GraphKernels(compiled=False))
+    sequence = encoder.encode(weights, rows, config, GraphKernels())
     first = tf.range(num_examples) * width  # [E], the slots of [CLS]
     logits = heads.masked_lm_logits(weights, sequence, tf.range(num_examples * width))  # [E * S, V]
     return OutputTensors(

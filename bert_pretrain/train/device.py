@@ -26,7 +26,7 @@ _FLOAT32, _FLOAT16, _BFLOAT16 = "float32", "float16", "bfloat16"
 _LEAST_CAPABILITY = 8, 0  # NVIDIA's compute capability from which on GPUs multiply in bfloat16
 # What a forward and backward pass runs outside XLA's programs on tensors of activations.
 _GPU_OPERATIONS = (
-    *("AddN", "BatchMatMulV2", "BiasAdd", "ConcatV2", "GatherV2", "MatMul", "Mul", "Pack", "SelectV2"),
+    *("AddN", "BatchMatMulV2", "BiasAdd", "ConcatV2", "GatherV2", "MatMul", "Mul", "Pack", "Pad", "SelectV2"),
     *("Slice", "Tanh", "TanhGrad", "Transpose", "Unpack", "UnsortedSegmentSum", "ZerosLike"),
 )
 _CPU_INSTRUCTIONS = b"avx512_bf16", b"amx_bf16"
@@ -229,10 +229,11 @@ def _notices_of_ranks(device: Device, world: World) -> Iterator[str]:
 
 def _choose_backend(config: DeviceConfig, is_gpu: bool, session_config: ConfigProto) -> tuple[Backend, Optional[str]]:
     """The fastest backend that can be had here (docs/decisions.md), and why it is not a faster one."""
-    graph = Backend.XLA if config.use_xla else Backend.PLAIN
-    if is_gpu and graph is Backend.XLA:
+    if is_gpu and config.use_xla:
         reason = why_not_xla(session_config)
-        return (Backend.PLAIN, f"XLA does not work here: {reason}; plain kernels, slower") if reason else (graph, None)
+        no_xla = Backend.PLAIN, f"XLA does not work here: {reason}; plain kernels, slower"
+        return no_xla if reason else (Backend.XLA_LAYERS, None)
+    graph = Backend.XLA if config.use_xla else Backend.PLAIN
     if is_gpu or not config.native_kernels:
         return graph, None
     try:

@@ -74,3 +74,20 @@ def test_gradient_is_weight_times_softmax_minus_label():
     softmax = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     expected = weights[:, None] * (softmax - np.eye(logits.shape[1])[labels])
     np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [97, 128])
+def test_a_product_in_16_bits_has_a_logit_and_a_gradient_for_each_entry_of_the_vocabulary(size: int) -> None:
+    random = np.random.default_rng(5)
+    hidden, embeddings = random.normal(size=[5, 32]), random.normal(size=[size, 32])
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        inputs = [tf.constant(value, tf.bfloat16) for value in (hidden, embeddings)]
+        product = heads._product_with_vocabulary(*inputs)
+        assert product.shape == [5, size]
+        expected = tf.matmul(*inputs, transpose_b=True)
+        gradients = [tf.gradients(tf.square(tf.cast(one, tf.float32)), inputs) for one in (product, expected)]
+        ours, plain = session.run([[tf.cast(one, tf.float32) for one in both] for both in gradients])
+        logits, reference = session.run([tf.cast(product, tf.float32), tf.cast(expected, tf.float32)])
+    np.testing.assert_allclose(logits, reference, rtol=1e-2, atol=1e-2)
+    for one, other in zip(ours, plain):
+        np.testing.assert_allclose(one, other, rtol=2e-2, atol=2e-1)

@@ -75,7 +75,7 @@ def test_the_operations_that_a_gpu_needs_are_those_of_the_graph() -> None:
     model = dataclasses.replace(MODEL, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1)
     moved = {"Cast", "Const", "Identity", "IdentityN", "PartitionedCall", "Reshape", "Shape"}  # kernels of any dtype
     found = set()
-    for backend in (Backend.XLA, Backend.PLAIN):
+    for backend in (Backend.XLA_LAYERS, Backend.PLAIN):
         with tf.Graph().as_default() as graph:
             weights = {name: tf.identity(weight) for name, weight in variables.create_variables(model, 1).items()}
             dropout = Dropout(0, 0, tf.constant(0), tf.constant(0), backend.is_compiled)
@@ -308,7 +308,7 @@ def test_a_run_whose_operations_must_be_deterministic_ends(tmp_path: Path) -> No
 
 
 def test_ranks_on_gpus_are_told_what_they_lack() -> None:
-    chosen = device.Device("gpu", True, 0, tf.float16, Backend.XLA, [], DtypeOffer(("float16",)))
+    chosen = device.Device("gpu", True, 0, tf.float16, Backend.XLA_LAYERS, [], DtypeOffer(("float16",)))
 
     class Ranks(OneOf):
         has_gpu_exchange = False

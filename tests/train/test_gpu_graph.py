@@ -29,7 +29,7 @@ RELEASES = sorted(path.stem for path in TABLES.glob("*.json"))
 MAX_BYTES = 65_536  # of a tensor that crosses between host and device
 # An update's activations are larger than MAX_BYTES, its token ids smaller.
 WIDE = dataclasses.replace(
-    MODEL, vocab_size=512, hidden_size=64, intermediate_size=128, hidden_dropout_prob=0.1,
+    MODEL, vocab_size=500, hidden_size=64, intermediate_size=128, hidden_dropout_prob=0.1,
     attention_probs_dropout_prob=0.1, max_position_embeddings=128,
 )  # fmt: skip
 _CALLS = {"If", "PartitionedCall", "StatefulPartitionedCall", "StatelessIf", "StatelessWhile", "While"}
@@ -286,6 +286,32 @@ def test_variables_stay_on_the_gpu(data: dict[str, str], tmp_path: Path) -> None
         if node.op in ("VarHandleOp", "ReadVariableOp", "AssignVariableOp", "MatMul", "_MklMatMul")
     }  # fmt: skip
     assert {device for _, device in places} == {"0"}
+
+
+# Operations that hand on memory, or decide what runs, without a kernel on the GPU.
+_FREE = {
+    "Assign", "AssignVariableOp", "Bitcast", "Const", "EnsureShape", "ExpandDims", "Identity", "IdentityN", "If",
+    "NoOp", "Placeholder", "PreventGradient", "ReadVariableOp", "Reshape", "Shape", "Size", "Squeeze", "StopGradient",
+    "VarHandleOp",
+}  # fmt: skip
+
+
+def count_launches(table: dict[str, Any], operations: Iterable[tf.Operation]) -> int:
+    """Operations that start a kernel on the GPU. A program of XLA counts once."""
+    return sum(
+        operation.type not in _FREE and not all(place(table, operation).host_outputs or [True])
+        for operation in operations
+    )
+
+
+def test_an_update_of_24_layers_starts_few_kernels(data: dict[str, str], tmp_path: Path) -> None:
+    """Starting one takes a host some ten microseconds; BERT-large computes a row in a few thousand."""
+    deep = dataclasses.replace(WIDE, num_hidden_layers=24)
+    model = {"bert_config_file": runs.write_model(tmp_path / "bert_config.json", deep)}
+    run = capture({**data, **model}, tmp_path / "run", Backend.XLA_LAYERS, tf.bfloat16)
+    table, operations = read_table("2.21.0"), ancestors(run.update)
+    assert count_launches(table, operations) < 1_200
+    assert max(count_launches(table, body) for body in branches(run.graph, operations)) < 50
 
 
 def num_bytes(shape: tf.TensorShape, dtype: tf.DType) -> int:
