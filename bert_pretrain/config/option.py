@@ -49,14 +49,14 @@ class OnResume(enum.Enum):
 
 
 class RefusedOnResume(NamedTuple):
-    """A change that contradicts the checkpoint. Elsewhere than with the setting `only_with` it applies at once."""
+    """A change that contradicts the checkpoint. With the setting `not_with` it applies at once instead."""
 
     reason: str
-    only_with: Optional[tuple[str, Any]] = None  # another flag of the same dataclass, and its value
+    not_with: Optional[tuple[str, Any]] = None  # another flag of the same dataclass, and its value
 
     def applies_to(self, settings: Mapping[str, Any]) -> bool:
         """Whether a run with these settings, of the flag's dataclass, refuses the change."""
-        return self.only_with is None or settings[self.only_with[0]] == self.only_with[1]
+        return self.not_with is None or settings[self.not_with[0]] != self.not_with[1]
 
 
 class Needs(NamedTuple):

@@ -24,7 +24,7 @@ RETIRED_FLAGS = {
     **dict.fromkeys(("num_gpus", "use_horovod", "distribution_strategy", "worker_hosts", "task_index"), _RANKS),
     **dict.fromkeys(("use_fp16", "fp16", "fp16_implementation", "dtype", "bf16_config_path", "use_bf16"), _HALF),
     "loss_scale": "the scale of float16 is dynamic: --init_loss_scale is its first value",
-    "optimizer": "give --optimizer_type=lamb or --optimizer_type=adam, which is AdamW",
+    "optimizer": "give --optimizer_type=lamb, adamw or adam; adam is AdamW as in google-research/bert",
     "steps_per_update": "give --num_accumulation_steps",
     "gradient_accumulation_steps": "give --num_accumulation_steps",
     "clip_by_global_norm_after_gradient_allreduce": "that is how gradients are clipped here; leave it out",

@@ -317,11 +317,20 @@ class MaskingConfig:
         of_update=True,
         needs=Needs("dynamic_masking", "records are trained on with their own masks"),
     )
+    max_masked_tokens: int = option(
+        0,
+        "With --dynamic_masking: most tokens of a record that are masked; 0: as many as the records have prediction "
+        "slots, which a larger --masked_lm_prob would not exceed.",
+        on_resume=OnResume.MASKS,
+        of_update=True,
+        needs=Needs("dynamic_masking", "records are trained on with their own masks"),
+    )
 
     def check(self) -> None:
         """ValueError for an invalid setting."""
         require_numbers(self)
         require(0 <= self.masked_lm_prob <= 1, f"--masked_lm_prob must be in [0, 1], got {self.masked_lm_prob}")
+        require(self.max_masked_tokens >= 0, f"--max_masked_tokens must be at least 0, got {self.max_masked_tokens}")
         require(
             not self.dynamic_masking or bool(self.vocab_file),
             "--dynamic_masking needs --vocab_file, the vocabulary with which the shards were made",

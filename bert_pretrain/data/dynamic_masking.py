@@ -65,7 +65,8 @@ class DynamicMasking(NamedTuple):
             )
         fingerprint = hash_file(path)
         _check_side_files(source.index.paths, path, fingerprint)
-        rule = MaskingRule.of(config, vocabulary, source.lengths.max_predictions)
+        most = min(config.max_masked_tokens or source.lengths.max_predictions, source.lengths.seq_length)
+        rule = MaskingRule.of(config, vocabulary, most)
         return cls(rule, vocabulary.id("[CLS]"), vocabulary.id("[SEP]"), num_entries, seed, fingerprint)
 
     def redraw(self, examples: Examples, visits: Visits, names: Sequence[str]) -> Examples:

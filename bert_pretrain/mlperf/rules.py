@@ -45,6 +45,11 @@ def find_deviations(run: TimedRun) -> Iterator[str]:
         ),
         (not config.masking.dynamic_masking, "--dynamic_masking", "the reference trains on the masks of the records"),
         (config.optim.clip_norm == 1.0, f"--clip_norm={config.optim.clip_norm:g}", "the reference clips to 1"),
+        (
+            config.optim.lr_schedule == "polynomial",
+            f"--lr_schedule={config.optim.lr_schedule}",
+            "the reference decays from update 0 on",
+        ),
         (config.optim.poly_power == 1.0, f"--poly_power={config.optim.poly_power:g}", "the reference decays linearly"),
     ):
         if not is_right:

@@ -1,6 +1,8 @@
-"""AdamW without bias correction, as AdamWeightDecayOptimizer in google-research/bert optimization.py.
+"""AdamW, decoupled weight decay (Loshchilov & Hutter 2017, arXiv:1711.05101), without and with correction of bias.
 
-Decoupled weight decay: Loshchilov & Hutter 2017, arXiv:1711.05101.
+Without, it is AdamWeightDecayOptimizer in google-research/bert optimization.py. With it, it is torch.optim.AdamW: m and
+v begin at zero, and are divided by 1 - beta^t. Zhang et al. 2020, arXiv:2006.05987, show what the first updates lose
+without it.
 """
 
 from __future__ import annotations
@@ -11,11 +13,12 @@ import tensorflow as tf
 
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.native_kernels import update_in_place
+from bert_pretrain.optim.lamb import Lamb
 from bert_pretrain.optim.optimizer import Optimizer
 
 
 class AdamW(Optimizer):
-    """See Optimizer. Variables are named as in Google's checkpoints."""
+    """Without correction of bias; see Optimizer. Variables are named as in Google's checkpoints."""
 
     SLOTS = ("adam_m", "adam_v")
 
@@ -32,6 +35,18 @@ class AdamW(Optimizer):
                 values = self._run(_update, *(variable.read_value() for variable in variables), *inputs, **constants)
                 updates += [variable.assign(value) for variable, value in zip(variables, values)]
         return tf.group(*updates)
+
+
+class CorrectedAdamW(Lamb):
+    """With correction of bias; see Optimizer: LAMB without trust ratios.
+
+    Variables are named as AdamW's, with LAMB's beta1_power and beta2_power.
+    """
+
+    SLOTS = AdamW.SLOTS
+
+    def _has_ratio(self, name: str) -> bool:
+        return False
 
 
 def _update(

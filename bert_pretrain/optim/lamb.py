@@ -63,16 +63,20 @@ class Lamb(Optimizer):
         learning_rate: tf.Tensor,
     ) -> list[tf.Operation]:
         """The operations that update one weight and its moments."""
-        variables, constants, exempt = self._variables_of(name), self._constants_of(name), is_exempt(name)
+        variables, constants, has_ratio = self._variables_of(name), self._constants_of(name), self._has_ratio(name)
         if self._backend is Backend.NATIVE:
             inputs = (variables, gradient, gradient_scale, learning_rate)
-            more = {"corrections": corrections, "use_trust_ratio": not exempt}
+            more = {"corrections": corrections, "use_trust_ratio": has_ratio}
             return [update_in_place("bert_pretrain_lamb", *inputs, **constants, **more)]
         weight, m, v = (variable.read_value() for variable in variables)
         m, v, direction = self._run(_direction, weight, m, v, gradient, gradient_scale, corrections, **constants)
-        rate = learning_rate if exempt else learning_rate * self._trust_ratio(weight, direction)
+        rate = learning_rate * self._trust_ratio(weight, direction) if has_ratio else learning_rate
         weight = self._run(_step, weight, direction, rate)
         return [variable.assign(value) for variable, value in zip(variables, (weight, m, v))]
+
+    def _has_ratio(self, name: str) -> bool:
+        """Is a weight's rate multiplied by its trust ratio?"""
+        return not is_exempt(name)
 
     def _trust_ratio(self, weight: tf.Tensor, direction: tf.Tensor) -> tf.Tensor:
         """|weight| / |direction|, or 1 if either is zero.

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from bert_pretrain.kernels.backend import Backend
-from bert_pretrain.optim.adamw import AdamW
+from bert_pretrain.optim.adamw import AdamW, CorrectedAdamW
 from bert_pretrain.optim.lamb import Lamb
 from bert_pretrain.optim.optimizer import Optimizer, SquareSums
 from bert_pretrain.optim.settings import OptimConfig
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {"lamb": Lamb, "adam": AdamW}
+OPTIMIZERS: dict[str, type[Optimizer]] = {"lamb": Lamb, "adam": AdamW, "adamw": CorrectedAdamW}
 
 
 def make_optimizer(

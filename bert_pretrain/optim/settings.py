@@ -16,8 +16,9 @@ class OptimConfig:
 
     optimizer_type: str = option(
         "lamb",
-        "lamb as in MLPerf's reference, or adam: AdamW without bias correction, as in google-research/bert.",
-        ("lamb", "adam"),
+        "lamb as in MLPerf's reference; adamw: AdamW with bias correction, as in PyTorch; adam: AdamW without it, as "
+        "in google-research/bert.",
+        ("lamb", "adamw", "adam"),
         on_resume=RefusedOnResume("the checkpoint holds the moments of another optimizer"),
     )
     learning_rate: float = option(5e-5, "Peak learning rate, before --lr_scaling.", on_resume=OnResume.RATE)
@@ -34,7 +35,18 @@ class OptimConfig:
         "Update, at most 0, at which the warm-up line crosses zero; MLPerf recipes use -76 and -100.",
         on_resume=OnResume.RATE,
     )
+    lr_schedule: str = option(
+        "polynomial",
+        "How the rate falls. polynomial: from update 0 on, also below the warm-up, as in MLPerf's reference; linear "
+        "and cosine: from the end of the warm-up on, to 0; constant: it stays until the last --num_decay_steps updates, "
+        "in which it falls linearly to 0.",
+        ("polynomial", "linear", "cosine", "constant"),
+        on_resume=OnResume.RATE,
+    )
     poly_power: float = option(1.0, "Power of the polynomial decay to zero; 1 is linear.", on_resume=OnResume.RATE)
+    num_decay_steps: int = option(
+        0, "With --lr_schedule=constant: updates of the linear decay at the end; 0: none.", on_resume=OnResume.RATE
+    )
     num_accumulation_steps: int = option(
         1, "Micro-batches summed into one update.", on_resume=OnResume.BATCH, of_update=True
     )
@@ -48,8 +60,8 @@ class OptimConfig:
         0.9,
         "Decay rate of the first moment, for all optimizers.",
         on_resume=RefusedOnResume(
-            "with LAMB, beta1_power and the moments of the checkpoint belong to the other value",
-            ("optimizer_type", "lamb"),
+            "beta1_power and the moments of the checkpoint belong to the other value",
+            ("optimizer_type", "adam"),
         ),
         old_name="lamb_beta_1",
     )
@@ -57,8 +69,8 @@ class OptimConfig:
         0.999,
         "Decay rate of the second moment, for all optimizers.",
         on_resume=RefusedOnResume(
-            "with LAMB, beta2_power and the moments of the checkpoint belong to the other value",
-            ("optimizer_type", "lamb"),
+            "beta2_power and the moments of the checkpoint belong to the other value",
+            ("optimizer_type", "adam"),
         ),
         old_name="lamb_beta_2",
     )
@@ -120,7 +132,7 @@ class OptimConfig:
             self.num_accumulation_steps <= MAX_MICRO_BATCHES,
             f"--num_accumulation_steps must be at most {MAX_MICRO_BATCHES}, got {self.num_accumulation_steps}",
         )
-        for name in ("num_warmup_steps", "clip_norm", "weight_decay_rate"):
+        for name in ("num_warmup_steps", "num_decay_steps", "clip_norm", "weight_decay_rate"):
             require(getattr(self, name) >= 0, f"--{name} must be at least 0, got {getattr(self, name)}")
         for name in ("beta_1", "beta_2"):
             value = getattr(self, name)

@@ -122,7 +122,7 @@ def summary_lines(job: Job, previous: PreviousRun) -> Iterator[str]:
         whole_words = "whole words, " if config.masking.do_whole_word_mask else ""
         yield (
             f"masks: drawn anew at each visit of a record, {whole_words}{config.masking.masked_lm_prob:.3g} of its "
-            f"tokens, at most {job.training_source.lengths.max_predictions}"
+            f"tokens, at most {job.masking.rule.max_predictions_per_seq}"
         )
     yield f"learning rate: {_learning_rate_text(config, ranks)}"
     yield from plan_lines(job, previous.step)
@@ -179,4 +179,7 @@ def _learning_rate_text(config: Config, ranks: int) -> str:
     else:
         rule = f"{optim.learning_rate:g} x {ranks} ranks: --lr_scaling=linear"
     warm_up = f"warm-up over {optim.num_warmup_steps:,} updates" if optim.num_warmup_steps else "no warm-up"
-    return f"peak {peak:g} ({rule}); {warm_up}, zero at update {optim.num_train_steps:,}"
+    end = f"zero at update {optim.num_train_steps:,}"
+    if optim.lr_schedule == "constant":
+        end = f"the last {optim.num_decay_steps:,} fall to {end}" if optim.num_decay_steps else "then constant"
+    return f"peak {peak:g} ({rule}); {warm_up}, {end}"

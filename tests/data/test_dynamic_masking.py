@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -80,6 +81,16 @@ def test_the_number_of_masks_and_what_is_never_masked() -> None:
     assert [column.dtype for column in redrawn] == [column.dtype for column in make_examples(instances)]
     for name in ("input_mask", "segment_ids", "next_sentence_labels"):
         np.testing.assert_array_equal(getattr(redrawn, name), getattr(make_examples(instances), name))
+
+
+def test_more_tokens_than_the_records_have_slots_can_be_masked() -> None:
+    instances = make_instances(300, SEQ_LENGTH)
+    examples = make_examples(instances)
+    redrawn = redraw(examples, visits_of(300), MASKING._replace(rule=MaskingRule(0.5, SEQ_LENGTH, MASK, REPLACEMENTS)))
+    expected = [min(max(1, round(int(n) * 0.5)), int(n) - 3) for n in instances.num_tokens]
+    np.testing.assert_array_equal(redrawn.masked_lm_weights.sum(axis=1), expected)
+    assert max(expected) > MAX_PREDICTIONS
+    np.testing.assert_array_equal(original_tokens(redrawn), original_tokens(examples))
 
 
 def test_eighty_ten_ten_and_every_place_is_equally_likely() -> None:
@@ -253,6 +264,8 @@ def test_opening_takes_ids_from_the_vocabulary(make_source, tmp_path) -> None:
     assert masking.rule.continues_word is None
     assert masking._replace(rule=RULE, fingerprint="") == MASKING
     assert masking.rule[:3] == RULE[:3]
+    more = DynamicMasking.open(dataclasses.replace(config, max_masked_tokens=1000), 7, source)
+    assert more.rule.max_predictions_per_seq == source.lengths.seq_length
     words = DynamicMasking.open(MaskingConfig(True, config.vocab_file, 0.15, True), 7, source)
     np.testing.assert_array_equal(words.rule.continues_word, CONTINUES_WORD)
 

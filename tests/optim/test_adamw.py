@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_pretrain.optim.adamw import AdamW
+from bert_pretrain.kernels.backend import Backend
+from bert_pretrain.optim.adamw import AdamW, CorrectedAdamW
+from bert_pretrain.optim.optimizer import is_exempt
 from bert_pretrain.optim.settings import OptimConfig
 from tests.optim import five_updates
 from tests.references import google_modeling
@@ -64,3 +66,32 @@ def test_five_updates_are_those_of_googles_class():
             assert set(theirs) == set(ours[number])
             for name, value in theirs.items():
                 np.testing.assert_allclose(ours[number][name], value, rtol=0, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize("decay", [0.01, 0.0])
+def test_with_correction_five_updates_are_those_of_torch(decay: float, backend: Backend) -> None:
+    torch = pytest.importorskip("torch", reason="torch comes with the interop extra: bash init_tf.sh --interop")
+    config = OptimConfig(optimizer_type="adamw", beta_2=0.98, weight_decay_rate=decay)
+    ours = five_updates.ours(functools.partial(CorrectedAdamW, backend=backend), config)
+    theirs = {name: torch.tensor(value) for name, value in five_updates.initial_weights().items()}
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [value for name, value in theirs.items() if is_exempt(name)], "weight_decay": 0.0},
+            {"params": [value for name, value in theirs.items() if not is_exempt(name)], "weight_decay": decay},
+        ],
+        betas=(0.9, 0.98),
+        eps=1e-6,
+    )
+    for number, rate in enumerate(five_updates.LEARNING_RATES):
+        for name, gradient in five_updates.gradients(number).items():
+            theirs[name].grad = torch.tensor(gradient * five_updates.GRADIENT_SCALE)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        for name, value in theirs.items():
+            np.testing.assert_allclose(ours[number][name], value.numpy(), rtol=0, atol=1e-6, err_msg=name)
+    assert set(ours[-1]) - set(theirs) - {f"{name}/{slot}" for name in theirs for slot in ("adam_m", "adam_v")} == {
+        "beta1_power",
+        "beta2_power",
+    }

@@ -17,6 +17,11 @@ NO_WARMUP = OptimConfig(num_train_steps=10, num_warmup_steps=0)
 SQUARE_ROOT = OptimConfig(num_train_steps=4, num_warmup_steps=0, poly_power=0.5)
 # MLPerf's recipe for a global batch of 8192.
 EARLY_START = OptimConfig(num_train_steps=600, num_warmup_steps=287, start_warmup_step=-76)
+LINEAR = OptimConfig(num_train_steps=10, num_warmup_steps=4, lr_schedule="linear")
+LINEAR_EARLY = OptimConfig(num_train_steps=10, num_warmup_steps=4, start_warmup_step=-2, lr_schedule="linear")
+COSINE = OptimConfig(num_train_steps=10, num_warmup_steps=2, lr_schedule="cosine")
+CONSTANT = OptimConfig(num_train_steps=10, num_warmup_steps=2, lr_schedule="constant", num_decay_steps=4)
+FOREVER = OptimConfig(num_train_steps=10, num_warmup_steps=0, lr_schedule="constant")
 
 TABLE = [
     (WARMUP, 0, 0.0),  # warm-up starts at 0
@@ -42,6 +47,25 @@ TABLE = [
     (EARLY_START, 211, 0.6483333e-3),  # 1 - 211/600
     (EARLY_START, 599, 0.0016667e-3),
     (EARLY_START, 600, 0.0),
+    (LINEAR, 3, 0.75e-3),
+    (LINEAR, 4, 1e-3),  # from the end of the warm-up on
+    (LINEAR, 7, 0.5e-3),  # 3 of 6 updates remain
+    (LINEAR, 10, 0.0),
+    (LINEAR_EARLY, 2, 1e-3),  # the warm-up ends two updates earlier
+    (LINEAR_EARLY, 6, 0.5e-3),  # 4 of 8 remain
+    (COSINE, 1, 0.5e-3),
+    (COSINE, 2, 1e-3),
+    (COSINE, 4, 0.8535534e-3),  # (1 + cos(pi / 4)) / 2
+    (COSINE, 6, 0.5e-3),  # the middle of 8
+    (COSINE, 12, 0.0),
+    (CONSTANT, 1, 0.5e-3),
+    (CONSTANT, 2, 1e-3),
+    (CONSTANT, 6, 1e-3),  # the last four begin to fall
+    (CONSTANT, 7, 0.75e-3),
+    (CONSTANT, 9, 0.25e-3),
+    (CONSTANT, 10, 0.0),
+    (FOREVER, 0, 1e-3),
+    (FOREVER, 9, 1e-3),
 ]
 
 # MLPerf's reference convergence points: peak, warm-up steps, start of warm-up, updates.
