@@ -102,7 +102,7 @@ class TrainingForward(_Ours):
             sums += self._session.run(self._sums)
         seconds = time.perf_counter() - begin
         totals = Statistics(*sums)
-        return Evaluated(seconds, round(totals.next_sentence_count), forward.summarize(totals))
+        return Evaluated(seconds, round(totals.examples), forward.summarize(totals))
 
 
 def _config(settings: Settings) -> Config:

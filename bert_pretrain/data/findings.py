@@ -76,15 +76,17 @@ class RecordStatistics(NamedTuple):
         return cls(**sums)
 
 
-def judge_records(found: RecordStatistics) -> list[Finding]:
-    """What the records say by themselves."""
+def judge_records(found: RecordStatistics, has_pairs: bool = True) -> list[Finding]:
+    """What the records say by themselves. has_pairs: whether they should teach which sentence follows."""
     if not found.records:
         return [Finding(Severity.FAULT, "there are no records", "make shards from more text")]
     if found.tokens <= NUM_SPECIAL_TOKENS * found.records:
         text = f"the {found.records} records hold no text, only special tokens and padding"
         return [Finding(Severity.FAULT, text, "make the shards from text")]
-    judgements = (_judge_predictions, _judge_masking, _judge_segments, _judge_next_sentences, _judge_unknown)
-    found_all = [finding for judge in (*judgements, _judge_padding) for finding in judge(found)]
+    judgements = [_judge_predictions, _judge_masking, _judge_unknown, _judge_padding]
+    if has_pairs:
+        judgements[2:2] = [_judge_segments, _judge_next_sentences]
+    found_all = [finding for judge in judgements for finding in judge(found)]
     return severest_first(found_all)
 
 

@@ -46,6 +46,11 @@ def find_deviations(run: TimedRun) -> Iterator[str]:
         (not config.masking.dynamic_masking, "--dynamic_masking", "the reference trains on the masks of the records"),
         (config.optim.clip_norm == 1.0, f"--clip_norm={config.optim.clip_norm:g}", "the reference clips to 1"),
         (
+            config.optim.next_sentence_weight == 1.0,
+            f"--next_sentence_weight={config.optim.next_sentence_weight:g}",
+            "the reference adds up both losses",
+        ),
+        (
             config.optim.lr_schedule == "polynomial",
             f"--lr_schedule={config.optim.lr_schedule}",
             "the reference decays from update 0 on",

@@ -51,6 +51,11 @@ def next_sentence_logits(weights: Weights, sequence: Sequence, cls_positions: tf
     return tf.nn.bias_add(logits, weights["cls/seq_relationship/output_bias"])
 
 
+def is_of_pairs(name: str) -> bool:
+    """True for a variable that only the prediction of next sentences trains."""
+    return name.startswith(("bert/pooler/", "cls/seq_relationship/"))
+
+
 class LossSums(NamedTuple):
     """Sums over tokens or examples, each a float32 scalar."""
 

@@ -38,8 +38,8 @@ class OptimConfig:
     lr_schedule: str = option(
         "polynomial",
         "How the rate falls. polynomial: from update 0 on, also below the warm-up, as in MLPerf's reference; linear "
-        "and cosine: from the end of the warm-up on, to 0; constant: it stays until the last --num_decay_steps updates, "
-        "in which it falls linearly to 0.",
+        "and cosine: from the end of the warm-up on, to 0; constant: it stays until the last --num_decay_steps "
+        "updates, in which it falls linearly to 0.",
         ("polynomial", "linear", "cosine", "constant"),
         on_resume=OnResume.RATE,
     )
@@ -75,6 +75,13 @@ class OptimConfig:
         old_name="lamb_beta_2",
     )
     log_epsilon: int = option(-6, "Base-10 logarithm of epsilon, for all optimizers.", on_resume=OnResume.AT_ONCE)
+    next_sentence_weight: float = option(
+        1.0,
+        "Weight of the next-sentence loss beside the masked-LM loss; 0: it is neither computed nor needed in the data, "
+        "and its head and the pooler keep their initial weights.",
+        on_resume=OnResume.AT_ONCE,
+        of_update=True,
+    )
     clip_norm: float = option(
         1.0,
         "Largest global norm of the gradient; larger ones are scaled down to it. 0 turns clipping off.",
@@ -132,7 +139,7 @@ class OptimConfig:
             self.num_accumulation_steps <= MAX_MICRO_BATCHES,
             f"--num_accumulation_steps must be at most {MAX_MICRO_BATCHES}, got {self.num_accumulation_steps}",
         )
-        for name in ("num_warmup_steps", "num_decay_steps", "clip_norm", "weight_decay_rate"):
+        for name in ("num_warmup_steps", "num_decay_steps", "clip_norm", "weight_decay_rate", "next_sentence_weight"):
             require(getattr(self, name) >= 0, f"--{name} must be at least 0, got {getattr(self, name)}")
         for name in ("beta_1", "beta_2"):
             value = getattr(self, name)

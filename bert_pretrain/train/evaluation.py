@@ -46,7 +46,12 @@ class Evaluation:
         # XLA gains little in a forward pass, and compiling for each new shape costs more than that.
         backend = Backend.PLAIN if job.device.backend.is_compiled else job.device.backend
         sums = forward.batch_statistics(
-            weights, batch, job.model, make_kernels(backend), precision=job.device.precision
+            weights,
+            batch,
+            job.model,
+            make_kernels(backend),
+            precision=job.device.precision,
+            next_sentence=job.config.optim.next_sentence_weight > 0,
         )
         # Sums of a batch are float32; the sums over batches are float64 on the host.
         self._sums = tf.stack(sums)
@@ -73,13 +78,13 @@ class Evaluation:
 
     def _evaluated(self, totals: np.ndarray, seconds: float) -> Evaluated:
         sums, token_counts = Statistics(*totals[: self._num_sums]), totals[self._num_sums :]
-        num_examples = round(sums.next_sentence_count)
+        num_examples = round(sums.examples)
         assert num_examples == self._num_examples, f"evaluated {num_examples} examples of {self._num_examples}"
         metrics = {**summarize(sums), "most_frequent_token": ratio(token_counts.max(), token_counts.sum())}
         return Evaluated(metrics, num_examples, seconds)
 
     def _batch_sums(self, session: Session) -> Iterator[np.ndarray]:
-        """[9 + V] float64 for each batch of this rank: Statistics, then masked tokens counted by vocabulary entry."""
+        """[10 + V] float64 for each batch of this rank: Statistics, then masked tokens counted by vocabulary entry."""
         session.run(self._rewind)
         while True:
             try:

@@ -23,7 +23,8 @@ class Statistics(NamedTuple):
     masked_lm_count: float
     next_sentence_loss: float  # nats
     next_sentence_correct: float
-    next_sentence_count: float  # = examples
+    next_sentence_count: float  # examples, or 0 where next sentences are not predicted
+    examples: float
     tokens: float  # without padding
     squared_lengths: float  # sum over examples of length^2, for the work of attention
     computed: float  # tokens plus the padding that the linear layers compute
@@ -38,6 +39,7 @@ class StatisticTensors(NamedTuple):
     next_sentence_loss: tf.Tensor
     next_sentence_correct: tf.Tensor
     next_sentence_count: tf.Tensor
+    examples: tf.Tensor
     tokens: tf.Tensor
     squared_lengths: tf.Tensor
     computed: tf.Tensor
@@ -54,25 +56,30 @@ def batch_statistics(
     dropout: Optional[Dropout] = None,
     precision: Precision = FLOAT32,
     recompute: bool = False,
+    next_sentence: bool = True,
 ) -> StatisticTensors:
-    """Runs encoder, heads and losses over all rows of the batch."""
+    """Runs encoder, heads and losses over all rows of the batch. next_sentence: whether that is predicted, too."""
     rows = encoder.Rows(batch.token_ids, batch.segment_ids, batch.position_ids, batch.example_ids)
     # XLA would compile the last layer for each number of masked tokens.
-    output_slots = None if kernels.is_compiled else tf.concat([batch.masked_positions, batch.cls_positions], axis=0)
+    read = [batch.masked_positions, batch.cls_positions] if next_sentence else [batch.masked_positions]
+    output_slots = None if kernels.is_compiled else tf.concat(read, axis=0)
     sequence = encoder.encode(weights, rows, model, kernels, dropout, precision, recompute, output_slots)
     masked_lm = heads.cross_entropy(
         heads.masked_lm_logits(weights, sequence, batch.masked_positions),
         batch.masked_ids,
         batch.masked_weights,
     )
-    next_sentence = heads.cross_entropy(
-        heads.next_sentence_logits(weights, sequence, batch.cls_positions),
-        batch.next_sentence_labels,
-        tf.ones_like(batch.next_sentence_labels, tf.float32),
+    predicted = heads.LossSums(*[tf.zeros([])] * 3)
+    if next_sentence:
+        predicted = heads.cross_entropy(
+            heads.next_sentence_logits(weights, sequence, batch.cls_positions),
+            batch.next_sentence_labels,
+            tf.ones_like(batch.next_sentence_labels, tf.float32),
+        )
+    examples, computed = (
+        tf.cast(tf.size(one), tf.float32) for one in (batch.next_sentence_labels, sequence.tokens.slots)
     )
-    return StatisticTensors(
-        *masked_lm, *next_sentence, *_token_counts(batch), tf.cast(tf.size(sequence.tokens.slots), tf.float32)
-    )
+    return StatisticTensors(*masked_lm, *predicted, examples, *_token_counts(batch), computed)
 
 
 def micro_batch(batch: BatchTensors, k: tf.Tensor) -> BatchTensors:
@@ -144,14 +151,15 @@ def summarize(sums: Statistics) -> dict[str, Optional[float]]:
     }
 
 
-def loss_of(sums: Statistics) -> float:
-    """Mean masked-LM loss plus mean next-sentence loss, in nats, of sums that are numbers."""
+def loss_of(sums: Statistics, next_sentence_weight: float = 1.0) -> float:
+    """Mean masked-LM loss plus the weighted mean next-sentence loss, in nats, of sums that are numbers."""
     metrics = summarize(sums)
-    return (metrics["masked_lm_loss"] or 0.0) + (metrics["next_sentence_loss"] or 0.0)
+    return (metrics["masked_lm_loss"] or 0.0) + next_sentence_weight * (metrics["next_sentence_loss"] or 0.0)
 
 
-def mean_loss(statistics: tf.Tensor) -> tf.Tensor:
-    """Statistics [9] -> mean masked-LM loss plus mean next-sentence loss, in nats."""
+def mean_loss(statistics: tf.Tensor, next_sentence_weight: float = 1.0) -> tf.Tensor:
+    """Statistics [10] -> mean masked-LM loss plus the weighted mean next-sentence loss, in nats."""
     sums = StatisticTensors(*tf.unstack(statistics))
     masked_lm = tf.math.divide_no_nan(sums.masked_lm_loss, sums.masked_lm_count)
-    return masked_lm + tf.math.divide_no_nan(sums.next_sentence_loss, sums.next_sentence_count)
+    next_sentence = tf.math.divide_no_nan(sums.next_sentence_loss, sums.next_sentence_count)
+    return masked_lm + (next_sentence if next_sentence_weight == 1.0 else next_sentence_weight * next_sentence)

@@ -66,7 +66,7 @@ class PlainSum:
         batch: BatchTensors,
         loss_scale: tf.Tensor,
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
-        """Gradients of variables of these shapes, times the loss scale, and Statistics [9]; sums over all ranks."""
+        """Gradients of variables of these shapes, times the loss scale, and Statistics [10]; sums over all ranks."""
         grad_sums, statistics = self._of_rank(micro_batch_gradient, shapes, batch)
         if self._job.config.optim.allreduce_fp16:  # float16 is too short for the counts
             grad_sums = self._world.allreduce(grad_sums, half=True)

@@ -180,15 +180,18 @@ class TrainingHook(SessionRunHook):
             data=job.training_source.index.fingerprint,
             records=records,
         )
-        return replay.refuse_update(
-            self._config.run.output_dir, description, loss_of(Statistics(*update.statistics)), bad_weight
-        )
+        loss = loss_of(Statistics(*update.statistics), self._config.optim.next_sentence_weight)
+        return replay.refuse_update(self._config.run.output_dir, description, loss, bad_weight)
 
     def _report(self, update: UpdateValues) -> None:
         run, logger, num_updates = self._config.run, self._logger, self._config.optim.num_train_steps
         is_point = self._step % run.save_summary_steps == 0
         is_shown = self._step % run.display_loss_steps == 0 or self._step == num_updates
-        values = _training_values(update) if is_point or is_shown or logger.has_bar else {}
+        values = (
+            _training_values(update, self._config.optim.next_sentence_weight)
+            if is_point or is_shown or logger.has_bar
+            else {}
+        )
         if logger.has_bar:
             speed = self._throughput.latest().examples_per_second
             logger.show_progress(self._step, {**values, "examples_per_second": speed})
@@ -250,10 +253,11 @@ class TrainingHook(SessionRunHook):
         return accuracy is not None and accuracy >= threshold > 0
 
 
-def _training_values(update: UpdateValues) -> Values:
+def _training_values(update: UpdateValues, next_sentence_weight: float) -> Values:
+    sums = Statistics(*update.statistics)
     return {
-        "loss": loss_of(Statistics(*update.statistics)),
-        **summarize(Statistics(*update.statistics)),
+        "loss": loss_of(sums, next_sentence_weight),
+        **summarize(sums),
         "learning_rate": float(update.learning_rate),
         "gradient_norm": float(update.gradient_norm),
         "loss_scale": float(update.loss_scale),

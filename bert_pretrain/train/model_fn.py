@@ -34,7 +34,8 @@ def make_model_fn(run: TrainingRun) -> Callable[..., estimator.EstimatorSpec]:
         evaluation = Evaluation(job, weights, run.evaluation_input) if run.evaluation_input else None
         hooks = [TrainingHook(run, values, evaluation), *_profile_hooks(run)]
         # Estimator ends the run at a NaN loss; a skipped float16 update must not.
-        loss = tf.where(values.is_finite, mean_loss(values.statistics), 0.0)
+        loss = mean_loss(values.statistics, job.config.optim.next_sentence_weight)
+        loss = tf.where(values.is_finite, loss, 0.0)
         return estimator.EstimatorSpec(mode, loss=loss, train_op=train_op, training_hooks=hooks, scaffold=scaffold)
 
     def model_fn(features: dict[str, tf.Tensor], mode: str) -> estimator.EstimatorSpec:

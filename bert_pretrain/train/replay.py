@@ -130,7 +130,7 @@ def replay_update(config: Config, world: World) -> int:
     replayed = _Replay(job, refused, prefix)
     grads = replayed.gradient()
     norms = _square_norms(grads, refused.loss_scale)
-    loss = loss_of(replayed.statistics)
+    loss = loss_of(replayed.statistics, config.optim.next_sentence_weight)
     log.info(f"the update: loss {loss:g}, gradient norm {np.sqrt(np.sum(norms)):g}")
     if np.isfinite(np.sum(norms)):
         log.info("not reproduced: the gradient is finite")
@@ -201,7 +201,7 @@ class _Replay:
     def _report(self, job: Job, k: int, statistics: Statistics, grads: list[np.ndarray]) -> None:
         self.statistics = Statistics(*(total + part for total, part in zip(self.statistics, statistics)))
         norm = np.sqrt(np.sum(_square_norms(grads, self._refused.loss_scale)))
-        loss = loss_of(statistics)
+        loss = loss_of(statistics, job.config.optim.next_sentence_weight)
         log.info(f"rank {job.world.rank}, micro-batch {k}: loss {loss:g}, norm of its gradient {norm:g}")
 
     def _find_bad_record(self, job: Job, graph: _MicroBatchGraph) -> Optional[str]:

@@ -43,7 +43,8 @@ def judge_data(job: Job) -> None:
         if source is None:
             continue
         try:
-            found = judge_source(source, masking, job.config.masking.vocab_file if uses_vocabulary else None)
+            path = job.config.masking.vocab_file if uses_vocabulary else None
+            found = judge_source(source, masking, path, job.config.optim.next_sentence_weight > 0)
         except ValueError as error:
             raise ValueError(f"--{flag}: {error}") from None
         if not job.config.data.allow_bad_data:
@@ -60,8 +61,12 @@ def _refuse_faults(flag: str, found: list[Finding]) -> None:
         )
 
 
-def judge_source(source: Source, masking: Optional[DynamicMasking], vocab_file: Optional[str]) -> list[Finding]:
+def judge_source(
+    source: Source, masking: Optional[DynamicMasking], vocab_file: Optional[str], has_pairs: bool = True
+) -> list[Finding]:
     """What a sample of a data set says; masking draws its masks, vocab_file is the user's.
+
+    has_pairs: see judge_records.
 
     ValueError, naming the record, for one that training would refuse.
     """
@@ -71,7 +76,7 @@ def judge_source(source: Source, masking: Optional[DynamicMasking], vocab_file: 
         sample = sample._replace(examples=masking.redraw(sample.examples, visits, sample.names))
     path = vocab_file or shard_files.vocabulary_file_of(source.index.paths)
     vocabulary = load_vocabulary(path) if path else None
-    found = judge_records(count_examples(sample.examples, vocabulary))
+    found = judge_records(count_examples(sample.examples, vocabulary), has_pairs)
     if path and vocabulary:
         found += _judge_vocabulary(sample, vocabulary, source.limits.vocab_size, path)
     return severest_first(found)

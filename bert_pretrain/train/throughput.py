@@ -29,7 +29,7 @@ _SIZE, _REPEATS = 2048, 12  # enough for a CPU, where a product takes millisecon
 class _TimedUpdate(NamedTuple):
     seconds: float
     input_wait_seconds: float
-    sums: np.ndarray  # [9] float64, Statistics of all ranks
+    sums: np.ndarray  # [10] float64, Statistics of all ranks
 
 
 class Throughput:
@@ -93,7 +93,7 @@ def _rates(timed: list[_TimedUpdate]) -> Rates:
     seconds = [update.seconds for update in timed]
     total, sums = sum(seconds), _sum(timed)
     return Rates(
-        examples_per_second=ratio(sums.next_sentence_count, total),
+        examples_per_second=ratio(sums.examples, total),
         updates_per_second=ratio(len(seconds), total),
         tokens_per_second=ratio(sums.tokens, total),
         padding_share=ratio(sums.computed - sums.tokens, sums.computed),

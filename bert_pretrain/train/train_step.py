@@ -21,6 +21,7 @@ from bert_pretrain.data.schema import BatchTensors
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.dropout import Dropout
 from bert_pretrain.kernels.protocol import make_kernels
+from bert_pretrain.model.heads import is_of_pairs
 from bert_pretrain.optim import schedule
 from bert_pretrain.optim.loss_scale import LossScale
 from bert_pretrain.optim.optimizer import Optimizer, SquareSums
@@ -36,7 +37,7 @@ class Gradient(NamedTuple):
     """An update's gradient, summed over micro-batches and ranks, still multiplied by the loss scale."""
 
     values: dict[str, tf.Tensor]  # by variable, float32
-    statistics: tf.Tensor  # [9] float32, Statistics
+    statistics: tf.Tensor  # [10] float32, Statistics
     square_norms: tf.Tensor  # [variables] float32, of the unscaled gradient, in the order of `values`
     norm: tf.Tensor  # float32 scalar, of the unscaled gradient
     is_finite: tf.Tensor  # bool scalar
@@ -47,7 +48,7 @@ class UpdateTensors(NamedTuple):
 
     step: tf.Tensor  # updates done, this one included
     updates_read: tf.Tensor  # from the data before this one, skipped ones included
-    statistics: tf.Tensor  # [9] float32, Statistics summed over ranks
+    statistics: tf.Tensor  # [10] float32, Statistics summed over ranks
     learning_rate: tf.Tensor
     gradient_norm: tf.Tensor
     square_norms: tf.Tensor  # [variables], of the gradient
@@ -99,6 +100,9 @@ def build_train_step(
     # small all-reduce carries the stop requests, so that all ranks stop after the same update.
     counts = gradient_sum.count(batch, stop_request)
     gradient = compute_gradient(job, weights, batch, counts, scale, updates_read)
+    if not optim.next_sentence_weight:  # weight decay, too, leaves alone what is not trained
+        trained = {name: value for name, value in gradient.values.items() if not is_of_pairs(name)}
+        gradient = gradient._replace(values=trained)
     peak = schedule.effective_peak(optim, job.world.size, job.config.run.horovod)
     learning_rate = schedule.learning_rate(step, optim, peak)
     train_op = apply_gradient(gradient, optimizer, learning_rate, loss_scale, optim.clip_norm, global_step)
@@ -141,8 +145,9 @@ def micro_batch_gradient(
     # tf.gradients needs tensors of the loop's own graph, not those that the loop captures.
     local = {name: tf.identity(weight) for name, weight in weights.items()}
     sums = _forward(job, local, batch, k, updates_read)
-    loss = _loss(sums, counts) * loss_scale
-    return sums, [compat.dense(grad) for grad in tf.gradients(loss, [*local.values()])]
+    loss = _loss(sums, counts, job.config.optim.next_sentence_weight) * loss_scale
+    grads = tf.gradients(loss, [*local.values()], unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    return sums, [compat.dense(grad) for grad in grads]
 
 
 def _forward(
@@ -153,17 +158,21 @@ def _forward(
     rank, number = gradient_sum.dropout_place(k)
     dropout = Dropout(job.config.run.seed, rank, updates_read, number, hashed=backend is not Backend.PLAIN)
     kernels, recompute, part = make_kernels(backend), job.config.device.recompute, gradient_sum.micro_batch(batch, k)
-    return forward.batch_statistics(weights, part, job.model, kernels, dropout, job.device.precision, recompute)
+    precision, next_sentence = job.device.precision, job.config.optim.next_sentence_weight > 0
+    return forward.batch_statistics(weights, part, job.model, kernels, dropout, precision, recompute, next_sentence)
 
 
-def _loss(sums: StatisticTensors, counts: Counts) -> tf.Tensor:
+def _loss(sums: StatisticTensors, counts: Counts, next_sentence_weight: float) -> tf.Tensor:
     """The part that a micro-batch contributes to the update's loss.
 
     The update's loss is the mean masked-LM loss over all its masked tokens plus the mean next-sentence loss over all
-    its examples (google-research/bert, run_pretraining.py, with global instead of per-batch means).
+    its examples, times its weight (google-research/bert, run_pretraining.py, with global instead of per-batch means).
     """
     masked_lm = tf.math.divide_no_nan(sums.masked_lm_loss, counts.masked_tokens)
-    return masked_lm + sums.next_sentence_loss / counts.examples
+    if not next_sentence_weight:
+        return masked_lm
+    next_sentence = sums.next_sentence_loss / counts.examples
+    return masked_lm + (next_sentence if next_sentence_weight == 1.0 else next_sentence_weight * next_sentence)
 
 
 def measure_gradient(

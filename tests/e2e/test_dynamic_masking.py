@@ -47,6 +47,30 @@ def undisturbed(data: dict[str, object], tmp_path_factory: pytest.TempPathFactor
     return output_dir
 
 
+def test_the_flags_of_newer_recipes_together_end_bit_for_bit_the_same_after_a_kill(data, tmp_path: Path) -> None:
+    recipe = {
+        "next_sentence_weight": 0.0, "optimizer_type": "adamw", "lr_schedule": "linear", "learning_rate": 1e-3,
+        "masked_lm_prob": 0.3, "max_masked_tokens": 20, "eval_files_dir": data["input_files_dir"],
+        "eval_batch_size": 8, "do_eval": True,
+    }  # fmt: skip
+    ends = []
+    for name in ("whole", "killed"):
+        values = runs.settings(output_dir=str(tmp_path / name), **recipe)
+        if name == "killed":
+            died = runs.start(runs.flags(**data, **values), before=runs.signal_after(7))
+            assert died.returncode == -9, died.stderr
+        results = runs.train(**data, **values)
+        assert results["next_sentence_accuracy"] is None and results["masked_lm_accuracy"] is not None
+        ends.append(runs.tensors(tmp_path / name / "model.ckpt-12"))
+    assert ends[0].keys() == ends[1].keys() and "beta2_power" in ends[0]
+    for tensor, value in ends[0].items():
+        np.testing.assert_array_equal(value, ends[1][tensor], err_msg=tensor)
+    start = runs.tensors(tmp_path / "whole" / "model.ckpt-5")
+    changed = {name for name in start if (start[name] != ends[0][name]).any()}
+    assert "bert/embeddings/word_embeddings" in changed
+    assert not [name for name in changed if name.startswith(("bert/pooler/", "cls/seq_relationship/"))]
+
+
 def test_killed_and_started_again_ends_bit_for_bit_the_same(data, undisturbed: Path, tmp_path: Path) -> None:
     arguments = runs.flags(**data, **runs.settings(output_dir=str(tmp_path)))
     died = runs.start(arguments, before=runs.signal_after(8))

@@ -165,7 +165,7 @@ def test_the_gradient_is_that_of_one_big_batch(num_ranks: int, exact: dict, requ
         for a in (2, 3):
             values, counted = gradient(World(), {**exact, **cut(1, a)})
             assert relative_difference(whole, values) < 1e-5
-            np.testing.assert_allclose(counted[:8], statistics[:8], rtol=1e-5)
+            np.testing.assert_allclose(counted[:9], statistics[:9], rtol=1e-5)
         return
     folder = request.getfixturevalue({2: "two", 4: "four"}[num_ranks])
     for name, tolerance in (*((a, 1e-5) for a in (1, 2, 3)), *([("half", 1e-3)] if HAS_HALF else [])):
@@ -174,7 +174,7 @@ def test_the_gradient_is_that_of_one_big_batch(num_ranks: int, exact: dict, requ
     # Losses and counts are those of all ranks, on every rank, also where gradients are sent as float16.
     for counted_by_rank in json.loads((folder / "statistics.json").read_text()):
         for counted in counted_by_rank:
-            np.testing.assert_allclose(counted[:8], statistics[:8], rtol=1e-5)
+            np.testing.assert_allclose(counted[:9], statistics[:9], rtol=1e-5)
 
 
 def test_masks_drawn_while_training_are_those_of_one_big_batch(masked: dict, two: Path) -> None:

@@ -14,7 +14,7 @@ from bert_pretrain.train import throughput
 from bert_pretrain.train.forward import Statistics
 from bert_pretrain.train.throughput import Throughput
 
-UPDATE = Statistics(0, 0, 0, 0, 0, next_sentence_count=6, tokens=300, squared_lengths=0, computed=400)
+UPDATE = Statistics(0, 0, 0, 0, 0, next_sentence_count=6, examples=6, tokens=300, squared_lengths=0, computed=400)
 CONFIGS = Path(__file__).parents[2] / "configs" / "model"
 
 
@@ -76,7 +76,7 @@ def test_nothing_timed_is_none_not_zero(now: list[float]) -> None:
 )
 def test_work_of_an_example(name: str, length: int, masked: int, gflop: float) -> None:
     model = ModelConfig.from_json(str(CONFIGS / f"{name}.json"))
-    one = Statistics(0, 0, masked, 0, 0, 1, length, length**2, length)
+    one = Statistics(0, 0, masked, 0, 0, 1, 1, length, length**2, length)
     assert throughput.training_flops(one, model) / 1e9 == pytest.approx(gflop, rel=0.01)
 
 

@@ -25,10 +25,18 @@ EXAMPLES = 12
 
 
 def gradient(
-    examples: Examples, rows_per_micro_batch: int, pack: bool, model=MODEL, backend=None, dtype=tf.float32, **device
+    examples: Examples,
+    rows_per_micro_batch: int,
+    pack: bool,
+    model=MODEL,
+    backend=None,
+    dtype=tf.float32,
+    next_sentence_weight: float = 1.0,
+    **device,
 ) -> tuple[dict, Statistics]:
     """Gradient by variable and statistics of one update."""
-    config = Config(RunConfig(), DataConfig(), OptimConfig(), DeviceConfig(**device))
+    optim = OptimConfig(next_sentence_weight=next_sentence_weight)
+    config = Config(RunConfig(), DataConfig(), optim, DeviceConfig(**device))
     backend = backend or backends.best()
     job = Job(config, model, World(), Device("cpu", False, 0, dtype, backend, []))
     with tf.Graph().as_default():
@@ -69,16 +77,26 @@ def test_micro_batches_and_packing_leave_the_gradient_alone(examples, whole, row
     values, statistics = gradient(examples, rows, pack)
     assert relative_difference(whole[0], values) < 1e-5
     # Everything but the slots, padding included, is the same.
-    np.testing.assert_allclose(statistics[:8], whole[1][:8], rtol=1e-5)
+    np.testing.assert_allclose(statistics[:9], whole[1][:9], rtol=1e-5)
 
 
 @pytest.mark.parametrize("compiled", [Backend.XLA, Backend.XLA_LAYERS], ids=lambda backend: backend.value)
 def test_empty_rows_of_xla_leave_the_gradient_alone(examples, whole, compiled: Backend) -> None:
     values, statistics = gradient(examples, 5, pack=True, backend=compiled)
     assert relative_difference(whole[0], values) < 1e-5
-    np.testing.assert_allclose(statistics[:8], whole[1][:8], rtol=1e-5)
+    np.testing.assert_allclose(statistics[:9], whole[1][:9], rtol=1e-5)
     batch = build_batch(examples, 5, pack=True, few_shapes=True)
     assert statistics.computed == batch.token_ids.size > np.count_nonzero(batch.example_ids)
+
+
+def test_the_gradient_is_a_weighted_sum_of_those_of_the_two_losses(examples, whole) -> None:
+    half, _ = gradient(examples, 5, True, next_sentence_weight=0.5)
+    none, statistics = gradient(examples, 5, True, next_sentence_weight=0.0)
+    mean = {name: (whole[0][name] + none[name]) / 2 for name in none}
+    assert relative_difference(mean, half) < 1e-5
+    assert not none["bert/pooler/dense/kernel"].any() and not none["cls/seq_relationship/output_weights"].any()
+    assert statistics.next_sentence_count == 0 and statistics.examples == EXAMPLES
+    np.testing.assert_allclose(statistics[:3], whole[1][:3], rtol=1e-5)
 
 
 def test_statistics_count_what_the_records_hold(examples: Examples, whole: tuple[dict, Statistics]) -> None:
