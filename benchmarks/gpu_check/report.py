@@ -26,11 +26,12 @@ def render(parts: list[Part], seconds: float, minutes: float, date: str) -> str:
     """The page, at most some 120 lines."""
     start = parts[0].result
     is_gpu = start.get("is_gpu", True)
-    device = f"{start.get('num_gpus') or 1} x {start.get('device', 'no device')}"
+    device = f"{start.get('num_gpus') or 1} x {start['device']}" if "device" in start else "no device"
+    commit = start.get("commit", "unknown").partition(":")[0]
     lines = [
         f"# GPU check: {verdict(parts)}",
         "",
-        f"{device}, {date}, code {start.get('commit', 'unknown')}, {seconds:.0f} s of at most {minutes:g} minutes.",
+        f"{device}, {date}, code {commit}, {seconds:.0f} s of at most {minutes:g} minutes.",
         *([] if is_gpu else ["", f"**{CPU_NOTE}**"]),
         "",
         *(f"- {describe(part)}" for part in parts),

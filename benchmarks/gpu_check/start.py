@@ -49,7 +49,8 @@ def check_start(report: Report, device_name: str) -> None:
     """Reports what is known, a step at a time, so that a driver that hangs or crashes hides nothing else."""
     report("start", is_done=False, **_machine())
     try:
-        chosen = device.choose_device(DeviceConfig(**device_settings(device_name)))
+        # Without a GPU, native kernels would be compiled first.
+        chosen = device.choose_device(DeviceConfig(device=device_name, native_kernels=False))
     except ValueError as error:
         report("start", is_usable=False, wrong=[str(error)])
         return

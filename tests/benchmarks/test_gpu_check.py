@@ -296,15 +296,21 @@ def check(tmp_path: Path, *flags: str, **environ: str) -> tuple[subprocess.Compl
     return done, (tmp_path / "out" / "gpu_check.md").read_text()
 
 
-def test_gpus_that_tensorflow_does_not_see_end_the_check_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU 0: Some Model (UUID: GPU-1)'\n")
+@pytest.mark.parametrize(
+    ("shown", "reason"),
+    [("echo 'GPU 0: Some Model (UUID: GPU-1)'", "this machine has 1 GPUs"), ("exit 9", "no GPU: nvidia-smi and /dev")],
+)
+def test_a_machine_without_gpus_for_tensorflow_ends_the_check_in_one_line(tmp_path: Path, shown, reason) -> None:
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("TensorFlow sees a GPU")
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{shown}\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     done, page = check(tmp_path, PATH=path, CUDA_VISIBLE_DEVICES="0")
     assert done.returncode == 1
-    (line,) = (line for line in done.stdout.splitlines() if line.startswith("does not work: this machine has 1 GPUs"))
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith(f"does not work: {reason}"))
     assert page.startswith(f"# GPU check: {line}\n")
-    assert "- nvidia-smi: 1 x GPU 0: Some Model" in page
+    assert ("- nvidia-smi: 1 x GPU 0: Some Model" in page) == ("echo" in shown)
 
 
 @pytest.mark.slow
