@@ -25,9 +25,11 @@ import tensorflow as tf
 
 from benchmarks import inputs
 from bert_pretrain.config.model import ModelConfig
+from bert_pretrain.config.training import DeviceConfig
 from bert_pretrain.distributed import connection
 from bert_pretrain.launch import launcher
 from bert_pretrain.model import variables
+from bert_pretrain.train import device
 from tests import hosts
 from tests.e2e import ranks
 
@@ -84,7 +86,7 @@ class Bench:
             return 0.0
         answer = self._folder / "alone.json"
         self._run(way, "benchmarks.exchange", [f"--model={self._arguments.model}", f"--alone={way.dtype}:{answer}"])
-        return json.loads(answer.read_text())
+        return json.loads(answer.read_text())["seconds"]
 
     def _run(self, way: Way, module: str, flags: list[str]) -> None:
         environ = {"HOROVOD_LAUNCHER": way.launcher, "NP": str(way.num_ranks)}
@@ -121,7 +123,7 @@ def training_flags(
 
 
 def time_alone(model: str, dtype: str, answer: str) -> None:
-    """On each rank: root writes the median seconds of one sum of the model's gradient."""
+    """On each rank: root writes the median seconds of one sum of the model's gradient, and whether it has NCCL."""
     shapes = variables.variable_shapes(ModelConfig.from_json(_model(model))).values()
     seconds = []
     with connection.connected(use_horovod=True) as job, tf.Graph().as_default():
@@ -130,7 +132,9 @@ def time_alone(model: str, dtype: str, answer: str) -> None:
         terms = [tf.Variable(tf.zeros(shape, kind), use_resource=True) for shape in shapes]
         sums = job.allreduce([term.read_value() for term in terms], **({"half": True} if dtype == "float16" else {}))
         first = tf.add_n([tf.reshape(total, [-1])[0] for total in sums])
-        options = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=1, inter_op_parallelism_threads=1)
+        settings = DeviceConfig(intra_op_threads=1, native_kernels=False)
+        chosen = device.choose_device(settings, (), job.local_rank, job.local_size)
+        options = device.session_config(settings, chosen.gpu, job.local_size)
         with tf.compat.v1.Session(config=options) as session:
             session.run(tf.compat.v1.global_variables_initializer())
             for _ in range(12):
@@ -138,7 +142,8 @@ def time_alone(model: str, dtype: str, answer: str) -> None:
                 session.run(first)
                 seconds.append(time.perf_counter() - begin)
         if job.is_root:
-            pathlib.Path(answer).write_text(json.dumps(statistics.median(seconds[2:])))
+            found = {"seconds": statistics.median(seconds[2:]), "has_gpu_exchange": job.has_gpu_exchange}
+            pathlib.Path(answer).write_text(json.dumps(found))
 
 
 def main() -> None:

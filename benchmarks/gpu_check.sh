@@ -1,12 +1,18 @@
 #!/usr/bin/env bash
-# Checks this project on a machine with a GPU, and packs a report that its owner can send back.
-#   bash benchmarks/gpu_check.sh [--minutes=10] [--output_dir=results/gpu_check]
-# Correctness beside the CPU, speed and utilization, XLA's compilations, memory, versions. At most --minutes after the
-# installation. Uses one GPU, the first of CUDA_VISIBLE_DEVICES. Without a GPU: small models on the CPU, which says so.
+# Checks this project on a machine with GPUs, and leaves a page that its owner can send back.
+#   bash benchmarks/gpu_check.sh [--minutes=10] [--device=cpu] [--steps=...] [--output_dir=results/gpu_check]
+# Whether anything works, in the first minute; then placement, results beside the CPU's, speed, kernels, equal bits, a whole
+# run, several GPUs. At most --minutes after the installation. --device=cpu: all of it with small models, without a GPU.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=../scripts/_launch.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../scripts/_launch.sh"
 
-# shellcheck disable=SC2119
-use_environment
+# Several GPUs are compared where Horovod can be installed.
+num_gpus="$(nvidia-smi -L 2>/dev/null | grep -c '^GPU ' || true)"
+if [ "$num_gpus" -gt 1 ]; then
+  use_environment --horovod || use_environment
+else
+  # shellcheck disable=SC2119
+  use_environment
+fi
 PYTHONPATH="$project${PYTHONPATH:+:$PYTHONPATH}" launch_last "$python" -m benchmarks.gpu_check "$@"

@@ -9,7 +9,7 @@ cost microseconds, are left out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -88,14 +88,6 @@ class Ours:
     def matmul_flops(self) -> float:
         size = {"size": _GPU_SIZE} if self._device.is_gpu else {}
         return throughput.matmul_rate(self._session_config, self._device.compute_dtype, **size)
-
-    def device_memory_bytes(self) -> Optional[int]:
-        if not self._device.is_gpu:
-            return None
-        try:
-            return tf.config.experimental.get_memory_info(f"GPU:{self._device.gpu}")["peak"]
-        except (ValueError, RuntimeError, tf.errors.OpError):  # a vendor's allocator may count nothing
-            return None
 
     def step(self) -> Step:
         done = timed(self._update, self._settings)

@@ -74,7 +74,6 @@ class Worker(WorkerProcess):
         super().__init__(name, WORKERS[name], settings, directory)
         self.rounds: list[Round] = []
         self.peak_memory_bytes = 0
-        self.device_memory_bytes: Optional[int] = None
         self.first_loss = self.ask(do="first_loss")["loss"]
         self.warm_up_seconds: list[float] = []
 
@@ -93,7 +92,6 @@ class Worker(WorkerProcess):
         utilization = sum(flops) / sum(seconds) / rate if rate else None
         self.rounds.append(Round(seconds, examples, losses, spent[7] / max(0.01, sum(spent[:8])), utilization, rate))
         self.peak_memory_bytes = answer["peak_memory_bytes"]
-        self.device_memory_bytes = answer["device_memory_bytes"]
 
 
 def compare(settings: Settings, names: list[str], directory: pathlib.Path, arguments: argparse.Namespace) -> list[dict]:
@@ -159,7 +157,6 @@ def _result(worker: Worker) -> dict:
         "first_loss": worker.first_loss,
         "mean_loss": statistics.fmean(loss for turn in worker.rounds for loss in turn.losses),
         "peak_memory_bytes": worker.peak_memory_bytes,
-        "device_memory_bytes": worker.device_memory_bytes,
         "startup_seconds": worker.started["startup_seconds"],
         "warm_up_seconds": worker.warm_up_seconds,
         "utilization": statistics.median(turn.utilization for turn in worker.rounds) if worker.name in OURS else None,

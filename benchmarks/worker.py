@@ -62,9 +62,6 @@ class Training(Protocol):
     def matmul_flops(self) -> Optional[float]:
         """May measure the machine's FLOP/s in matrix products; asked before and after each turn, the higher counts."""
 
-    def device_memory_bytes(self) -> Optional[int]:
-        """The most memory that the process has held on a GPU; None without one."""
-
     def step(self) -> Step:
         """Does one update."""
 
@@ -110,8 +107,7 @@ def _answer_of_training(training: Training, request: dict) -> dict:
     before = training.matmul_flops()
     steps = [training.step() for _ in range(request["count"])]
     around = before and max(before, training.matmul_flops())
-    memory = {"peak_memory_bytes": _peak_memory_bytes(), "device_memory_bytes": training.device_memory_bytes()}
-    return {"steps": steps, "matmul_flops": around, **memory}
+    return {"steps": steps, "matmul_flops": around, "peak_memory_bytes": _peak_memory_bytes()}
 
 
 def _say(answers, **answer: object) -> None:

@@ -1,7 +1,7 @@
-"""Correctness and speed on this machine: `bash benchmarks/gpu_check.sh [--minutes=10] [--output_dir=DIR]`.
+"""Whether and how well this project works on a machine's GPUs: `bash benchmarks/gpu_check.sh [--minutes=10]`.
 
-Leaves gpu_check.md, gpu_check.json and the logs of all parts in one .tar.gz to send back. Exit code 1 where a part
-failed. Without a GPU it computes small models on the CPU, and says so.
+Leaves gpu_check.md, a page, and one .tar.gz with it, the same figures as JSON, and the logs of all parts. Exit code 1
+where a part failed. --device=cpu does the same with small models on the CPU.
 """
 
 from __future__ import annotations
@@ -16,12 +16,10 @@ import shutil
 import signal
 import sys
 import tarfile
-from typing import Any
 
 from benchmarks.gpu_check import plan
 from benchmarks.gpu_check.report import CPU_NOTE, render, verdict
 from benchmarks.gpu_check.runner import FAILED, Runner
-from benchmarks.gpu_check.sizes import Sizes
 
 
 def _arguments(values: list[str] | None) -> argparse.Namespace:
@@ -29,10 +27,16 @@ def _arguments(values: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--minutes", type=float, default=10.0, help="The most that all parts take together; default 10."
     )
+    parser.add_argument("--device", choices=["auto", "cpu"], default="auto", help="cpu: without GPUs, small models.")
+    parser.add_argument("--steps", default=",".join(plan.STEPS), help="After the start: commas; default: %(default)s.")
     parser.add_argument("--output_dir", type=os.path.expanduser, default="results/gpu_check", help="Made anew.")
     arguments = parser.parse_args(values)
     if not 1.0 <= arguments.minutes <= 24 * 60:
         parser.error(f"--minutes must be 1 to 1440, got {arguments.minutes:g}")
+    arguments.steps = [name for name in arguments.steps.split(",") if name]
+    unknown = sorted(set(arguments.steps) - set(plan.STEPS))
+    if unknown:
+        parser.error(f"--steps: unknown {', '.join(unknown)}; there are {', '.join(plan.STEPS)}")
     return arguments
 
 
@@ -40,27 +44,13 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _contents(runner: Runner, machine: dict, sizes: Sizes, minutes: float) -> dict[str, Any]:
-    is_gpu = machine.get("is_gpu", False)
-    names = [gpu.get("device_name", "GPU") for gpu in machine.get("gpus", [])]
-    return {
-        "note": "" if is_gpu else CPU_NOTE.strip("*"),
-        "is_gpu": is_gpu,
-        "device": names[0] if names else machine.get("processor", "unknown"),
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes"),
-        "commit": machine.get("commit", "unknown"),
-        "minutes": minutes,
-        "seconds": runner.seconds,
-        "sizes": sizes.describe(),
-        "parts": [dataclasses.asdict(part) for part in runner.parts],
-    }
-
-
-def _write(report: dict[str, Any], directory: pathlib.Path) -> pathlib.Path:
-    """Writes the pages and packs them with the logs; returns the archive."""
-    (directory / "gpu_check.json").write_text(json.dumps(report, indent=1))
-    (directory / "gpu_check.md").write_text(render(report))
-    name = f"gpu_check-{'gpu' if report['is_gpu'] else 'cpu-run'}-{report['date'][:10]}"
+def _write(runner: Runner, minutes: float, directory: pathlib.Path) -> pathlib.Path:
+    """Writes the page and the figures, and packs them with the logs; returns the archive."""
+    date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes")
+    figures = {"date": date, "seconds": runner.seconds, "parts": [dataclasses.asdict(part) for part in runner.parts]}
+    (directory / "gpu_check.json").write_text(json.dumps(figures, indent=1))
+    (directory / "gpu_check.md").write_text(render(runner.parts, runner.seconds, minutes, date))
+    name = f"gpu_check-{date[:10]}"
     archive = directory / f"{name}.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
         for path in [directory / "gpu_check.json", directory / "gpu_check.md", *sorted(directory.rglob("*.log"))]:
@@ -78,22 +68,15 @@ def main(values: list[str] | None = None) -> int:
         return 2
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
+    if arguments.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # of all that is started
+        _say(CPU_NOTE)
     runner = Runner(directory, arguments.minutes, _say)
-    machine = plan.describe_machine(runner, directory).result
-    sizes = plan.choose_sizes(machine, arguments.minutes)
-    if not sizes.is_gpu:
-        _say(CPU_NOTE.strip("*"))
-    _say(sizes.describe())
     try:
-        plan.run_all(runner, directory, machine, sizes)
+        plan.run_all(runner, arguments.device, arguments.steps)
     finally:
-        report = _contents(runner, machine, sizes, arguments.minutes)
-        archive = _write(report, directory)
-        _say(
-            "\n".join(
-                filter(None, [report["note"], f"{verdict(report)}, {runner.seconds:.0f} s", f"report: {archive}"])
-            )
-        )
+        archive = _write(runner, arguments.minutes, directory)
+        _say(f"{verdict(runner.parts)}\nreport: {directory / 'gpu_check.md'}\nto send back: {archive}")
     return int(any(part.state == FAILED for part in runner.parts))
 
 

@@ -1,106 +1,63 @@
-"""One part of the check in a process of its own: `python -m benchmarks.gpu_check.child PART RESULT.json [SIZES.json]`.
+"""Parts of the check in a process of their own: `python -m benchmarks.gpu_check.child FUNCTION RESULT.json ARGUMENTS`.
 
-A part writes its result after each of its steps, so that a crash in one step leaves the others.
+FUNCTION is one of PARTS, ARGUMENTS are its keyword arguments as JSON.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import pathlib
 import sys
-import tempfile
-from typing import Callable
+import time
+from typing import Any
 
-import numpy as np
-import tensorflow as tf
-
-from benchmarks import compilations
-from benchmarks.gpu_check import comparison, machine, networks
-from benchmarks.gpu_check.sizes import Sizes
-
-_CONFIGS = pathlib.Path(__file__).parents[2] / "configs" / "model"
-_LOGITS_ALLOWED = 1e-4  # as between this project and Google's code, tests/model/test_against_google.py
-
-Report = Callable[[dict], None]
+from bert_pretrain.tensorflow_compat import tensorflow_import
 
 
-def compare_logits(report: Report, sizes: Sizes) -> None:
-    """float32 logits of the device against those of the CPU."""
-    case = _case(sizes)
-    expected = networks.logits(case, networks.reference())
-    rows = []
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-    found = networks.logits(case, networks.checked("float32"))
-    for name, one, other in zip(("masked tokens", "next sentence"), found, expected):
-        difference = np.abs(one - other)
-        where = f"of {other.size:,} logits with a standard deviation of {other.std():.3f}"
-        value = float(difference.max()) if np.isfinite(difference).all() else float("inf")
-        rows.append(comparison.row(name, value, _LOGITS_ALLOWED, where))
-        report({"rows": rows})
+class Report:
+    """What the parts of this process have found, in a file that is whole after each step, so that a crash keeps it."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._found: dict[str, dict[str, Any]] = {}
+        self._begin = time.monotonic()
+
+    def __call__(self, name: str, is_done: bool = True, **values: Any) -> None:
+        """Adds values to part `name`. is_done: the part has ended, and the next begins.
+
+        figures: one line for people. wrong: what is not as it should be; one such line fails the part. not_run: why it
+        says nothing here. table: columns and rows for the report, under a title.
+        """
+        now = time.monotonic()
+        part = self._found.setdefault(name, {})
+        part.update(values, is_done=is_done, seconds=now - self._begin)
+        if is_done:
+            self._begin = now
+        with open(f"{self._path}.partial", "w", encoding="utf-8") as file:
+            json.dump(self._found, file)
+        os.replace(f"{self._path}.partial", self._path)
 
 
-def compare_updates(report: Report, sizes: Sizes) -> None:
-    """One update in each dtype against a float32 update of the CPU. tf32: float32 as Ampere and later compute it."""
-    case = _case(sizes)
-    expected = networks.update(case, networks.reference())
-    rows = []
-    for name in ("float32", "tf32", "float16", "bfloat16"):
-        if name == "tf32" and not sizes.is_gpu:
-            continue
-        tf.config.experimental.enable_tensor_float_32_execution(name == "tf32")
-        try:
-            rows += _update_rows(
-                name, networks.update(case, networks.checked(name.replace("tf32", "float32"))), expected
-            )
-        except (tf.errors.OpError, RuntimeError, ValueError, TypeError) as error:
-            rows.append({"name": name, "ok": False, "error": f"{type(error).__name__}: {error}".splitlines()[0][:300]})
-        report({"rows": rows, "loss": expected.loss})
-
-
-def _update_rows(name: str, found: networks.Update, expected: networks.Update) -> list[dict]:
-    gradient = comparison.largest_difference(found.moments, expected.moments)
-    step = comparison.largest_difference(found.steps, expected.steps)
-    loss = abs(found.loss - expected.loss) / expected.loss
-    scale = f"loss scale {found.loss_scale:g}, {found.num_skipped} skipped" if name == "float16" else ""
-    return [
-        comparison.row(f"{name}: loss", loss, comparison.allowed_gradient(name), scale),
-        comparison.row(f"{name}: gradient", gradient.value, comparison.allowed_gradient(name), gradient.variable),
-        comparison.row(f"{name}: weights' step", step.value, comparison.allowed_step(name), step.variable),
-    ]
-
-
-def count_compilations(report: Report, sizes: Sizes) -> None:
-    """Trains by the command line with XLA's kernels; RuntimeError where XLA left no programs to count."""
-    with tempfile.TemporaryDirectory() as folder:
-        kernels = compilations.measure(pathlib.Path(folder), sizes.compilation_updates, 6, 1, 512)
-    if not set(kernels) - set(compilations.OF_OPTIMIZER):
-        raise RuntimeError(f"XLA_FLAGS=--xla_dump_to left no program of a kernel; found {sorted(kernels)}")
-    report({"kernels": kernels, "most": compilations.most(kernels), "updates": sizes.compilation_updates})
-
-
-def _case(sizes: Sizes) -> networks.Case:
-    with tempfile.TemporaryDirectory() as folder:
-        return networks.make_case(str(_CONFIGS / f"{sizes.check_model}.json"), sizes.check_examples, folder)
-
-
-PARTS = {
-    "machine": machine.describe,
-    "logits": compare_logits,
-    "updates": compare_updates,
-    "compilations": count_compilations,
-}
+def table(title: str, columns: list[str], rows: list[list[Any]]) -> dict[str, Any]:
+    """A table for Report."""
+    return {"title": title, "columns": columns, "rows": rows}
 
 
 def main() -> None:
-    name, result, *sizes = sys.argv[1:]
-
-    def report(values: dict) -> None:
-        with open(f"{result}.partial", "w", encoding="utf-8") as file:
-            json.dump(values, file)
-        os.replace(f"{result}.partial", result)
-
-    PARTS[name](report, *map(Sizes.read, sizes))
+    function, path, arguments = sys.argv[1:]
+    report = Report(path)
+    with tensorflow_import.imported_quickly():
+        from benchmarks.gpu_check import commands, numbers, start, updates
+    parts = {
+        "start": start.check_start,
+        "updates": updates.measure_updates,
+        "numbers": numbers.compare,
+        "bits": commands.compare_bits,
+        "run": commands.run_and_resume,
+        "ranks": commands.compare_ranks,
+        "compilations": commands.count_compilations,
+    }
+    parts[function](report, **json.loads(arguments))
 
 
 if __name__ == "__main__":

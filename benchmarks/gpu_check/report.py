@@ -1,144 +1,108 @@
-"""The report that the owner of the machine sends back: gpu_check.json, and the same as gpu_check.md."""
+"""The page that the owner of the machine sends back, in Markdown that reads as plain text."""
 
 from __future__ import annotations
 
-import statistics
+import collections
 from collections.abc import Iterator
 from typing import Any
 
-CPU_NOTE = "**CPU run, not a GPU's figures.**"
-_HEAD = (
-    "Differences are relative and Euclidean, those of logits are the largest absolute ones. What is allowed follows "
-    "from the unit roundoff of a dtype (benchmarks/gpu_check/comparison.py)."
-)
-_SPEED = (
-    "Achieved: FLOP/s that the model needs for real tokens, forward and backward. Products: FLOP/s of large square "
-    "matrix products of the same dtype, measured in the same process around the updates. Utilization: the one over the "
-    "other. float32 is TF32 on GPUs that have it, in both."
-)
+from benchmarks.gpu_check.runner import FAILED, NOT_RUN, OK, Part, describe
+
+CPU_NOTE = "CPU run with small models, not a GPU's figures: what only a GPU shows is marked as not run."
+_MOST_LOGS = 3  # of parts that failed; all logs are in the archive
 
 
-def render(report: dict[str, Any]) -> str:
-    """The report as Markdown. A run without a GPU says so under every heading."""
-    note = "" if report["is_gpu"] else CPU_NOTE
-    pages = [_summary(report), *_machine(report), *_comparisons(report), *_compilations(report), *_speed(report)]
-    return (
-        "\n\n".join(f"{heading}\n\n{note}\n\n{body}" if note else f"{heading}\n\n{body}" for heading, body in pages)
-        + "\n"
-    )
+def verdict(parts: list[Part]) -> str:
+    """One line: whether anything works, and how many parts are ok, failed, not run."""
+    start = parts[0]
+    if not start.result.get("is_usable"):
+        return f"does not work: {start.reason or 'interrupted'}"
+    counts = ", ".join(f"{sum(part.state == state for part in parts)} {state}" for state in (OK, FAILED, NOT_RUN))
+    failed = [part.name for part in parts if part.state == FAILED]
+    return f"works; of {len(parts)} parts {counts}" + (f"; failed: {', '.join(failed)}" if failed else "")
 
 
-def table(columns: list[str], rows: list[list[Any]]) -> str:
-    """A Markdown table."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(_cell(value) for value in line)} |" for line in lines)
-
-
-def verdict(report: dict[str, Any]) -> str:
-    """One line: how many parts are ok, failed, left out."""
-    states = [part["state"] for part in report["parts"]]
-    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    return f"{len(states)} parts: {counts}"
-
-
-def _summary(report: dict[str, Any]) -> tuple[str, str]:
-    parts = [[part["title"], part["state"], f"{part['seconds']:.1f}", part["reason"]] for part in report["parts"]]
-    body = [
-        f"{report['date']}, code {report['commit']}. {report['seconds']:.0f} s of at most {report['minutes']:g} "
-        f"minutes; {verdict(report)}.",
-        f"Sizes: {report['sizes']}.",
-        table(["part", "state", "seconds", "reason"], parts),
+def render(parts: list[Part], seconds: float, minutes: float, date: str) -> str:
+    """The page, at most some 120 lines."""
+    start = parts[0].result
+    is_gpu = start.get("is_gpu", True)
+    device = f"{start.get('num_gpus') or 1} x {start['device']}" if "device" in start else "no device"
+    commit = start.get("commit", "unknown").partition(":")[0]
+    lines = [
+        f"# GPU check: {verdict(parts)}",
+        "",
+        f"{device}, {date}, code {commit}, {seconds:.0f} s of at most {minutes:g} minutes.",
+        *([] if is_gpu else ["", f"**{CPU_NOTE}**"]),
+        "",
+        *(f"- {describe(part)}" for part in parts),
+        *_logs(parts),
+        *_machine(start),
+        *_speed(parts),
     ]
-    return f"# GPU check: {report['device']}", "\n\n".join(body)
+    for part in parts:
+        table = part.result.get("table")
+        if table:
+            lines += [*_heading(table["title"]), *draw_table(table["columns"], table["rows"])]
+    return "\n".join(lines) + "\n"
 
 
-def _machine(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    found = _result(report, "machine")
-    if not found:
+def _heading(title: str) -> list[str]:
+    """A title: what stands after a colon is a line of its own."""
+    title, _, more = title.partition(": ")
+    return ["", f"## {title[0].upper()}{title[1:]}", "", *([f"{more[0].upper()}{more[1:]}.", ""] if more else [])]
+
+
+def _logs(parts: list[Part]) -> Iterator[str]:
+    logs = [part for part in parts if part.log]
+    if not logs:
         return
-    rows = [[name, value] for name, value in found.items() if not isinstance(value, (dict, list))]
-    rows += [["GPU", ", ".join(f"{k}: {v}" for k, v in gpu.items())] for gpu in found.get("gpus", [])]
-    rows += [["products in", ", ".join(found.get("dtypes", []))]]
-    rows += [[f"not in {dtype}", reason] for dtype, reason in found.get("not_dtypes", {}).items()]
-    rows += [[name, value] for name, value in found["versions"].items()]
-    rows += [[name, value] for name, value in found["environment"].items()]
-    tools = [f"`{tool}`:\n\n```\n{output}\n```" for tool, output in found["tools"].items()]
-    yield "## Machine", "\n\n".join([table(["", ""], rows), *tools])
+    yield from [*_heading("how the logs of failed parts end"), "```"]
+    for part in logs[:_MOST_LOGS]:
+        yield from [f"[{part.name}]", *part.log]
+    yield "```"
+    if logs[_MOST_LOGS:]:
+        yield f"The archive has those of {', '.join(part.name for part in logs[_MOST_LOGS:])}."
 
 
-def _comparisons(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    for name, heading in (("logits", "## Logits beside the CPU's"), ("updates", "## One update beside the CPU's")):
-        rows = [
-            [row["name"], row["difference"], row["allowed"], "yes" if row["ok"] else "**no**", row["where"]]
-            if "difference" in row
-            else [row["name"], "", "", "**no**", row["error"]]
-            for row in _result(report, name).get("rows", [])
-        ]
-        if rows:
-            yield heading, f"{_HEAD}\n\n{table(['what', 'difference', 'allowed', 'within', 'where'], rows)}"
+def _machine(start: dict[str, Any]) -> Iterator[str]:
+    if "machine" not in start:
+        return
+    yield from _heading("machine")
+    yield f"- {start['machine']}"
+    for tool, output in start["tools"].items():
+        lines = collections.Counter(output.splitlines()[:16])  # one for each GPU
+        yield from (f"- {tool}: {number} x {line}" for line, number in list(lines.items())[:6])
+    versions = {**start["versions"], **start.get("libraries", {})}
+    yield f"- {', '.join(f'{name} {value}' for name, value in versions.items())}"
+    if start["environment"]:
+        yield f"- {', '.join(f'{name}={value}' for name, value in start['environment'].items())}"
 
 
-def _compilations(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    found = _result(report, "compilations")
-    if found:
-        rows = [[name, len(counts), ", ".join(map(str, counts))] for name, counts in found["kernels"].items()]
-        total = sum(sum(counts) for counts in found["kernels"].values())
-        head = (
-            f"{total} compilations in {found['updates']} updates of six examples, Wikipedia's lengths; at most "
-            f"{found['most']} of a program whose shapes depend on the data."
-        )
-        yield "## XLA's compilations", f"{head}\n\n{table(['kernel', 'programs', 'compilations of each'], rows)}"
-
-
-def _speed(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    columns = [
-        *(
-            "model",
-            "lengths",
-            "dtype",
-            "examples",
-            "examples/s",
-            "least - most",
-            "achieved TFLOP/s",
-            "products TFLOP/s",
-        ),
-        *("utilization", "update s", "mean loss", "GPU GiB", "host GiB", "start s"),
-    ]
-    rows = [
-        _speed_row(part["result"], comparison)
-        for part in report["parts"]
-        if part["name"].startswith("speed-")
-        for comparison in part["result"].get("comparisons", [])
-    ]
+def _speed(parts: list[Part]) -> Iterator[str]:
+    columns = ["speed of", "rows/s", "examples/s", "update s", "utilization", "GPU GiB", "start s"]
+    rows = []
+    for part in parts:
+        found = part.result
+        if "rows_per_second" in found:
+            memory = found["memory_bytes"] / 2**30 if found["memory_bytes"] else "not run"
+            utilization = "unknown" if found["utilization"] is None else f"{found['utilization']:.1%}"
+            name = part.name.replace("speed of ", "")
+            speed = found["rows_per_second"], found["examples_per_second"], found["update_seconds"]
+            rows.append([name, *speed, utilization, memory, found["start_seconds"]])
     if rows:
-        yield "## Speed", f"{_SPEED}\n\n{table(columns, rows)}"
+        yield from [*_heading("speed, with Wikipedia's lengths"), *draw_table(columns, rows)]
 
 
-def _speed_row(result: dict[str, Any], comparison: dict[str, Any]) -> list[Any]:
-    (found,) = comparison["results"]
-    products = statistics.median(turn["matmul_flops"] for turn in found["rounds"])
-    device_bytes = found["device_memory_bytes"]
-    return [
-        comparison["model"],
-        comparison["lengths"],
-        found["worker"].replace("ours_", ""),
-        result["settings"]["batch_size"],
-        found["examples_per_second"],
-        f"{found['examples_per_second_least']:.4g} - {found['examples_per_second_most']:.4g}",
-        found["utilization"] * products / 1e12,
-        products / 1e12,
-        found["utilization"],
-        found["step_seconds_median"],
-        found["mean_loss"],
-        device_bytes / 2**30 if device_bytes else "",
-        found["peak_memory_bytes"] / 2**30,
-        found["startup_seconds"] + sum(found["warm_up_seconds"]),
-    ]
-
-
-def _result(report: dict[str, Any], name: str) -> dict[str, Any]:
-    return next((part["result"] for part in report["parts"] if part["name"] == name), {})
+def draw_table(columns: list[str], rows: list[list[Any]]) -> list[str]:
+    """The lines of a Markdown table whose columns are aligned."""
+    cells = [columns, *([_cell(value) for value in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    lines = [[cell.ljust(width) for cell, width in zip(row, widths)] for row in cells]
+    lines.insert(1, ["-" * width for width in widths])
+    return [f"| {' | '.join(line)} |" for line in lines]
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "NO"
     return f"{value:.4g}" if isinstance(value, float) else str(value).replace("|", "\\|").replace("\n", " ")

@@ -79,9 +79,6 @@ class TorchTraining:
     def matmul_flops(self) -> None:
         """Ours measures it."""
 
-    def device_memory_bytes(self) -> None:
-        """Peers run on CPUs."""
-
     def step(self) -> Step:
         return timed(self._update, self._settings)
 
