@@ -44,7 +44,7 @@ def attention(backend: Backend, dtype: tf.DType, drops: bool) -> list[np.ndarray
         example_ids = tf.compat.v1.placeholder_with_default(tf.constant(EXAMPLE_IDS), [None, None])
         qkv = tf.constant(random.normal(size=[R * S, 3 * N * D]), tf.bfloat16)
         qkv = tf.compat.v1.placeholder_with_default(tf.cast(qkv, dtype), [None, 3 * N * D])
-        bits = Dropout(5, 0, tf.constant(3), tf.constant(1), hashed=True).bits(tf.constant([R, N, S, S]))
+        bits = Dropout(5, 0, tf.constant(3), tf.constant(1), hashed=True).draw([tf.constant([R, N, S, S])])[0]
         attend = GraphKernels(backend).attention(example_ids, every_slot(example_ids), N, RATE)
         context = attend(qkv, bits if drops else None)
         tokens = tf.constant((EXAMPLE_IDS > 0).reshape(-1, 1), tf.float32)
