@@ -16,7 +16,11 @@ _LONG = ("tests/storage/", "tests/e2e/", "tests/pretrain_text/", "tests/make_dat
 _MAX_PROCESSES = 4  # each needs one to two GB
 
 
-@pytest.fixture(scope="module", params=Backend, ids=lambda backend: backend.value)
+# XLA_FUSED needs a GPU, or the stand-in of tests/kernels/test_fused.py.
+CPU_BACKENDS = [backend for backend in Backend if backend is not Backend.XLA_FUSED]
+
+
+@pytest.fixture(scope="module", params=CPU_BACKENDS, ids=lambda backend: backend.value)
 def backend(request: pytest.FixtureRequest) -> Backend:
     """Each backend of kernels in turn."""
     from tests import backends  # imports TensorFlow, which the process that only distributes tests does not need

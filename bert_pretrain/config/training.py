@@ -367,6 +367,14 @@ class DeviceConfig:
         "Compile with XLA what is faster compiled: on GPUs, and on CPUs without native kernels.",
         on_resume=OnResume.ROUNDING,
     )
+    attention: str = option(
+        "unfused",
+        "How GPUs compute attention. unfused: matrix products, and between them programs of XLA. fused: CUDA kernels "
+        "that keep the scores in registers. These need --use_xla, bfloat16, heads of 64 units and a --max_seq_length "
+        "that is a multiple of 64; no GPU has run them yet (docs/gpu.md).",
+        choices=["unfused", "fused"],
+        on_resume=OnResume.ROUNDING,
+    )
     native_kernels: bool = option(
         True,
         "On a CPU, use C++ kernels, which are compiled for it if there is a C++ compiler.",

@@ -16,6 +16,7 @@ from bert_pretrain.config.model import LAYER_NORM_EPSILON
 from bert_pretrain.kernels import xla
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.dropout import drop_units
+from bert_pretrain.kernels.fused import FusedAttention
 from bert_pretrain.kernels.row_attention import RowAttention
 from bert_pretrain.kernels.unpadding import Tokens, every_slot, find_tokens
 from bert_pretrain.tensorflow_compat.typed import TensorAndGradient, custom_gradient
@@ -27,7 +28,8 @@ class GraphKernels:
     """See Kernels."""
 
     def __init__(self, backend: Backend = Backend.PLAIN) -> None:
-        self.is_compiled, self.compiles_layers = backend.is_compiled, backend is Backend.XLA_LAYERS
+        self.is_compiled, self.compiles_layers = backend.is_compiled, backend.compiles_layers
+        self._is_fused = backend is Backend.XLA_FUSED
         self._run = xla.function_runner(self.is_compiled)
 
     def find_tokens(self, example_ids: tf.Tensor) -> Tokens:
@@ -90,6 +92,8 @@ class GraphKernels:
     def attention(
         self, example_ids: tf.Tensor, tokens: Tokens, num_heads: int, rate: float
     ) -> Callable[[tf.Tensor, Optional[tf.Tensor]], tf.Tensor]:
+        if self._is_fused:
+            return FusedAttention(self._run, example_ids, num_heads, rate)
         return RowAttention(self._run, example_ids, tokens, num_heads, rate)
 
 

@@ -48,7 +48,7 @@ class Optimizer(abc.ABC):
 
         gradients: by variable name, float32, dense. learning_rate and gradient_scale: float32 scalars.
         """
-        if self._backend is not Backend.XLA_LAYERS:
+        if not self._backend.compiles_layers:
             return self._update_all(gradients, learning_rate, gradient_scale)
 
         def update(learning_rate: tf.Tensor, gradient_scale: tf.Tensor, *values: tf.Tensor) -> None:

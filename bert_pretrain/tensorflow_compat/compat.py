@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 import tensorflow as tf
 from tensorflow.python.framework import kernels
@@ -61,3 +63,32 @@ def compile_flags() -> list[str]:
     """
     flags = tf.sysconfig.get_compile_flags()
     return flags if any("-std=" in flag for flag in flags) else [*flags, "-std=c++14"]
+
+
+def xla_link_flags() -> list[str]:
+    """The linker's flags for functions that XLA calls: its registry is in the library beside TensorFlow's own."""
+    return [*tf.sysconfig.get_link_flags(), f"-L{Path(tf.__file__).parent}", "-l:libtensorflow_cc.so.2"]
+
+
+def call_stablehlo(
+    inputs: Sequence[tf.Tensor], module: str, outputs: Sequence[tuple[tf.DType, Sequence[Optional[int]]]]
+) -> list[tf.Tensor]:
+    """The results of a StableHLO module's main function, inside a program that XLA compiles. From TensorFlow 2.20 on.
+
+    module: the text, whose unknown sizes XLA replaces by those of inputs. outputs: dtypes and shapes of the results.
+    """
+    from tensorflow.compiler.tf2xla.ops import gen_xla_ops
+
+    results: Any = gen_xla_ops.xla_call_module(
+        list(inputs),
+        version=5,
+        module=module,
+        Tout=[dtype for dtype, _ in outputs],
+        Sout=[tf.TensorShape(shape) for _, shape in outputs],
+        platforms=["CUDA"],
+        dim_args_spec=[],
+        function_list=[],
+        has_token_input_output=False,
+        disabled_checks=["platform"],  # tests run it on CPUs
+    )
+    return results

@@ -14,7 +14,7 @@ import tensorflow as tf
 from bert_pretrain.config.training import DeviceConfig
 from bert_pretrain.distributed.messages import exchanged
 from bert_pretrain.distributed.world import World
-from bert_pretrain.kernels import native, xla
+from bert_pretrain.kernels import fused, native, xla
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.model.layers import Precision
 from bert_pretrain.system import files
@@ -179,12 +179,14 @@ def choose_device(
     tf.config.set_visible_devices([gpus[gpu]] if is_gpu else [], "GPU")
     if config.deterministic and is_gpu:
         compat.require_determinism()
+    details: Mapping[str, Any] = tf.config.experimental.get_device_details(gpus[gpu]) if is_gpu else {}
     if is_gpu:
-        details = tf.config.experimental.get_device_details(gpus[gpu])
         name, offer = details.get("device_name", "gpu"), offer_of_gpu(config, details)
     else:
         name, offer = "cpu", offer_of_cpu(config, width, session_config(config, gpu, local_size))
     backend, why_not_fastest = _choose_backend(config, is_gpu, session_config(config, gpu, local_size))
+    if is_gpu and config.attention == "fused":
+        backend = _fused(backend, offer, details)
     notices = _notices(config, explicit_flags, is_gpu, backend) + ([why_not_fastest] if why_not_fastest else [])
     return Device(name, is_gpu, gpu, tf.as_dtype(offer.dtypes[0]), backend, notices, offer)
 
@@ -243,6 +245,21 @@ def _choose_backend(config: DeviceConfig, is_gpu: bool, session_config: ConfigPr
     return Backend.NATIVE, None
 
 
+def _fused(backend: Backend, offer: DtypeOffer, details: Mapping[str, Any]) -> Backend:
+    """The backend with attention as CUDA kernels. ValueError where this GPU or its software cannot have them."""
+    if backend is not Backend.XLA_LAYERS:
+        reason = "XLA does not work here, or --nouse_xla is given"
+    elif offer.dtypes[0] != _BFLOAT16:
+        reason = f"products are in {offer.dtypes[0]}, and it computes in bfloat16"
+    else:
+        try:
+            fused.prepare(details.get("compute_capability") or (0, 0))
+            return Backend.XLA_FUSED
+        except fused.UnavailableError as error:
+            reason = str(error)
+    raise ValueError(f"--attention=fused: {reason}; leave it out")
+
+
 def why_not_xla(session_config: ConfigProto) -> Optional[str]:
     """What TensorFlow says when XLA compiles a program of two elements for this device; None where that works."""
     program = xla.function_runner(compiled=True)
@@ -266,6 +283,8 @@ def _notices(config: DeviceConfig, explicit_flags: Collection[str], is_gpu: bool
         notices.append("--amp_dtype has no effect with --noamp: products are in float32")
     if "use_xla" in explicit_flags and config.use_xla and backend is Backend.NATIVE:
         notices.append("--use_xla has no effect: this CPU uses native C++ kernels; --nonative_kernels turns them off")
+    if config.attention == "fused" and not is_gpu:
+        notices.append("--attention=fused has no effect: no GPU")
     if "deterministic" in explicit_flags and config.deterministic and not is_gpu:
         notices.append("--deterministic has no effect: a CPU gives the same bits each time")
     if "iterations_per_loop" in explicit_flags:

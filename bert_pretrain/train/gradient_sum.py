@@ -16,7 +16,6 @@ import tensorflow as tf
 
 from bert_pretrain.data.schema import BatchTensors
 from bert_pretrain.kernels import fixed_point, xla
-from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.optim import optimizer
 from bert_pretrain.tensorflow_compat.typed import ANY_SHAPE
 from bert_pretrain.train import forward
@@ -77,7 +76,7 @@ class PlainSum:
 
     def square_sums(self, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
         """[N] float32: the sum of squares of each of N tensors."""
-        run = xla.function_runner(self._job.device.backend is Backend.XLA_LAYERS)
+        run = xla.function_runner(self._job.device.backend.compiles_layers)
         return run(_square_sums, *tensors)
 
     def _of_rank(

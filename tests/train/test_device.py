@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 from bert_pretrain.config.training import DeviceConfig
-from bert_pretrain.kernels import native
+from bert_pretrain.kernels import fused, native
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.kernels.dropout import Dropout
 from bert_pretrain.kernels.protocol import make_kernels
@@ -219,6 +219,31 @@ def test_a_rank_takes_the_gpu_of_its_number_or_the_only_one(gpus, visible: int, 
     assert used == [f"GPU {gpu}"]
     assert (chosen.name, chosen.gpu, chosen.compute_dtype) == (f"GPU {gpu}", gpu, tf.float16)
     assert device.session_config(DeviceConfig(), chosen.gpu).gpu_options.visible_device_list == str(gpu)
+
+
+def test_fused_attention_is_taken_where_it_is_asked_for_and_can_be_had(gpus, monkeypatch) -> None:
+    asked = DeviceConfig(attention="fused")
+    gpus(0)
+    assert "--attention=fused has no effect: no GPU" in device.choose_device(asked).notices
+    gpus(1)
+    with pytest.raises(ValueError, match="--attention=fused: products are in float16"):
+        device.choose_device(asked)
+    monkeypatch.setattr(compat, "has_kernel", lambda name, dtype: True)
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: {"compute_capability": (9, 0)})
+    with pytest.raises(ValueError, match="--attention=fused: XLA does not work here, or --nouse_xla is given"):
+        device.choose_device(dataclasses.replace(asked, use_xla=False))
+    prepared = []
+    monkeypatch.setattr(fused, "prepare", prepared.append)
+    assert device.choose_device(asked).backend is Backend.XLA_FUSED
+    assert prepared == [(9, 0)]
+    assert device.choose_device(DeviceConfig()).backend is Backend.XLA_LAYERS
+
+    def fail(capability: tuple[int, int]) -> None:
+        raise fused.UnavailableError("there is no NVRTC")
+
+    monkeypatch.setattr(fused, "prepare", fail)
+    with pytest.raises(ValueError, match="--attention=fused: there is no NVRTC; leave it out"):
+        device.choose_device(asked)
 
 
 def test_more_ranks_than_gpus_are_refused(gpus) -> None:
