@@ -32,9 +32,9 @@ class RowAttention:
         hidden_size = static_size(qkv, -1) // 3
         shape = [self._num_rows, self._width, 3, self._num_heads, hidden_size // self._num_heads]
         split = tf.reshape(self._tokens.pad(qkv), shape)  # [R, S, 3, N, D]
-        query, key, value = tf.unstack(tf.transpose(split, [2, 0, 3, 1, 4]))  # [R, N, S, D] each
+        query, key, value = tf.unstack(_transpose(split, (2, 0, 3, 1, 4)))  # [R, N, S, D] each
         context = self.attend(query, key, value, bits)
-        joined = tf.reshape(tf.transpose(context, [0, 2, 1, 3]), [-1, hidden_size])  # [R * S, H]
+        joined = tf.reshape(_transpose(context, (0, 2, 1, 3)), [-1, hidden_size])  # [R * S, H]
         return self._tokens.unpad(joined)
 
     def attend(self, query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, bits: Optional[tf.Tensor]) -> tf.Tensor:
@@ -76,6 +76,17 @@ def attention_mask(example_ids: tf.Tensor) -> tf.Tensor:
     ids = tf.cast(example_ids, tf.float32)  # GPUs compare int32 on the host
     visible = tf.equal(ids[:, None, :, None], ids[:, None, None, :])  # [R, 1, S, S]
     return tf.where(visible, 0.0, _MASKED_SCORE)
+
+
+def _transpose(values: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
+    """tf.transpose, whose own gradient takes the axes as a tensor: a GPU would send them to the host for each layer."""
+    inverse = [axes.index(axis) for axis in range(len(axes))]
+
+    @custom_gradient
+    def kernel(values: tf.Tensor) -> TensorAndGradient:
+        return tf.transpose(values, axes), lambda grad_outputs: tf.transpose(grad_outputs, inverse)
+
+    return kernel(values)
 
 
 def _row_dot(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:

@@ -8,6 +8,8 @@ from typing import Callable, Optional, Protocol, TypeVar
 
 import tensorflow as tf
 
+from bert_pretrain.tensorflow_compat.typed import program_with_gradient
+
 T = TypeVar("T")
 
 
@@ -60,7 +62,8 @@ def _program(
 
     def program(*inputs: tf.Tensor) -> T:
         remaining = iter(inputs)
-        return function(*(None if spec is None else next(remaining) for spec in specs), **dict(constants))
+        with program_with_gradient():
+            return function(*(None if spec is None else next(remaining) for spec in specs), **dict(constants))
 
     program.__name__ = function.__name__
     traced = tf.function(program, jit_compile=True, autograph=False)

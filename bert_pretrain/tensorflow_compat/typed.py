@@ -5,7 +5,11 @@ The stubs lack tf.compat.v1, so sessions, their hooks and settings come from her
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import contextvars
+import functools
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, Tuple, Union
 
 import tensorflow as tf
@@ -110,9 +114,50 @@ TensorAndGradient = Tuple[tf.Tensor, Callable[[tf.Tensor], "Union[tf.Tensor, Seq
 ANY_SHAPE = tf.TensorShape(None)  # pyright: ignore[reportArgumentType]  # of unknown rank, which the stub lacks
 
 
+# Whether a program for XLA is traced whose gradient is to be another program.
+_is_tracing_program = contextvars.ContextVar("is_tracing_program", default=False)
+_gradient_numbers = itertools.count()
+
+
+@contextlib.contextmanager
+def program_with_gradient() -> Iterator[None]:
+    """Inside, custom_gradient keeps no argument for the gradient that the gradient does not use."""
+    token = _is_tracing_program.set(True)
+    try:
+        yield
+    finally:
+        _is_tracing_program.reset(token)
+
+
 def custom_gradient(function: Callable[P, TensorAndGradient]) -> Callable[P, tf.Tensor]:
     """tf.custom_gradient: the function as one that returns the tensor alone and is differentiated by its gradient."""
-    return tf.custom_gradient(function)
+    if not _is_tracing_program.get():
+        return tf.custom_gradient(function)
+    return functools.partial(_call_with_gradient, function)
+
+
+def _call_with_gradient(function: Callable[..., TensorAndGradient], *arguments: tf.Tensor) -> tf.Tensor:
+    """The function's tensor, as the result of an operation of that tensor and the arguments that has its gradient.
+
+    The operation of tf.custom_gradient also returns the arguments, and TensorFlow makes zeros of their shapes as those
+    results' gradients. Nothing reads the zeros, but for the shapes the first program would return every argument.
+    """
+    output, gradient = function(*arguments)
+    name = f"bert_pretrain_gradient_{next(_gradient_numbers)}"
+
+    def gradients(_: tf.Operation, grad_output: tf.Tensor) -> list[Optional[tf.Tensor]]:
+        found = gradient(grad_output)
+        return [None, *([found] if isinstance(found, tf.Tensor) else found)]
+
+    tf.RegisterGradient(name)(gradients)
+    inputs = [output, *arguments]
+    specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in inputs]
+    first = tf.function(lambda output, *_: tf.identity(output), autograph=False).get_concrete_function(*specs)
+    graph = tf.compat.v1.get_default_graph()
+    with graph.gradient_override_map({"PartitionedCall": name}):
+        (result,) = tf.raw_ops.PartitionedCall(args=inputs, Tout=[output.dtype], f=first)
+    result.set_shape(output.shape)
+    return result
 
 
 def random_words(shape: Sequence[Union[int, tf.Tensor]], seed: tf.Tensor) -> tf.Tensor:

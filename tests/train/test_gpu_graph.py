@@ -268,6 +268,20 @@ def test_xla_compiles_every_operation_of_its_programs_for_gpus(captured, release
     assert bool(programs) == backend.is_compiled
 
 
+def test_a_layer_keeps_for_its_gradient_what_that_reads(captured) -> None:
+    """Numbers alone, no axes or shapes, which a program takes from the host; and each tensor once."""
+    run, backend, _ = captured
+    kept = [
+        function for function in run.graph.as_graph_def().library.function if "__forward_" in function.signature.name
+    ]
+    assert bool(kept) == (backend is Backend.XLA_LAYERS)
+    for function in kept:
+        dtypes = {tf.as_dtype(output.type) for output in function.signature.output_arg}
+        assert dtypes <= {tf.float32, tf.float16, tf.bfloat16, tf.uint32}
+        assert len({*function.ret.values()}) == len(function.ret)
+        assert len(function.ret) <= 28
+
+
 def test_variables_stay_on_the_gpu(data: dict[str, str], tmp_path: Path) -> None:
     """By TensorFlow's own placer: a second CPU stands for the host, the first for the GPU."""
     with pytest.MonkeyPatch.context() as patches:
