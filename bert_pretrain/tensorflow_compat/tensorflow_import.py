@@ -10,7 +10,7 @@ import importlib.util
 import os
 from collections.abc import Iterator
 
-from bert_pretrain.system import streams
+from bert_pretrain.system import gpus, streams
 
 _LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
 
@@ -48,14 +48,10 @@ def _load_cusolver() -> None:
 
     Public report: github.com/tensorflow/tensorflow/issues/117538.
     """
-    try:
-        package = importlib.util.find_spec("nvidia.cusolver")
-    except ModuleNotFoundError:  # no wheel of NVIDIA's is installed
-        return
-    for folder in package.submodule_search_locations or () if package else ():
-        for path in glob.glob(os.path.join(glob.escape(folder), "lib", "libcusolver.so.*")):
-            with contextlib.suppress(OSError):  # TensorFlow then sees no GPU, which device.py refuses
-                ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+    folder = gpus.wheel_folder("cusolver")
+    for path in glob.glob(os.path.join(glob.escape(folder), "lib", "libcusolver.so.*")) if folder else ():
+        with contextlib.suppress(OSError):  # TensorFlow then sees no GPU, which visible_gpus.py refuses
+            ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 import pytest
 
 from bert_pretrain.environment import build_horovod, pins, versions
+from bert_pretrain.environment.facts import CudaWheels
 
 LINES = """# TF SOURCES
 list(APPEND TF_SOURCES "${PROJECT_SOURCE_DIR}/horovod/tensorflow/mpi_ops.cc")
@@ -46,3 +47,37 @@ def test_the_stream_of_a_gpu_is_defined_after_its_headers(sources):
     assert (
         before.startswith('#if HAVE_GPU\n#include "stream.h"\n') and defined and after.endswith("// HAVE_GPU\nrest\n")
     )
+
+
+SEARCHES = """# CUDA
+include(CheckLanguage)
+check_language(CUDA)
+enable_language(CUDA)
+
+macro(ADD_CUDA)
+    find_package(CUDAToolkit REQUIRED)
+    include_directories(SYSTEM ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
+    add_definitions(-DHAVE_CUDA=1 -DHAVE_GPU=1)
+endmacro()
+    else()
+        find_package(NCCL REQUIRED)
+        list(APPEND LINKER_LIBS ${NCCL_LIBRARIES})
+"""
+
+
+def test_nccl_of_wheels_is_linked_without_a_search_for_cuda_s_compiler(sources):
+    kernels = sources / "horovod/common/ops/cuda"
+    kernels.mkdir(parents=True)
+    (sources / "CMakeLists.txt").write_text(SEARCHES)
+    wheels = CudaWheels(["/env/a cuda/include", "/env/nccl/include"], "/env/libcudart.so.12", "/env/libnccl.so.2", "")
+    build_horovod.link_cuda_wheels(sources, wheels, sources / "headers")
+    text = (sources / "CMakeLists.txt").read_text()
+    for gone in ("CheckLanguage", "enable_language", "find_package"):
+        assert gone not in text
+    for path in (*wheels.includes, wheels.cudart, wheels.nccl, sources / "headers"):
+        assert f'"{path}"' in text
+    assert "${PROJECT_SOURCE_DIR}/horovod/common/ops/cuda/horovod_copies.cc" in text
+    assert text.index("macro(ADD_CUDA)") < text.index("libcudart") < text.index("HAVE_CUDA=1")
+    assert (kernels / "horovod_copies.cc").exists() and "INTERFACE" in (kernels / "CMakeLists.txt").read_text()
+    with pytest.raises(AssertionError, match="0 times"):
+        build_horovod.link_cuda_wheels(sources, wheels, sources / "headers")
