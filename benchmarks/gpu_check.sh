@@ -9,4 +9,5 @@ set -euo pipefail
 
 # shellcheck disable=SC2119
 use_environment
+require_gpus
 PYTHONPATH="$project${PYTHONPATH:+:$PYTHONPATH}" launch_last "$python" -m benchmarks.gpu_check "$@"
