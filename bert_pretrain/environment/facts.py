@@ -20,6 +20,8 @@ from bert_pretrain.system import gpus
 
 _TENSORFLOWS = ("tensorflow", "tensorflow-cpu", "tensorflow-gpu", "tensorflow-rocm", "intel-tensorflow")
 _COUNT_DEVICES = """
+from bert_pretrain.system import gpus
+gpus.load_cusolver()
 import tensorflow as tf
 print(tf.__version__, len([device for device in tf.config.list_physical_devices() if device.device_type != "CPU"]))
 """
@@ -86,7 +88,8 @@ def choose_device(before: Optional[str]) -> str:
     here = "gpu" if platform.system() == "Linux" and gpus.list_gpus("nvidia-smi") else "cpu"
     if shutil.which("ixsmi"):
         print_to_stderr(
-            "This machine has Iluvatar GPUs, but the active environment has no TensorFlow for them; using the CPU."
+            "This machine has Iluvatar GPUs, but the active environment has no TensorFlow for them; the one for CPUs "
+            "trains with --device=cpu alone."
         )
     if (before, here) == ("cpu", "gpu"):
         print_to_stderr(

@@ -5,6 +5,7 @@ Standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import ctypes.util
 import glob
@@ -47,6 +48,22 @@ def machine_gpus() -> list[str]:
 def shown_gpus() -> list[str]:
     """machine_gpus, but none where the user hides them from CUDA."""
     return [] if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1") else machine_gpus()
+
+
+def are_nvidia() -> bool:
+    """Whether the GPUs that this machine shows, if any, are NVIDIA's as far as is known."""
+    return not any("iluvatar" in gpu.lower() for gpu in machine_gpus())
+
+
+def load_cusolver() -> None:
+    """Loads the wheel nvidia-cusolver, which TensorFlow 2.21 does not find by itself: it would see no GPU.
+
+    To be called before TensorFlow is imported. Public report: github.com/tensorflow/tensorflow/issues/117538.
+    """
+    folder = wheel_folder("cusolver")
+    for path in glob.glob(os.path.join(glob.escape(folder), "lib", "libcusolver.so.*")) if folder else ():
+        with contextlib.suppress(OSError):  # TensorFlow then sees no GPU, which visible_gpus.py refuses
+            ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
 
 
 def driver_problem() -> Optional[str]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
-import glob
 import importlib.util
 import os
 from collections.abc import Iterator
@@ -25,7 +23,7 @@ def imported_quickly() -> Iterator[None]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # A GPU that is newer than the wheel has its kernels compiled at the first start; CUDA's default cache is too small.
     os.environ.setdefault("CUDA_CACHE_MAXSIZE", str(4 * 2**30))
-    _load_cusolver()
+    gpus.load_cusolver()
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -41,17 +39,6 @@ def imported_quickly() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-def _load_cusolver() -> None:
-    """Loads the wheel nvidia-cusolver, which TensorFlow 2.21 does not find by itself: it would see no GPU.
-
-    Public report: github.com/tensorflow/tensorflow/issues/117538.
-    """
-    folder = gpus.wheel_folder("cusolver")
-    for path in glob.glob(os.path.join(glob.escape(folder), "lib", "libcusolver.so.*")) if folder else ():
-        with contextlib.suppress(OSError):  # TensorFlow then sees no GPU, which visible_gpus.py refuses
-            ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
 
 
 @contextlib.contextmanager

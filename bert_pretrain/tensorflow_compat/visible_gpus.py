@@ -40,7 +40,7 @@ def why_none() -> str:
 
     if not tf.test.is_built_with_gpu_support():
         return "it is a build for CPUs; without .venv, bash init_tf.sh installs the one for GPUs"
-    if not tf.test.is_built_with_cuda():
+    if not (tf.test.is_built_with_cuda() and gpus.are_nvidia()):
         return "its build for GPUs cannot use them, and TF_CPP_MIN_LOG_LEVEL=0 says why"
     driver = gpus.driver_problem()
     if driver:
@@ -70,7 +70,7 @@ def _report() -> dict[str, Any]:
     return {
         "version": tf.__version__,
         "is_for_gpus": tf.test.is_built_with_gpu_support(),
-        "cuda": tf.sysconfig.get_build_info().get("cuda_version") if tf.test.is_built_with_cuda() else None,
+        "cuda": tf.sysconfig.get_build_info().get("cuda_version") if gpus.are_nvidia() else None,
         "num_gpus": len(found),
         "why_none": None if found else why_none(),
         "why_not_xla": _why_not_xla() if found else None,
