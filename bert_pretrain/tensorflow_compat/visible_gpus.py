@@ -51,12 +51,12 @@ def why_none() -> str:
     return "its build for GPUs cannot load their libraries, which TF_CPP_MIN_LOG_LEVEL=0 names"
 
 
-def _why_not_xla() -> Optional[str]:
-    """What TensorFlow says when XLA compiles a program of two elements for the first GPU; None where that works."""
+def _why_not_xla(device: str = "/GPU:0") -> Optional[str]:
+    """What TensorFlow says when XLA compiles a program of two elements for the device; None where that works."""
     import tensorflow as tf
 
     try:
-        with tf.device("/GPU:0"):
+        with tf.device(device):
             tf.function(tf.square, jit_compile=True)(tf.constant([1.0, 2.0]))
     except (tf.errors.OpError, ValueError) as error:
         return str(error).strip().splitlines()[0]
