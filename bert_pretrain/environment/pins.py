@@ -39,7 +39,7 @@ def pins(version: str, python: str) -> str:
 
 
 def pins_around(installed: Mapping[str, str], version: str, python: str) -> str:
-    """Pins for an environment that is kept: what it has stays; the rest is the nearest file's, or older where it must be.
+    """Pins for an environment that is kept: what it has stays; the rest is the nearest file's, or older where need be.
 
     The nearest file's versions may need newer packages than those that stay, as huggingface-hub needs another click.
     """
