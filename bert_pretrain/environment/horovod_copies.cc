@@ -6,6 +6,7 @@
 #include "cuda_kernels.h"
 
 #include <stdexcept>
+#include <string>
 
 namespace horovod {
 namespace common {
