@@ -25,6 +25,8 @@ gpus.load_cusolver()
 import tensorflow as tf
 print(tf.__version__, len([device for device in tf.config.list_physical_devices() if device.device_type != "CPU"]))
 """
+# CUDA -> headers of libcu++, which CUDA's own include. The wheels of 12.0 to 12.2 are empty; the newest serves those.
+_HEADERS = {"11": "nvidia-cuda-cccl-cu11==11.8.89.post1", "12": "nvidia-cuda-cccl-cu12==12.9.27"}
 
 
 class Facts(NamedTuple):
@@ -104,7 +106,7 @@ class CudaWheels(NamedTuple):
     includes: list[str]  # folders with the headers of CUDA's runtime and of NCCL
     cudart: str  # the library libcudart.so.*
     nccl: str  # the library libnccl.so.*
-    headers: str  # the requirement of the wheel with the rest of CUDA's headers, which TensorFlow does not bring
+    headers: str  # the requirement of a wheel with more of CUDA's headers, which TensorFlow does not bring
 
 
 def cuda_wheels() -> Optional[CudaWheels]:
@@ -114,14 +116,8 @@ def cuda_wheels() -> Optional[CudaWheels]:
         next(iter(glob.glob(os.path.join(glob.escape(folder), "lib", f"{name}.so.*"))), "")
         for folder, name in ((runtime, "libcudart"), (nccl, "libnccl"))
     )
-    headers = next(
-        (
-            f"{name.replace('runtime', 'cccl')}=={'.'.join(version.split('.')[:2])}.*"
-            for name, version in installed().items()
-            if re.fullmatch(r"nvidia-cuda-runtime-cu\d+", name)
-        ),
-        "",
-    )
+    majors = [name[-2:] for name in installed() if re.fullmatch(r"nvidia-cuda-runtime-cu\d\d", name)]
+    headers = _HEADERS.get(majors[0], "") if majors else ""
     if not (runtime and nccl and compiler and cudart and libnccl and headers):
         return None
     return CudaWheels(

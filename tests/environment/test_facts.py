@@ -64,7 +64,7 @@ def test_nccl_and_cuda_are_found_in_wheels_where_all_parts_are_there(monkeypatch
             (tmp_path / "nvidia" / name / "lib" / library).touch()
     found = facts.cuda_wheels()
     assert found.nccl == str(tmp_path / "nvidia/nccl/lib/libnccl.so.2") and found.cudart.endswith("libcudart.so.12")
-    assert found.headers == "nvidia-cuda-cccl-cu12==12.9.*"
+    assert found.headers.startswith("nvidia-cuda-cccl-cu12==")
     assert [path.split("/")[-2] for path in found.includes] == ["cuda_runtime", "nccl", "cuda_nvcc"]
     monkeypatch.setattr(facts, "installed", lambda: {"numpy": "2.0"})
     assert facts.cuda_wheels() is None
