@@ -11,6 +11,7 @@
 # --python names the program that makes .venv, instead of the first of python3, python, python3.13 ... python3.8 that
 # can have the TensorFlow.
 # Files of packages are compared with constraints/hashes.txt; BERT_PRETRAIN_HASHES=0 is for an index with other builds.
+# It ends by saying what training has here (GPUs, XLA, NCCL, MPI) and what is missing; the same command says it again.
 # BERT_PRETRAIN_VENV names another folder than .venv. DRY_RUN=1 prints the commands. --print-python ends with the path of
 # the environment's Python on stdout, for the scripts.
 set -euo pipefail
@@ -102,7 +103,9 @@ create_venv() {
 }
 
 finish() {
-  if [ "$print_python" = 1 ]; then echo "$1"; else say "Ready: $1"; fi
+  if [ "$print_python" = 1 ]; then echo "$1" && exit 0; fi
+  if [ "${DRY_RUN:-}" != 1 ]; then environment "$1" report || true; fi
+  say "Ready: $1"
   exit 0
 }
 

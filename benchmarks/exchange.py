@@ -123,7 +123,7 @@ def training_flags(
 
 
 def time_alone(model: str, dtype: str, answer: str) -> None:
-    """On each rank: root writes the median seconds of one sum of the model's gradient, and whether it has NCCL."""
+    """On each rank: root writes the median seconds of one sum of the model's gradient, and why GPUs would not exchange directly."""
     shapes = variables.variable_shapes(ModelConfig.from_json(_model(model))).values()
     seconds = []
     with connection.connected(use_horovod=True) as job, tf.Graph().as_default():
@@ -142,7 +142,7 @@ def time_alone(model: str, dtype: str, answer: str) -> None:
                 session.run(first)
                 seconds.append(time.perf_counter() - begin)
         if job.is_root:
-            found = {"seconds": statistics.median(seconds[2:]), "has_gpu_exchange": job.has_gpu_exchange}
+            found = {"seconds": statistics.median(seconds[2:]), "why_through_hosts": job.why_through_hosts}
             pathlib.Path(answer).write_text(json.dumps(found))
 
 

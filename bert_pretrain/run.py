@@ -27,8 +27,11 @@ def _run(stop: StopRequest) -> int:
     # TensorFlow is imported late: --help and invalid flags are answered at once.
     with tensorflow_import.imported_quickly():
         from bert_pretrain.distributed.connection import connected
+        from bert_pretrain.tensorflow_compat.visible_gpus import visible_gpus
         from bert_pretrain.train import job, loop, replay
 
+    if not config.run.horovod and config.device.device != "cpu":
+        visible_gpus()  # before data are indexed; ranks agree on their findings later
     is_replay = bool(config.run.replay_update)  # in one process, whatever the number of ranks was
     try:
         run = config.run

@@ -69,9 +69,15 @@ launch_module() {
 # The comment at the top of a script, its usage.
 print_usage() { sed -n '2,/^[^#]/s/^#$\|^# //p' "$0"; }
 
+# Ends the script with one line where this machine shows GPUs of which TensorFlow sees none.
+require_gpus() {
+  if [ "${DRY_RUN:-}" != 1 ]; then "$python" -m bert_pretrain.tensorflow_compat.visible_gpus; fi
+}
+
 # Makes the embedded demo's shards unless they exist, and sets $demo_flags.
 prepare_demo() {
   local demo="$BERT_PRETRAIN_CACHE/demo"
+  require_gpus
   doing "making the demo's shards"
   launch "$python" -m bert_pretrain.make_data --demo
   # shellcheck disable=SC2034  # read by the scripts

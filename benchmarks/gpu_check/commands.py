@@ -187,11 +187,11 @@ def compare_ranks(report: Report, model: str, examples: int, large: str, num_gpu
         found = json.loads(answer.read_text())
     num_bytes = 4 * sum(map(math.prod, variables.variable_shapes(ModelConfig(**_model(large))).values()))
     bandwidth = 2.0 * (ranks - 1) / ranks * num_bytes / found["seconds"]
-    how = "by NCCL" if found["has_gpu_exchange"] else "without NCCL"
+    how = "through the memory of the hosts" if found["why_through_hosts"] else "by NCCL"
     if not num_gpus:
         how = "on the CPU (NCCL not run)"
-    elif not found["has_gpu_exchange"]:
-        wrong.append("Horovod was built without NCCL")
+    elif found["why_through_hosts"]:
+        wrong.append(found["why_through_hosts"])
     report(
         "ranks", wrong=wrong,
         figures=f"{figures}; {ranks} ranks sum {num_bytes / 1e9:.3g} GB {how} in {found['seconds']:.3g} s, "

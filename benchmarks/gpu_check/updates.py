@@ -283,7 +283,7 @@ def report_speed(
         "rows": float(np.median([one.computed for one in sums])) / length,
         "update_seconds": float(np.median(seconds)),
         "rows_per_second": rate(lambda one: one.computed / length),
-        "examples_per_second": rate(lambda one: one.next_sentence_count),
+        "examples_per_second": rate(lambda one: one.examples),
         "utilization": rate(lambda one: training_flops(one, job.model)) / peak if peak else None,
         "memory_bytes": _memory_bytes(job),
         "start_seconds": start_seconds,

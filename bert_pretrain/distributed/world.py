@@ -31,7 +31,7 @@ class World:
 
     rank, size = 0, 1
     local_rank, local_size = 0, 1  # among the ranks of this machine
-    has_gpu_exchange = True  # GPUs exchange gradients without the hosts' memory, where they can
+    why_through_hosts = ""  # why GPUs' gradients go through the memory of the hosts, where they do
     stop = StopRequest()  # whether this process was asked to stop; connection.py sets the one that listens
 
     @property
@@ -86,7 +86,7 @@ class HorovodWorld(World):
         self._hvd: Any = hvd  # Horovod has no types
         self.rank, self.size = hvd.rank(), hvd.size()
         self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
-        self.has_gpu_exchange = bool(hvd.nccl_built())
+        self.why_through_hosts = "" if hvd.nccl_built() else "Horovod was built without NCCL"
         self._host = _HostCollectives(hvd)
 
     def allreduce(self, tensors: list[tf.Tensor], half: bool = False) -> list[tf.Tensor]:

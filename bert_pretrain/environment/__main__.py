@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from bert_pretrain.environment import facts, install, versions
+from bert_pretrain.environment import report as machine_report
 from bert_pretrain.environment.plan import EXTRAS
 from bert_pretrain.system import streams
 
@@ -61,6 +62,13 @@ def set_up(extras: Sequence[str], requested: str) -> int:
     return 0
 
 
+def report(extras: Sequence[str], requested: str) -> int:
+    """Says on stderr what training has here, and what is missing."""
+    for line in machine_report.report_lines():
+        facts.print_to_stderr(line)
+    return 0
+
+
 def tested(extras: Sequence[str], requested: str) -> int:
     """Prints the tested combinations, one a line: name, TensorFlow, Python, bounds of other packages."""
     for python, releases in versions.TESTED.items():
@@ -77,6 +85,7 @@ VERBS = {
     "suitable": suitable,
     "changed": changed,
     "install": set_up,
+    "report": report,
     "tested": tested,
 }
 

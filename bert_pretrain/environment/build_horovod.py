@@ -1,10 +1,12 @@
 """python -m bert_pretrain.environment.build_horovod [options for pip install]: compiles and installs Horovod.
 
-It is built against this environment's TensorFlow and MPI, with two changes to the sources.
+It is built against this environment's TensorFlow and MPI, and NVIDIA's wheels where it is to have NCCL from them, with
+changes to the sources.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -13,7 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from bert_pretrain.environment import checked_install
+from bert_pretrain.environment import checked_install, facts
 
 HOROVOD = "horovod==0.28.1"
 _STREAM = r"""\1namespace stream_executor {
@@ -24,6 +26,20 @@ GpuStreamHandle AsGpuStreamValue(Stream* stream) {
 } // namespace gpu
 } // namespace stream_executor
 \2"""
+# In place of CMake's search for CUDA's compiler, toolkit and NCCL.
+_CUDA = """
+    include_directories(SYSTEM {includes})
+    list(APPEND LINKER_LIBS "{cudart}")
+    list(APPEND SOURCES "${{PROJECT_SOURCE_DIR}}/horovod/common/ops/cuda/{copies}")
+"""
+_NCCL = """
+        set(NCCL_LIBRARIES "{nccl}")
+        set(NCCL_MAJOR_VERSION 2)
+"""
+_NO_KERNELS = """
+add_library(horovod_cuda_kernels INTERFACE)
+add_library(compatible_horovod_cuda_kernels INTERFACE)
+"""
 
 
 def main(pip_options: Sequence[str]) -> None:
@@ -47,9 +63,17 @@ def main(pip_options: Sequence[str]) -> None:
             leave_out_xla_operations(sources)
         if version >= (2, 21):
             define_gpu_stream(sources)
+        environ = dict(os.environ)
+        wheels = None if "HOROVOD_NCCL_HOME" in environ else facts.cuda_wheels()
+        if tf.test.is_built_with_cuda() and (wheels or facts.has_system_nccl()):
+            environ.setdefault("HOROVOD_GPU_OPERATIONS", "NCCL")
+        if wheels and environ.get("HOROVOD_GPU_OPERATIONS") == "NCCL":
+            headers = str(Path(folder, "headers"))
+            subprocess.run([*pip, "install", "--no-deps", "--target", headers, wheels.headers], check=True)
+            link_cuda_wheels(sources, wheels, Path(headers, "nvidia", "cuda_cccl", "include"))
         # A wheel in pip's cache may have been built for another MPI or TensorFlow.
         install = [*pip, "install", "--no-build-isolation", "--no-cache-dir", *pip_options, str(sources)]
-        subprocess.run(install, check=True)
+        subprocess.run(install, check=True, env=environ)
 
 
 def leave_out_xla_operations(sources: Path) -> None:
@@ -75,6 +99,30 @@ def define_gpu_stream(sources: Path) -> None:
     )
     assert count == 1, f"{path} has the end of its GPU headers {count} times"
     path.write_text(text, encoding="utf-8")
+
+
+def link_cuda_wheels(sources: Path, wheels: facts.CudaWheels, headers: Path) -> None:
+    """Has Horovod built with the CUDA and NCCL of NVIDIA's wheels, which TensorFlow loads, too; no nvcc is needed.
+
+    headers: a folder with those of libcu++, which CUDA's own include. Horovod's only file of CUDA code, which batches
+    copies and scales, is replaced by horovod_copies.cc.
+    """
+    path = sources / "CMakeLists.txt"
+    text = path.read_text(encoding="utf-8")
+    copies = Path(__file__).with_name("horovod_copies.cc")
+    includes = " ".join(f'"{include}"' for include in (*wheels.includes, headers))
+    cuda = _CUDA.format(includes=includes, cudart=wheels.cudart, copies=copies.name)
+    for pattern, replacement in (
+        (r"(?s)include\(CheckLanguage\)\n.*?(?=macro\(ADD_CUDA\))", ""),
+        (r"\n    find_package\(CUDAToolkit REQUIRED\)\n    include_directories\(.*\n", cuda),
+        (r"\n        find_package\(NCCL REQUIRED\)\n", _NCCL.format(nccl=wheels.nccl)),
+    ):
+        text, count = re.subn(pattern, lambda match, text=replacement: text, text)
+        assert count == 1, f"{path} has {pattern} {count} times"
+    path.write_text(text, encoding="utf-8")
+    kernels = sources / "horovod" / "common" / "ops" / "cuda"
+    shutil.copy(copies, kernels)
+    (kernels / "CMakeLists.txt").write_text(_NO_KERNELS, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -18,9 +20,13 @@ from bert_pretrain.system import gpus
 
 _TENSORFLOWS = ("tensorflow", "tensorflow-cpu", "tensorflow-gpu", "tensorflow-rocm", "intel-tensorflow")
 _COUNT_DEVICES = """
+from bert_pretrain.system import gpus
+gpus.load_cusolver()
 import tensorflow as tf
 print(tf.__version__, len([device for device in tf.config.list_physical_devices() if device.device_type != "CPU"]))
 """
+# CUDA -> headers of libcu++, which CUDA's own include. The wheels of 12.0 to 12.2 are empty; the newest serves those.
+_HEADERS = {"11": "nvidia-cuda-cccl-cu11==11.8.89.post1", "12": "nvidia-cuda-cccl-cu12==12.9.27"}
 
 
 class Facts(NamedTuple):
@@ -32,7 +38,6 @@ class Facts(NamedTuple):
     version: str  # TensorFlow's
     installed: Mapping[str, str]  # distribution -> version
     mpirun: Optional[str]  # the MPI of an environment that is kept
-    horovod_gpu: Optional[str]  # HOROVOD_GPU_OPERATIONS
 
 
 def installed() -> dict[str, str]:
@@ -85,7 +90,8 @@ def choose_device(before: Optional[str]) -> str:
     here = "gpu" if platform.system() == "Linux" and gpus.list_gpus("nvidia-smi") else "cpu"
     if shutil.which("ixsmi"):
         print_to_stderr(
-            "This machine has Iluvatar GPUs, but the active environment has no TensorFlow for them; using the CPU."
+            "This machine has Iluvatar GPUs, but the active environment has no TensorFlow for them; the one for CPUs "
+            "trains with --device=cpu alone."
         )
     if (before, here) == ("cpu", "gpu"):
         print_to_stderr(
@@ -94,13 +100,38 @@ def choose_device(before: Optional[str]) -> str:
     return before or here
 
 
-def horovod_gpu_operations() -> Optional[str]:
-    """HOROVOD_GPU_OPERATIONS, or NCCL where CUDA's compiler and NCCL are installed."""
+class CudaWheels(NamedTuple):
+    """NVIDIA's wheels in this environment, as far as Horovod with NCCL is built with them."""
+
+    includes: list[str]  # folders with the headers of CUDA's runtime and of NCCL
+    cudart: str  # the library libcudart.so.*
+    nccl: str  # the library libnccl.so.*
+    headers: str  # the requirement of a wheel with more of CUDA's headers, which TensorFlow does not bring
+
+
+def cuda_wheels() -> Optional[CudaWheels]:
+    """The wheels that tensorflow[and-cuda] brings; None where one is missing."""
+    runtime, nccl, compiler = map(gpus.wheel_folder, ("cuda_runtime", "nccl", "cuda_nvcc"))
+    cudart, libnccl = (
+        next(iter(glob.glob(os.path.join(glob.escape(folder), "lib", f"{name}.so.*"))), "")
+        for folder, name in ((runtime, "libcudart"), (nccl, "libnccl"))
+    )
+    majors = [name[-2:] for name in installed() if re.fullmatch(r"nvidia-cuda-runtime-cu\d\d", name)]
+    headers = _HEADERS.get(majors[0], "") if majors else ""
+    if not (runtime and nccl and compiler and cudart and libnccl and headers):
+        return None
+    return CudaWheels(
+        [os.path.join(folder, "include") for folder in (runtime, nccl, compiler)], cudart, libnccl, headers
+    )
+
+
+def has_system_nccl() -> bool:
+    """Whether CUDA's compiler and NCCL's library for development are installed on the system."""
     # Follows Horovod's installation guide; not run on a machine with GPUs.
-    if os.environ.get("HOROVOD_GPU_OPERATIONS") or not shutil.which("nvcc"):
-        return os.environ.get("HOROVOD_GPU_OPERATIONS") or None
+    if not shutil.which("nvcc"):
+        return False
     libraries = subprocess.run(["ldconfig", "-p"], capture_output=True, text=True, check=False).stdout
-    return "NCCL" if "libnccl.so" in libraries or os.environ.get("HOROVOD_NCCL_HOME") else None
+    return "libnccl.so " in libraries or bool(os.environ.get("HOROVOD_NCCL_HOME"))
 
 
 def print_to_stderr(line: str) -> None:

@@ -90,7 +90,6 @@ def _gather_facts(own: bool, requested: str, device: Optional[str]) -> Facts:
         version=version,
         installed=facts.installed(),
         mpirun=None if own else shutil.which("mpirun"),
-        horovod_gpu=facts.horovod_gpu_operations(),
     )
 
 

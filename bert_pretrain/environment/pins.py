@@ -39,9 +39,13 @@ def pins(version: str, python: str) -> str:
 
 
 def pins_around(installed: Mapping[str, str], version: str, python: str) -> str:
-    """Pins for an environment that is kept: what it has stays; the rest is the nearest file's."""
+    """Pins for an environment that is kept: what it has stays; the rest is the nearest file's, or older where need be.
+
+    The nearest file's versions may need newer packages than those that stay, as huggingface-hub needs another click.
+    """
     kept = [f"{name}=={number}" for name, number in sorted(installed.items()) if name != "bert-pretrain"]
-    added = [*supported_release(version).bounds, *_independent(version, python)]
+    newest = [line.replace("==", "<=") for line in _independent(version, python)]
+    added = [*supported_release(version).bounds, *newest]
     return _join([*kept, *(line for line in added if _name(line) not in installed)])
 
 

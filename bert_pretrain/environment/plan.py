@@ -14,7 +14,7 @@ from bert_pretrain.environment.versions import PROJECT
 EXTRAS = ("data", "horovod", "interop", "mlperf", "plot", "storage", "test")
 
 _START_TENSORFLOW = "import tensorflow as tf; tf.compat.v1.train.MonitoredTrainingSession"
-_START_HOROVOD = "import horovod.tensorflow as hvd; assert hvd.gloo_built() and hvd.mpi_built()"
+_START_HOROVOD = "import horovod.tensorflow as hvd; assert hvd.mpi_built() or hvd.gloo_built()"
 _HOROVOD_BUILD = {
     "HOROVOD_WITH_TENSORFLOW": "1",
     "HOROVOD_WITHOUT_PYTORCH": "1",
@@ -79,8 +79,6 @@ def _horovod_steps(facts: Facts, pip: list[str], build_tools: list[str]) -> list
         return [Step("Installing mpi4py", [*pip, "mpi4py"]), start]
     # The build finds the environment's own mpicxx, cmake and TensorFlow by PATH.
     environ = {**_HOROVOD_BUILD, "PATH": f"{Path(facts.python).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
-    if facts.horovod_gpu:
-        environ["HOROVOD_GPU_OPERATIONS"] = facts.horovod_gpu
     build = [facts.python, "-m", "bert_pretrain.environment.build_horovod", "--constraint", facts.constraints]
     return [
         Step("Installing what Horovod is built with", build_tools),

@@ -9,6 +9,7 @@ import math
 import os
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,9 +19,10 @@ from bert_pretrain.config.recipe import LauncherConfig
 from bert_pretrain.launch import hosts
 from bert_pretrain.launch.supervisor import INVALID_INPUT, LaunchCommand, Supervisor
 from bert_pretrain.system import files, processes, streams
-from bert_pretrain.system.gpus import machine_gpus
+from bert_pretrain.system.gpus import machine_gpus, shown_gpus
 
 TRAINER = "bert_pretrain.run"
+_GPU_CHECK = "bert_pretrain.tensorflow_compat.visible_gpus"
 # mpirun gives up a host after 20 + 8 x 5 seconds without an answer, also before the ranks have joined; its own default
 # is eight minutes. For Open MPI 5 and 4.
 _KEEPALIVE = {
@@ -48,6 +50,27 @@ class LocalMachine(NamedTuple):
 def read_local_machine() -> LocalMachine:
     """The cores that this process may use and the GPUs of this machine."""
     return LocalMachine(num_cores=files.num_cores(), num_gpus=len(machine_gpus()), is_root=os.geteuid() == 0)
+
+
+def require_visible_gpus() -> None:
+    """ValueError where this machine shows GPUs of which TensorFlow sees none; imports it in a process of its own."""
+    if not shown_gpus():
+        return
+    check = subprocess.run([sys.executable, "-m", _GPU_CHECK], capture_output=True, text=True, check=False)
+    if check.returncode == INVALID_INPUT:
+        raise ValueError(check.stderr.strip().splitlines()[-1].partition(": ")[2])
+
+
+def _usable_machine(machine: LocalMachine, flags: Sequence[str]) -> LocalMachine:
+    """The machine without its GPUs where the trainer's flags have --device=cpu. ValueError where it cannot use them."""
+    from bert_pretrain import cli  # imports absl, for which only a machine with GPUs has to wait
+    from bert_pretrain.config.training import DeviceConfig
+
+    (device,) = cli.read_arguments(flags, [DeviceConfig])
+    if device.device == "cpu":
+        return machine._replace(num_gpus=0)
+    require_visible_gpus()
+    return machine
 
 
 def choose_num_ranks(
@@ -221,6 +244,8 @@ def main(arguments: Sequence[str]) -> int:
         max_restarts, flags = take_number_flag("max_restarts", LauncherConfig.max_restarts, arguments)
         rejoin_seconds, flags = take_number_flag("rejoin_seconds", LauncherConfig.rejoin_seconds, flags)
         machine = read_local_machine()
+        if machine.num_gpus:
+            machine = _usable_machine(machine, flags)
         command = launch_command(flags, os.environ, machine)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -52,7 +52,7 @@ def pretrain_text(source: str, folder: Folder, explicit: ExplicitFlags) -> None:
     )
     explicit.check()
     _require_names_for_flagfiles(folder, explicit)
-    machine = _read_machine()
+    machine = _read_machine(explicit.training.get("device") == "cpu")
     explicit.launcher.check(machine.num_ranks)
     pretrained = None
     if explicit.init_checkpoint is not None:
@@ -152,9 +152,13 @@ def _choose_recipe(folder: Folder, explicit: ExplicitFlags, machine: recipe.Mach
     shutil.rmtree(speed_run, ignore_errors=True)
 
 
-def _read_machine() -> recipe.Machine:
-    """The ranks that NP, HOSTFILE or the GPUs ask for; one on a CPU."""
+def _read_machine(only_cpu: bool) -> recipe.Machine:
+    """The ranks that NP, HOSTFILE or the GPUs ask for; one on a CPU. ValueError where TensorFlow sees no GPU."""
     here = launcher.read_local_machine()
+    if only_cpu:
+        here = here._replace(num_gpus=0)
+    elif here.num_gpus:
+        launcher.require_visible_gpus()
     slots = launcher.read_host_slots(os.environ, here)
     wants_ranks = os.environ.get("NP") or slots or here.num_gpus
     num_ranks = launcher.choose_num_ranks(os.environ, here, slots) if wants_ranks else 1

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
-import glob
 import importlib.util
 import os
 from collections.abc import Iterator
 
-from bert_pretrain.system import streams
+from bert_pretrain.system import gpus, streams
 
 _LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
 
@@ -26,7 +24,7 @@ def imported_quickly() -> Iterator[None]:
     # A GPU that is newer than the wheel has its kernels compiled at the first start; CUDA's default cache is too small.
     os.environ.setdefault("CUDA_CACHE_MAXSIZE", str(4 * 2**30))
     _add_xla_flag("--xla_allow_excess_precision=false")
-    _load_cusolver()
+    gpus.load_cusolver()
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -49,21 +47,6 @@ def _add_xla_flag(flag: str) -> None:
     given = os.environ.get("XLA_FLAGS", "")
     if flag.partition("=")[0] not in given:
         os.environ["XLA_FLAGS"] = f"{given} {flag}".strip()
-
-
-def _load_cusolver() -> None:
-    """Loads the wheel nvidia-cusolver, which TensorFlow 2.21 does not find by itself: it would see no GPU.
-
-    Public report: github.com/tensorflow/tensorflow/issues/117538.
-    """
-    try:
-        package = importlib.util.find_spec("nvidia.cusolver")
-    except ModuleNotFoundError:  # no wheel of NVIDIA's is installed
-        return
-    for folder in package.submodule_search_locations or () if package else ():
-        for path in glob.glob(os.path.join(glob.escape(folder), "lib", "libcusolver.so.*")):
-            with contextlib.suppress(OSError):  # TensorFlow then sees no GPU, which device.py refuses
-                ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
 
 
 @contextlib.contextmanager

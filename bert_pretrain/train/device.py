@@ -18,9 +18,9 @@ from bert_pretrain.kernels import fused, native, xla
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.model.layers import Precision
 from bert_pretrain.system import files
-from bert_pretrain.system.gpus import shown_gpus
 from bert_pretrain.tensorflow_compat import compat
 from bert_pretrain.tensorflow_compat.typed import ConfigProto, Session
+from bert_pretrain.tensorflow_compat.visible_gpus import visible_gpus
 
 _FLOAT32, _FLOAT16, _BFLOAT16 = "float32", "float16", "bfloat16"
 _LEAST_CAPABILITY = 8, 0  # NVIDIA's compute capability from which on GPUs multiply in bfloat16
@@ -167,7 +167,7 @@ def choose_device(
     sees only one GPU, it takes that. ValueError where a host has more ranks than visible GPUs, and where the machine
     shows GPUs that TensorFlow does not see.
     """
-    gpus = [] if config.device == "cpu" else _visible_gpus()
+    gpus = [] if config.device == "cpu" else visible_gpus()
     if 1 < len(gpus) <= local_rank:
         raise ValueError(
             f"this host has more than {local_rank} ranks but shows {len(gpus)} GPUs; start {len(gpus)} ranks "
@@ -191,22 +191,6 @@ def choose_device(
     return Device(name, is_gpu, gpu, tf.as_dtype(offer.dtypes[0]), backend, notices, offer)
 
 
-def _visible_gpus() -> list[tf.config.PhysicalDevice]:
-    """The GPUs that TensorFlow sees. ValueError where it sees none and the machine shows some."""
-    gpus = tf.config.list_physical_devices("GPU")
-    shown = [] if gpus else shown_gpus()
-    if not shown:
-        return gpus
-    if tf.test.is_built_with_gpu_support():
-        reason = "its build for GPUs cannot load their libraries, which TF_CPP_MIN_LOG_LEVEL=0 names"
-    else:
-        reason = "it is a build for CPUs; without .venv, bash init_tf.sh installs the one for GPUs"
-    raise ValueError(
-        f"this machine has {len(shown)} GPUs ({shown[0]}), of which TensorFlow {tf.__version__} sees none: {reason}; "
-        f"--device=cpu trains on the CPU"
-    )
-
-
 def agree_on_device(device: Device, world: World, previous: Optional[str]) -> Device:
     """The device with the dtype of products that all ranks take, and notices of what the ranks lack. A collective."""
     dtype, notices = agree_on_dtype(world, device.offer, previous)
@@ -222,10 +206,10 @@ def _notices_of_ranks(device: Device, world: World) -> Iterator[str]:
     shared, num_ranks = collections.Counter(places).most_common(1)[0]
     if num_ranks > 1:
         yield f"{num_ranks} ranks share one GPU ({shared}); show each rank a GPU of its own, or start fewer (NP)"
-    if not world.has_gpu_exchange:
+    if world.why_through_hosts:
         yield (
-            "Horovod was built without NCCL, so each update's gradients go through the memory of the hosts; with "
-            "CUDA's compiler and NCCL on the machine, remove .venv and run: bash init_tf.sh --horovod"
+            f"{world.why_through_hosts}, so each update's gradients go through the memory of the hosts; "
+            "bash init_tf.sh says what is missing"
         )
 
 

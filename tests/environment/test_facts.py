@@ -1,5 +1,6 @@
 import importlib.util
 import subprocess
+import sys
 
 import pytest
 
@@ -50,3 +51,20 @@ def test_the_tensorflow_for_cpus_is_not_even_imported(monkeypatch):
 def test_the_installed_version_is_read_without_importing_it(monkeypatch, installed, version):
     monkeypatch.setattr(facts, "installed", lambda: installed)
     assert facts.tensorflow_version() == version
+
+
+def test_nccl_and_cuda_are_found_in_wheels_where_all_parts_are_there(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "nvidia", raising=False)
+    monkeypatch.setattr(facts, "installed", lambda: {"nvidia-cuda-runtime-cu12": "12.9.79", "numpy": "2.0"})
+    for name, library in (("cuda_runtime", "libcudart.so.12"), ("cuda_nvcc", ""), ("nccl", "libnccl.so.2")):
+        assert facts.cuda_wheels() is None
+        (tmp_path / "nvidia" / name / "lib").mkdir(parents=True)
+        if library:
+            (tmp_path / "nvidia" / name / "lib" / library).touch()
+    found = facts.cuda_wheels()
+    assert found.nccl == str(tmp_path / "nvidia/nccl/lib/libnccl.so.2") and found.cudart.endswith("libcudart.so.12")
+    assert found.headers.startswith("nvidia-cuda-cccl-cu12==")
+    assert [path.split("/")[-2] for path in found.includes] == ["cuda_runtime", "nccl", "cuda_nvcc"]
+    monkeypatch.setattr(facts, "installed", lambda: {"numpy": "2.0"})
+    assert facts.cuda_wheels() is None

@@ -44,6 +44,7 @@ class Fresh:
 
     def program(self, name, text, folder=None):
         path = (folder or self.bin) / name
+        path.unlink(missing_ok=True)  # it may be a link to this machine's own program
         path.write_text(f"#!/bin/sh\n{text}\n")
         path.chmod(0o755)
 
@@ -199,3 +200,15 @@ def test_init_refuses_an_unknown_argument(fresh):
 def test_help_shows_all_of_the_first_comment(fresh):
     shown = fresh.init("--help").stdout
     assert shown.startswith("Sets the Python environment up.") and shown.rstrip().endswith("for the scripts.")
+
+
+def test_init_ends_with_what_training_has_here_but_not_for_the_scripts(fresh):
+    path = f"{fresh.bin}/python3"
+    answers = f"*report*) echo 'GPUs: one' >&2 ;; *-m*) ;; *) echo /env && echo {path} ;;"
+    for name in ("python", "python3"):
+        fresh.program(name, f'case "$*" in {answers} esac')
+    environ = {"DRY_RUN": "", "BERT_PRETRAIN_SCRIPT": ""}
+    done = fresh.init(**environ)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", f"GPUs: one\nReady: {path}\n")
+    done = fresh.init("--print-python", **environ)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{path}\n", "")

@@ -12,7 +12,6 @@ FRESH = Facts(
     version="2.21.0",
     installed={},
     mpirun=None,
-    horovod_gpu=None,
 )
 
 
@@ -55,11 +54,6 @@ def test_horovod_is_built_after_mpi_and_finds_the_environments_tools_first():
     assert build.environ["HOROVOD_WITH_MPI"] == build.environ["HOROVOD_WITH_GLOO"] == "1"
     assert "HOROVOD_GPU_OPERATIONS" not in build.environ
     assert "hvd.mpi_built()" in steps[-1].command[-1]
-
-
-def test_horovod_for_gpus_is_built_with_nccl():
-    steps = plan_steps(["horovod"], FRESH._replace(device="gpu", horovod_gpu="NCCL"))
-    assert steps[-2].environ["HOROVOD_GPU_OPERATIONS"] == "NCCL"
 
 
 def test_a_kept_environment_keeps_its_tensorflow_mpi_and_horovod():

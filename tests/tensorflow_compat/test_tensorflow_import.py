@@ -39,7 +39,7 @@ def test_cusolver_is_loaded_where_its_wheel_is_installed(tmp_path: Path) -> None
     folder.mkdir(parents=True)
     (folder.parent / "__init__.py").write_text("")
     (folder / "libcusolver.so.11").write_bytes(library.read_bytes())
-    program = "from bert_pretrain.tensorflow_compat import tensorflow_import as one; one._load_cusolver()"
+    program = "from bert_pretrain.system import gpus; gpus.load_cusolver()"
     shown = f"{program}\nprint('libcusolver.so.11' in open('/proc/self/maps').read())"
     for path, is_loaded in (("", False), (str(tmp_path), True)):
         environ = {**os.environ, "PYTHONPATH": path}

@@ -336,7 +336,7 @@ def test_ranks_on_gpus_are_told_what_they_lack() -> None:
     chosen = device.Device("gpu", True, 0, tf.float16, Backend.XLA_LAYERS, [], DtypeOffer(("float16",)))
 
     class Ranks(OneOf):
-        has_gpu_exchange = False
+        why_through_hosts = "no NCCL"
 
         def allgather(self, value):
             return [value, value]
