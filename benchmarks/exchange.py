@@ -123,7 +123,7 @@ def training_flags(
 
 
 def time_alone(model: str, dtype: str, answer: str) -> None:
-    """On each rank: root writes the median seconds of one sum of the model's gradient, and why GPUs would not exchange directly."""
+    """On each rank. Root writes the median seconds of one sum of the model's gradient, and why no GPU sums it."""
     shapes = variables.variable_shapes(ModelConfig.from_json(_model(model))).values()
     seconds = []
     with connection.connected(use_horovod=True) as job, tf.Graph().as_default():
