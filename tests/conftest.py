@@ -20,7 +20,11 @@ _MAX_PROCESSES = 4  # each needs one to two GB
 CPU_BACKENDS = [backend for backend in Backend if backend is not Backend.XLA_FUSED]
 
 
-@pytest.fixture(scope="module", params=CPU_BACKENDS, ids=lambda backend: backend.value)
+# Layers as programs have these kernels of XLA inside, and GPUs take them.
+_PARAMETERS = [pytest.param(one, marks=[pytest.mark.slow] * (one is Backend.XLA)) for one in CPU_BACKENDS]
+
+
+@pytest.fixture(scope="module", params=_PARAMETERS, ids=lambda backend: backend.value)
 def backend(request: pytest.FixtureRequest) -> Backend:
     """Each backend of kernels in turn."""
     from tests import backends  # imports TensorFlow, which the process that only distributes tests does not need

@@ -15,7 +15,7 @@ from tests.e2e import runs
 KERNELS = {"native": {}, "xla": {"native_kernels": False, "use_xla": True}}
 
 
-@pytest.fixture(scope="module", params=KERNELS)
+@pytest.fixture(scope="module", params=["native", pytest.param("xla", marks=pytest.mark.slow)])
 def kernels(request: pytest.FixtureRequest) -> dict[str, object]:
     return KERNELS[request.param]
 

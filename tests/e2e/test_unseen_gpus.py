@@ -77,6 +77,7 @@ def test_the_launcher_starts_no_rank_unless_the_cpu_is_asked_for(machine: dict, 
     assert "bert_pretrain.run" in hidden.stdout and not hidden.stderr
 
 
+@pytest.mark.slow
 def test_pretrain_text_makes_nothing_unless_the_cpu_is_asked_for(machine: dict, project: Path) -> None:
     (project / "text").mkdir()
     (project / "text" / "a.txt").write_text("One sentence. Another one.\n")
@@ -95,6 +96,7 @@ def test_a_script_makes_no_data(machine: dict, project: Path, script: str) -> No
     assert not cache.exists() and not (project / "results").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["run_1card_FPS.sh", "run_multi_card_FPS.sh"])
 def test_a_script_with_flags_refuses_and_takes_the_cpu(machine: dict, project: Path, flags: list, script: str) -> None:
     command = ["bash", f"scripts/{script}", *flags, "--max_seq_length=64", "--max_predictions_per_seq=8"]

@@ -53,6 +53,7 @@ def attention(backend: Backend, dtype: tf.DType, drops: bool) -> list[np.ndarray
         return session.run([tokens * tf.cast(context, tf.float32), tf.cast(grad_qkv, tf.float32)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drops", [False, True])
 def test_emulated_kernels_give_context_and_gradients_of_attention_over_rows(_emulated: None, drops: bool) -> None:
     results = zip(attention(Backend.XLA_FUSED, tf.bfloat16, drops), attention(Backend.XLA, tf.float32, drops))
@@ -62,12 +63,14 @@ def test_emulated_kernels_give_context_and_gradients_of_attention_over_rows(_emu
         np.testing.assert_allclose(value, expected, atol=0.02 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_same_inputs_give_same_bits_whatever_the_order_of_threads(_emulated: None) -> None:
     first, second = (attention(Backend.XLA_FUSED, tf.bfloat16, drops=True) for _ in range(2))
     for one, other in zip(first, second):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_padding_receives_no_gradient(_emulated: None) -> None:
     _, grad_qkv = attention(Backend.XLA_FUSED, tf.bfloat16, drops=True)
     assert not grad_qkv[EXAMPLE_IDS.reshape(-1) == 0].any()
@@ -95,6 +98,7 @@ def encoder_gradients(backend: Backend) -> list[np.ndarray]:
         return session.run([outputs, *map(tf.convert_to_tensor, gradients)])
 
 
+@pytest.mark.slow
 def test_an_encoder_has_the_same_outputs_and_gradients_with_fused_attention(_emulated: None) -> None:
     found, expected = (encoder_gradients(backend) for backend in (Backend.XLA_FUSED, Backend.XLA))
     for value, other in zip(found, expected):

@@ -318,6 +318,7 @@ def count_launches(table: dict[str, Any], operations: Iterable[tf.Operation]) ->
     )
 
 
+@pytest.mark.slow
 def test_an_update_of_24_layers_starts_few_kernels(data: dict[str, str], tmp_path: Path) -> None:
     """Starting one takes a host some ten microseconds; BERT-large computes a row in a few thousand."""
     deep = dataclasses.replace(WIDE, num_hidden_layers=24)
