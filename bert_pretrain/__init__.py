@@ -14,8 +14,12 @@ def _leave_out_current_folder() -> None:
     """
     if sys.argv[:1] != ["-m"] or getattr(sys.flags, "safe_path", False):  # "-m" while Python looks for the module
         return
+    try:
+        current = os.path.realpath(os.curdir)
+    except FileNotFoundError:  # it was removed, so that it holds nothing
+        return
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    if os.path.realpath(sys.path[0]) == os.path.realpath(os.curdir) != os.path.realpath(package):
+    if os.path.realpath(sys.path[0]) == current != os.path.realpath(package):
         del sys.path[0]
         os.environ["PYTHONSAFEPATH"] = "1"
 

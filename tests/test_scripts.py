@@ -197,6 +197,15 @@ def test_modules_in_the_current_folder_are_not_executed(tmp_path):
         assert done.returncode == 0 and not (tmp_path / "executed").exists(), (module, done.stderr)
 
 
+def test_a_current_folder_that_was_removed_is_no_obstacle(tmp_path):
+    (tmp_path / "gone").mkdir()
+    command = f"cd {tmp_path}/gone && rmdir {tmp_path}/gone && exec {sys.executable} -m bert_pretrain.run --help"
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    environ["PYTHONPATH"] = str(ROOT)
+    done = subprocess.run(["sh", "-c", command], env=environ, capture_output=True, text=True)
+    assert done.returncode == 0 and "--output_dir" in done.stdout, done.stderr
+
+
 def test_the_package_is_found_in_the_current_folder_where_it_is_not_installed(tmp_path):
     shutil.copytree(ROOT / "bert_pretrain", tmp_path / "bert_pretrain")
     with (tmp_path / "bert_pretrain" / "environment" / "__init__.py").open("a") as file:
