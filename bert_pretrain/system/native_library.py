@@ -81,7 +81,7 @@ class NativeLibrary(NamedTuple):
             answer = subprocess.run([compiler, "--version"], capture_output=True, check=False)
             name = f"{name}-{_digest(answer.stdout)[:_SHORT]}"
         problems: list[str] = []
-        for place in (folder, _own_folder(folder.name)):
+        for place in (folder, *_own_folders(folder.name)):
             try:
                 problem = _make_trusted(place)
                 if not problem:
@@ -224,9 +224,12 @@ def _is_own_group(number: int) -> bool:
     return group.gr_name == name and set(group.gr_mem) <= {name}
 
 
-def _own_folder(name: str) -> Path:
-    """This user's folder among the temporary files, the same for all ranks of a machine."""
-    return Path(tempfile.gettempdir(), f"bert_pretrain-{os.geteuid()}", name)
+def _own_folders(name: str) -> list[Path]:
+    """This user's folder among the temporary files, the same for all ranks of a machine; none without such files."""
+    try:
+        return [Path(tempfile.gettempdir(), f"bert_pretrain-{os.geteuid()}", name)]
+    except FileNotFoundError:
+        return []
 
 
 def _raise_remembered(note: Path) -> None:

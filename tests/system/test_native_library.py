@@ -281,6 +281,19 @@ def test_where_another_user_could_plant_a_library_a_private_folder_takes_its_pla
         library.compiled(kept.parent)
 
 
+def test_without_a_folder_for_temporary_files_what_is_compiled_is_used(
+    library: NativeLibrary, kept: Path, tmp_path: Path
+) -> None:
+    def find_none() -> str:
+        raise FileNotFoundError(errno.ENOENT, "no temporary folder")
+
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(tempfile, "gettempdir", find_none)
+        assert library.compiled(kept.parent) == kept
+        with pytest.raises(UnavailableError, match=f"^{tmp_path}/new cannot be written to .no temporary folder.$"):
+            library.compiled(tmp_path / "new")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
 def test_what_root_compiled_into_an_image_is_used_by_another_user(library: NativeLibrary, kept: Path) -> None:
     """With a library for this CPU as it is, else by a folder of their own."""
