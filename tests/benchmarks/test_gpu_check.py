@@ -81,7 +81,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, limit: float
     [
         ("raise ValueError('no kernel')", 60.0, FAILED, "exit code 1: ValueError: no kernel"),
         ("import os; os.abort()", 60.0, FAILED, "SIGABRT: nothing was printed"),
-        ("import time; print('Error'); time.sleep(60)", 2.0, FAILED, "not finished in 2 s"),
+        ("import time; print('Error', flush=True); time.sleep(60)", 5.0, FAILED, "not finished in 5 s"),
         ("raise SystemExit", 60.0, FAILED, "it left no result"),
         ("report('b', wrong=['half of it', 'all of it']); report('c')", 60.0, FAILED, "half of it; all of it"),
         ("report('b', not_run='one device'); report('c')", 60.0, NOT_RUN, "one device"),
