@@ -25,14 +25,17 @@ from bert_pretrain.distributed.rank_watch import RankProcess, StoppedRankWatch
 ROOT = Path(__file__).parents[2]
 # Rank N of three: 0 on node1, 1 and 2 on node2. Prints its endpoint, reads all endpoints, obeys.
 RANK = """
-import sys
+import sys, time
 from bert_pretrain.distributed import rank_watch
 from bert_pretrain.distributed.rank_watch import Endpoint, Heartbeat, RankProcess
 rank_watch._EXIT_SECONDS = 0.5
 rank = int(sys.argv[1])
 one = Heartbeat([RankProcess("node1 a", 1), RankProcess("node2 b", 2), RankProcess("node2 b", 3)], rank, 3)
 print(repr(one.listen([("127.0.0.1",)] * 3)), flush=True)
-print(one.connect(eval(sys.stdin.readline())), flush=True)
+found = one.connect(eval(sys.stdin.readline()))
+while one._servers:  # until all that connect to this rank are in
+    time.sleep(0.01)
+print(found, flush=True)
 for line in sys.stdin:
     if line == "lost\\n":
         one._end(b"error: host node2 is silent\\n")
