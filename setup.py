@@ -73,6 +73,7 @@ setup(
     packages=find_packages(include=["bert_pretrain", "bert_pretrain.*"]),
     package_data={
         "bert_pretrain": ["py.typed"],
+        "bert_pretrain.environment": ["horovod_copies.cc"],
         "bert_pretrain.kernels.fused": ["sources/*"],
         "bert_pretrain.kernels.native": ["sources/*"],
         "bert_pretrain.make_data.shards": ["python_random.cc"],

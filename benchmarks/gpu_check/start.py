@@ -20,6 +20,7 @@ from benchmarks.gpu_check.child import Report
 from bert_pretrain.config.training import DeviceConfig
 from bert_pretrain.system import files
 from bert_pretrain.system.gpus import machine_gpus
+from bert_pretrain.tensorflow_compat import visible_gpus
 from bert_pretrain.train import device
 from bert_pretrain.train.device import Device
 
@@ -66,7 +67,7 @@ def check_start(report: Report, device_name: str) -> None:
         backend=chosen.backend.value, libraries=_library_versions(),
     )  # fmt: skip
     notices, config = [*chosen.notices], device.session_config(DeviceConfig(device=device_name), chosen.gpu)
-    why_not_xla = device.why_not_xla(config)
+    why_not_xla = visible_gpus.why_not_xla(config)
     if why_not_xla and not notices:  # choose_device has a notice of it on a GPU
         notices.append(f"XLA does not work here: {why_not_xla}")
     dtypes = {"float32": 2.0**-11 if chosen.is_gpu else 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}

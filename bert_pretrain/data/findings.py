@@ -83,9 +83,8 @@ def judge_records(found: RecordStatistics, has_pairs: bool = True) -> list[Findi
     if found.tokens <= NUM_SPECIAL_TOKENS * found.records:
         text = f"the {found.records} records hold no text, only special tokens and padding"
         return [Finding(Severity.FAULT, text, "make the shards from text")]
-    judgements = [_judge_predictions, _judge_masking, _judge_unknown, _judge_padding]
-    if has_pairs:
-        judgements[2:2] = [_judge_segments, _judge_next_sentences]
+    of_pairs = (_judge_segments, _judge_next_sentences) if has_pairs else ()
+    judgements = (_judge_predictions, _judge_masking, *of_pairs, _judge_unknown, _judge_padding)
     found_all = [finding for judge in judgements for finding in judge(found)]
     return severest_first(found_all)
 

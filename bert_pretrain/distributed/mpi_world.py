@@ -45,8 +45,7 @@ class MpiWorld(World):
             )
         local = self._comm.Split_type(MPI.COMM_TYPE_SHARED)
         self.local_rank, self.local_size = local.Get_rank(), local.Get_size()
-        self._is_cuda_aware = _is_cuda_aware(MPI)
-        self.why_through_hosts = "" if self._is_cuda_aware else "--exchange=mpi has an MPI that is not CUDA-aware"
+        self.why_through_hosts = "" if _is_cuda_aware(MPI) else "--exchange=mpi has an MPI that is not CUDA-aware"
         self._previous: Optional[tf.Tensor] = None
         atexit.register(self.close)
 
@@ -69,7 +68,7 @@ class MpiWorld(World):
         previous = self._previous
         is_same_graph = previous is not None and previous.graph is flat.graph
         with tf.control_dependencies([previous] if is_same_graph else []):
-            if tf.config.list_physical_devices("GPU") and self._is_cuda_aware:
+            if tf.config.list_physical_devices("GPU") and not self.why_through_hosts:
                 sums = tf.py_function(self._sum_on_device, [flat], flat.dtype)
             else:
                 sums = tf.numpy_function(self._sum, [flat], flat.dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Callable, Optional, Protocol, TypeVar
 
 import tensorflow as tf
@@ -46,9 +46,8 @@ def run_update(function: Callable[..., None], *tensors: tf.Tensor) -> tf.Operati
         function(*inputs)
         return tf.constant(True)
 
-    program.__name__ = function.__name__
     specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors]
-    return tf.function(program, jit_compile=True, autograph=False).get_concrete_function(*specs)(*tensors).op
+    return _compiled(program, function.__name__, specs)(*tensors).op
 
 
 @functools.lru_cache(maxsize=None)
@@ -65,6 +64,10 @@ def _program(
         with program_with_gradient():
             return function(*(None if spec is None else next(remaining) for spec in specs), **dict(constants))
 
-    program.__name__ = function.__name__
-    traced = tf.function(program, jit_compile=True, autograph=False)
-    return traced.get_concrete_function(*(spec for spec in specs if spec is not None))
+    return _compiled(program, function.__name__, [spec for spec in specs if spec is not None])
+
+
+def _compiled(program: Callable[..., T], name: str, specs: Sequence[tf.TensorSpec]) -> Callable[..., T]:
+    """The program for tensors of these specs, under this name, compiled by XLA."""
+    program.__name__ = name
+    return tf.function(program, jit_compile=True, autograph=False).get_concrete_function(*specs)

@@ -52,7 +52,7 @@ def read_local_machine() -> LocalMachine:
     return LocalMachine(num_cores=files.num_cores(), num_gpus=len(machine_gpus()), is_root=os.geteuid() == 0)
 
 
-def require_visible_gpus() -> None:
+def _require_visible_gpus() -> None:
     """ValueError where this machine shows GPUs of which TensorFlow sees none; imports it in a process of its own."""
     if not shown_gpus():
         return
@@ -61,16 +61,22 @@ def require_visible_gpus() -> None:
         raise ValueError(check.stderr.strip().splitlines()[-1].partition(": ")[2])
 
 
-def _usable_machine(machine: LocalMachine, flags: Sequence[str]) -> LocalMachine:
-    """The machine without its GPUs where the trainer's flags have --device=cpu. ValueError where it cannot use them."""
+def usable_machine(machine: LocalMachine, only_cpu: bool) -> LocalMachine:
+    """The machine without its GPUs where the CPU is asked for. ValueError where it cannot use them."""
+    if only_cpu:
+        return machine._replace(num_gpus=0)
+    if machine.num_gpus:
+        _require_visible_gpus()
+    return machine
+
+
+def _asks_for_cpu(flags: Sequence[str]) -> bool:
+    """Whether the trainer's flags have --device=cpu."""
     from bert_pretrain import cli  # imports absl, for which only a machine with GPUs has to wait
     from bert_pretrain.config.training import DeviceConfig
 
     (device,) = cli.read_arguments(flags, [DeviceConfig])
-    if device.device == "cpu":
-        return machine._replace(num_gpus=0)
-    require_visible_gpus()
-    return machine
+    return device.device == "cpu"
 
 
 def choose_num_ranks(
@@ -245,7 +251,7 @@ def main(arguments: Sequence[str]) -> int:
         rejoin_seconds, flags = take_number_flag("rejoin_seconds", LauncherConfig.rejoin_seconds, flags)
         machine = read_local_machine()
         if machine.num_gpus:
-            machine = _usable_machine(machine, flags)
+            machine = usable_machine(machine, _asks_for_cpu(flags))
         command = launch_command(flags, os.environ, machine)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -154,11 +154,7 @@ def _choose_recipe(folder: Folder, explicit: ExplicitFlags, machine: recipe.Mach
 
 def _read_machine(only_cpu: bool) -> recipe.Machine:
     """The ranks that NP, HOSTFILE or the GPUs ask for; one on a CPU. ValueError where TensorFlow sees no GPU."""
-    here = launcher.read_local_machine()
-    if only_cpu:
-        here = here._replace(num_gpus=0)
-    elif here.num_gpus:
-        launcher.require_visible_gpus()
+    here = launcher.usable_machine(launcher.read_local_machine(), only_cpu)
     slots = launcher.read_host_slots(os.environ, here)
     wants_ranks = os.environ.get("NP") or slots or here.num_gpus
     num_ranks = launcher.choose_num_ranks(os.environ, here, slots) if wants_ranks else 1

@@ -17,6 +17,8 @@ from bert_pretrain.tensorflow_compat import tensorflow_import
 if TYPE_CHECKING:  # it is imported where a GPU is shown
     import tensorflow as tf
 
+    from bert_pretrain.tensorflow_compat.typed import ConfigProto
+
 CPU_REMEDY = "--device=cpu or CUDA_VISIBLE_DEVICES= trains on the CPU"
 
 
@@ -51,14 +53,16 @@ def why_none() -> str:
     return "its build for GPUs cannot load their libraries, which TF_CPP_MIN_LOG_LEVEL=0 names"
 
 
-def _why_not_xla(device: str = "/GPU:0") -> Optional[str]:
-    """What TensorFlow says when XLA compiles a program of two elements for the device; None where that works."""
+def why_not_xla(session_config: Optional[ConfigProto] = None) -> Optional[str]:
+    """What TensorFlow says when XLA compiles a program of two elements for this device; None where that works."""
     import tensorflow as tf
 
+    from bert_pretrain.tensorflow_compat.typed import Session
+
     try:
-        with tf.device(device):
-            tf.function(tf.square, jit_compile=True)(tf.constant([1.0, 2.0]))
-    except (tf.errors.OpError, ValueError) as error:
+        with tf.Graph().as_default(), Session(config=session_config) as session:
+            session.run(tf.function(tf.square, jit_compile=True)(tf.constant([1.0, 2.0])))
+    except tf.errors.OpError as error:
         return str(error).strip().splitlines()[0]
     return None
 
@@ -73,7 +77,7 @@ def _report() -> dict[str, Any]:
         "cuda": tf.sysconfig.get_build_info().get("cuda_version") if gpus.are_nvidia() else None,
         "num_gpus": len(found),
         "why_none": None if found else why_none(),
-        "why_not_xla": _why_not_xla() if found else None,
+        "why_not_xla": why_not_xla() if found else None,
     }
 
 

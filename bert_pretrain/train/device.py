@@ -14,13 +14,13 @@ import tensorflow as tf
 from bert_pretrain.config.training import DeviceConfig
 from bert_pretrain.distributed.messages import exchanged
 from bert_pretrain.distributed.world import World
-from bert_pretrain.kernels import fused, native, xla
+from bert_pretrain.kernels import fused, native
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.model.layers import Precision
 from bert_pretrain.system import files
 from bert_pretrain.tensorflow_compat import compat
 from bert_pretrain.tensorflow_compat.typed import ConfigProto, Session
-from bert_pretrain.tensorflow_compat.visible_gpus import visible_gpus
+from bert_pretrain.tensorflow_compat.visible_gpus import visible_gpus, why_not_xla
 
 _FLOAT32, _FLOAT16, _BFLOAT16 = "float32", "float16", "bfloat16"
 _LEAST_CAPABILITY = 8, 0  # NVIDIA's compute capability from which on GPUs multiply in bfloat16
@@ -242,17 +242,6 @@ def _fused(backend: Backend, offer: DtypeOffer, details: Mapping[str, Any]) -> B
         except fused.UnavailableError as error:
             reason = str(error)
     raise ValueError(f"--attention=fused: {reason}; leave it out")
-
-
-def why_not_xla(session_config: ConfigProto) -> Optional[str]:
-    """What TensorFlow says when XLA compiles a program of two elements for this device; None where that works."""
-    program = xla.function_runner(compiled=True)
-    try:
-        with tf.Graph().as_default(), Session(config=session_config) as session:
-            session.run(program(tf.square, tf.constant([1.0, 2.0])))
-    except tf.errors.OpError as error:
-        return str(error).strip().splitlines()[0]
-    return None
 
 
 def _notices(config: DeviceConfig, explicit_flags: Collection[str], is_gpu: bool, backend: Backend) -> list[str]:

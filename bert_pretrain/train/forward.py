@@ -162,4 +162,4 @@ def mean_loss(statistics: tf.Tensor, next_sentence_weight: float = 1.0) -> tf.Te
     sums = StatisticTensors(*tf.unstack(statistics))
     masked_lm = tf.math.divide_no_nan(sums.masked_lm_loss, sums.masked_lm_count)
     next_sentence = tf.math.divide_no_nan(sums.next_sentence_loss, sums.next_sentence_count)
-    return masked_lm + (next_sentence if next_sentence_weight == 1.0 else next_sentence_weight * next_sentence)
+    return masked_lm + next_sentence_weight * next_sentence

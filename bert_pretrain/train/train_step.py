@@ -169,10 +169,7 @@ def _loss(sums: StatisticTensors, counts: Counts, next_sentence_weight: float) -
     its examples, times its weight (google-research/bert, run_pretraining.py, with global instead of per-batch means).
     """
     masked_lm = tf.math.divide_no_nan(sums.masked_lm_loss, counts.masked_tokens)
-    if not next_sentence_weight:
-        return masked_lm
-    next_sentence = sums.next_sentence_loss / counts.examples
-    return masked_lm + (next_sentence if next_sentence_weight == 1.0 else next_sentence_weight * next_sentence)
+    return masked_lm + next_sentence_weight * (sums.next_sentence_loss / counts.examples)
 
 
 def measure_gradient(

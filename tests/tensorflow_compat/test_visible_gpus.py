@@ -53,4 +53,4 @@ def test_a_driver_that_is_not_there_is_told() -> None:
 
 
 def test_xla_is_tried() -> None:
-    assert visible_gpus._why_not_xla("/CPU:0") is None
+    assert visible_gpus.why_not_xla() is None
