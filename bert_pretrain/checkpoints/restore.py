@@ -33,13 +33,18 @@ _GIVE_ITS_CONFIG = "give the checkpoint's own bert_config.json (config.json) as 
 _HEADS = ("cls/", "bert/pooler/")  # what an encoder alone lacks
 
 
-class CheckpointReader(Protocol):
+class StartValues(Protocol):
+    """What variables start from."""
+
+    def get_tensor(self, variable: str) -> np.ndarray: ...  # noqa: D102  float32 or int64
+
+
+class CheckpointReader(StartValues, Protocol):
     """What is used of a checkpoint, in the names of TF1: of TensorFlowReader and SafetensorsReader."""
 
     def get_variable_to_shape_map(self) -> dict[str, list[int]]: ...  # noqa: D102
     def get_variable_to_dtype_map(self) -> dict[str, tf.DType]: ...  # noqa: D102
     def has_tensor(self, variable: str) -> bool: ...  # noqa: D102
-    def get_tensor(self, variable: str) -> np.ndarray: ...  # noqa: D102
     @property
     def renamed(self) -> Mapping[str, str]: ...  # noqa: D102  variable -> its name in the file, where that is another
 
@@ -389,7 +394,7 @@ def _first_names(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN_VARIABLES]) + (", ..." if len(names) > _SHOWN_VARIABLES else "")
 
 
-def initialize_variables(session: Session, stored: Mapping[str, CheckpointReader]) -> None:
+def initialize_variables(session: Session, stored: Mapping[str, StartValues]) -> None:
     """Gives every variable of the session's graph its first value: those named in `stored` that of the reader."""
     variables = session.graph.get_collection(tf.compat.v1.GraphKeys.GLOBAL_VARIABLES)
     session.run([one.initializer for one in variables if one.op.name not in stored])
@@ -399,7 +404,7 @@ def initialize_variables(session: Session, stored: Mapping[str, CheckpointReader
         session.run([one.initializer for one in group], values)
 
 
-def make_scaffold(stored: Mapping[str, CheckpointReader], global_step: tf.Variable) -> Scaffold:
+def make_scaffold(stored: Mapping[str, StartValues], global_step: tf.Variable) -> Scaffold:
     """Makes Estimator's session start with `initialize`.
 
     Without it, Estimator would add a Saver of all variables to the graph, and questions whether each is initialized.

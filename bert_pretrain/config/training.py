@@ -61,6 +61,14 @@ class RunConfig:
         is_fetched=True,
         on_resume=OnResume.UNUSED,
     )
+    initialization: str = option(
+        "google",
+        "Initial weights of a run that starts from no checkpoint. google: random, as in Google's code. informed: the "
+        "output bias is the logarithm of the tokens' frequencies, and the heads of the first two layers attend to "
+        "neighbouring tokens, which a small model learns late or never; docs/recipes.md.",
+        choices=["google", "informed"],
+        on_resume=OnResume.UNUSED,
+    )
     init_optimizer_state: bool = option(
         False, "Load the optimizer's slots and beta powers from --init_checkpoint, too.", on_resume=OnResume.UNUSED
     )

@@ -18,6 +18,7 @@ from bert_pretrain.data.shards.shard_index import ShardIndex
 from bert_pretrain.storage.file_cache import FileCache
 
 _SAMPLED_RUNS, _SAMPLED_NEIGHBOURS = 32, 8
+_COUNTED_RUNS = 512
 
 
 class Lengths(NamedTuple):
@@ -64,12 +65,12 @@ class Source:
             shard_files.enforce_manifest(directory, in_directory(index.files, directory), *lengths)
         return cls(index, lengths, limits)
 
-    def read_sample(self) -> Sample:
-        """Records at equal distances over all shards, in short runs of neighbours, so that few reads get them.
+    def read_sample(self, num_runs: int = _SAMPLED_RUNS) -> Sample:
+        """Records at equal distances over all shards, in short runs of 8 neighbours, so that few reads get them.
 
         ValueError, naming the record, for one that training would refuse.
         """
-        num_runs = min(_SAMPLED_RUNS, -(-self.index.num_records // _SAMPLED_NEIGHBOURS))
+        num_runs = min(num_runs, -(-self.index.num_records // _SAMPLED_NEIGHBOURS))
         starts = np.arange(num_runs) * self.index.num_records // num_runs
         numbers = np.unique(starts[:, None] + np.arange(_SAMPLED_NEIGHBOURS))
         numbers = numbers[numbers < self.index.num_records]
@@ -77,6 +78,14 @@ class Source:
         examples = schema.read_examples(self.index.read(numbers), names, *self.lengths)
         schema.check_examples(examples, self.limits, names)
         return Sample(numbers, names, examples)
+
+    def count_predicted_tokens(self) -> np.ndarray:
+        """[V] int64: how often each token is to be predicted in a sample of some 4,000 records.
+
+        ValueError, naming the record, for one that training would refuse.
+        """
+        examples = self.read_sample(_COUNTED_RUNS).examples
+        return np.bincount(examples.masked_lm_ids[examples.masked_lm_weights > 0], minlength=self.limits.vocab_size)
 
 
 def read_lengths(index: ShardIndex, flags: DataConfig) -> Lengths:

@@ -6,6 +6,7 @@ The names are a contract: Google's bert_model.ckpt and MLPerf's model.ckpt-28252
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 from bert_pretrain.config.model import ModelConfig
@@ -34,6 +35,13 @@ def variable_shapes(config: ModelConfig) -> dict[str, Shape]:
     return table
 
 
+_TRUNCATED_VARIANCE = 0.774  # of a standard normal distribution that is cut at two standard deviations
+# Of informed_values; docs/recipes.md has the measurements behind them.
+_INFORMED_LAYERS = 2
+_POSITION_SHARE = 0.25  # of the variance of the embeddings' sum
+_PEAK_SCORE = 8.0  # of a head's token of choice; tokens elsewhere have scores around 0
+
+
 def create_variables(config: ModelConfig, seed: int) -> dict[str, tf.Variable]:
     """Creates every variable in the default graph, float32.
 
@@ -47,6 +55,50 @@ def create_variables(config: ModelConfig, seed: int) -> dict[str, tf.Variable]:
             for number, (name, shape) in enumerate(variable_shapes(config).items())
         }
     )
+
+
+def informed_values(config: ModelConfig, token_counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Initial values that know what is the same for every text: words have frequencies and neighbours; float32.
+
+    token_counts [V]: how often each token is predicted in a sample of the training records. The output bias is the
+    logarithm of a token's frequency, counted once more than it occurs, relative to equal frequencies.
+
+    In each of the first two layers head h attends to one neighbour: heads 0, 1, 2, 3, ... to the token that is 1
+    before, 1 after, 2 before, 2 after, ... Position p is D/2 rotating pairs (cos f p, sin f p), the first coordinates
+    of its embedding, where D is the size of a head. A key is these coordinates, and a query the same turned by f times
+    the distance, so that a score is the sum of cos f (distance - wanted distance) over the frequencies f, which lie
+    all over (0, pi): one peak. Heads with fixed patterns of this kind help where data are few (Raganato et al. 2020,
+    arXiv:2002.10260); here they are only where training starts from.
+    """
+    hidden, heads = config.hidden_size, config.num_attention_heads
+    size = hidden // heads
+    pairs = np.arange(size // 2)
+    # The golden ratio shifts the frequencies from equal distances, at which the peak would come back after D tokens.
+    frequencies = np.pi * (pairs + pairs * (np.sqrt(5) - 1) / 2 % 1) / max(1, len(pairs))  # [D/2]
+    # Words and token types, each a truncated normal distribution.
+    others = 2 * _TRUNCATED_VARIANCE * hidden * config.initializer_range**2
+    energy = others * _POSITION_SHARE / (1 - _POSITION_SHARE)  # of a position's embedding
+    positions = np.zeros((config.max_position_embeddings, hidden))  # [positions, H]
+    angles = np.arange(config.max_position_embeddings)[:, None] * frequencies
+    scale = np.sqrt(energy / max(1, len(pairs)))
+    positions[:, 0 : 2 * len(pairs) : 2] = scale * np.cos(angles)
+    positions[:, 1 : 2 * len(pairs) : 2] = scale * np.sin(angles)
+    # After layer normalization a position's coordinates have the energy H * _POSITION_SHARE.
+    gain = np.sqrt(_PEAK_SCORE * np.sqrt(size) / (hidden * _POSITION_SHARE))
+    query, key = np.zeros((hidden, hidden)), np.zeros((hidden, hidden))  # [H, heads * D]
+    for head in range(heads):
+        turn = frequencies * (head // 2 + 1) * (1 if head % 2 else -1)  # [D/2]
+        even, odd = 2 * pairs, 2 * pairs + 1
+        columns = head * size
+        key[even, columns + even] = key[odd, columns + odd] = gain
+        query[even, columns + even] = query[odd, columns + odd] = gain * np.cos(turn)
+        query[even, columns + odd], query[odd, columns + even] = gain * np.sin(turn), -gain * np.sin(turn)
+    bias = np.log((token_counts + 1.0) * len(token_counts) / (token_counts.sum() + len(token_counts)))
+    values = {"bert/embeddings/position_embeddings": positions, "cls/predictions/output_bias": bias}
+    for layer in range(min(_INFORMED_LAYERS, config.num_hidden_layers)):
+        attention = f"bert/encoder/layer_{layer}/attention/self"
+        values.update({f"{attention}/query/kernel": query, f"{attention}/key/kernel": key})
+    return {name: value.astype(np.float32) for name, value in values.items()}
 
 
 def num_parameters(config: ModelConfig) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from bert_pretrain.checkpoints import restore
-from bert_pretrain.checkpoints.restore import CheckpointReader
+from bert_pretrain.checkpoints.restore import StartValues
 from bert_pretrain.data.schema import BatchTensors
 from bert_pretrain.distributed import agreement
 from bert_pretrain.model import variables
@@ -18,6 +18,7 @@ from bert_pretrain.train.evaluation import Evaluation
 from bert_pretrain.train.forward import mean_loss
 from bert_pretrain.train.hooks import ProfileHook, TrainingHook, TrainingRun
 from bert_pretrain.train.job import Job
+from bert_pretrain.train.start_values import find_start_values
 from bert_pretrain.train.train_step import build_train_step
 
 
@@ -30,7 +31,12 @@ def make_model_fn(run: TrainingRun) -> Callable[..., estimator.EstimatorSpec]:
         weights = variables.create_variables(job.model, job.config.run.seed)
         batch, waited = BatchTensors(*(features[name] for name in BatchTensors._fields)), features["input_wait_seconds"]
         train_op, values = build_train_step(job, weights, batch, waited, _stop_request(job), global_step)
-        scaffold = restore.make_scaffold(_stored_values(run, weights), global_step)
+        stored: Mapping[str, StartValues] = {}
+        if job.world.is_root:
+            stored, report = find_start_values(job, weights, run.previous.checkpoint, run.previous.weights)
+            if report:
+                run.logger.info(report)
+        scaffold = restore.make_scaffold(stored, global_step)
         evaluation = Evaluation(job, weights, run.evaluation_input) if run.evaluation_input else None
         hooks = [TrainingHook(run, values, evaluation), *_profile_hooks(run)]
         # Estimator ends the run at a NaN loss; a skipped float16 update must not.
@@ -43,17 +49,6 @@ def make_model_fn(run: TrainingRun) -> Callable[..., estimator.EstimatorSpec]:
         return agreement.on_all_ranks(job.world, lambda: build(features, mode), names_rank=False)
 
     return model_fn
-
-
-def _stored_values(run: TrainingRun, weights: Mapping[str, tf.Variable]) -> dict[str, CheckpointReader]:
-    """On root: variables that start from a checkpoint, by name. The other ranks receive root's variables."""
-    if not run.job.world.is_root:
-        return {}
-    previous = run.previous
-    found = restore.find_start_values(run.job.config.run, weights, previous.checkpoint, previous.weights)
-    if found.report:
-        run.logger.info(found.report)
-    return found.stored
 
 
 def _profile_hooks(run: TrainingRun) -> list[ProfileHook]:

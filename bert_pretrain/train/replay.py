@@ -8,14 +8,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Optional
 
 import numpy as np
 import tensorflow as tf
 
 from bert_pretrain.checkpoints import restore
-from bert_pretrain.checkpoints.restore import CheckpointReader
 from bert_pretrain.config.option import options_of
 from bert_pretrain.config.training import PARTS, Config
 from bert_pretrain.data import schema
@@ -31,6 +30,7 @@ from bert_pretrain.train import device, train_step
 from bert_pretrain.train.forward import Statistics, loss_of
 from bert_pretrain.train.gradient_sum import Counts
 from bert_pretrain.train.job import Job, open_on_all_ranks, training_input
+from bert_pretrain.train.start_values import find_start_values
 
 REPLAY_FLAG = "replay_update"
 _SHOWN_RECORDS = 6  # records in the message; the file holds all
@@ -243,22 +243,12 @@ class _MicroBatchGraph:
             self._fetches = sums, grads
             config = device.session_config(job.config.device, job.device.gpu)
             self.session = Session(config=config)
-            restore.initialize_variables(self.session, _stored_weights(job, weights, prefix))
+            restore.initialize_variables(self.session, find_start_values(job, weights, prefix)[0])
 
     def run(self, batch: Batch, k: int) -> tuple[Statistics, list[np.ndarray]]:
         """Statistics and gradient, by variable, of micro-batch k."""
         feed = dict(zip(self._batch, batch))
         return self.session.run(self._fetches, {**feed, self._k: k})
-
-
-def _stored_weights(job: Job, weights: Mapping[str, tf.Variable], prefix: Optional[str]) -> dict[str, CheckpointReader]:
-    """Where the weights of the update before are, by variable: in a checkpoint of the run, or in --init_checkpoint."""
-    initial = job.config.run.init_checkpoint
-    if prefix:
-        return dict.fromkeys(weights, restore.open_reader(prefix, "output_dir"))
-    return (
-        restore.load_init_checkpoint(initial, weights, {}, job.config.run.allow_partial_init).stored if initial else {}
-    )
 
 
 def _placeholder(name: str) -> tf.Tensor:

@@ -51,7 +51,7 @@ def test_the_flags_of_newer_recipes_together_end_bit_for_bit_the_same_after_a_ki
     recipe = {
         "next_sentence_weight": 0.0, "optimizer_type": "adamw", "lr_schedule": "linear", "learning_rate": 1e-3,
         "masked_lm_prob": 0.3, "max_masked_tokens": 20, "eval_files_dir": data["input_files_dir"],
-        "eval_batch_size": 8, "do_eval": True,
+        "eval_batch_size": 8, "do_eval": True, "initialization": "informed",
     }  # fmt: skip
     ends = []
     for name in ("whole", "killed"):

@@ -83,3 +83,44 @@ def test_initial_values_depend_on_the_seed_and_the_variable():
     assert not any(np.array_equal(first[name], other[name]) for name in drawn)
     square = [first[name].tobytes() for name in drawn if first[name].shape == (TINY.hidden_size, TINY.hidden_size)]
     assert len(set(square)) == len(square) == 4 * TINY.num_hidden_layers + 2
+
+
+def _attention(values: dict[str, np.ndarray], config: ModelConfig, layer: int, num_tokens: int) -> np.ndarray:
+    """[heads, tokens, tokens]: attention of random words that the layer would see as the first one, in NumPy."""
+    words = np.random.default_rng(0).integers(config.vocab_size, size=num_tokens)
+    table = {name.split("/")[-1]: value for name, value in values.items() if name.startswith("bert/embeddings/")}
+    inputs = table["word_embeddings"][words] + table["position_embeddings"][:num_tokens]
+    inputs = inputs + table["token_type_embeddings"][0]
+    inputs = (inputs - inputs.mean(1, keepdims=True)) / inputs.std(1, keepdims=True)
+    query, key = (
+        (inputs @ values[f"bert/encoder/layer_{layer}/attention/self/{part}/kernel"])
+        .reshape(num_tokens, config.num_attention_heads, -1)
+        .swapaxes(0, 1)
+        for part in ("query", "key")
+    )
+    scores = query @ key.swapaxes(1, 2) / np.sqrt(query.shape[-1])
+    powers = np.exp(scores - scores.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("hidden, heads, layers", [(128, 2, 1), (256, 4, 2), (768, 12, 12)])
+def test_informed_heads_attend_to_their_neighbours_and_words_have_their_frequencies(hidden, heads, layers):
+    config = ModelConfig(
+        vocab_size=1000, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=64
+    )
+    counts = np.arange(1000) * 3
+    values = {name: np.zeros(shape, np.float32) for name, shape in variables.variable_shapes(config).items()}
+    random = np.random.default_rng(1)
+    for name in ("bert/embeddings/word_embeddings", "bert/embeddings/token_type_embeddings"):
+        values[name] = np.clip(random.standard_normal(values[name].shape), -2, 2) * config.initializer_range
+    informed = variables.informed_values(config, counts)
+    assert {name: value.shape for name, value in informed.items()} == {name: values[name].shape for name in informed}
+    assert {value.dtype for value in informed.values()} == {np.dtype(np.float32)}
+    values.update(informed)
+    for layer in range(min(2, layers)):
+        attention = _attention(values, config, layer, num_tokens=200)
+        for head, distance in enumerate([-1, 1, -2, 2, -3, 3, -4, 4, -5, 5, -6, 6][:heads]):
+            tokens = np.arange(10, 190)
+            assert attention[head, tokens, tokens + distance].mean() > 0.3, (layer, head)
+    powers = np.exp(values["cls/predictions/output_bias"])
+    np.testing.assert_allclose(powers / powers.sum(), (counts + 1) / (counts + 1).sum(), rtol=1e-5)
