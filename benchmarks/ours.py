@@ -53,7 +53,7 @@ class Ours:
         with tf.Graph().as_default():
             weights = variables.create_variables(model, settings.seed)
             first, rewind = EvaluationInput(source, settings.batch_size, pack=False).tensors()
-            sums = forward.batch_statistics(weights, batch_of(first), model, make_kernels(Backend.PLAIN))
+            sums = forward.forward_pass(weights, batch_of(first), model, make_kernels(Backend.PLAIN)).statistics
             training_input = TrainingInput(
                 source,
                 UpdateShape(

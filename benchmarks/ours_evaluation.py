@@ -86,7 +86,7 @@ class TrainingForward(_Ours):
         backend = job.device.backend
         dropout = Dropout(job.config.run.seed, 0, zero, zero, hashed=backend is not Backend.PLAIN)
         kernels = make_kernels(backend)
-        sums = forward.batch_statistics(weights, batch, job.model, kernels, dropout, job.device.precision)
+        sums = forward.forward_pass(weights, batch, job.model, kernels, dropout, job.device.precision).statistics
         self._sums = tf.stack(sums)
 
     def warm_up(self) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 from typing import NamedTuple
 
+import numpy as np
+
 from bert_pretrain.system.files import atomic_write, open_regular
 
+NUM_FREQUENT_TOKENS = 100  # those that a model predicts first, and that say little about what it has learned
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 _MAX_BYTES = 64 << 20  # the largest vocabularies have five
@@ -64,3 +67,12 @@ def write_vocabulary(path: str, vocabulary: Vocabulary) -> None:
             file.writelines(f"{entry}\n" for entry in vocabulary.entries)
     except OSError as error:
         raise ValueError(f"--vocab_file: {path} cannot be written ({error.strerror})") from None
+
+
+def rare_token_ids(counts: np.ndarray) -> np.ndarray:
+    """counts [V] of tokens -> the ids that are not among the NUM_FREQUENT_TOKENS most frequent.
+
+    Where fewer than ten times as many kinds of tokens occur, a tenth of these kinds is frequent.
+    """
+    num_frequent = min(NUM_FREQUENT_TOKENS, np.count_nonzero(counts) // 10)
+    return np.argsort(-counts, kind="stable")[num_frequent:]

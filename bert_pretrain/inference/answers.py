@@ -15,7 +15,7 @@ from bert_pretrain.config.export import FillMaskConfig
 from bert_pretrain.data import schema
 from bert_pretrain.data.shards.shard_files import find_shards
 from bert_pretrain.data.shards.shard_index import ShardIndex
-from bert_pretrain.data.vocab import Vocabulary
+from bert_pretrain.data.vocab import Vocabulary, rare_token_ids
 from bert_pretrain.inference.stored_model import Network, StoredModel, find_stored_model
 from bert_pretrain.make_data.tokenization import LineTokenizer
 from bert_pretrain.model.padded import Outputs
@@ -23,6 +23,7 @@ from bert_pretrain.system.files import split_names
 
 _MASK = "[MASK]"
 _CHECKED_RECORDS = 64  # before a run begins
+_COUNTED_RECORDS = 4096
 _MIN_TOKENS, _MAX_TOKENS = 8, 24  # of a held-out sentence, for people to read
 _SENTENCE_ENDS = (".", "?", "!", "[SEP]", "[CLS]")
 
@@ -72,7 +73,10 @@ def _masked_lines(network: Network, reader: QuestionReader, question: Question, 
 
 
 def _held_out_lines(network: Network, reader: QuestionReader, shards: str, config: FillMaskConfig) -> Iterator[str]:
-    yield "held-out sentences with a masked word, the word that stood there, and the model's best words:"
+    yield (
+        "the first held-out sentences with a masked word that is not among the 100 most frequent, the word that stood "
+        "there, and the model's best words:"
+    )
     for blank in find_blanks(shards, reader.vocabulary, config.num_sentences):
         (words,) = best_words(network, reader.vocabulary, blank.question, [blank.position], config.top)
         yield f"  {blank_text(blank, reader.vocabulary)}"
@@ -163,16 +167,25 @@ class Blank(NamedTuple):
 
 
 def find_blanks(directory: str, vocabulary: Vocabulary, count: int) -> list[Blank]:
-    """The first `count` sentences that have a masked word, at most one of a record.
+    """The first `count` sentences that have a masked word which is not frequent, at most one of a record.
 
-    directory: one with shards, or several separated by commas.
+    Frequent are the NUM_FREQUENT_TOKENS tokens that are masked most often in the first 4,096 records: any model guesses
+    those. directory: one with shards, or several separated by commas.
 
     ValueError for a directory without shards, or with ids that the vocabulary does not have.
     """
+    texts = itertools.islice(_read_texts(directory), _COUNTED_RECORDS)
+    counts = np.zeros(len(vocabulary.entries), np.int64)
+    for ids, masked in texts:
+        _check_ids(ids, vocabulary, directory)
+        np.add.at(counts, ids[masked], 1)
+    is_rare = np.zeros(len(counts), bool)
+    is_rare[rare_token_ids(counts)] = True
     found: list[Blank] = []
     for ids, masked in _read_texts(directory):
         _check_ids(ids, vocabulary, directory)
-        blank = next(filter(None, (_blank_around(ids, position, vocabulary) for position in masked)), None)
+        wanted = masked[is_rare[ids[masked]]]
+        blank = next(filter(None, (_blank_around(ids, position, vocabulary) for position in wanted)), None)
         found += [blank] if blank else []
         if len(found) == count:
             break

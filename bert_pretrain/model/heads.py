@@ -67,9 +67,14 @@ class LossSums(NamedTuple):
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> LossSums:
     """logits [X, C] float32, labels [X] int32, weights [X] float32 -> sums over X."""
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)  # [X]
-    hits = tf.equal(tf.argmax(logits, axis=-1), tf.cast(labels, tf.int64))  # [X]; GPUs compare int32 on the host
     return LossSums(
         loss=tf.reduce_sum(weights * losses),
-        correct=tf.reduce_sum(weights * tf.cast(hits, tf.float32)),
+        correct=tf.reduce_sum(hits(logits, labels, weights)),
         count=tf.reduce_sum(weights),
     )
+
+
+def hits(logits: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """logits [X, C] float32, labels [X] int32, weights [X] float32 -> [X]: the weight, 0 where another is highest."""
+    is_hit = tf.equal(tf.argmax(logits, axis=-1), tf.cast(labels, tf.int64))  # [X]; GPUs compare int32 on the host
+    return weights * tf.cast(is_hit, tf.float32)

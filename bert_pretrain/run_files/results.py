@@ -73,9 +73,12 @@ def end_fields(outcome: Outcome) -> dict[str, Any]:
 
 def evaluation_fields(latest: Optional[Evaluated]) -> dict[str, Optional[float]]:
     """The fields of results.json that an evaluation fills."""
-    names = ("masked_lm_accuracy", "masked_lm_loss", "next_sentence_accuracy", "next_sentence_loss")
-    metrics = latest.metrics if latest else dict.fromkeys(names)
-    return {**{name: metrics[name] for name in names}, "eval_examples": latest.num_examples if latest else None}
+    names = (
+        *("masked_lm_accuracy", "masked_lm_accuracy_rare", "masked_lm_loss"),
+        *("next_sentence_accuracy", "next_sentence_loss"),
+    )
+    metrics: dict[str, Optional[float]] = dict(latest.metrics) if latest else {}  # an older one has no rare words
+    return {**{name: metrics.get(name) for name in names}, "eval_examples": latest.num_examples if latest else None}
 
 
 def read_results(output_dir: str) -> Optional[dict[str, Any]]:
@@ -116,6 +119,7 @@ class Evaluated(NamedTuple):
     """The result of one evaluation."""
 
     # Losses, accuracies, and most_frequent_token: the accuracy of always predicting the most frequent masked token.
+    # masked_lm_accuracy_rare counts masked tokens that are not among the NUM_FREQUENT_TOKENS most frequent of them.
     metrics: dict[str, Optional[float]]
     num_examples: int
     seconds: float

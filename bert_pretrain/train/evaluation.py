@@ -18,6 +18,7 @@ from bert_pretrain.checkpoints import restore
 from bert_pretrain.checkpoints.resume import PreviousRun
 from bert_pretrain.data.input_fn import EvaluationInput
 from bert_pretrain.data.schema import BatchTensors
+from bert_pretrain.data.vocab import rare_token_ids
 from bert_pretrain.distributed import agreement
 from bert_pretrain.distributed.stop import Interrupted
 from bert_pretrain.kernels.backend import Backend
@@ -45,7 +46,7 @@ class Evaluation:
         batch = BatchTensors(*(features[name] for name in BatchTensors._fields))
         # XLA gains little in a forward pass, and compiling for each new shape costs more than that.
         backend = Backend.PLAIN if job.device.backend.is_compiled else job.device.backend
-        sums = forward.batch_statistics(
+        found = forward.forward_pass(
             weights,
             batch,
             job.model,
@@ -54,9 +55,11 @@ class Evaluation:
             next_sentence=job.config.optim.next_sentence_weight > 0,
         )
         # Sums of a batch are float32; the sums over batches are float64 on the host.
-        self._sums = tf.stack(sums)
-        self._token_counts = tf.math.bincount(batch.masked_ids, minlength=job.model.vocab_size)
-        self._num_sums, self._vocab_size = len(Statistics._fields), job.model.vocab_size
+        self._sums = tf.stack(found.statistics)
+        vocab_size = job.model.vocab_size
+        self._token_counts = tf.math.bincount(batch.masked_ids, minlength=vocab_size)
+        self._token_hits = tf.math.unsorted_segment_sum(found.masked_lm_hits, batch.masked_ids, vocab_size)
+        self._num_sums, self._vocab_size = len(Statistics._fields), vocab_size
         self._num_examples = source.num_examples
         self._world = job.world
         self._is_root_alone = not job.config.run.is_dist_eval_enabled and job.world.size > 1
@@ -64,7 +67,7 @@ class Evaluation:
     def run(self, session: Session) -> Optional[Evaluated]:
         """Evaluates the session's weights; None if a rank was asked to stop before all were done. A collective."""
         begin = time.monotonic()
-        totals = np.zeros(self._num_sums + self._vocab_size)
+        totals = np.zeros(self._num_sums + 2 * self._vocab_size)
         is_idle = self._is_root_alone and not self._world.is_root
         batches = iter(()) if is_idle else self._batch_sums(session)
         while True:
@@ -77,18 +80,24 @@ class Evaluation:
         return self._evaluated(self._world.host_allreduce(totals), time.monotonic() - begin)
 
     def _evaluated(self, totals: np.ndarray, seconds: float) -> Evaluated:
-        sums, token_counts = Statistics(*totals[: self._num_sums]), totals[self._num_sums :]
+        sums = Statistics(*totals[: self._num_sums])
+        token_counts, token_hits = np.split(totals[self._num_sums :], 2)
         num_examples = round(sums.examples)
         assert num_examples == self._num_examples, f"evaluated {num_examples} examples of {self._num_examples}"
-        metrics = {**summarize(sums), "most_frequent_token": ratio(token_counts.max(), token_counts.sum())}
+        rare = rare_token_ids(token_counts)
+        metrics = {
+            **summarize(sums),
+            "masked_lm_accuracy_rare": ratio(token_hits[rare].sum(), token_counts[rare].sum()),
+            "most_frequent_token": ratio(token_counts.max(), token_counts.sum()),
+        }
         return Evaluated(metrics, num_examples, seconds)
 
     def _batch_sums(self, session: Session) -> Iterator[np.ndarray]:
-        """[10 + V] float64 for each batch of this rank: Statistics, then masked tokens counted by vocabulary entry."""
+        """[10 + 2V] float64 for each batch of this rank: Statistics, then masked tokens and hits by token id."""
         session.run(self._rewind)
         while True:
             try:
-                yield np.concatenate(session.run([self._sums, self._token_counts]))
+                yield np.concatenate(session.run([self._sums, self._token_counts, self._token_hits]))
             except tf.errors.OutOfRangeError:
                 return
 

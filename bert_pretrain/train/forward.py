@@ -48,7 +48,14 @@ class StatisticTensors(NamedTuple):
 assert StatisticTensors._fields == Statistics._fields
 
 
-def batch_statistics(
+class ForwardPass(NamedTuple):
+    """What comes of a batch."""
+
+    statistics: StatisticTensors
+    masked_lm_hits: tf.Tensor  # [M] float32: the weight of a masked token that is predicted right, else 0
+
+
+def forward_pass(
     weights: Weights,
     batch: BatchTensors,
     model: ModelConfig,
@@ -57,18 +64,15 @@ def batch_statistics(
     precision: Precision = FLOAT32,
     recompute: bool = False,
     next_sentence: bool = True,
-) -> StatisticTensors:
+) -> ForwardPass:
     """Runs encoder, heads and losses over all rows of the batch. next_sentence: whether that is predicted, too."""
     rows = encoder.Rows(batch.token_ids, batch.segment_ids, batch.position_ids, batch.example_ids)
     # XLA would compile the last layer for each number of masked tokens.
     read = [batch.masked_positions, batch.cls_positions] if next_sentence else [batch.masked_positions]
     output_slots = None if kernels.is_compiled else tf.concat(read, axis=0)
     sequence = encoder.encode(weights, rows, model, kernels, dropout, precision, recompute, output_slots)
-    masked_lm = heads.cross_entropy(
-        heads.masked_lm_logits(weights, sequence, batch.masked_positions),
-        batch.masked_ids,
-        batch.masked_weights,
-    )
+    logits = heads.masked_lm_logits(weights, sequence, batch.masked_positions)
+    masked_lm = heads.cross_entropy(logits, batch.masked_ids, batch.masked_weights)
     predicted = heads.LossSums(*[tf.zeros([])] * 3)
     if next_sentence:
         predicted = heads.cross_entropy(
@@ -79,7 +83,8 @@ def batch_statistics(
     examples, computed = (
         tf.cast(tf.size(one), tf.float32) for one in (batch.next_sentence_labels, sequence.tokens.slots)
     )
-    return StatisticTensors(*masked_lm, *predicted, examples, *_token_counts(batch), computed)
+    statistics = StatisticTensors(*masked_lm, *predicted, examples, *_token_counts(batch), computed)
+    return ForwardPass(statistics, heads.hits(logits, batch.masked_ids, batch.masked_weights))
 
 
 def micro_batch(batch: BatchTensors, k: tf.Tensor) -> BatchTensors:

@@ -30,6 +30,7 @@ _LINE = (
     ("loss", "loss", "{:.4f}"),
     ("mlm", "masked_lm_loss", "{:.4f}"),
     ("mlm_acc", "masked_lm_accuracy", "{:.4f}"),
+    ("beyond the 100 most frequent tokens", "masked_lm_accuracy_rare", "{:.4f}"),
     ("(most frequent token alone:", "most_frequent_token", "{:.4f})"),
     ("nsp_acc", "next_sentence_accuracy", "{:.3f}"),
     ("lr", "learning_rate", "{:.3e}"),

@@ -159,7 +159,9 @@ def _forward(
     dropout = Dropout(job.config.run.seed, rank, updates_read, number, hashed=backend is not Backend.PLAIN)
     kernels, recompute, part = make_kernels(backend), job.config.device.recompute, gradient_sum.micro_batch(batch, k)
     precision, next_sentence = job.device.precision, job.config.optim.next_sentence_weight > 0
-    return forward.batch_statistics(weights, part, job.model, kernels, dropout, precision, recompute, next_sentence)
+    return forward.forward_pass(
+        weights, part, job.model, kernels, dropout, precision, recompute, next_sentence
+    ).statistics
 
 
 def _loss(sums: StatisticTensors, counts: Counts, next_sentence_weight: float) -> tf.Tensor:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
+from bert_pretrain.data.schema import read_examples
+from bert_pretrain.inference.stored_model import Network, find_stored_model
 from tests import forked
 from tests.e2e import runs
 
 WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau".split()
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *WORDS]
-HEAD = "held-out sentences with a masked word, the word that stood there, and the model's best words:"
+HEAD = (
+    "the first held-out sentences with a masked word that is not among the 100 most frequent, the word that stood "
+    "there, and the model's best words:"
+)
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +67,28 @@ def test_a_finished_run_exports_and_fills_in_sentences_after_its_row(data, tmp_p
     for sentence, answer in zip(lines[::2], lines[1::2]):
         assert set(sentence.split()) <= {*WORDS, "[MASK]", "."} and sentence.count("[MASK]") == 1
         assert answer.split(";")[0].strip() in WORDS and answer.count(",") == 4
+
+
+def test_accuracy_on_rare_words_is_that_of_the_exported_network(data, tmp_path: Path) -> None:
+    done = runs.start(flags(data, tmp_path / "run", do_eval=True, max_eval_steps=0, hf_dir=tmp_path / "hf"))
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    found = find_stored_model(str(tmp_path / "hf"), "MODEL", None, None, None)
+    labels, hits = [], []
+    with Network(found.config, found.read_values()) as network:
+        for path in sorted(Path(data["eval_files_dir"]).glob("*.tfrecord")):
+            records = [record.numpy() for record in tf.data.TFRecordDataset(str(path))]
+            examples = read_examples(records, [path.name] * len(records), 48, 7)
+            logits = network.run(examples.input_ids, examples.input_mask, examples.segment_ids).masked_lm_logits
+            for number, slot in np.argwhere(examples.masked_lm_weights > 0):
+                label = examples.masked_lm_ids[number, slot]
+                labels.append(label)
+                hits.append(logits[number, examples.masked_lm_positions[number, slot]].argmax() == label)
+    counts = np.bincount(labels)
+    assert results["masked_lm_accuracy"] == pytest.approx(np.mean(hits))
+    is_rare = [counts[label] < sorted(counts)[-(np.count_nonzero(counts) // 10)] for label in labels]
+    assert 0 < sum(is_rare) < len(labels)
+    assert results["masked_lm_accuracy_rare"] == pytest.approx(np.mean(np.array(hits)[is_rare]))
 
 
 def without_side_files(data: dict[str, str], folder: Path) -> dict[str, str]:

@@ -70,6 +70,20 @@ def test_held_out_sentences_come_from_the_shards(exported: Exported, tmp_path: P
     assert len(ask(exported.hf_dir, held_out_shards=str(tmp_path))) == 3
 
 
+def test_a_frequent_masked_word_is_passed_over(exported: Exported, tmp_path: Path) -> None:
+    vocabulary = load_vocabulary(f"{exported.hf_dir}/vocab.txt")
+    sentence = "[CLS] the cat is of the dog and the cat is a b c . [SEP] e f . [SEP] [PAD]".split()
+    ids = np.array([[vocabulary.id(entry) for entry in sentence]] * 12)
+    mask = (ids != 0).astype(int)
+    positions = np.array([[1, 2 + number] for number in range(12)])
+    labels = np.take_along_axis(ids, positions, axis=1)
+    record = encode_examples(Examples(ids, mask, mask * 0, positions, labels, np.ones((12, 2)), np.zeros(12, int)))
+    write_shard(str(tmp_path / "a.tfrecord"), record)
+    assert len(np.unique(labels)) == 10
+    blanks = answers.find_blanks(str(tmp_path), vocabulary, 30)
+    assert blanks and "the" not in {blank.answer for blank in blanks}
+
+
 def test_the_command_takes_flags_after_its_arguments(exported: Exported) -> None:
     done = forked.run_module("bert_pretrain.fill_mask", [exported.hf_dir, TEXT, "--top=2"])
     assert (done.returncode, done.stderr) == (0, "")

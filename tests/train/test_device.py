@@ -81,7 +81,7 @@ def test_the_operations_that_a_gpu_needs_are_those_of_the_graph() -> None:
             dropout = Dropout(0, 0, tf.constant(0), tf.constant(0), backend.is_compiled)
             batch = row_batch(random_examples(np.random.default_rng(0), 4), 4, pack=True)
             half = Precision(tf.bfloat16, tf.bfloat16)
-            sums = forward.batch_statistics(weights, batch, model, make_kernels(backend), dropout, half)
+            sums = forward.forward_pass(weights, batch, model, make_kernels(backend), dropout, half).statistics
             tf.gradients(sums.masked_lm_loss + sums.next_sentence_loss, [*weights.values()])
             for operation in graph.get_operations():
                 if any(tensor.dtype == tf.bfloat16 for tensor in (*operation.inputs, *operation.outputs)):
