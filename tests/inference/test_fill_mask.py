@@ -72,7 +72,7 @@ def test_held_out_sentences_come_from_the_shards(exported: Exported, tmp_path: P
 
 def test_a_frequent_masked_word_is_passed_over(exported: Exported, tmp_path: Path) -> None:
     vocabulary = load_vocabulary(f"{exported.hf_dir}/vocab.txt")
-    sentence = "[CLS] the cat is of the dog and the cat is a b c . [SEP] e f . [SEP] [PAD]".split()
+    sentence = "[CLS] the cat is of the dog and d cat is a b c . [SEP] e f . [SEP] [PAD]".split()
     ids = np.array([[vocabulary.id(entry) for entry in sentence]] * 12)
     mask = (ids != 0).astype(int)
     positions = np.array([[1, 2 + number] for number in range(12)])
