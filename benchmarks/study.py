@@ -142,7 +142,12 @@ QUESTIONS: dict[str, Question] = {
     "demo": Question(
         "the demo's work, 14,400 examples",
         _DEMO,
-        {"recipe": {}, "recipe, rate 0.003": {"learning_rate": 3e-3}, "recipe before": {**_BEFORE}},
+        {
+            "recipe": {},
+            "8 an update": {"train_batch_size": 8, "learning_rate": 1.5e-3},
+            "45 % masked": {"masked_lm_prob": 0.45, "max_masked_tokens": 64},
+            "recipe before": {**_BEFORE},
+        },
     ),
     "ten minutes": Question(
         "64,000 examples: ten minutes",

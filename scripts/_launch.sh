@@ -84,6 +84,7 @@ prepare_demo() {
   demo_flags=(
     "--flagfile=$project/configs/run/demo.flags"
     "--input_files_dir=$demo/train" "--eval_files_dir=$demo/eval" "--bert_config_file=$demo/bert_config.json"
+    "--vocab_file=$demo/vocab.txt"
   )
 }
 

@@ -18,10 +18,10 @@ if [ $# -eq 0 ]; then run_steps ""; fi
 use_environment --horovod
 if [ $# -eq 0 ]; then
   prepare_demo
-  # The demo's batch of 32, divided among the processes. The launcher reports an invalid NP.
+  # The demo's batch of 16, divided among the processes. The launcher reports an invalid NP.
   ranks="${NP:-2}"
   [[ "$ranks" =~ ^[1-9][0-9]*$ ]] || ranks=2
-  set -- "${demo_flags[@]}" "--train_batch_size=$(((31 + ranks) / ranks))" "--output_dir=$PWD/results/demo_multi_card"
+  set -- "${demo_flags[@]}" "--train_batch_size=$(((15 + ranks) / ranks))" "--output_dir=$PWD/results/demo_multi_card"
 else
   set -- "--flagfile=$project/configs/run/seed_multi_card.flags" "$@"
 fi

@@ -66,7 +66,7 @@ def test_one_gpu_without_flags_makes_and_trains_the_demo(project, tmp_path):
         "/env/bin/python -m bert_pretrain.make_data --demo",
         f"/env/bin/python -m bert_pretrain.run --flagfile={_quoted(project / 'configs/run/demo.flags')} "
         f"--input_files_dir={demo}/train --eval_files_dir={demo}/eval --bert_config_file={demo}/bert_config.json "
-        f"--output_dir={_quoted(tmp_path / 'results/demo_1card')}",
+        f"--vocab_file={demo}/vocab.txt --output_dir={_quoted(tmp_path / 'results/demo_1card')}",
     ]
 
 

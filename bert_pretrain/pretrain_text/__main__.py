@@ -106,7 +106,7 @@ def _choose_recipe(folder: Folder, explicit: ExplicitFlags, machine: recipe.Mach
     }
 
     speed = recipe.assumed_speed(config, corpus, machine)
-    flags = recipe.training_flags(corpus, machine, hours, speed, False, explicit.training)
+    flags = recipe.training_flags(corpus, machine, config, hours, speed, False, explicit.training)
     batch = machine.num_ranks * flags["train_batch_size"]
     num_timed = round(min(_MAX_TIMED, max(_MIN_TIMED, _MEASURED_SECONDS * speed / batch)))
     speed_flags, speed_run = folder.recipe("speed.flags"), folder.recipe("speed")
@@ -131,7 +131,7 @@ def _choose_recipe(folder: Folder, explicit: ExplicitFlags, machine: recipe.Mach
     speed = _read_speed(folder, speed_run)
 
     is_continued = explicit.init_checkpoint is not None
-    flags = recipe.training_flags(corpus, machine, hours, speed, is_continued, explicit.training)
+    flags = recipe.training_flags(corpus, machine, config, hours, speed, is_continued, explicit.training)
     seconds = recipe.expected_seconds(corpus, flags, machine, speed)
     flags = {"do_train": True, "do_eval": True, **paths, **flags}
     flags.update(output_dir=folder.run, eval_files_dir=os.path.join(folder.data, "eval"), hf_dir=folder.model)
@@ -163,7 +163,7 @@ def _read_machine(only_cpu: bool) -> recipe.Machine:
 
 def _count_corpus(folder: Folder) -> recipe.Corpus:
     """Counted by make_data in the side files of the shards; they count the tokens of one pass."""
-    num_records, num_tokens = {"train": 0, "eval": 0}, 0
+    num_records, num_tokens, seq_length = {"train": 0, "eval": 0}, 0, recipe.SEQ_LENGTH
     for part in num_records:
         directory = os.path.join(folder.data, part)
         for name in os.listdir(directory):
@@ -172,8 +172,9 @@ def _count_corpus(folder: Folder) -> recipe.Corpus:
                     content = json.load(file)
                 num_records[part] += content["examples"]
                 if part == "train":
+                    seq_length = content["origin"]["settings"]["max_seq_length"]
                     num_tokens += content["tokens"] * content["origin"]["settings"]["dupe_factor"]
-    return recipe.Corpus(num_records["train"], num_tokens, num_records["eval"])
+    return recipe.Corpus(num_records["train"], num_tokens, num_records["eval"], seq_length)
 
 
 def _choose_model(

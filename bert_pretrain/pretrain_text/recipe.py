@@ -6,6 +6,7 @@ Sources of the rules:
 - Hoffmann et al. 2022 (arXiv:2203.15556): about 20 tokens of training for each weight.
 - Izsak et al. 2021 (arXiv:2104.07705), Geiping and Goldstein 2022 (arXiv:2212.14034): 128 tokens where time is short.
 - You et al. 2020 (LAMB, arXiv:1904.00962), table 4: a rate of 5e-3 at 32,768 examples, and the square-root rule.
+- docs/recipes.md: what small models learn most from, measured here.
 - README.md of google-research/bert: a smaller rate than 1e-4 to continue a model on a domain, such as 2e-5, in its
   example with 32 examples an update. The square-root rule for larger batches is our choice.
 """
@@ -29,9 +30,13 @@ _TOKENS_PER_WEIGHT = 20
 _NIGHT_HOURS, _DAY_HOURS = 8.0, 24.0
 _MIN_HOURS = 0.05
 _TOKENS_PER_HOUR = 1.2e6  # of text, for which an hour is given
+# New models of this size are trained as docs/recipes.md found best; larger ones as their papers say.
+_MEASURED_LAYERS, _MEASURED_HIDDEN = 4, 512
+_MEASURED_BATCH, _MEASURED_UPDATES = 16, 4000
+_MASKED_SHARE = 0.3  # of the tokens in training; held-out records keep 15 %
 _SMALLEST_BATCH, _LARGEST_BATCH = 32, 256
 _LARGEST_MICRO_BATCH = 32
-_EXAMPLES_FOR_LARGER_BATCHES = 1000  # updates there are at least before the batch is doubled
+_UPDATES_FOR_LARGER_BATCHES = 1000  # updates there are at least before the batch is doubled
 _MAX_WARMUP = 10_000
 _NUM_EVALUATIONS = 5
 _COST_OF_EVALUATION = 1 / 3  # of an example, relative to training
@@ -48,6 +53,7 @@ class Corpus(NamedTuple):
     num_records: int
     num_tokens: int  # in these records, without padding
     num_eval_records: int
+    seq_length: int = SEQ_LENGTH  # of a record
 
     @property
     def tokens_per_record(self) -> float:
@@ -98,38 +104,67 @@ def data_flags(explicit: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def training_flags(
-    corpus: Corpus, machine: Machine, hours: float, speed: float, is_continued: bool, explicit: Mapping[str, Any]
+    corpus: Corpus,
+    machine: Machine,
+    model: ModelConfig,
+    hours: float,
+    speed: float,
+    is_continued: bool,
+    explicit: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Flags of bert_pretrain.run that say how it is trained, with the user's.
 
     speed: examples a second over all ranks, measured. What the user gives changes what follows from it: with
     --num_train_steps, for example, the warm-up is a tenth of these updates.
     """
+    is_small = not is_continued and is_measured(model)
+    smallest = _MEASURED_BATCH if is_small else _SMALLEST_BATCH
     budget = hours * 3600 * speed  # examples
     evaluations = (_NUM_EVALUATIONS + 2) * _MIN_EVALUATION * _COST_OF_EVALUATION
     examples = max(0.0, min(MAX_EPOCHS * corpus.num_records, _TRAINING_SHARE * budget, budget - evaluations))
     if "num_train_steps" in explicit:  # the batch then does not depend on a measurement
-        examples = explicit["num_train_steps"] * _SMALLEST_BATCH
-    flags: dict[str, Any] = {**micro_batches(examples, machine, explicit)}
+        examples = explicit["num_train_steps"] * smallest
+    flags: dict[str, Any] = {**micro_batches(examples, machine, is_small, explicit)}
     batch = machine.num_ranks * flags["train_batch_size"] * flags["num_accumulation_steps"]
     flags["num_train_steps"] = updates = explicit.get("num_train_steps", _round_down(examples / batch))
     flags["num_warmup_steps"] = min(_MAX_WARMUP, updates // 10)
-    flags["optimizer_type"] = explicit.get("optimizer_type", "adam" if is_continued else "lamb")
+    flags["dynamic_masking"] = explicit.get("dynamic_masking", True)
+    if is_small:
+        flags.update(_objective_of_small_models(corpus, flags["dynamic_masking"], explicit))
+    default = "adamw" if is_small else "adam" if is_continued else "lamb"
+    flags["optimizer_type"] = optimizer = explicit.get("optimizer_type", default)
+    if optimizer == "adamw":
+        flags.update(beta_2=0.98, lr_schedule="linear")
     if "learning_rate" not in explicit:
-        flags["learning_rate"] = learning_rate(batch, updates, flags["optimizer_type"], is_continued)
+        flags["learning_rate"] = learning_rate(batch, updates, optimizer, is_continued, model)
     flags["lr_scaling"] = "none"
     flags.update(_evaluation(corpus, batch, updates, explicit))
     flags["save_checkpoints_steps"] = max(1, min(updates, round(_CHECKPOINT_SECONDS * speed / batch)))
     flags["display_loss_steps"] = max(1, updates // 50)
     flags["save_summary_steps"] = max(1, updates // 200)
-    flags["dynamic_masking"] = True
     return {**flags, **explicit}
 
 
-def micro_batches(examples: float, machine: Machine, explicit: Mapping[str, Any]) -> dict[str, int]:
-    """train_batch_size and num_accumulation_steps for so many examples in all."""
-    doublings = math.log2(max(1.0, examples / (_EXAMPLES_FOR_LARGER_BATCHES * _SMALLEST_BATCH)))
-    batch = min(_LARGEST_BATCH, _SMALLEST_BATCH * 2 ** int(doublings))
+def is_measured(model: ModelConfig) -> bool:
+    """True for models of the sizes with which docs/recipes.md was measured."""
+    return model.num_hidden_layers <= _MEASURED_LAYERS and model.hidden_size <= _MEASURED_HIDDEN
+
+
+def _objective_of_small_models(corpus: Corpus, is_dynamic: bool, explicit: Mapping[str, Any]) -> dict[str, Any]:
+    flags: dict[str, Any] = {"initialization": "informed", "next_sentence_weight": 0.0}
+    if is_dynamic:
+        flags["masked_lm_prob"] = share = explicit.get("masked_lm_prob", _MASKED_SHARE)
+        flags["max_masked_tokens"] = math.ceil(share * corpus.seq_length)
+    return flags
+
+
+def micro_batches(examples: float, machine: Machine, is_small: bool, explicit: Mapping[str, Any]) -> dict[str, int]:
+    """train_batch_size and num_accumulation_steps for so many examples in all; is_small: for a model of that kind."""
+    smallest, enough = (
+        (_MEASURED_BATCH, _MEASURED_UPDATES) if is_small else (_SMALLEST_BATCH, _UPDATES_FOR_LARGER_BATCHES)
+    )
+    doublings = math.log2(max(1.0, examples / (enough * smallest)))
+    batch = min(_LARGEST_BATCH, smallest * 2 ** int(doublings))
     per_rank = max(1, batch // machine.num_ranks)
     if "train_batch_size" in explicit:
         size = explicit["train_batch_size"]
@@ -138,17 +173,24 @@ def micro_batches(examples: float, machine: Machine, explicit: Mapping[str, Any]
     return {"train_batch_size": max(1, per_rank // steps), "num_accumulation_steps": steps}
 
 
-def learning_rate(batch: int, updates: int, optimizer: str, is_continued: bool) -> float:
-    """The peak. Of LAMB 0.01 for at most 1,000 updates, then falling with their square root to the published value.
+def learning_rate(batch: int, updates: int, optimizer: str, is_continued: bool, model: ModelConfig) -> float:
+    """The peak.
 
-    0.01 is what the embedded demo uses; docs/pretrain_text.md has a measurement at 600 updates. What lies between it
-    and the published values was not measured.
+    AdamW: 0.002 for models of up to 256 units and 16 examples an update, 0.001 for wider ones, as docs/recipes.md
+    found; larger batches by the square root, at most 0.003, which is our choice. LAMB: 0.01 for at most 1,000 updates, then
+    falling with their square root to the published value; what lies between was not measured.
     """
-    if optimizer not in ("lamb", "adam"):
-        raise ValueError(f"--optimizer_type={optimizer}: no recipe says its learning rate; give --learning_rate")
     published = 5e-3 * math.sqrt(batch / 32_768)
+    if optimizer not in ("lamb", "adam", "adamw") or (optimizer == "adamw" and not is_measured(model)):
+        raise ValueError(
+            f"--optimizer_type={optimizer}: no recipe says its learning rate for this model; give --learning_rate"
+        )
+    if is_continued and optimizer != "lamb":
+        return _two_digits(2e-5 * math.sqrt(batch / 32))
+    if optimizer == "adamw":
+        return _two_digits(min(3e-3, (2e-3 if model.hidden_size <= 256 else 1e-3) * math.sqrt(max(1, batch / 16))))
     if optimizer == "adam":
-        return _two_digits(2e-5 * math.sqrt(batch / 32) if is_continued else 1e-4)
+        return 1e-4
     if is_continued:
         return _two_digits(published)
     return _two_digits(max(published, 1e-2 * math.sqrt(1000 / max(updates, 1000))))
