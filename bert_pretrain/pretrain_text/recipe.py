@@ -177,8 +177,9 @@ def learning_rate(batch: int, updates: int, optimizer: str, is_continued: bool, 
     """The peak.
 
     AdamW: 0.002 for models of up to 256 units and 16 examples an update, 0.001 for wider ones, as docs/recipes.md
-    found; larger batches by the square root, at most 0.003, which is our choice. LAMB: 0.01 for at most 1,000 updates, then
-    falling with their square root to the published value; what lies between was not measured.
+    found; larger batches by the square root, at most 0.003, which is our choice.
+    LAMB: 0.01 for at most 1,000 updates, then falling with their square root to the published value; what lies between
+    was not measured.
     """
     published = 5e-3 * math.sqrt(batch / 32_768)
     if optimizer not in ("lamb", "adam", "adamw") or (optimizer == "adamw" and not is_measured(model)):
