@@ -104,7 +104,9 @@ def _shown_example(examples: Examples, row: int, name: str) -> ShownExample:
     used = examples.masked_lm_weights[row] > 0
     labels = zip(examples.masked_lm_positions[row][used].tolist(), examples.masked_lm_ids[row][used].tolist())
     tokens = examples.input_ids[row][examples.input_mask[row] != 0]
-    return ShownExample(name, tokens.tolist(), dict(labels), bool(examples.next_sentence_labels[row] == 1))
+    is_random_next = bool(examples.next_sentence_labels[row] == 1)
+    is_single = not (is_random_next or examples.segment_ids[row].any())
+    return ShownExample(name, tokens.tolist(), dict(labels), is_random_next, is_single)
 
 
 def _read_records(path: str, table: np.ndarray, numbers: np.ndarray) -> list[bytes]:

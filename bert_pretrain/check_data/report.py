@@ -24,7 +24,6 @@ from bert_pretrain.check_data.shard_facts import (
     sum_contents,
 )
 from bert_pretrain.data.findings import (
-    NUM_SPECIAL_TOKENS,
     Finding,
     RecordStatistics,
     Severity,
@@ -117,10 +116,12 @@ def _statistics_lines(found: RecordStatistics, mask_id: int) -> Iterator[str]:
         f"{found.predictions / found.tokens:.1%} of the tokens are to be predicted: {masks:.1%} [MASK] (id {mask_id}), "
         f"{max(0.0, 1 - masks - kept):.1%} other tokens, {kept:.1%} as they were"
     )
-    yield f"{found.random_next / found.records:.1%} of the second sentences are random"
+    if found.all_single:
+        yield "single sequences: no record has a second sentence"
+    else:
+        yield f"{found.random_next / found.records:.1%} of the second sentences are random"
     if found.unknown is not None:
-        text_tokens = max(1, found.tokens - NUM_SPECIAL_TOKENS * found.records)
-        yield f"{found.unknown / text_tokens:.2%} of the text's tokens are [UNK]"
+        yield f"{found.unknown / max(1, found.text_tokens):.2%} of the text's tokens are [UNK]"
 
 
 def _length_lines(contents: Contents, expectation: Expectation, block: str) -> Iterator[str]:
@@ -245,6 +246,8 @@ def draw_histogram(length_counts: np.ndarray, path: str) -> None:
 def example_lines(shown: ShownExample, entries: Sequence[str], width: int) -> list[str]:
     """A heading, and the text in lines of at most `width` characters."""
     second = "the second sentence is random" if shown.is_random_next else "the second sentence follows the first"
+    if shown.is_single:
+        second = "a single sequence"
     wrapped = textwrap.wrap(
         example_text(shown, entries), max(40, width), initial_indent="    ", subsequent_indent="    "
     )

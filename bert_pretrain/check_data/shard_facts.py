@@ -78,6 +78,7 @@ class ShownExample(NamedTuple):
     token_ids: list[int]  # without padding
     labels: dict[int, int]  # column -> the token that stood there
     is_random_next: bool
+    is_single: bool = False  # a single sequence
 
 
 class ShardFacts(NamedTuple):

@@ -26,6 +26,11 @@ class ExampleConfig:
     random_seed: int = option(12345, "Seed of all random draws.")
     do_lower_case: bool = option(True, "Convert to lower case and remove accents, for uncased vocabularies.")
     do_whole_word_mask: bool = option(False, "Mask all pieces of a word, or none.")
+    single_sequence: bool = option(
+        False,
+        "Make records of consecutive sentences of one document, [CLS] tokens [SEP], instead of sentence pairs, as "
+        "RoBERTa's DOC-SENTENCES; for training with --next_sentence_weight=0.",
+    )
     mode: str = option(
         "fast",
         "exact: the same records as google-research/bert's script; fast: the same distribution, other random numbers.",
@@ -57,6 +62,10 @@ class ExampleConfig:
             f"--num_picked_examples must be at least 0, got {self.num_picked_examples}",
         )
         require(self.random_seed >= 0, f"--random_seed must be at least 0, got {self.random_seed}")
+        require(
+            not (self.single_sequence and self.mode == "exact"),
+            "--single_sequence needs --mode=fast: exact mode writes the records of Google's script, which are pairs",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +90,8 @@ class MakeDataConfig:
     output_dir: str = option(
         "",
         "Instead of --output_file: a directory for one TFRecord file for each input file, or for --num_shards files. "
-        "With --make_text: for the text. With --demo: for the demo; default: demo in the cache folder.",
+        "With --make_text: for the text. With --demo: for the demo; default: demo in the cache folder, or "
+        "demo_single_sequence with --single_sequence.",
         is_path=True,
         set_by_script=True,
     )
@@ -127,10 +137,9 @@ class MakeDataConfig:
     )
     verbose_logging: bool = option(False, "Show tracebacks of errors.", set_by_script=True)
 
-    @property
-    def demo_dir(self) -> str:
-        """The directory of the demo's data."""
-        return self.output_dir or str(cache_directory("demo"))
+    def demo_dir(self, single_sequence: bool) -> str:
+        """The directory of the demo's data, which have pairs or single sequences."""
+        return self.output_dir or str(cache_directory("demo_single_sequence" if single_sequence else "demo"))
 
     def check(self) -> None:
         """ValueError for an invalid setting or combination of settings."""

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Optional
 
-NUM_SPECIAL_TOKENS = 3  # of each record: [CLS], [SEP], [SEP]
+_NUM_SPECIAL_TOKENS = 3  # of a pair: [CLS], [SEP], [SEP]; a single sequence has one less
 # Set by a script whose last program tells the findings, for the programs before it: each is told once.
 TOLD_ELSEWHERE = "BERT_PRETRAIN_FINDINGS_TOLD"
 
@@ -65,6 +65,16 @@ class RecordStatistics(NamedTuple):
     kept_tokens: Optional[int] = None  # predictions that the input shows as they are
     unknown: Optional[int] = None  # [UNK] in the text, before masking
 
+    @property
+    def text_tokens(self) -> int:
+        """Tokens other than [CLS] and [SEP]."""
+        return self.tokens - _NUM_SPECIAL_TOKENS * self.records + self.with_one_segment
+
+    @property
+    def all_single(self) -> bool:
+        """Whether all records are single sequences: segment ids of 0 alone, and the same next-sentence label."""
+        return self.with_one_segment == self.records and self.random_next in (0, self.records)
+
     @classmethod
     def sum_of(cls, parts: Iterable[RecordStatistics]) -> RecordStatistics:
         """Of several data sets together; what is not known of one is not known of all."""
@@ -76,17 +86,32 @@ class RecordStatistics(NamedTuple):
         return cls(**sums)
 
 
-def judge_records(found: RecordStatistics, has_pairs: bool = True) -> list[Finding]:
-    """What the records say by themselves. has_pairs: whether they should teach which sentence follows."""
+def judge_records(found: RecordStatistics, next_sentence_weight: Optional[float] = None) -> list[Finding]:
+    """What the records say by themselves, to a run with this --next_sentence_weight; None: it is not known.
+
+    With 0 the records need not teach which sentence follows.
+    """
     if not found.records:
         return [Finding(Severity.FAULT, "there are no records", "make shards from more text")]
-    if found.tokens <= NUM_SPECIAL_TOKENS * found.records:
+    if found.text_tokens <= 0:
         text = f"the {found.records} records hold no text, only special tokens and padding"
         return [Finding(Severity.FAULT, text, "make the shards from text")]
-    of_pairs = (_judge_segments, _judge_next_sentences) if has_pairs else ()
-    judgements = (_judge_predictions, _judge_masking, *of_pairs, _judge_unknown, _judge_padding)
-    found_all = [finding for judge in judgements for finding in judge(found)]
-    return severest_first(found_all)
+    found_all = [*_judge_predictions(found), *_judge_masking(found)]
+    if next_sentence_weight != 0:
+        found_all += _judge_pairs(found, is_trained=next_sentence_weight is not None)
+    return severest_first([*found_all, *_judge_unknown(found), *_judge_padding(found)])
+
+
+def _judge_pairs(found: RecordStatistics, is_trained: bool) -> list[Finding]:
+    """What the records teach of the next-sentence task; is_trained: whether a run is about to train it."""
+    if not found.all_single:
+        return [*_judge_segments(found), *_judge_next_sentences(found)]
+    text = (
+        f"all {found.records} records are single sequences (segment ids of 0 alone, one next-sentence label), so the "
+        "next-sentence task and the second segment's embedding learn nothing from them"
+    )
+    remedy = "train on them with --next_sentence_weight=0, or make pairs: make_data without --single_sequence"
+    return [Finding(Severity.WARNING if is_trained else Severity.NOTE, text, remedy)]
 
 
 def severest_first(found: Iterable[Finding]) -> list[Finding]:
@@ -135,15 +160,12 @@ def _judge_segments(found: RecordStatistics) -> Iterator[Finding]:
         severity = Severity.WARNING if alone > _FEW * number else Severity.NOTE
         text = f"{alone} of {number} records ({alone / number:.2%}) have segment ids of 0 alone"
         yield Finding(severity, text, remedy)
-    elif 0 < found.random_next < number:
+    else:
         text = (
             f"the segment ids of all {number} records are 0, although {found.random_next} of them are labelled as "
             f"pairs with a random second sentence"
         )
         yield Finding(Severity.FAULT, text, remedy)
-    else:
-        text = f"the segment ids of all {number} records are 0, so the second segment's embedding is not trained"
-        yield Finding(Severity.WARNING, text, f"for a model of one segment that is right; else {remedy}")
 
 
 def _judge_next_sentences(found: RecordStatistics) -> Iterator[Finding]:
@@ -157,7 +179,8 @@ def _judge_next_sentences(found: RecordStatistics) -> Iterator[Finding]:
             text,
             "give make_data one sentence a line, and a blank line only between documents, not after each sentence"
             if random
-            else "make the shards with bert_pretrain.make_data, unless the model is to learn masked words alone",
+            else "make the shards with bert_pretrain.make_data, or train on masked words alone with "
+            "--next_sentence_weight=0",
         )
     elif not low <= share <= high and abs(share - 0.5) > _chance(number):
         yield Finding(
@@ -171,7 +194,7 @@ def _judge_next_sentences(found: RecordStatistics) -> Iterator[Finding]:
 def _judge_unknown(found: RecordStatistics) -> Iterator[Finding]:
     if found.unknown is None:
         return
-    share, (most, useless) = found.unknown / (found.tokens - NUM_SPECIAL_TOKENS * found.records), _UNKNOWN_SHARES
+    share, (most, useless) = found.unknown / found.text_tokens, _UNKNOWN_SHARES
     if share > most:
         severity = Severity.FAULT if share > useless else Severity.WARNING
         text = (

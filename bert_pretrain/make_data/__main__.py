@@ -11,7 +11,7 @@ from bert_pretrain.config.option import require
 from bert_pretrain.data import findings, vocab
 from bert_pretrain.data.findings import Severity
 from bert_pretrain.make_data import corpus
-from bert_pretrain.make_data.demo import make_demo
+from bert_pretrain.make_data.demo import DemoSettings, make_demo
 from bert_pretrain.make_data.shards import build_shards, python_random
 from bert_pretrain.make_data.task_progress import run_tasks
 from bert_pretrain.make_data.text.account import Account
@@ -33,7 +33,7 @@ def _run() -> int:
     for settings in (config, example_config, text_config):
         settings.check()
     if config.demo:
-        return _make_demo(config)
+        return _make_demo(config.demo_dir(example_config.single_sequence), example_config.single_sequence)
     with worker_pool.worker_processes(config.num_processes or num_cores()) as workers:
         if workers is None:  # a rank other than 0 whose work is done
             return 0
@@ -46,12 +46,12 @@ def _run() -> int:
         return _make_shards(config, example_config, workers)
 
 
-def _make_demo(config: MakeDataConfig) -> int:
-    given = cli.explicit_flags(*_CONFIGS) - {"demo", "output_dir", "verbose_logging"}
+def _make_demo(directory: str, single_sequence: bool) -> int:
+    given = cli.explicit_flags(*_CONFIGS) - {"demo", "output_dir", "single_sequence", "verbose_logging"}
     require(not given, f"--demo has its own settings and takes no --{', --'.join(sorted(given))}")
-    counts = make_demo(config.demo_dir)
+    counts = make_demo(directory, DemoSettings(single_sequence=single_sequence))
     num_train, num_eval = (counts[split]["examples"] for split in ("train", "eval"))
-    print(f"{config.demo_dir}: {num_train} training examples, {num_eval} held out")
+    print(f"{directory}: {num_train} training examples, {num_eval} held out")
     return 0
 
 

@@ -61,12 +61,13 @@ class DemoSettings(NamedTuple):
     documents_per_held_out: int = 10
     num_train_shards: int = 8
     num_eval_shards: int = 2
+    single_sequence: bool = False
 
 
 def make_demo(directory: str, settings: DemoSettings = DemoSettings()) -> dict[str, Any]:  # noqa: B008 (immutable)
     """Makes the demo's data in `directory`, unless it is complete there already; returns its counts."""
     found = _read_provenance(directory)
-    if found is not None and found["settings"] == settings._asdict() and _is_complete(directory, found):
+    if found is not None and _has_settings(found, settings) and _is_complete(directory, found):
         return found["counts"]
     with locked_directory(directory, DATA):
         return _make(directory, settings)
@@ -108,6 +109,7 @@ def _write_shards(
         settings.masked_lm_prob,
         settings.short_seq_prob,
         num_passes,
+        single_sequence=settings.single_sequence,
     )
     blocks = draw_examples(text, config, vocabulary, rng)
     records = [record for block in blocks for record in serialize_examples(*block)]
@@ -141,6 +143,11 @@ def _read_provenance(directory: str) -> Optional[dict[str, Any]]:
             return json.load(file)
     except (OSError, ValueError):
         return None
+
+
+def _has_settings(found: dict[str, Any], settings: DemoSettings) -> bool:
+    """What an older version did not know had its default."""
+    return {**DemoSettings()._asdict(), **found["settings"]} == settings._asdict()
 
 
 def _is_complete(directory: str, found: dict[str, Any]) -> bool:

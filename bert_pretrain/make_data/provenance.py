@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import IO, Any, NamedTuple, Optional
 
 from bert_pretrain.make_data.corpus import Span
@@ -60,25 +62,29 @@ def read_provenance(output: str) -> Optional[dict[str, Any]]:
         return None
 
 
-def is_finished(output: str, origin: Origin) -> bool:
-    """Whether `output` is complete. ValueError if a file of that name has another or an unknown origin."""
+def is_finished(output: str, origin: Origin, defaults: Mapping[str, Any] = MappingProxyType({})) -> bool:
+    """Whether `output` is complete. ValueError if a file of that name has another or an unknown origin.
+
+    defaults: settings that an older version, which did not know them, made the output with.
+    """
     if not os.path.exists(output):
         return False
     found = read_provenance(output)
     if found is None:
         raise ValueError(f"{output}: exists already and was not written by make_data; move it away or name another")
-    if found.get("origin") == origin._asdict():
+    then = found.get("origin", {})
+    then = {**then, "settings": {**defaults, **then.get("settings", {})}}
+    if then == origin._asdict():
         return found.get("bytes") == os.path.getsize(output)
-    raise ValueError(f"{output}: exists already, made from {_difference(found, origin)}; move it away or name another")
+    raise ValueError(f"{output}: exists already, made from {_difference(then, origin)}; move it away or name another")
 
 
 def _path(output: str) -> str:
     return output + ".json"
 
 
-def _difference(found: dict[str, Any], origin: Origin) -> str:
-    then = found.get("origin", {})
-    settings = then.get("settings", {})
+def _difference(then: dict[str, Any], origin: Origin) -> str:
+    settings = then["settings"]
     for name, value in origin.settings.items():
         if settings.get(name) != value:
             return f"{name} {settings.get(name)} (now {value})"

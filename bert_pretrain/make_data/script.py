@@ -103,12 +103,19 @@ def make_data(source: str, output: str, flags: Sequence[str], environ: Mapping[s
         if eval_text:
             make(
                 "making the shards for evaluation", vocabulary, *flags,
-                input_file=eval_text, output_dir=f"{output}/eval", num_shards=1, mode="exact" if is_dump else None,
+                input_file=eval_text, output_dir=f"{output}/eval", num_shards=1,
+                mode="exact" if is_dump and not _makes_single_sequences(flags) else None,
                 num_picked_examples=environ.get("NUM_EVAL_EXAMPLES") or 10_000,
             )  # fmt: skip
         doing("checking the shards")
         folders = f"{output}/train,{output}/eval" if eval_text else f"{output}/train"
         launch(*module_command("bert_pretrain.check_data"), f"--input_files_dir={folders}", vocabulary)
+
+
+def _makes_single_sequences(flags: Sequence[str]) -> bool:
+    """Whether the user's flags ask for records that exact mode, of pairs, cannot make."""
+    (examples,) = cli.read_arguments(flags, [ExampleConfig])
+    return examples.single_sequence
 
 
 def _flags_of_language(dump: str) -> list[str]:

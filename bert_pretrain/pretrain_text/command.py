@@ -122,6 +122,8 @@ def read_flags() -> ExplicitFlags:
     examples = _explicit_values(_EXAMPLES)
     trained = {name: value for part in _TRAINING for name, value in _explicit_values(part).items()}
     trained.update({name: examples[name] for name in _SHARED if name in examples})
+    if examples.get("single_sequence"):  # there is no next sentence to learn
+        trained.setdefault("next_sentence_weight", 0.0)
     return ExplicitFlags(
         cli.read_settings(RecipeConfig),
         cli.read_settings(LauncherConfig),

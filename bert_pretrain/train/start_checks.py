@@ -44,7 +44,7 @@ def judge_data(job: Job) -> None:
             continue
         try:
             path = job.config.masking.vocab_file if uses_vocabulary else None
-            found = judge_source(source, masking, path, job.config.optim.next_sentence_weight > 0)
+            found = judge_source(source, masking, path, job.config.optim.next_sentence_weight)
         except ValueError as error:
             raise ValueError(f"--{flag}: {error}") from None
         if not job.config.data.allow_bad_data:
@@ -62,11 +62,14 @@ def _refuse_faults(flag: str, found: list[Finding]) -> None:
 
 
 def judge_source(
-    source: Source, masking: Optional[DynamicMasking], vocab_file: Optional[str], has_pairs: bool = True
+    source: Source,
+    masking: Optional[DynamicMasking],
+    vocab_file: Optional[str],
+    next_sentence_weight: Optional[float] = None,
 ) -> list[Finding]:
     """What a sample of a data set says; masking draws its masks, vocab_file is the user's.
 
-    has_pairs: see judge_records.
+    next_sentence_weight: see judge_records.
 
     ValueError, naming the record, for one that training would refuse.
     """
@@ -76,7 +79,7 @@ def judge_source(
         sample = sample._replace(examples=masking.redraw(sample.examples, visits, sample.names))
     path = vocab_file or shard_files.vocabulary_file_of(source.index.paths)
     vocabulary = load_vocabulary(path) if path else None
-    found = judge_records(count_examples(sample.examples, vocabulary), has_pairs)
+    found = judge_records(count_examples(sample.examples, vocabulary), next_sentence_weight)
     if path and vocabulary:
         found += _judge_vocabulary(sample, vocabulary, source.limits.vocab_size, path)
     return severest_first(found)

@@ -217,6 +217,11 @@ def test_with_the_predictions_put_in_it_is_the_text(text, rng):
     assert re.sub(r"\[\S+?:(?:##)?(\w+)\]", r"\1", written) == " ".join(word + "".join(ends) for word, ends in text)
 
 
+def test_an_example_of_a_single_sequence_names_no_second_sentence():
+    example = shown("[CLS] the cat [SEP]", {})._replace(is_random_next=False, is_single=True)
+    assert report.example_lines(example, ENTRIES, 60) == ["example a:0, a single sequence:", "    [CLS] the cat [SEP]"]
+
+
 def test_lines_keep_to_the_width():
     example = shown("[CLS] " + "the cat " * 50 + "[SEP]", {})
     heading, *lines = report.example_lines(example, ENTRIES, 60)

@@ -29,7 +29,8 @@ def test_sound_records_have_no_findings() -> None:
         ({"without_prediction": 20}, [WARNING]),
         ({"without_prediction": 10}, [NOTE]),
         ({"with_one_segment": 1000}, [FAULT]),
-        ({"with_one_segment": 1000, "random_next": 0}, [WARNING, WARNING]),  # a model of one segment may be meant
+        ({"with_one_segment": 1000, "random_next": 0}, [NOTE]),  # single sequences
+        ({"with_one_segment": 1000, "random_next": 1000}, [NOTE]),
         ({"random_next": 1000}, [WARNING]),
         ({"random_next": 440}, [NOTE]),
         ({"unknown": 60_000}, [FAULT]),
@@ -52,9 +53,19 @@ def test_each_finding_is_one_line_with_a_remedy() -> None:
         *findings.judge_duplicates(3, 10, "there"),
         *findings.judge_vocabulary(10, 5, 0, 4, 20, "vocab.txt"),
     ]
-    assert len(found) == 9
+    assert len(found) == 8
     for finding in found:
         assert finding.remedy and "\n" not in str(finding) and str(finding).startswith(f"{finding.severity.value}: ")
+
+
+def test_single_sequences_are_no_fault_of_a_run_without_the_next_sentence_task() -> None:
+    single = SOUND._replace(with_one_segment=1000, random_next=0)
+    (warning,) = findings.judge_records(single, next_sentence_weight=1.0)
+    assert warning.severity is WARNING and "--next_sentence_weight=0" in warning.remedy
+    assert findings.judge_records(single, next_sentence_weight=0.0) == []
+    only_special = single._replace(tokens=2000)
+    assert [finding.severity for finding in findings.judge_records(only_special)] == [FAULT]
+    assert [finding.severity for finding in findings.judge_records(only_special._replace(tokens=3000))] != [FAULT]
 
 
 def test_few_records_are_not_judged_by_chance() -> None:

@@ -11,8 +11,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
+from bert_pretrain.data import schema
+from bert_pretrain.data.dynamic_masking import original_tokens
+from bert_pretrain.data.shards.shard_index import ShardIndex
 from tests import forked
 from tests.e2e import runs
 
@@ -81,6 +86,49 @@ def test_shards_of_fast_mode_train_and_their_manifest_is_insisted_on(made: Path,
     with pytest.raises(ValueError, match=r"manifest\.json: c\.txt\.tfrecord is new") as error:
         train(made, shards, tmp_path / "other run")
     assert "\n" not in str(error.value)
+
+
+def single_sequences(path: Path, capacity: int) -> list[list[int]]:
+    """The token ids of a text's records: of consecutive sentences of a document, as many as fit."""
+    found: list[list[int]] = []
+    for document in path.read_text().split("\n\n"):
+        found.append([])
+        for sentence in document.splitlines():
+            ids = [VOCABULARY.index(word) for word in sentence.split()]
+            if len(found[-1]) + len(ids) > capacity:
+                found.append([])
+            found[-1] += ids
+    return found
+
+
+def test_single_sequences_hold_the_text_and_train_without_the_next_sentence_task(
+    made: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    flags = [f"--input_file={made}/?.txt", f"--vocab_file={made}/vocab.txt", f"--output_dir={tmp_path}/shards"]
+    settings = ("--single_sequence", "--short_seq_prob=0", "--dupe_factor=1", "--num_processes=1")
+    done = forked.run_module("bert_pretrain.make_data", [*flags, *LENGTHS, *settings])
+    assert done.returncode == 0, done.stderr
+    for name in ("a.txt", "b.txt"):
+        index = ShardIndex([str(tmp_path / "shards" / f"{name}.tfrecord")])
+        names = [str(number) for number in range(index.num_records)]
+        records = [bytes(record) for record in index.read(np.arange(index.num_records))]
+        examples = schema.parse_examples(tf.constant(records), names, 32, 5).numpy()
+        lengths = examples.input_mask.sum(axis=1)
+        ids = [row[:length].tolist() for row, length in zip(original_tokens(examples), lengths)]
+        assert sorted(ids) == sorted([2, *tokens, 3] for tokens in single_sequences(made / name, 30))
+        assert not examples.segment_ids.any() and not examples.next_sentence_labels.any()
+    checked = forked.run_module("bert_pretrain.check_data", [f"--input_files_dir={tmp_path}/shards", *flags[1:2]])
+    assert checked.returncode == 0 and "verdict: sound" in checked.stdout, checked.stdout
+    assert "single sequences: no record" in checked.stdout and ", a single sequence:" in checked.stdout
+
+    results = train(made, tmp_path / "shards", tmp_path / "run", next_sentence_weight=0.0)
+    assert (results["updates"], results["end"]) == (NUM_UPDATES, "completed")
+    losses = [point["loss"] for point in runs.metrics(tmp_path / "run", "train")]
+    assert losses == [pytest.approx(4.0, abs=0.5)] * NUM_UPDATES
+    assert "single sequences" not in capfd.readouterr().err
+    train(made, tmp_path / "shards", tmp_path / "weighed")
+    (warning,) = [line for line in capfd.readouterr().err.splitlines() if "single sequences" in line]
+    assert warning.startswith("warning: --input_files_dir: ") and "--next_sentence_weight=0" in warning
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("bert"), reason="needs bert-tensorflow==1.0.4")

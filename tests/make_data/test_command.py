@@ -83,6 +83,34 @@ def test_output_does_not_depend_on_the_number_of_processes(folder):
     assert "examples in 4 new shards" in two.stdout
 
 
+def test_single_sequences_do_not_depend_on_the_number_of_processes_and_are_not_mixed_with_pairs(folder):
+    flags = ["--single_sequence", "--num_shards=4"]
+    one = make_data(*flags_for(folder, "single one", "--num_processes=1", *flags))
+    two = make_data(*flags_for(folder, "single two", "--num_processes=2", *flags))
+    assert (one.returncode, two.returncode) == (0, 0), one.stderr + two.stderr
+    assert contents(folder / "single one") == contents(folder / "single two")
+    (note,) = [line for line in one.stderr.splitlines() if "single sequences" in line]
+    assert note.startswith("note: ") and "--next_sentence_weight=0" in note
+    side = json.loads((folder / "single one" / "part-00000-of-00004.tfrecord.json").read_text())
+    assert side["statistics"]["with_one_segment"] == side["statistics"]["records"] == side["examples"] > 0
+    assert side["text"]["read"] == side["text"]["kept"]
+    pairs = make_data(*flags_for(folder, "single one", "--num_shards=4"))
+    assert pairs.returncode == 2 and "made from single_sequence True (now False)" in pairs.stderr
+
+
+def test_a_single_token_is_a_single_sequence(folder, tmp_path):
+    """It is never lost: the passes that make the same record of it are counted."""
+    (tmp_path / "a.txt").write_text("alpha\n")
+    flags = [f"--input_file={tmp_path}/a.txt", f"--vocab_file={folder}/vocabulary", f"--output_file={tmp_path}/shard"]
+    made = make_data(*flags, "--single_sequence")
+    assert made.returncode == 0, made.stderr
+    side = json.loads((tmp_path / "shard.json").read_text())
+    assert side["tokens"] == 1 and side["examples"] >= 1 and side["examples"] + side["repeats"] == 10
+    assert f"{side['repeats']} examples that equal another one were left out" in made.stderr
+    pairs = make_data(*flags[:2], f"--output_file={tmp_path}/pairs")
+    assert pairs.returncode == 2 and "1 tokens of text, but a pair of sentences needs 2" in pairs.stderr
+
+
 @pytest.mark.horovod
 @pytest.mark.skipif(not MPIRUN.exists(), reason="needs mpirun")
 def test_output_does_not_depend_on_mpirun(folder):
@@ -172,6 +200,7 @@ def test_text_folders_become_sentences(folder):
         (["--demo", "--make_text"], "--demo and --make_text are separate steps"),
         (["--max_seq_length=4", "--demo"], "--max_seq_length must be 5 to 65535, got 4"),
         (["--mode=exactly"], "--mode"),
+        (["--single_sequence", "--mode=exact"], "--single_sequence needs --mode=fast"),
     ],
 )
 def test_bad_flags_are_one_line_and_exit_code_2(folder, flags, message):

@@ -71,6 +71,26 @@ def test_interrupted_demo_is_made_again(tmp_path, monkeypatch, short_text):
     assert len(list((tmp_path / "train").iterdir())) == 8
 
 
+def test_demo_of_an_older_version_is_kept(tmp_path, short_text):
+    make_demo(str(tmp_path), SETTINGS)
+    described = json.loads((tmp_path / "demo.json").read_text())
+    del described["settings"]["single_sequence"]  # which that version did not know
+    (tmp_path / "demo.json").write_text(json.dumps(described))
+    shard = tmp_path / "train" / "part-00003-of-00008.tfrecord"
+    made = shard.stat().st_mtime_ns
+    make_demo(str(tmp_path), SETTINGS)
+    assert shard.stat().st_mtime_ns == made
+
+
+def test_demo_of_single_sequences(tmp_path, short_text):
+    make_demo(str(tmp_path), SETTINGS)
+    make_demo(str(tmp_path), SETTINGS._replace(single_sequence=True))
+    for split in ("train", "eval"):
+        for path in (tmp_path / split).iterdir():
+            examples = schema.parse_examples(tf.constant(records(path)), ["it"] * len(records(path)), 32, 5)
+            assert not examples.segment_ids.numpy().any() and not examples.next_sentence_labels.numpy().any()
+
+
 def test_other_settings_make_other_data(tmp_path, short_text):
     make_demo(str(tmp_path), SETTINGS)
     make_demo(str(tmp_path), SETTINGS._replace(max_seq_length=16, num_train_shards=3))

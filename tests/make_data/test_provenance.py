@@ -49,6 +49,16 @@ def test_what_stands_there_otherwise_is_not_overwritten(shard):
             is_finished(str(shard), origin)
 
 
+def test_a_setting_that_an_older_version_did_not_know_had_its_default(shard):
+    describe(shard)
+    newer = ORIGIN._replace(settings={"dupe_factor": 5, "single_sequence": False})
+    defaults = {"dupe_factor": 10, "single_sequence": False}
+    assert is_finished(str(shard), newer, defaults)
+    changed = ORIGIN._replace(settings={"dupe_factor": 5, "single_sequence": True})
+    with pytest.raises(ValueError, match=r"made from single_sequence False \(now True\)"):
+        is_finished(str(shard), changed, defaults)
+
+
 def test_text_that_changes_is_other_text(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("one")

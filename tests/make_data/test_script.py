@@ -75,6 +75,13 @@ def test_a_dump_becomes_shards_and_each_step_goes_on(run, tmp_path):
     changed = {path.name for path in stamps if path.stat().st_mtime_ns != stamps[path]}
     assert changed == {"part-00001-of-00002.tfrecord", "part-00001-of-00002.tfrecord.json", "manifest.json"}
 
+    for part in ("train", "eval"):  # other records of the same text; exact mode, of a dump's eval/, makes pairs alone
+        shutil.rmtree(out / part)
+    single = run("dump.xml.bz2", "out put", *flags, "--single_sequence")
+    assert single.returncode == 0, single.stderr
+    assert "single sequences: no record has a second sentence" in single.stdout
+    assert ShardIndex(sorted(map(str, out.glob("eval/*.tfrecord")))).num_records == 5
+
 
 @pytest.fixture
 def folder(tmp_path):

@@ -141,6 +141,15 @@ def test_a_model_is_continued_with_its_own_vocabulary(made, run) -> None:
     assert command["flags"]["init_checkpoint"] == "out/model"
 
 
+def test_single_sequences_are_trained_without_the_next_sentence_task(run) -> None:
+    """Up to the first step, which fails."""
+    stopped = run("text", "single", "--single_sequence", *FLAGS, TEXT_FLAGS="--held_out=none")
+    assert stopped.returncode != 0
+    flags = json.loads((stopped.folder / "single" / "command.json").read_text())["flags"]
+    assert flags["single_sequence"] is True and flags["next_sentence_weight"] == 0
+    assert "--single_sequence=True" in (stopped.folder / "single" / "recipe" / "data.flags").read_text()
+
+
 def test_a_model_without_heads_is_told_before_the_work(made, run) -> None:
     shutil.copytree(made.folder / "out" / "model", made.folder / "headless")
     weights = str(made.folder / "headless" / "model.safetensors")

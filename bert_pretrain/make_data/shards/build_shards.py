@@ -95,7 +95,10 @@ def tasks_for_directory(
 
 def unfinished_tasks(tasks: list[ShardTask]) -> list[ShardTask]:
     """The tasks of which an output is missing. ValueError where an output exists that was made from something else."""
-    finished = [[provenance.is_finished(path, _origin(task)) for path in task.outputs] for task in tasks]
+    finished = [
+        [provenance.is_finished(path, _origin(task), dataclasses.asdict(ExampleConfig())) for path in task.outputs]
+        for task in tasks
+    ]
     return [task for task, outputs in zip(tasks, finished) if not all(outputs)]
 
 
@@ -225,7 +228,7 @@ class _RecordCounter:
     def __init__(self, vocabulary: Vocabulary) -> None:
         numbered = vocabulary.numbered()
         self._mask_id, self._unk_id = numbered["[MASK]"], numbered["[UNK]"]
-        self._rows: list[np.ndarray] = []  # [E, 6] each
+        self._rows: list[np.ndarray] = []  # [E, 7] each
         self._seq_length = 0
 
     def add(self, instances: Instances, masking: Masking, is_written: Optional[Sequence[bool]] = None) -> None:
@@ -236,6 +239,7 @@ class _RecordCounter:
         columns = (
             instances.num_tokens,
             masking.num_masked,
+            instances.num_first == instances.num_tokens,
             instances.is_random_next,
             np.count_nonzero(is_used & (shown == self._mask_id), axis=1),
             np.count_nonzero(is_used & (shown == masking.ids), axis=1),
@@ -246,15 +250,17 @@ class _RecordCounter:
 
     def total(self, num_picked: int = 0) -> RecordStatistics:
         """Of all records, or of those that pick_records keeps."""
-        rows = np.concatenate([np.zeros((0, 6), np.int32), *self._rows])
+        rows = np.concatenate([np.zeros((0, 7), np.int32), *self._rows])
         rows = rows[picked_numbers(len(rows), num_picked)]
-        tokens, predictions, random_next, mask_tokens, kept_tokens, unknown = rows.sum(axis=0, dtype=np.int64).tolist()
+        sums = rows.sum(axis=0, dtype=np.int64).tolist()
+        tokens, predictions, with_one_segment, random_next, mask_tokens, kept_tokens, unknown = sums
         return RecordStatistics(
             records=len(rows),
             slots=len(rows) * self._seq_length,
             tokens=tokens,
             predictions=predictions,
             without_prediction=int(np.count_nonzero(rows[:, 1] == 0)),
+            with_one_segment=with_one_segment,
             random_next=random_next,
             mask_tokens=mask_tokens,
             kept_tokens=kept_tokens,
@@ -268,7 +274,7 @@ def judge_shards(tasks: Sequence[ShardTask]) -> list[Finding]:
     for task in tasks:
         facts = [content for output in task.outputs if (content := provenance.read_provenance(output))]
         statistics += [RecordStatistics(**content["statistics"]) for content in facts if "statistics" in content]
-        num_single += any(content.get("documents") == 1 for content in facts)
+        num_single += not task.config.single_sequence and any(content.get("documents") == 1 for content in facts)
     records = judge_records(RecordStatistics.sum_of(statistics)) if statistics else []
     return [*records, *judge_documents(num_single, len(tasks))]
 
@@ -283,14 +289,16 @@ def _write_provenance(
 ) -> None:
     # The path says where the vocabulary was, not what it was.
     facts = {**counts._asdict(), "vocab_file": os.path.abspath(task.vocab_file)}
-    findings = [str(finding) for finding in (*judge_records(statistics), *judge_documents(counts.documents == 1, 1))]
+    num_single = int(counts.documents == 1 and not task.config.single_sequence)
+    findings = [str(finding) for finding in (*judge_records(statistics), *judge_documents(num_single, 1))]
     facts.update(statistics=statistics._asdict(), findings=findings)
     provenance.write_provenance(output, file, origin, facts)
 
 
 def _require_words(num_tokens: int, task: ShardTask) -> None:
-    if num_tokens < 2:
+    least, of_what = (1, "record") if task.config.single_sequence else (2, "pair of sentences")
+    if num_tokens < least:
         raise ValueError(
-            f"{', '.join(span.path for span in task.spans[:3])}: {num_tokens} tokens of text, but a pair of sentences "
-            f"needs two; give text, one sentence a line and a blank line between documents"
+            f"{', '.join(span.path for span in task.spans[:3])}: {num_tokens} tokens of text, but a {of_what} needs "
+            f"{least}; give text, one sentence a line and a blank line between documents"
         )

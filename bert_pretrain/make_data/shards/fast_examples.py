@@ -2,7 +2,8 @@
 
 The procedure is that of google-research/bert's create_pretraining_data.py: fill a chunk with sentences up to a target
 length, cut it at random into A and B, and half of the time replace B by text from another document. Many documents are
-processed in step, one chunk of each at a time, and random numbers are drawn for all of them together.
+processed in step, one chunk of each at a time, and random numbers are drawn for all of them together. With
+--single_sequence there is no B, and the chunks follow each other (cut_single_sequences).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from bert_pretrain.data.vocab import Vocabulary
 from bert_pretrain.make_data.shards.instances import (
     EXAMPLES_AT_ONCE,
     NUM_SPECIAL_TOKENS,
+    NUM_SPECIAL_TOKENS_OF_SINGLE,
     Instances,
     Pairs,
     TokenizedText,
@@ -27,6 +29,7 @@ from bert_pretrain.make_data.shards.instances import (
 
 _NUM_ESTIMATES, _MIN_ESTIMATED_TOKENS = 3, 2_000_000  # of the share of pairs that are random in any case
 _MAX_TRIES = 10  # to find another document for B; after them B may come from the same document
+_NO_PAIRS = Pairs(*(np.zeros(0, dtype) for dtype in (*[np.int64] * 4, bool)))
 _MANY_TOKENS = 32  # masked and not masked: C(64, 32) = 1.8 * 10**18 choices
 
 
@@ -35,7 +38,10 @@ def draw_examples(
 ) -> Iterator[tuple[Instances, Masking]]:
     """Draws the examples of a text; returns them in random order, in blocks."""
     cut = (config.max_seq_length, config.short_seq_prob)
-    pairs = draw_pairs(text, *cut, config.dupe_factor, rng, balanced_random_prob(text, *cut))
+    if config.single_sequence:
+        pairs = cut_single_sequences(text, *cut, config.dupe_factor, rng)
+    else:
+        pairs = draw_pairs(text, *cut, config.dupe_factor, rng, balanced_random_prob(text, *cut))
     order = rng.permutation(len(pairs.a_start))
     rule, cls_id, sep_id = (
         MaskingRule.of(config, vocabulary, config.max_predictions_per_seq),
@@ -78,17 +84,62 @@ def draw_pairs(
     """
     capacity = max_seq_length - NUM_SPECIAL_TOKENS
     document = np.tile(np.arange(text.num_documents), num_passes)
-    is_short = rng.random(len(document)) < short_seq_prob
-    target = np.where(is_short, rng.integers(2, capacity + 1, len(document)), capacity)
+    target = _draw_targets(len(document), capacity, short_seq_prob, rng)
     sentence = text.document_starts[document]
-    no_pair = np.zeros(0, np.int64)
-    parts = [Pairs(no_pair, no_pair, no_pair, no_pair, np.zeros(0, bool))]  # of no document
+    parts = [_NO_PAIRS]
     while len(document):
         pairs, sentence = _next_chunks(text, document, sentence, target, rng, random_prob)
         parts.append(_truncate(pairs, capacity, rng))
         has_more = sentence < text.document_starts[document + 1]
         document, target, sentence = document[has_more], target[has_more], sentence[has_more]
     return Pairs(*(np.concatenate(columns) for columns in zip(*parts)))
+
+
+def cut_single_sequences(
+    text: TokenizedText, max_seq_length: int, short_seq_prob: float, num_passes: int, rng: np.random.Generator
+) -> Pairs:
+    """Single sequences from `num_passes` passes over each document, as pairs whose B is empty.
+
+    These are the DOC-SENTENCES of RoBERTa (Liu et al. 2019, arXiv:1907.11692). A sequence holds consecutive sentences
+    of one document, as many as fit, and the next one begins with the sentence that did not. It ends with its document:
+    what follows a document's end is padding, which packing (data/packing.py) fills with other examples. A sentence that
+    alone is too long for a sequence is cut into pieces that fill one each, and a rest that more sentences may follow.
+    So each pass holds every token once, in order.
+
+    [CLS] A [SEP] has at most max_seq_length tokens. The sequences of a short pass end at a smaller number, drawn for
+    the pass, but each holds a whole sentence, or a piece of one, at least.
+    """
+    capacity = max_seq_length - NUM_SPECIAL_TOKENS_OF_SINGLE
+    text = _cut_long_sentences(text, capacity)
+    starts = text.sentence_starts
+    document = np.tile(np.arange(text.num_documents), num_passes)
+    target = _draw_targets(len(document), capacity, short_seq_prob, rng)
+    first = text.document_starts[document]
+    parts = [_NO_PAIRS]
+    while len(document):
+        fitting = np.searchsorted(starts, starts[first] + target, side="right") - 1
+        last = text.document_starts[document + 1]
+        end = np.clip(fitting, first + 1, last)
+        a_end = starts[end]
+        parts.append(Pairs(starts[first], a_end, a_end, a_end, np.zeros(len(end), bool)))
+        has_more = end < last
+        document, target, first = document[has_more], target[has_more], end[has_more]
+    return Pairs(*(np.concatenate(columns) for columns in zip(*parts)))
+
+
+def _draw_targets(num_passes: int, capacity: int, short_seq_prob: float, rng: np.random.Generator) -> np.ndarray:
+    """How many tokens of text the sequences of each pass over a document have: [num_passes], capacity at most."""
+    is_short = rng.random(num_passes) < short_seq_prob
+    return np.where(is_short, rng.integers(2, capacity + 1, num_passes), capacity)
+
+
+def _cut_long_sentences(text: TokenizedText, capacity: int) -> TokenizedText:
+    """The text with sentences of at most `capacity` tokens: longer ones are cut into pieces of that length."""
+    num_pieces = -(-np.diff(text.sentence_starts) // capacity)
+    first_pieces = np.append(0, np.cumsum(num_pieces))
+    piece = np.arange(first_pieces[-1]) - np.repeat(first_pieces[:-1], num_pieces)  # its number within its sentence
+    starts = np.repeat(text.sentence_starts[:-1], num_pieces) + capacity * piece
+    return TokenizedText(text.ids, np.append(starts, text.sentence_starts[-1]), first_pieces[text.document_starts])
 
 
 def _next_chunks(

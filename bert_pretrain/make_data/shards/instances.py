@@ -1,7 +1,7 @@
 """What both modes make examples of: a tokenized text, pairs of its sentences, and their sequences before masking.
 
 The token ids of a text lie in one array, and the sentences of A, as those of B, are adjacent in the text. So a pair is
-two ranges of token ids.
+two ranges of token ids. A single sequence is a pair whose B is empty.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from bert_pretrain.make_data.text.account import Account, count_characters
 from bert_pretrain.make_data.tokenization import LineTokenizer
 
 NUM_SPECIAL_TOKENS = 3  # [CLS] A [SEP] B [SEP]
+NUM_SPECIAL_TOKENS_OF_SINGLE = 2  # [CLS] A [SEP]
 EXAMPLES_AT_ONCE = 256  # that are assembled and masked, so that they stay in the processor's cache
 _CHARS_AT_ONCE = 4_000_000  # that are tokenized
 _MAX_UINT16 = 65_535
@@ -136,7 +137,10 @@ def _join_starts(parts: list[np.ndarray]) -> np.ndarray:
 
 
 class Pairs(NamedTuple):
-    """E sentence pairs as ranges of TokenizedText.ids, and whether B comes from another document."""
+    """E sentence pairs as ranges of TokenizedText.ids, and whether B comes from another document.
+
+    An empty B: a single sequence.
+    """
 
     a_start: np.ndarray  # [E] int64
     a_end: np.ndarray  # [E] int64
@@ -146,10 +150,10 @@ class Pairs(NamedTuple):
 
 
 class Instances(NamedTuple):
-    """E sequences [CLS] A [SEP] B [SEP] before masking."""
+    """E sequences [CLS] A [SEP] B [SEP], or [CLS] A [SEP], before masking."""
 
     ids: np.ndarray  # [E, S] uint16 or int32 as in TokenizedText, 0 after the last token
-    num_first: np.ndarray  # [E] int64, tokens of segment 0: [CLS] A [SEP]
+    num_first: np.ndarray  # [E] int64, tokens of segment 0: [CLS] A [SEP]; num_tokens of a single sequence
     num_tokens: np.ndarray  # [E] int64
     is_random_next: np.ndarray  # [E] bool
 
@@ -162,9 +166,9 @@ class Instances(NamedTuple):
 
 
 def assemble(text: TokenizedText, pairs: Pairs, max_seq_length: int, cls_id: int, sep_id: int) -> Instances:
-    """[CLS] A [SEP] B [SEP] and padding for each pair."""
-    num_a = pairs.a_end - pairs.a_start
-    num_tokens = num_a + (pairs.b_end - pairs.b_start) + NUM_SPECIAL_TOKENS
+    """[CLS] A [SEP] B [SEP] and padding for each pair, [CLS] A [SEP] and padding where B is empty."""
+    num_a, num_b = pairs.a_end - pairs.a_start, pairs.b_end - pairs.b_start
+    num_tokens = num_a + num_b + np.where(num_b > 0, NUM_SPECIAL_TOKENS, NUM_SPECIAL_TOKENS_OF_SINGLE)
     column = np.arange(max_seq_length)
     # A begins at column 1, B after A and [SEP].
     a_rows = _windows(text.ids, pairs.a_start - 1, max_seq_length)

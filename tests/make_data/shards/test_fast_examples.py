@@ -1,4 +1,4 @@
-"""Pairs of fast mode, and that it writes no record twice for one block of text."""
+"""Pairs and single sequences of fast mode, and that it writes no record twice for one block of text."""
 
 from collections import Counter
 
@@ -13,7 +13,7 @@ from bert_pretrain.data.shards.shard_index import ShardIndex
 from bert_pretrain.make_data import corpus
 from bert_pretrain.make_data.shards import build_shards, fast_examples
 from bert_pretrain.make_data.shards.exact_examples import ExactExamples, ExactRule
-from bert_pretrain.make_data.shards.fast_examples import RepeatedRecords, draw_pairs
+from bert_pretrain.make_data.shards.fast_examples import RepeatedRecords, cut_single_sequences, draw_pairs
 from bert_pretrain.make_data.shards.instances import Pairs, TokenizedText
 
 CONFIG = ExampleConfig(max_seq_length=64, max_predictions_per_seq=10, dupe_factor=40)
@@ -24,8 +24,8 @@ def make_text(sentence_lengths):
     flat = [length for document in sentence_lengths for length in document]
     return TokenizedText(
         np.arange(100, 100 + sum(flat), dtype=np.int32),
-        np.append(0, np.cumsum(flat)),
-        np.append(0, np.cumsum([len(document) for document in sentence_lengths])),
+        np.append(0, np.cumsum(flat, dtype=np.int64)),
+        np.append(0, np.cumsum([len(document) for document in sentence_lengths], dtype=np.int64)),
     )
 
 
@@ -109,6 +109,56 @@ def test_one_document_alone_takes_its_second_half_from_itself():
 
 def test_no_document_no_pair():
     assert len(draw_pairs(make_text([]), 16, 0.1, 3, np.random.default_rng(0)).a_start) == 0
+
+
+documents = st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=8), max_size=6)
+
+
+def single_sequences(lengths, capacity):
+    """The rule, token by token: sentences that fit, of one document; longer ones in pieces. [(start, end)]"""
+    found, token = [], 0
+    for document in lengths:
+        start = token
+        for length in document:
+            for piece in [capacity] * (length // capacity) + [length % capacity] * (length % capacity > 0):
+                if token + piece - start > capacity:
+                    found.append((start, token))
+                    start = token
+                token += piece
+        found.append((start, token))
+    return found
+
+
+@settings(max_examples=200, deadline=None)
+@given(lengths=documents, capacity=st.integers(3, 20))
+def test_single_sequences_are_those_of_a_plain_loop(lengths, capacity):
+    found = cut_single_sequences(make_text(lengths), capacity + 2, 0.0, 1, np.random.default_rng(0))
+    assert sorted(zip(found.a_start.tolist(), found.a_end.tolist())) == single_sequences(lengths, capacity)
+    assert (found.b_start == found.b_end).all() and not found.is_random_next.any()
+
+
+@settings(max_examples=200, deadline=None)
+@given(lengths=documents, num_passes=st.integers(1, 3), short=st.sampled_from([0.0, 0.5, 1.0]), seed=st.integers(0, 99))
+def test_each_pass_has_every_token_once_within_its_document(lengths, num_passes, short, seed):
+    text = make_text(lengths)
+    found = cut_single_sequences(text, 14, short, num_passes, np.random.default_rng(seed))
+    sizes = found.a_end - found.a_start
+    assert ((sizes >= 1) & (sizes <= 12)).all()
+    seen = np.zeros(len(text.ids), int)
+    for start, end in zip(found.a_start, found.a_end):
+        seen[start:end] += 1
+    assert (seen == num_passes).all()
+    bounds = text.sentence_starts[text.document_starts]
+    of_first, of_last = (np.searchsorted(bounds, at, side="right") for at in (found.a_start, found.a_end - 1))
+    np.testing.assert_array_equal(of_first, of_last)
+
+
+def test_sequences_of_short_passes_end_between_sentences():
+    lengths = [[3, 4, 5, 2, 6] * 20] * 10
+    text = make_text(lengths)
+    found = cut_single_sequences(text, 64, 1.0, 5, np.random.default_rng(0))
+    assert set(found.a_end) <= set(text.sentence_starts)
+    assert 5 < (found.a_end - found.a_start).mean() < 40
 
 
 def test_short_documents_give_no_record_twice(tmp_path):

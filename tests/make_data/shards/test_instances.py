@@ -63,6 +63,15 @@ def test_sequences_are_assembled():
     assert found.ids.dtype == np.int32
 
 
+def test_a_single_sequence_has_no_second_segment():
+    text = TokenizedText(np.arange(100, 109, dtype=np.int32), np.array([0, 3, 5, 9]), np.array([0, 3]))
+    ends = np.array([3, 9])
+    found = assemble(text, Pairs(np.array([0, 1]), ends, ends, ends, np.zeros(2, bool)), 10, 2, 3)
+    assert found.ids.tolist() == [[2, 100, 101, 102, 3, 0, 0, 0, 0, 0], [2, *range(101, 109), 3]]
+    assert found.num_first.tolist() == found.num_tokens.tolist() == [5, 10]
+    assert found.choosable().sum(axis=1).tolist() == [3, 8]
+
+
 def test_lines_without_a_token_are_counted(tokenizer):
     account = Account()
     documents = [["a b", "\ufffd\ufffd", "a"], ["\ufffd"], ["b"]]
