@@ -200,7 +200,7 @@ def test_text_folders_become_sentences(folder):
         (["--demo", "--make_text"], "--demo and --make_text are separate steps"),
         (["--max_seq_length=4", "--demo"], "--max_seq_length must be 5 to 65535, got 4"),
         (["--mode=exactly"], "--mode"),
-        (["--single_sequence", "--mode=exact"], "--single_sequence needs --mode=fast"),
+        (["--demo", "--single_sequence", "--mode=exact"], "--single_sequence needs --mode=fast"),
     ],
 )
 def test_bad_flags_are_one_line_and_exit_code_2(folder, flags, message):
