@@ -16,7 +16,7 @@ _NUM_SPECIAL_TOKENS = 3  # of a pair: [CLS], [SEP], [SEP]; a single sequence has
 TOLD_ELSEWHERE = "BERT_PRETRAIN_FINDINGS_TOLD"
 
 _FEW = 0.01  # a share of the records that is worth a note only
-_MASKED_SHARES = 0.10, 0.20
+_MASKED_SHARES = 0.10, 0.45  # Devlin et al. mask 15 %, MosaicBERT and ModernBERT 30 %
 _RECIPE = 0.8, 0.1, 0.1  # [MASK], another token, unchanged
 _REPLACEMENT_DIFFERENCE = 0.03
 _RANDOM_SHARES = 0.45, 0.55
@@ -139,7 +139,7 @@ def _judge_masking(found: RecordStatistics) -> Iterator[Finding]:
     share, (low, high) = found.predictions / found.tokens, _MASKED_SHARES
     if found.predictions and not low <= share <= high:
         remedy = "--masked_lm_prob and --max_predictions_per_seq of make_data set it"
-        text = f"{share:.1%} of the tokens are to be predicted, BERT's recipe has 15 %"
+        text = f"{share:.1%} of the tokens are to be predicted, recipes have 15 to 30 %"
         yield Finding(Severity.NOTE, text, remedy)
     if found.predictions and found.mask_tokens is not None and found.kept_tokens is not None:
         masks, kept = found.mask_tokens / found.predictions, found.kept_tokens / found.predictions

@@ -59,7 +59,7 @@ def test_the_mask_is_known_without_a_vocabulary(facts):
 @pytest.mark.parametrize(
     "changes, severity, words",
     [
-        ({"num_masked": 30_000, "num_kept": 3000, "replacement_counts": Counter({MASK: 24_000})}, NOTE, "30.0% of the"),
+        ({"num_masked": 50_000, "num_kept": 5000, "replacement_counts": Counter({MASK: 40_000})}, NOTE, "50.0% of the"),
         ({"replacement_counts": Counter({MASK: 13_500})}, NOTE, "90%, 0% and 10% of the predictions"),
         ({"num_random_next": 0}, WARNING, "none of the 1000 second sentences"),
         ({"num_random_next": 1000}, WARNING, "all of the 1000 second sentences"),
