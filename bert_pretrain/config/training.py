@@ -8,6 +8,7 @@ from typing import Any, Optional
 
 from bert_pretrain.config.export import MAX_SENTENCES
 from bert_pretrain.config.option import Needs, OnResume, RefusedOnResume, option, require, require_numbers
+from bert_pretrain.config.rampup import RampUp, UpdateSizes
 from bert_pretrain.optim.settings import MAX_MICRO_BATCHES, OptimConfig
 from bert_pretrain.system.files import is_url
 
@@ -247,6 +248,15 @@ class DataConfig:
         set_by_script=True,
     )
     train_batch_size: int = option(32, "Examples in a micro-batch, per rank.", on_resume=OnResume.BATCH, of_update=True)
+    rampup_batch_size: Optional[str] = option(
+        None,
+        "START,INCREMENT,EXAMPLES: the examples of an update, over all ranks, grow from START in steps of INCREMENT to "
+        "ranks x num_accumulation_steps x train_batch_size, evenly over the first EXAMPLES examples. Default: no "
+        "growth. docs/training.md.",
+        on_resume=OnResume.BATCH,
+        of_update=True,
+        set_by_script=True,  # it plans with updates of one size
+    )
     eval_batch_size: int = option(8, "Examples in an evaluation batch, per rank.", on_resume=OnResume.EVALUATION)
     max_eval_steps: int = option(
         100,
@@ -290,6 +300,7 @@ class DataConfig:
             value = getattr(self, name)
             require(value is None or value >= 1, f"--{name} must be at least 1, got {value}")
         require(self.cache_gb > 0, f"--cache_gb must be above 0, got {self.cache_gb}")
+        RampUp.parse("rampup_batch_size", self.rampup_batch_size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -528,17 +539,47 @@ class Config:
         return path.rstrip("/") if is_url(path) else None
 
     def examples_per_rank(self) -> int:
-        """Examples that one rank contributes to an update: E = A x B."""
+        """Examples that one rank contributes to an update, after --rampup_batch_size: E = A x B."""
         return self.optim.num_accumulation_steps * self.data.train_batch_size
 
+    def update_sizes(self, num_ranks: int) -> UpdateSizes:
+        """How many examples each update has over all ranks."""
+        rampup = RampUp.parse("rampup_batch_size", self.data.rampup_batch_size)
+        return UpdateSizes(num_ranks * self.examples_per_rank(), rampup)
+
+    def smallest_share(self, num_ranks: int) -> int:
+        """The number of examples of which every update over all ranks is a multiple: its part of a micro-batch.
+
+        One example on each rank; with --rank_invariant, one micro-batch on each rank.
+        """
+        pieces = self.fixed_micro_batches(num_ranks)
+        return num_ranks * (num_ranks * self.examples_per_rank() // pieces if pieces else 1)
+
     def fixed_micro_batches(self, num_ranks: int) -> int:
-        """Micro-batches of an update over all ranks with --rank_invariant: K. 0 without."""
+        """Micro-batches of an update over all ranks with --rank_invariant: K, after --rampup_batch_size. 0 without."""
         if not self.optim.rank_invariant:
             return 0
         return self.optim.invariant_micro_batches or num_ranks * self.optim.num_accumulation_steps
 
     def check_division(self, num_ranks: int) -> None:
-        """ValueError where --rank_invariant cannot cut an update evenly into micro-batches and these among ranks."""
+        """ValueError where updates cannot be divided among ranks.
+
+        --rank_invariant cuts an update evenly into micro-batches and these among ranks, and so does each size of
+        --rampup_batch_size.
+        """
+        self._check_micro_batches(num_ranks)
+        sizes, share = self.update_sizes(num_ranks), self.smallest_share(num_ranks)
+        if not sizes.rampup:
+            return
+        sizes.rampup.check("rampup_batch_size", sizes.full, "the examples of an update")
+        piece = f"{share // num_ranks} examples of a micro-batch" if self.optim.rank_invariant else "an example"
+        require(
+            sizes.rampup.start % share == 0 and sizes.rampup.increment % share == 0,
+            f"--rampup_batch_size={sizes.rampup}: START and INCREMENT must be multiples of {share}: {piece} on each of "
+            f"{num_ranks} ranks",
+        )
+
+    def _check_micro_batches(self, num_ranks: int) -> None:
         if not self.optim.rank_invariant:
             return
         pieces, examples = self.fixed_micro_batches(num_ranks), num_ranks * self.examples_per_rank()

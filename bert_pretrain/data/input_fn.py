@@ -17,6 +17,7 @@ from typing import Callable, NamedTuple, Optional
 import numpy as np
 import tensorflow as tf
 
+from bert_pretrain.config.rampup import RampUp, UpdateSizes
 from bert_pretrain.data import schema
 from bert_pretrain.data.dataset import Source
 from bert_pretrain.data.dynamic_masking import DynamicMasking
@@ -28,7 +29,6 @@ from bert_pretrain.data.order import (
     evaluation_slice,
     examples_for_rank,
     records_for_rank,
-    update_slice,
 )
 from bert_pretrain.data.packing import build_batch, build_micro_batches
 from bert_pretrain.data.schema import Batch, BatchTensors, Examples, check_examples
@@ -42,13 +42,14 @@ _THREADS = 2  # of the pipeline alone: the training step keeps all of TensorFlow
 class UpdateShape(NamedTuple):
     """How an update's examples are divided among ranks, micro-batches and rows."""
 
-    examples_per_rank: int
+    examples_per_rank: int  # of the largest updates
     rows_per_micro_batch: int  # at most
     pack: bool = True  # several examples into a row
     rank: int = 0
     num_ranks: int = 1
-    fixed_micro_batches: int = 0  # of an update over all ranks (--rank_invariant); 0: by rows_per_micro_batch
+    fixed_micro_batches: int = 0  # of the largest updates over all ranks (--rank_invariant); 0: by rows_per_micro_batch
     few_shapes: bool = False  # rows for a backend that compiles a program for each shape (packing.add_empty_rows)
+    rampup: Optional[RampUp] = None  # of the examples of an update over all ranks
 
 
 class TrainingInput:
@@ -65,7 +66,7 @@ class TrainingInput:
         """masking draws the masks of each visit; None: the masks of the records."""
         self._source, self._shape, self._masking = source, shape, masking
         self._first_update = first_update
-        self._num_examples = shape.examples_per_rank * shape.num_ranks  # of an update over all ranks
+        self._sizes = UpdateSizes(shape.examples_per_rank * shape.num_ranks, shape.rampup)
         self._order = Order(source.index.records_per_shard, seed)
         self._pool_read_ahead: Optional[Pool] = None  # the newest pool for which read-ahead was requested
         self.initializer: Optional[tf.Operation] = None  # set by __call__; restarts the input at first_update
@@ -73,9 +74,8 @@ class TrainingInput:
     def __call__(self) -> dict[str, tf.Tensor]:
         """In the default graph: a Batch's fields, and input_wait_seconds, how long the step waited for them."""
         updates = tf.data.Dataset.range(self._first_update, sys.maxsize)
-        batches = _pipeline(
-            updates, self._source, self._read_update, self.arrange, self._shape.examples_per_rank, self._masking
-        )
+        per_rank = None if self._shape.rampup else self._shape.examples_per_rank
+        batches = _pipeline(updates, self._source, self._read_update, self.arrange, per_rank, self._masking)
         iterator = tf.compat.v1.data.make_initializable_iterator(batches)
         self.initializer = iterator.initializer
         # Estimator runs the operations of this collection when it creates its session.
@@ -94,7 +94,7 @@ class TrainingInput:
         """This rank's examples of an update, in the order of `visits`, as rows and micro-batches."""
         shape = self._shape
         if shape.fixed_micro_batches:
-            num_micro_batches = shape.fixed_micro_batches // shape.num_ranks
+            num_micro_batches = len(examples.input_ids) * shape.fixed_micro_batches // self._sizes.full
             return build_micro_batches(examples, num_micro_batches, shape.pack, shape.few_shapes)
         return build_batch(examples, shape.rows_per_micro_batch, shape.pack, shape.few_shapes)
 
@@ -104,12 +104,13 @@ class TrainingInput:
 
     def visits(self, update: int) -> Visits:
         """This rank's records in an update, each with its epoch."""
-        shape, visits = self._shape, self._order.visits(*update_slice(update, self._num_examples))
+        shape, visits = self._shape, self._order.visits(*self._sizes.positions(update))
         if shape.num_ranks == 1 and not shape.fixed_micro_batches:
             return visits
         sizes = self._source.index.sizes(visits.records)
         if shape.fixed_micro_batches:
-            chosen = examples_for_rank(sizes, shape.fixed_micro_batches, shape.rank, shape.num_ranks)
+            num_micro_batches = len(sizes) * shape.fixed_micro_batches // self._sizes.full
+            chosen = examples_for_rank(sizes, num_micro_batches, shape.rank, shape.num_ranks)
         else:
             chosen = records_for_rank(sizes, shape.rank, shape.num_ranks)
         return Visits(visits.records[chosen], visits.epochs[chosen])
@@ -124,8 +125,7 @@ class TrainingInput:
 
     def _read_ahead(self, update: int) -> None:
         """At the start of a pool, requests that the next one be read into the page cache; at first, this one too."""
-        start, _ = update_slice(update, self._num_examples)
-        pool = self._order.pool(start)
+        pool = self._order.pool(self._sizes.total(update))
         if pool == self._pool_read_ahead:
             return
         following = self._order.pool_after(pool)

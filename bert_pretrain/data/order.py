@@ -46,11 +46,6 @@ class _Epoch(NamedTuple):
     pool_starts: np.ndarray  # int64
 
 
-def update_slice(update: int, num_examples: int) -> tuple[int, int]:
-    """Positions start, stop of an update of G = num_examples examples; updates are counted from 0."""
-    return update * num_examples, (update + 1) * num_examples
-
-
 def evaluation_slice(num_examples: int, rank: int, num_ranks: int) -> tuple[int, int]:
     """Start, stop of a rank's slice of a finite set in file order; slices differ by at most one example."""
     return num_examples * rank // num_ranks, num_examples * (rank + 1) // num_ranks

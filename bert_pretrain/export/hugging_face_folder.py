@@ -126,4 +126,6 @@ def _training_lines(run: dict[str, Any]) -> Iterator[str]:
         f"- Batch: {run['ranks']} ranks x {optim['num_accumulation_steps']} micro-batches x "
         f"{settings['data']['train_batch_size']} examples"
     )
+    if settings["data"].get("rampup_batch_size"):
+        yield f"- Batch ramp-up (start, increment, examples): {settings['data']['rampup_batch_size']}"
     yield f"- Optimizer: {optim['optimizer_type']}, learning rate {optim['learning_rate']:g}"

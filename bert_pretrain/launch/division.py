@@ -33,10 +33,11 @@ def divide_update(flags: Sequence[str], num_ranks: int, most_ranks: int) -> Upda
     num_examples, pieces = num_ranks * config.examples_per_rank(), config.fixed_micro_batches(num_ranks)
     if most_ranks >= num_ranks:
         return UpdateDivision(num_ranks, config.optim.num_accumulation_steps, config.data.train_batch_size, [])
-    even = (n for n in range(most_ranks, 0, -1) if num_examples % n == 0 and pieces % n == 0)
-    ranks = next(even)
-    per_rank = num_examples // ranks
     largest = num_examples // pieces if pieces else config.data.train_batch_size
+    shares = [num_examples, *(config.update_sizes(num_ranks).rampup or ())[:2]]  # of which every update is made
+    piece = largest if pieces else 1
+    ranks = next(n for n in range(most_ranks, 0, -1) if all(share % (n * piece) == 0 for share in shares))
+    per_rank = num_examples // ranks
     batch_size = next(size for size in range(min(largest, per_rank), 0, -1) if per_rank % size == 0)
     added = [f"--num_accumulation_steps={per_rank // batch_size}", f"--train_batch_size={batch_size}"]
     if pieces:

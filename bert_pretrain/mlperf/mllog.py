@@ -52,7 +52,7 @@ class _WrittenLog(MlperfLog):
         """logger is an mlperf_logging.mllog.MLLogger, which has no types."""
         self._run, self._log = run, logger
         self._is_running = self._is_in_block = False
-        self._reference = rules.reference_convergence(_required_library(), run.examples_per_update)
+        self._reference = rules.reference_convergence(_required_library(), run.update_sizes.full)
 
     def describe(self, begin: float, is_cache_cleared: bool) -> None:
         """Submission, initialization since `begin` (seconds since the epoch), and settings."""
@@ -113,7 +113,7 @@ class _WrittenLog(MlperfLog):
 
     def _samples(self, update: int) -> int:
         """The unit in which MLPerf reports BERT's progress, in place of epochs."""
-        return update * self._run.examples_per_update
+        return self._run.update_sizes.total(update)
 
 
 def open_mllog(
@@ -216,7 +216,7 @@ def _hyperparameters(run: TimedRun) -> dict[str, Any]:
         "train_samples": run.num_train_records,
         "eval_samples": min(run.num_eval_records, most) if most else run.num_eval_records,
         "max_sequence_length": run.seq_length,
-        "global_batch_size": run.examples_per_update,
+        "global_batch_size": run.update_sizes.full,
         "gradient_accumulation_steps": optim.num_accumulation_steps,
         "opt_name": optimizer[len("opt_") :],
         "opt_base_learning_rate": run.peak_learning_rate,

@@ -14,6 +14,7 @@ from typing import NamedTuple, Optional
 import numpy as np
 
 from bert_pretrain.config.model import ModelConfig
+from bert_pretrain.config.rampup import UpdateSizes
 from bert_pretrain.config.training import MLPERF_TARGET, Config, MlperfConfig
 from bert_pretrain.run_files.results import Evaluated
 
@@ -30,7 +31,8 @@ def evaluation_interval(batch: int) -> int:
 
 def find_deviations(run: TimedRun) -> Iterator[str]:
     """What the closed division does not allow and no checker sees, a line each."""
-    config, interval, examples = run.config, evaluation_interval(run.examples_per_update), run.num_eval_records
+    config, batch, examples = run.config, run.update_sizes.full, run.num_eval_records
+    interval = evaluation_interval(batch)
     shape = {name: getattr(run.model, name) for name in _BERT_LARGE}
     for is_right, found, wanted in (
         (shape == _BERT_LARGE, f"the model has {_listed(shape)}", f"BERT-large has {_listed(_BERT_LARGE)}"),
@@ -40,8 +42,7 @@ def find_deviations(run: TimedRun) -> Iterator[str]:
         (
             config.run.samples_between_eval == interval and config.run.samples_start_eval in (0, interval),
             f"evaluations every {config.run.samples_between_eval:,} samples from {config.run.samples_start_eval:,} on",
-            f"the rule for batch {run.examples_per_update:,} is --samples_between_eval={interval} "
-            f"--samples_start_eval={interval}",
+            f"the rule for batch {batch:,} is --samples_between_eval={interval} --samples_start_eval={interval}",
         ),
         (not config.masking.dynamic_masking, "--dynamic_masking", "the reference trains on the masks of the records"),
         (config.optim.clip_norm == 1.0, f"--clip_norm={config.optim.clip_norm:g}", "the reference clips to 1"),
@@ -54,6 +55,11 @@ def find_deviations(run: TimedRun) -> Iterator[str]:
             config.optim.lr_schedule == "polynomial",
             f"--lr_schedule={config.optim.lr_schedule}",
             "the reference decays from update 0 on",
+        ),
+        (
+            config.data.rampup_batch_size is None,
+            f"--rampup_batch_size={config.data.rampup_batch_size}",
+            "the reference has one batch size",
         ),
         (config.optim.poly_power == 1.0, f"--poly_power={config.optim.poly_power:g}", "the reference decays linearly"),
     ):
@@ -84,7 +90,7 @@ class TimedRun(NamedTuple):
     model: ModelConfig
     system: str  # device and number of ranks
     peak_learning_rate: float
-    examples_per_update: int
+    update_sizes: UpdateSizes
     seq_length: int  # tokens of a record
     num_train_records: int
     num_eval_records: int

@@ -169,7 +169,11 @@ class _Axis:
         is_mlperf = any(run.setting("mlperf", "mlperf") is True for run in runs)
         in_examples = bool(known) and None not in sizes and (len(known) > 1 or is_mlperf)
         self.label = "training examples" if in_examples else "updates"
-        self.scale = [size if in_examples and size else 1.0 for size in sizes]
+        self.in_examples = in_examples
+
+    def place(self, run: ReportedRun, update: float) -> float:
+        """Where an update of a run stands."""
+        return run.examples_at(update) if self.in_examples else update
 
 
 def _curves(kind: FigureKind, runs: Sequence[ReportedRun], axis: _Axis) -> Iterator[tuple[Curve, Line]]:
@@ -177,7 +181,7 @@ def _curves(kind: FigureKind, runs: Sequence[ReportedRun], axis: _Axis) -> Itera
     for number, run in enumerate(runs):
         for curve in kind.curves:
             points = run.curve(curve.kinds, curve.name)
-            points = [(x * axis.scale[number], y / kind.divisor) for x, y in points if y > 0 or not kind.is_log]
+            points = [(axis.place(run, x), y / kind.divisor) for x, y in points if y > 0 or not kind.is_log]
             if points:
                 yield curve, Line(number, curve.style, points)
 
@@ -190,7 +194,7 @@ def _figure(
         LatestValue(line.run, curve.label, line.style, kind.text.format(line.points[-1][1])) for curve, line in curves
     ]
     goal, remark = _mlperf_goal(runs, axis) if kind.name == "mlm-accuracy" else (None, "")
-    starts = [(line.run, x) for line in lines for x in _continued_at(runs[line.run], axis.scale[line.run])]
+    starts = [(line.run, x) for line in lines for x in _continued_at(runs[line.run], axis)]
     plot = Plot(kind.name, kind.title, axis.label, lines, starts, goal, kind.is_log, kind.unit)
     seen = {line.run for line in lines}
     without = [run.name for number, run in enumerate(runs) if number not in seen]
@@ -198,11 +202,11 @@ def _figure(
     return DrawnFigure(kind.name, kind.title, draw_svg(plot), latest, len(lines), remark)
 
 
-def _continued_at(run: ReportedRun, scale: float) -> list[float]:
+def _continued_at(run: ReportedRun, axis: _Axis) -> list[float]:
     """Where the run was continued after an interruption."""
     starts = run.description.get("starts")
     found = [start.get("update") for start in starts if isinstance(start, dict)] if isinstance(starts, list) else []
-    return sorted({update * scale for update in found if is_number(update) and update > 0})
+    return sorted({axis.place(run, update) for update in found if is_number(update) and update > 0})
 
 
 def _mlperf_goal(runs: Sequence[ReportedRun], axis: _Axis) -> tuple[Optional[Goal], str]:
@@ -215,7 +219,7 @@ def _mlperf_goal(runs: Sequence[ReportedRun], axis: _Axis) -> tuple[Optional[Goa
         if library is None:
             return None, "MLPerf's reference is not drawn: bash init_tf.sh --mlperf installs its data. "
         needs = rules.reference_convergence(library, round(batch))
-        scale = axis.scale[number] / batch  # 1 on an axis of examples
+        scale = 1.0 if axis.in_examples else 1.0 / batch
         goal = Goal(number, MLPERF_TARGET, needs.mean * scale, needs.deviation * scale)
         return goal, (
             f"Diamond: MLPerf's reference has {MLPERF_TARGET:.0%} after {needs.mean:,.0f} \N{PLUS-MINUS SIGN} "

@@ -10,6 +10,8 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
+import numpy as np
+
 from bert_pretrain.run_files.metrics import EVALUATION, EVALUATION_ALONE, METRICS_JSONL, TRAINING, Point, read_metrics
 from bert_pretrain.run_files.report_file import UnreadableFileError, read_json_object
 from bert_pretrain.run_files.results import RESULTS_JSON
@@ -55,9 +57,18 @@ class ReportedRun(NamedTuple):
         return max(last, done) if isinstance(done, int) and not self.is_locked else last
 
     def examples_per_update(self) -> Optional[float]:
-        """G = W x A x B, from the last record; None without records."""
-        found = [p["examples"] / p["update"] for p in self.points if p["update"] and is_number(p.get("examples"))]
+        """The mean up to the last record, which is G = W x A x B without --rampup_batch_size; None without records."""
+        found = [examples / update for update, examples in self._examples() if update]
         return found[-1] if found and found[-1] > 0 else None
+
+    def examples_at(self, update: float) -> float:
+        """Examples trained on up to an update; between two records, as if it grew evenly."""
+        points = [(0, 0.0), *self._examples()]
+        return float(np.interp(update, [place for place, _ in points], [examples for _, examples in points]))
+
+    def _examples(self) -> list[tuple[int, float]]:
+        """(updates, examples) of the records."""
+        return [(p["update"], p["examples"]) for p in self.points if is_number(p.get("examples"))]
 
 
 def is_number(value: Any) -> TypeGuard[float]:

@@ -21,12 +21,13 @@ import numpy as np
 from bert_pretrain import __version__
 from bert_pretrain.config.model import ModelConfig
 from bert_pretrain.config.option import OnResume, RefusedOnResume, options_of
+from bert_pretrain.config.rampup import RampUp, UpdateSizes
 from bert_pretrain.config.training import PARTS, Config
 from bert_pretrain.run_files.report_file import UnreadableFileError, read_json_object
 
 RUN_JSON = "run.json"
 _SECTIONS = {"settings": dict, "model": dict, "data": dict, "versions": dict, "ranks": int}
-_TOLD_TOGETHER = ("--train_batch_size", "--num_accumulation_steps")
+_TOLD_TOGETHER = ("--train_batch_size", "--num_accumulation_steps", "--rampup_batch_size")
 # Of bert_config.json, what is not part of a checkpoint's variables.
 _HARMLESS_MODEL = {
     "hidden_dropout_prob": OnResume.AT_ONCE,
@@ -113,7 +114,9 @@ def notices_of_changes(
 
     ValueError where a change contradicts the checkpoints in output_dir.
     """
-    found = [_batch_notice(previous, present, updates_read)] if _batch_of(previous) != _batch_of(present) else []
+    found = []
+    if (_batch_of(previous), update_sizes_of(previous)) != (_batch_of(present), update_sizes_of(present)):
+        found.append(_batch_notice(previous, present, updates_read))
     for change in find_changes(previous, present):
         _refuse(output_dir, change)
         if change.name not in _TOLD_TOGETHER:
@@ -135,9 +138,10 @@ def with_history(
     return {**present, "data": data, "starts": [*previous.get("starts", []), {**start, "changed": changed}]}
 
 
-def examples_per_update(content: dict[str, Any]) -> int:
-    """G = W x A x B of a run."""
-    return math.prod(_batch_of(content))
+def update_sizes_of(content: dict[str, Any]) -> UpdateSizes:
+    """How many examples each update of a run has over all ranks."""
+    rampup = content["settings"]["data"].get("rampup_batch_size")
+    return UpdateSizes(math.prod(_batch_of(content)), RampUp.parse("rampup_batch_size", rampup))
 
 
 def _refuse(output_dir: str, change: Change) -> None:
@@ -150,8 +154,8 @@ def _refuse(output_dir: str, change: Change) -> None:
 
 def _batch_notice(previous: dict[str, Any], present: dict[str, Any], updates_read: int) -> str:
     before, now = _batch_of(previous), _batch_of(present)
-    num_examples = math.prod(now)
-    if num_examples == math.prod(before):
+    sizes, ramps = update_sizes_of(present), ""
+    if sizes == update_sizes_of(previous):
         is_invariant = all(fixed_micro_batches_of(content) for content in (previous, present))
         effect = (
             "the same examples follow, and --rank_invariant gives the same bits"
@@ -160,11 +164,14 @@ def _batch_notice(previous: dict[str, Any], present: dict[str, Any], updates_rea
         )
     else:
         effect = (
-            f"the position in the data is counted in updates and continues at example {updates_read * num_examples:,}"
+            f"the position in the data is counted in updates and continues at example {sizes.total(updates_read):,}"
         )
+        told = [update_sizes_of(content).rampup for content in (previous, present)]
+        if any(told):
+            ramps = f" (--rampup_batch_size: {told[0] or 'none'}, and {told[1] or 'none'})"
     return (
         f"an update had {before[0]} ranks x {before[1]} micro-batches x {before[2]} examples at the previous start and "
-        f"has {now[0]} x {now[1]} x {now[2]} now; {effect}"
+        f"has {now[0]} x {now[1]} x {now[2]} now{ramps}; {effect}"
     )
 
 

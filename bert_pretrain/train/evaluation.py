@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from bert_pretrain.checkpoints import restore
 from bert_pretrain.checkpoints.resume import PreviousRun
+from bert_pretrain.config.rampup import UpdateSizes
 from bert_pretrain.data.input_fn import EvaluationInput
 from bert_pretrain.data.schema import BatchTensors
 from bert_pretrain.data.vocab import rare_token_ids
@@ -112,29 +113,37 @@ def _add_batches(totals: np.ndarray, batches: Iterator[np.ndarray]) -> bool:
     return True
 
 
-def is_due(step: int, batch_examples: int, start: int, between: int) -> bool:
+def is_due(step: int, sizes: UpdateSizes, start: int, between: int) -> bool:
     """True when the update that made `step` crossed a multiple of `between` examples, counted from `start`.
 
     A pure function of the step, so that a resumed run evaluates after the same updates as an uninterrupted one.
     """
 
     def evaluations(updates: int) -> int:
-        examples = updates * batch_examples
+        examples = sizes.total(updates)
         return 0 if examples < start else (examples - start) // between + 1
 
     return step > 0 and evaluations(step) > evaluations(step - 1)
 
 
-def num_due(first: int, last: int, batch_examples: int, start: int, between: int) -> int:
+def num_due(first: int, last: int, sizes: UpdateSizes, start: int, between: int) -> int:
     """Updates after `first`, up to `last`, for which is_due holds."""
-    if between > batch_examples:
+    return sum(
+        _num_due(stop - begin, sizes.total(begin), size, start, between)
+        for begin, stop, size in sizes.between(first, last)
+    )
 
-        def evaluations(updates: int) -> int:
-            return max(0, (updates * batch_examples - start) // between + 1)
 
-        return evaluations(last) - evaluations(first) if last > first else 0
-    before = -(-start // batch_examples) - 1  # updates before the first evaluation; then one after each update
-    return max(0, last - max(first, before))
+def _num_due(num_updates: int, num_before: int, size: int, start: int, between: int) -> int:
+    """The same of num_updates updates of `size` examples each, after num_before examples."""
+    if between > size:
+
+        def evaluations(examples: int) -> int:
+            return max(0, (examples - start) // between + 1)
+
+        return evaluations(num_before + num_updates * size) - evaluations(num_before)
+    waiting = max(0, -(-(start - num_before) // size) - 1)  # updates before the first evaluation; then one after each
+    return max(0, num_updates - waiting)
 
 
 def is_evaluation_done(job: Job, previous: PreviousRun) -> bool:
@@ -163,7 +172,7 @@ def conclude_training(job: Job, previous: PreviousRun, logger: RunLogger) -> dic
         outcome.end = results.TARGET_REACHED
     if previous.results and previous.results["updates"] == previous.step:
         return {**previous.results, **results.evaluation_fields(outcome.latest), **results.end_fields(outcome)}
-    return _content(job, outcome, previous.step * job.examples_per_update)
+    return _content(job, outcome, job.update_sizes.total(previous.step))
 
 
 def evaluate_alone(job: Job, previous: PreviousRun, logger: RunLogger) -> None:
@@ -171,7 +180,7 @@ def evaluate_alone(job: Job, previous: PreviousRun, logger: RunLogger) -> None:
     prefix, step = agreement.from_root(job.world, lambda: _checkpoint_to_evaluate(job, previous))
     latest = _evaluate_checkpoint(job, prefix)
     run = previous.description if prefix == previous.checkpoint else None  # run.json, where the checkpoint is the run's
-    num_examples = step * run_json.examples_per_update(run) if run else 0
+    num_examples = run_json.update_sizes_of(run).total(step) if run else 0
     initial = previous.initial if run else None
     content = _content(job, Outcome(step=step, initial=initial, latest=latest), num_examples)
     lock = _lock_unless_training(job, logger)
@@ -219,7 +228,7 @@ def _report_evaluation(
 ) -> None:
     if kind:
         values = {**latest.metrics, "eval_examples": latest.num_examples, "seconds": latest.seconds}
-        logger.record(kind, step, step * job.examples_per_update, values)
+        logger.record(kind, step, job.update_sizes.total(step), values)
     logger.info_values(f"evaluation of {prefix}, {latest.num_examples} examples:", latest.metrics)
 
 

@@ -54,7 +54,7 @@ class PlainSum:
         """The rows of this rank's micro-batch k."""
         return forward.micro_batch(batch, k)
 
-    def dropout_place(self, k: tf.Tensor) -> tuple[int, tf.Tensor]:
+    def dropout_place(self, batch: BatchTensors, k: tf.Tensor) -> tuple[int, tf.Tensor]:
         """Rank and micro-batch as they decide the dropout masks of this rank's micro-batch k."""
         return self._world.rank, k
 
@@ -115,9 +115,9 @@ class ExactSum(PlainSum):
         part = super().micro_batch(batch, k)
         return part if self._job.device.backend.is_compiled else forward.narrow_rows(part)
 
-    def dropout_place(self, k: tf.Tensor) -> tuple[int, tf.Tensor]:
-        """See PlainSum: the micro-batch's number over all ranks."""
-        return 0, self._world.rank * (self._job.fixed_micro_batches // self._world.size) + k
+    def dropout_place(self, batch: BatchTensors, k: tf.Tensor) -> tuple[int, tf.Tensor]:
+        """See PlainSum: the micro-batch's number over all ranks, which have equally many of an update."""
+        return 0, self._world.rank * (tf.size(batch.row_splits) - 1) + k
 
     def over_ranks(
         self,

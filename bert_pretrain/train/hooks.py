@@ -199,14 +199,14 @@ class TrainingHook(SessionRunHook):
             logger.add_events("train", self._step, values)
         if is_shown:
             values.update(self._throughput.recent()._asdict(), peak_memory_bytes=results.peak_memory_bytes())
-            logger.record("train", self._step, self._step * self._job.examples_per_update, values)
+            logger.record("train", self._step, self._job.update_sizes.total(self._step), values)
             logger.info_values(f"update {self._step}/{num_updates}", values)
         if self._throughput.num_timed == plan.TIMED_UPDATES and self._step < num_updates:
             logger.info(plan.remaining_time(self._job, self._step, self._throughput.total(), self._outcome.latest))
 
     def _is_evaluation_due(self) -> bool:
         run = self._config.run
-        return is_due(self._step, self._job.examples_per_update, run.samples_start_eval, run.samples_between_eval)
+        return is_due(self._step, self._job.update_sizes, run.samples_start_eval, run.samples_between_eval)
 
     def _evaluate(self, evaluation: Evaluation, session: Session) -> Optional[Evaluated]:
         """What was measured; None where a signal has ended it."""
@@ -220,7 +220,7 @@ class TrainingHook(SessionRunHook):
             outcome.initial = evaluated
         outcome.latest, outcome.latest_update = evaluated, step
         values = {**evaluated.metrics, "eval_examples": evaluated.num_examples, "seconds": evaluated.seconds}
-        logger.record("eval", step, step * self._job.examples_per_update, values)
+        logger.record("eval", step, self._job.update_sizes.total(step), values)
         logger.add_events("eval", step, evaluated.metrics)
         logger.info_values(f"evaluation after update {step}, {evaluated.num_examples} examples:", evaluated.metrics)
         for line in logger.mlperf.end_evaluation(step, evaluated.metrics["masked_lm_accuracy"]):

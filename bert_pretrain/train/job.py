@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from bert_pretrain.checkpoints import remote_output
 from bert_pretrain.config.model import ModelConfig
+from bert_pretrain.config.rampup import UpdateSizes
 from bert_pretrain.config.training import PARTS, Config
 from bert_pretrain.data.dataset import Source
 from bert_pretrain.data.dynamic_masking import DynamicMasking
@@ -51,9 +52,9 @@ class Job(NamedTuple):
         return self.evaluation
 
     @property
-    def examples_per_update(self) -> int:
-        """Examples of an update over all ranks: G = W x A x B."""
-        return self.world.size * self.config.examples_per_rank()
+    def update_sizes(self) -> UpdateSizes:
+        """How many examples each update has over all ranks."""
+        return self.config.update_sizes(self.world.size)
 
     @property
     def fixed_micro_batches(self) -> int:
@@ -135,7 +136,7 @@ def timed_run(job: Job) -> TimedRun:
         job.model,
         system=f"{job.device.name} x{num_ranks}",
         peak_learning_rate=schedule.effective_peak(optim, num_ranks, job.config.run.horovod),
-        examples_per_update=job.examples_per_update,
+        update_sizes=job.update_sizes,
         seq_length=job.training_source.lengths.seq_length,
         num_train_records=job.training_source.index.num_records,
         num_eval_records=job.evaluation_source.index.num_records,
@@ -153,6 +154,7 @@ def training_input(job: Job, first_update: int) -> TrainingInput:
         world.size,
         job.fixed_micro_batches,
         few_shapes=job.device.backend.is_compiled,
+        rampup=job.update_sizes.rampup,
     )
     return TrainingInput(job.training_source, shape, data.data_seed, first_update, job.masking)
 

@@ -162,7 +162,7 @@ def _train(job: Job, previous: PreviousRun, logger: RunLogger, output: Optional[
     trainer = estimator.Estimator(make_model_fn(run), _model_dir(config, world), _estimator_config(job))
     with writer or contextlib.nullcontext():
         trainer.train(examples, hooks=world.hooks(), max_steps=config.optim.num_train_steps)
-    num_examples = outcome.step * job.examples_per_update
+    num_examples = job.update_sizes.total(outcome.step)
     return results.results_content(
         outcome, throughput.total(), world.size, job.device.name, num_examples, _utilization(job, throughput)
     )
@@ -172,7 +172,7 @@ def _must_evaluate_first(job: Job, previous: PreviousRun) -> bool:
     """True for a new run, and where the evaluation after the previous start's last update was left."""
     run, step = job.config.run, previous.step
     is_left = not previous.is_evaluated and is_due(
-        step, job.examples_per_update, run.samples_start_eval, run.samples_between_eval
+        step, job.update_sizes, run.samples_start_eval, run.samples_between_eval
     )
     return step == 0 or is_left
 

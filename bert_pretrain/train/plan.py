@@ -27,7 +27,7 @@ def plan_lines(job: Job, step: int) -> Iterator[str]:
     num_updates, run = job.config.optim.num_train_steps, job.config.run
     if step >= num_updates:
         return
-    examples = (num_updates - step) * job.examples_per_update
+    examples = job.update_sizes.total(num_updates) - job.update_sizes.total(step)
     yield (
         f"plan: {num_updates - step:,} updates with {examples:,} examples, "
         f"{examples / job.training_source.index.num_records:.3g} times the training data; a checkpoint every "
@@ -43,9 +43,9 @@ def remaining_time(job: Job, step: int, rates: Rates, latest: Optional[Evaluated
 
     latest: the last evaluation; None where none has been timed.
     """
-    speed = rates.updates_per_second
-    assert speed is not None, "no update was timed"
-    seconds = (job.config.optim.num_train_steps - step) / speed
+    speed, sizes = rates.updates_per_second, job.update_sizes
+    assert speed and rates.examples_per_second, "no update was timed"
+    seconds = (sizes.total(job.config.optim.num_train_steps) - sizes.total(step)) / rates.examples_per_second
     rest, number = "", _num_evaluations(job, step) if job.config.run.do_eval else 0
     if number and latest and latest.seconds:
         seconds += number * latest.seconds
@@ -57,8 +57,8 @@ def remaining_time(job: Job, step: int, rates: Rates, latest: Optional[Evaluated
 
 def _num_evaluations(job: Job, step: int) -> int:
     """Evaluations after updates later than `step`, the one at the end included."""
-    run, last, examples = job.config.run, job.config.optim.num_train_steps, job.examples_per_update
-    schedule = examples, run.samples_start_eval, run.samples_between_eval
+    run, last = job.config.run, job.config.optim.num_train_steps
+    schedule = job.update_sizes, run.samples_start_eval, run.samples_between_eval
     return num_due(step, last, *schedule) + (not is_due(last, *schedule))
 
 
@@ -115,9 +115,15 @@ def summary_lines(job: Job, previous: PreviousRun) -> Iterator[str]:
         return
     yield (
         f"training data: {job.training_source.index.num_records:,} records; an update has "
-        f"{job.examples_per_update} examples: {ranks} ranks x {config.optim.num_accumulation_steps} micro-batches x "
+        f"{job.update_sizes.full} examples: {ranks} ranks x {config.optim.num_accumulation_steps} micro-batches x "
         f"{config.data.train_batch_size}"
     )
+    if job.update_sizes.rampup:
+        sizes, rampup = job.update_sizes, job.update_sizes.rampup
+        yield (
+            f"batch ramp-up: from {rampup.start} examples in steps of {rampup.increment} over {rampup.examples:,} "
+            f"examples; from update {sizes.first_full + 1:,} on, an update has {sizes.full}"
+        )
     if job.masking:
         whole_words = "whole words, " if config.masking.do_whole_word_mask else ""
         yield (

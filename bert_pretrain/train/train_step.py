@@ -91,7 +91,7 @@ def build_train_step(
     optim, gradient_sum = job.config.optim, make_gradient_sum(job)
     optimizer = make_optimizer(optim, weights, job.device.backend, gradient_sum.square_sums)
     # An update's loss is a mean over all its micro-batches, so that each one's gradient is that much smaller.
-    initial_scale = float(optim.init_loss_scale * optim.num_accumulation_steps * job.world.size)
+    initial_scale = optim.init_loss_scale * job.update_sizes.of(0) / job.config.data.train_batch_size
     loss_scale = LossScale(initial_scale, dynamic=job.device.compute_dtype == tf.float16)
     step, scale = global_step.read_value(), loss_scale.read()
     updates_read = step + loss_scale.skipped_updates.read_value()
@@ -155,7 +155,7 @@ def _forward(
 ) -> StatisticTensors:
     """Statistics of micro-batch k, with dropout masks that depend on seed, rank, update and micro-batch alone."""
     backend, gradient_sum = job.device.backend, make_gradient_sum(job)
-    rank, number = gradient_sum.dropout_place(k)
+    rank, number = gradient_sum.dropout_place(batch, k)
     dropout = Dropout(job.config.run.seed, rank, updates_read, number, hashed=backend is not Backend.PLAIN)
     kernels, recompute, part = make_kernels(backend), job.config.device.recompute, gradient_sum.micro_batch(batch, k)
     precision, next_sentence = job.device.precision, job.config.optim.next_sentence_weight > 0

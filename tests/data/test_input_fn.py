@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bert_pretrain.config.rampup import RampUp
 from bert_pretrain.config.training import DataConfig
 from bert_pretrain.data import dataset, input_fn, schema
 from bert_pretrain.data.dataset import Lengths, Source
 from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput, UpdateShape
+from bert_pretrain.data.order import Order
 from bert_pretrain.data.packing import build_batch
 from bert_pretrain.data.schema import Batch, Limits, explain_input_error
 from bert_pretrain.data.shards.tfrecord import write_shard
@@ -112,6 +114,40 @@ def test_starting_at_an_update_goes_on_as_if_never_stopped(make_source):
     for a, b in zip(whole[7:], rest):
         for name in Batch._fields:
             np.testing.assert_array_equal(a[name], b[name])
+
+
+@pytest.mark.parametrize(("num_ranks", "pieces"), [(1, 0), (1, 6), (2, 0), (2, 6), (3, 0)])
+def test_growing_updates_take_the_same_stream(make_source, num_ranks, pieces):
+    """Updates of 6, 6, 6, 12, 12, 18, ... records, over all ranks, are the stretches 0:6, 6:12, ... of the order."""
+    source, order = make_source(20, 11), Order([20, 11], seed=7)
+    shape = {"num_ranks": num_ranks, "fixed_micro_batches": pieces, "rampup": RampUp(6, 6, 36), "pack": True}
+    ends = [0, 6, 12, 18, 30, 42, 60, 78, 96]
+    for first in (0, 4):
+        ranks = [
+            run_training(training(source, 18 // num_ranks, rank=rank, first_update=first, **shape), 8 - first)
+            for rank in range(num_ranks)
+        ]
+        for update in range(first, 8):
+            seen = [record_numbers(rank[update - first]) for rank in ranks]
+            assert len({len(numbers) for numbers in seen}) == 1
+            expected = order.records(ends[update], ends[update + 1])
+            assert sorted(number for numbers in seen for number in numbers) == sorted(expected.tolist())
+            if pieces:
+                splits = [len(rank[update - first]["row_splits"]) - 1 for rank in ranks]
+                assert splits == [len(expected) // 3 // num_ranks] * num_ranks
+
+
+def test_micro_batches_of_growing_updates_are_the_same_on_any_number_of_ranks(make_source):
+    source, per_update = make_source(20, 11), {}
+    for num_ranks in (1, 2):
+        shape = {"num_ranks": num_ranks, "fixed_micro_batches": 6, "rampup": RampUp(6, 6, 36), "pack": True}
+        for rank in range(num_ranks):
+            features = training(source, 18 // num_ranks, rank=rank, **shape)
+            for update, batch in enumerate(run_training(features, 8)):
+                numbers, splits = record_numbers(batch), batch["example_splits"]
+                parts = [numbers[a:b] for a, b in zip(splits, splits[1:])]
+                per_update.setdefault((num_ranks, update), []).extend(parts)
+    assert all(per_update[1, update] == per_update[2, update] for update in range(8))
 
 
 def test_the_initializer_takes_the_input_back(make_source):

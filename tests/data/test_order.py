@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bert_pretrain.config.rampup import UpdateSizes
 from bert_pretrain.data import order
 from bert_pretrain.data.order import Order, hash_words, splitmix64
 
@@ -25,7 +26,7 @@ def test_the_updates_of_an_epoch_have_every_record_once(records_per_shard, num_e
     total = sum(records_per_shard)
     shuffled = Order(records_per_shard, 7)
     updates = [
-        shuffled.records(*order.update_slice(update, num_examples)) for update in range(-(-total // num_examples))
+        shuffled.records(*UpdateSizes(num_examples).positions(update)) for update in range(-(-total // num_examples))
     ]
     assert {len(records) for records in updates} == {num_examples}
     assert sorted(np.concatenate(updates)[:total]) == list(range(total))

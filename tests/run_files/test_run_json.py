@@ -56,11 +56,24 @@ def test_a_change_that_contradicts_the_checkpoint_is_refused(name: str) -> None:
     assert REFUSED[name].reason in str(error.value) and f"give --{name}={before}" in str(error.value)
 
 
-@pytest.mark.parametrize("name", sorted(set(HARMLESS) - {"train_batch_size", "num_accumulation_steps"}))
+@pytest.mark.parametrize(
+    "name", sorted(set(HARMLESS) - {"train_batch_size", "num_accumulation_steps", "rampup_batch_size"})
+)
 def test_a_harmless_change_is_one_line_with_both_values(name: str) -> None:
     now = described()["settings"][FLAGS[name]][name]
     (line,) = run_json.notices_of_changes("/out", described(**{name: "before"}), described(), 10)
     assert line == f"--{name} was before at the previous start and is {now} now: {HARMLESS[name].value}"
+
+
+def test_another_ramp_of_the_batch_says_where_the_data_continue() -> None:
+    older = described(num_accumulation_steps=2)
+    del older["settings"]["data"]["rampup_batch_size"]  # of a version without it
+    assert run_json.notices_of_changes("/out", older, described(num_accumulation_steps=2), 10) == []
+    ramp = described(num_accumulation_steps=2, rampup_batch_size="32,16,160")  # 3 updates of 32, 2 of 48, then of 64
+    (line,) = run_json.notices_of_changes("/out", older, ramp, 10)
+    assert "example 512" in line and "32,16,160" in line, line
+    (line,) = run_json.notices_of_changes("/out", ramp, described(num_accumulation_steps=2), 10)
+    assert "example 640" in line, line
 
 
 def test_betas_may_change_with_adam_which_corrects_no_bias() -> None:

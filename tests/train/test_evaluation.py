@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bert_pretrain.config.rampup import UpdateSizes
 from bert_pretrain.train.evaluation import is_due
 
 
@@ -18,4 +19,4 @@ from bert_pretrain.train.evaluation import is_due
     ],
 )
 def test_evaluations_fall_on_the_first_update_past_each_multiple(start: int, between: int, due: list[int]) -> None:
-    assert [step for step in range(11) if is_due(step, 4, start, between)] == due
+    assert [step for step in range(11) if is_due(step, UpdateSizes(4), start, between)] == due

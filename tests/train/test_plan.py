@@ -8,6 +8,7 @@ import json
 import shlex
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Optional
 
 import pytest
 import tensorflow as tf
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert_pretrain.checkpoints.resume import PreviousRun
+from bert_pretrain.config.rampup import RampUp, UpdateSizes
 from bert_pretrain.distributed.world import World
 from bert_pretrain.kernels.backend import Backend
 from bert_pretrain.run_files.results import Evaluated, Rates
@@ -23,6 +25,7 @@ from bert_pretrain.train import plan
 from bert_pretrain.train.device import Device
 from bert_pretrain.train.evaluation import is_due, num_due
 from bert_pretrain.train.job import Job
+from tests.config.test_rampup import rampups
 from tests.e2e.runs import make_config
 from tests.train.small import MODEL
 
@@ -38,12 +41,14 @@ def make_job(**values: object) -> Job:
 @settings(deadline=None)
 @given(
     batch=st.integers(1, 50), start=st.integers(0, 900), between=st.integers(1, 90),
-    first=st.integers(0, 40), more=st.integers(0, 40),
+    first=st.integers(0, 40), more=st.integers(0, 40), rampup=st.none() | rampups,
 )  # fmt: skip
-def test_evaluations_are_counted_as_they_come_due(batch: int, start: int, between: int, first: int, more: int) -> None:
-    steps = range(first + 1, first + more + 1)
-    expected = sum(is_due(step, batch, start, between) for step in steps)
-    assert num_due(first, first + more, batch, start, between) == expected
+def test_evaluations_are_counted_as_they_come_due(
+    batch: int, start: int, between: int, first: int, more: int, rampup: Optional[RampUp]
+) -> None:
+    sizes, steps = UpdateSizes(batch, rampup), range(first + 1, first + more + 1)
+    expected = sum(is_due(step, sizes, start, between) for step in steps)
+    assert num_due(first, first + more, sizes, start, between) == expected
 
 
 def test_the_plan_is_told_before_the_start() -> None:
@@ -60,7 +65,7 @@ def test_the_plan_is_told_before_the_start() -> None:
 
 def test_the_time_to_come_is_that_of_updates_and_evaluations() -> None:
     job = make_job(num_train_steps=1000, samples_start_eval=0, samples_between_eval=6400)
-    rates = NO_RATES._replace(updates_per_second=2.0)
+    rates = NO_RATES._replace(updates_per_second=2.0, examples_per_second=64.0)
     assert plan.remaining_time(job, 0, rates, Evaluated({}, 10, 100.0)) == (
         "remaining: about 16 min 40 s at 2 updates/s, evaluations (5 of 1 min 40 s) included"
     )
