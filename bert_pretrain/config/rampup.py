@@ -1,4 +1,4 @@
-"""What grows over the first examples of a run: --rampup_batch_size, and how many examples each update has with it.
+"""What grows over the first examples of a run, and how many examples each update has with --rampup_batch_size.
 
 The rule is that of Megatron-LM's --rampup-batch-size START INCREMENT SAMPLES, in integers, so that an update's place in
 the data follows from its number alone, whatever the number of ranks.
@@ -91,6 +91,11 @@ class UpdateSizes(NamedTuple):
     def first_full(self) -> int:
         """The first update with all its examples."""
         return _stretches(self)[-1].first
+
+    def first_after(self, num_examples: int) -> int:
+        """The first update before which so many examples are read."""
+        stretch = next(s for s in reversed(_stretches(self)) if s.num_before <= num_examples)
+        return stretch.first + -(-(num_examples - stretch.num_before) // stretch.size)
 
     def between(self, first: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """(first, stop, size) of each part of the updates first:stop in which all have the same size."""

@@ -275,6 +275,15 @@ class DataConfig:
         on_resume=OnResume.NONE,
         set_by_script=True,  # its data are checked before
     )
+    rampup_seq_length: Optional[str] = option(
+        None,
+        "START,INCREMENT,EXAMPLES: records are cut to START tokens at first, INCREMENT more at a time, and whole "
+        "after EXAMPLES examples; 128,384,EXAMPLES are two phases for records of 512. Cut tokens are not seen. "
+        "Default: all whole. docs/training.md.",
+        on_resume=OnResume.AT_ONCE,
+        of_update=True,
+        set_by_script=True,  # it plans with the speed of whole records
+    )
     pack_sequences: bool = option(
         True,
         "Pack several examples into a row. Loss, gradients and update are the same, with less padding.",
@@ -300,7 +309,8 @@ class DataConfig:
             value = getattr(self, name)
             require(value is None or value >= 1, f"--{name} must be at least 1, got {value}")
         require(self.cache_gb > 0, f"--cache_gb must be above 0, got {self.cache_gb}")
-        RampUp.parse("rampup_batch_size", self.rampup_batch_size)
+        for name in ("rampup_batch_size", "rampup_seq_length"):
+            RampUp.parse(name, getattr(self, name))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import Callable, NamedTuple, Optional
 
 import numpy as np
@@ -32,6 +33,7 @@ from bert_pretrain.data.order import (
 )
 from bert_pretrain.data.packing import build_batch, build_micro_batches
 from bert_pretrain.data.schema import Batch, BatchTensors, Examples, check_examples
+from bert_pretrain.data.truncation import truncate_examples
 from bert_pretrain.tensorflow_compat import compat
 
 _BATCHES_AHEAD = 4  # enough to cover a slow read; a few megabytes
@@ -49,7 +51,8 @@ class UpdateShape(NamedTuple):
     num_ranks: int = 1
     fixed_micro_batches: int = 0  # of the largest updates over all ranks (--rank_invariant); 0: by rows_per_micro_batch
     few_shapes: bool = False  # rows for a backend that compiles a program for each shape (packing.add_empty_rows)
-    rampup: Optional[RampUp] = None  # of the examples of an update over all ranks
+    rampup_batch_size: Optional[RampUp] = None  # of the examples of an update over all ranks
+    rampup_seq_length: Optional[RampUp] = None  # of the tokens to which records are cut
 
 
 class TrainingInput:
@@ -66,7 +69,7 @@ class TrainingInput:
         """masking draws the masks of each visit; None: the masks of the records."""
         self._source, self._shape, self._masking = source, shape, masking
         self._first_update = first_update
-        self._sizes = UpdateSizes(shape.examples_per_rank * shape.num_ranks, shape.rampup)
+        self._sizes = UpdateSizes(shape.examples_per_rank * shape.num_ranks, shape.rampup_batch_size)
         self._order = Order(source.index.records_per_shard, seed)
         self._pool_read_ahead: Optional[Pool] = None  # the newest pool for which read-ahead was requested
         self.initializer: Optional[tf.Operation] = None  # set by __call__; restarts the input at first_update
@@ -74,8 +77,8 @@ class TrainingInput:
     def __call__(self) -> dict[str, tf.Tensor]:
         """In the default graph: a Batch's fields, and input_wait_seconds, how long the step waited for them."""
         updates = tf.data.Dataset.range(self._first_update, sys.maxsize)
-        per_rank = None if self._shape.rampup else self._shape.examples_per_rank
-        batches = _pipeline(updates, self._source, self._read_update, self.arrange, per_rank, self._masking)
+        per_rank = None if self._shape.rampup_batch_size else self._shape.examples_per_rank
+        batches = _pipeline(updates, self._source, self._read_update, self.prepare, self.arrange, per_rank)
         iterator = tf.compat.v1.data.make_initializable_iterator(batches)
         self.initializer = iterator.initializer
         # Estimator runs the operations of this collection when it creates its session.
@@ -89,6 +92,17 @@ class TrainingInput:
             batch.row_splits.set_shape([2])  # of one micro-batch
         # The time at which get_next returns would be wrong: returning may wait for a thread of the training step.
         return {**batch._asdict(), "input_wait_seconds": tf.maximum(built - requested, 0.0)}
+
+    def prepare(self, update: int, examples: Examples, visits: Visits, names: Sequence[str]) -> Examples:
+        """The records [E] of an update as it has them: cut to its length, with the masks of these visits.
+
+        ValueError, naming a record by its entry of names [E], for one that cannot be trained on.
+        """
+        check_examples(examples, self._source.limits, names)
+        if self._shape.rampup_seq_length:
+            whole = self._source.lengths.seq_length
+            examples = truncate_examples(examples, self._shape.rampup_seq_length.at(self._sizes.total(update), whole))
+        return self._masking.redraw(examples, visits, names) if self._masking else examples
 
     def arrange(self, examples: Examples) -> Batch:
         """This rank's examples of an update, in the order of `visits`, as rows and micro-batches."""
@@ -162,10 +176,15 @@ class EvaluationInput:
     def tensors(self) -> tuple[dict[str, tf.Tensor], tf.Operation]:
         """In the default graph: a Batch's fields, all rows in one micro-batch, and the operation that starts over."""
         num_batches = -(-(self._stop - self._start) // self._batch_size)
-        batches = _pipeline(tf.data.Dataset.range(num_batches), self._source, self._read_batch, self._arrange, None)
+        numbers = tf.data.Dataset.range(num_batches)
+        batches = _pipeline(numbers, self._source, self._read_batch, self._prepare, self._arrange, None)
         iterator = tf.compat.v1.data.make_initializable_iterator(batches)
         batch, _ = iterator.get_next()
         return batch._asdict(), iterator.initializer
+
+    def _prepare(self, number: int, examples: Examples, visits: Visits, names: Sequence[str]) -> Examples:
+        check_examples(examples, self._source.limits, names)
+        return examples
 
     def _arrange(self, examples: Examples) -> Batch:
         return build_batch(examples, self._batch_size, self._pack)
@@ -183,9 +202,9 @@ def _pipeline(
     steps: tf.data.Dataset[tf.Tensor],
     source: Source,
     visits_of: Callable[[int], Visits],
+    prepare: Callable[[int, Examples, Visits, Sequence[str]], Examples],
     arrange_rows: Callable[[Examples], Batch],
     num_examples: Optional[int],
-    masking: Optional[DynamicMasking] = None,
 ) -> tf.data.Dataset[tuple[BatchTensors, tf.Tensor]]:
     """(Batch, second at which it was built) for the visits_of each step.
 
@@ -200,29 +219,21 @@ def _pipeline(
 
     @tf.autograph.experimental.do_not_convert
     def arrange(
-        names: np.ndarray, records: np.ndarray, epochs: np.ndarray, *columns: np.ndarray
+        step: np.ndarray, names: np.ndarray, records: np.ndarray, epochs: np.ndarray, *columns: np.ndarray
     ) -> tuple[np.ndarray, ...]:
-        rows = arrange_rows(_checked(Examples(*columns), source, Visits(records, epochs), names, masking))
+        decoded = [os.fsdecode(name) for name in names]
+        rows = arrange_rows(prepare(int(step), Examples(*columns), Visits(records, epochs), decoded))
         return (*rows, np.array(time.time()))
 
     @tf.autograph.experimental.do_not_convert
     def build(step: tf.Tensor) -> tuple[BatchTensors, tf.Tensor]:
         serialized, names, *visits = tf.numpy_function(read, [step], [tf.string, tf.string, tf.int64, tf.int64])
         examples = schema.parse_examples(tf.ensure_shape(serialized, [num_examples]), names, *source.lengths)
-        *arranged, built = tf.numpy_function(arrange, [names, *visits, *examples], [*_dtypes(), tf.float64])
+        *arranged, built = tf.numpy_function(arrange, [step, names, *visits, *examples], [*_dtypes(), tf.float64])
         return _with_shapes(arranged, num_examples), tf.ensure_shape(built, [])
 
     batches = steps.map(build, num_parallel_calls=_THREADS, deterministic=True)
     return batches.prefetch(_BATCHES_AHEAD).with_options(_options())
-
-
-def _checked(
-    examples: Examples, source: Source, visits: Visits, names: np.ndarray, masking: Optional[DynamicMasking]
-) -> Examples:
-    """Examples that can be trained on, with the masks of these visits; names are encoded."""
-    decoded = [os.fsdecode(name) for name in names]
-    check_examples(examples, source.limits, decoded)
-    return masking.redraw(examples, visits, decoded) if masking else examples
 
 
 def _options() -> tf.data.Options:

@@ -126,6 +126,7 @@ def _training_lines(run: dict[str, Any]) -> Iterator[str]:
         f"- Batch: {run['ranks']} ranks x {optim['num_accumulation_steps']} micro-batches x "
         f"{settings['data']['train_batch_size']} examples"
     )
-    if settings["data"].get("rampup_batch_size"):
-        yield f"- Batch ramp-up (start, increment, examples): {settings['data']['rampup_batch_size']}"
+    for name, title in (("rampup_batch_size", "Batch"), ("rampup_seq_length", "Length")):
+        if settings["data"].get(name):
+            yield f"- {title} ramp-up (start, increment, examples): {settings['data'][name]}"
     yield f"- Optimizer: {optim['optimizer_type']}, learning rate {optim['learning_rate']:g}"

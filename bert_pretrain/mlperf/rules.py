@@ -61,6 +61,11 @@ def find_deviations(run: TimedRun) -> Iterator[str]:
             f"--rampup_batch_size={config.data.rampup_batch_size}",
             "the reference has one batch size",
         ),
+        (
+            config.data.rampup_seq_length is None,
+            f"--rampup_seq_length={config.data.rampup_seq_length}",
+            "the reference trains on whole records",
+        ),
         (config.optim.poly_power == 1.0, f"--poly_power={config.optim.poly_power:g}", "the reference decays linearly"),
     ):
         if not is_right:

@@ -9,13 +9,15 @@ import tensorflow as tf
 
 from bert_pretrain.checkpoints import remote_output
 from bert_pretrain.config.model import ModelConfig
-from bert_pretrain.config.rampup import UpdateSizes
+from bert_pretrain.config.option import require
+from bert_pretrain.config.rampup import RampUp, UpdateSizes
 from bert_pretrain.config.training import PARTS, Config
 from bert_pretrain.data.dataset import Source
 from bert_pretrain.data.dynamic_masking import DynamicMasking
 from bert_pretrain.data.input_fn import EvaluationInput, TrainingInput, UpdateShape
 from bert_pretrain.data.schema import Limits
 from bert_pretrain.data.shards.index_tables import Share
+from bert_pretrain.data.truncation import LEAST_LENGTH
 from bert_pretrain.distributed import agreement
 from bert_pretrain.distributed.world import World
 from bert_pretrain.mlperf.rules import TimedRun
@@ -55,6 +57,11 @@ class Job(NamedTuple):
     def update_sizes(self) -> UpdateSizes:
         """How many examples each update has over all ranks."""
         return self.config.update_sizes(self.world.size)
+
+    @property
+    def rampup_seq_length(self) -> Optional[RampUp]:
+        """How the tokens grow to which records are cut; None where they are whole."""
+        return RampUp.parse("rampup_seq_length", self.config.data.rampup_seq_length)
 
     @property
     def fixed_micro_batches(self) -> int:
@@ -97,6 +104,8 @@ def open_job(config: Config, world: World, report: ReportBytes) -> Job:
     cache = FileCache(data.cache_dir, int(data.cache_gb * 1e9)) if data.cache_dir else None
     training = _open_source(config, "input_files_dir", model, world, report, cache) if config.run.do_train else None
     evaluation = _open_source(config, "eval_files_dir", model, world, report, cache) if config.run.do_eval else None
+    if training is not None:
+        _check_rampup_seq_length(config, training.lengths.seq_length)
     masking = None
     if training is not None and config.masking.dynamic_masking:
         masking = DynamicMasking.open(config.masking, config.data.data_seed, training)
@@ -154,7 +163,8 @@ def training_input(job: Job, first_update: int) -> TrainingInput:
         world.size,
         job.fixed_micro_batches,
         few_shapes=job.device.backend.is_compiled,
-        rampup=job.update_sizes.rampup,
+        rampup_batch_size=job.update_sizes.rampup,
+        rampup_seq_length=job.rampup_seq_length,
     )
     return TrainingInput(job.training_source, shape, data.data_seed, first_update, job.masking)
 
@@ -166,6 +176,18 @@ def evaluation_input(job: Job) -> EvaluationInput:
     rank_and_size = (job.world.rank, job.world.size) if job.config.run.is_dist_eval_enabled else (0, 1)
     return EvaluationInput(
         job.evaluation_source, data.eval_batch_size, data.pack_sequences, max_examples, *rank_and_size
+    )
+
+
+def _check_rampup_seq_length(config: Config, seq_length: int) -> None:
+    flag = "rampup_seq_length"
+    rampup = RampUp.parse(flag, config.data.rampup_seq_length)
+    if not rampup:
+        return
+    rampup.check(flag, seq_length, "the tokens of a record")
+    require(
+        rampup.start >= LEAST_LENGTH,
+        f"--{flag}={rampup}: START must be at least {LEAST_LENGTH}: [CLS], [SEP] and a token of each sentence",
     )
 
 

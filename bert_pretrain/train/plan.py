@@ -124,6 +124,13 @@ def summary_lines(job: Job, previous: PreviousRun) -> Iterator[str]:
             f"batch ramp-up: from {rampup.start} examples in steps of {rampup.increment} over {rampup.examples:,} "
             f"examples; from update {sizes.first_full + 1:,} on, an update has {sizes.full}"
         )
+    if job.rampup_seq_length:
+        ramp, whole = job.rampup_seq_length, job.training_source.lengths.seq_length
+        first_whole = job.update_sizes.first_after(ramp.examples)
+        yield (
+            f"length ramp-up: records are cut to {ramp.start} tokens at first, {ramp.increment} more at a time; from "
+            f"update {first_whole + 1:,} on, they are whole, with up to {whole} tokens"
+        )
     if job.masking:
         whole_words = "whole words, " if config.masking.do_whole_word_mask else ""
         yield (

@@ -18,9 +18,9 @@ from bert_pretrain.checkpoints import restore
 from bert_pretrain.config.option import options_of
 from bert_pretrain.config.training import PARTS, Config
 from bert_pretrain.data import schema
-from bert_pretrain.data.order import Visits
+from bert_pretrain.data.input_fn import TrainingInput
 from bert_pretrain.data.packing import build_batch
-from bert_pretrain.data.schema import Batch, BatchTensors, Examples, check_examples
+from bert_pretrain.data.schema import Batch, BatchTensors, Examples
 from bert_pretrain.distributed.world import World
 from bert_pretrain.model import variables
 from bert_pretrain.system.console import log
@@ -170,7 +170,7 @@ class _Replay:
         self._jobs = [job._replace(world=_Rank(rank, refused.ranks)) for rank in range(refused.ranks)]
         inputs = [training_input(of_rank, refused.position) for of_rank in self._jobs]
         self._records = [of_rank.record_names(refused.position) for of_rank in inputs]
-        self._examples = [_read_examples(job, of_rank.visits(refused.position)) for of_rank in inputs]
+        self._examples = [read_examples(job, of_rank, refused.position) for of_rank in inputs]
         self._batches = [of_rank.arrange(part) for of_rank, part in zip(inputs, self._examples)]
         self._counts = (
             float(sum(batch.masked_weights.sum() for batch in self._batches)),
@@ -217,13 +217,13 @@ class _Replay:
         return bool(np.isfinite(np.sum(_square_norms(grads, self._refused.loss_scale))))
 
 
-def _read_examples(job: Job, visits: Visits) -> Examples:
-    source = job.training_source
+def read_examples(job: Job, inputs: TrainingInput, update: int) -> Examples:
+    """A rank's examples of an update, counted from 0 in the data, as the training step had them."""
+    source, visits = job.training_source, inputs.visits(update)
     names = source.index.names(visits.records)
     records = tf.constant(source.index.read(visits.records))
     examples = schema.parse_examples(records, schema.encode_names(names), *source.lengths).numpy()
-    check_examples(examples, source.limits, names)
-    return job.masking.redraw(examples, visits, names) if job.masking else examples
+    return inputs.prepare(update, examples, visits, names)
 
 
 class _MicroBatchGraph:

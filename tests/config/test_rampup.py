@@ -38,6 +38,8 @@ def test_sizes_and_positions_are_those_of_counting(start: int, steps: int, incre
     assert [sizes.total(update) for update in range(81)] == [sum(expected[:update]) for update in range(81)]
     assert sizes.positions(7) == (sum(expected[:7]), sum(expected[:8]))
     assert sizes.of(sizes.first_full) == full
+    reached = sizes.first_after(examples)
+    assert sum(expected[:reached]) >= examples > sum(expected[: reached - 1]) or reached > 80
     assert not sizes.first_full or sizes.of(sizes.first_full - 1) < full
 
 

@@ -120,7 +120,7 @@ def test_starting_at_an_update_goes_on_as_if_never_stopped(make_source):
 def test_growing_updates_take_the_same_stream(make_source, num_ranks, pieces):
     """Updates of 6, 6, 6, 12, 12, 18, ... records, over all ranks, are the stretches 0:6, 6:12, ... of the order."""
     source, order = make_source(20, 11), Order([20, 11], seed=7)
-    shape = {"num_ranks": num_ranks, "fixed_micro_batches": pieces, "rampup": RampUp(6, 6, 36), "pack": True}
+    shape = {"num_ranks": num_ranks, "fixed_micro_batches": pieces, "rampup_batch_size": RampUp(6, 6, 36), "pack": True}
     ends = [0, 6, 12, 18, 30, 42, 60, 78, 96]
     for first in (0, 4):
         ranks = [
@@ -140,7 +140,7 @@ def test_growing_updates_take_the_same_stream(make_source, num_ranks, pieces):
 def test_micro_batches_of_growing_updates_are_the_same_on_any_number_of_ranks(make_source):
     source, per_update = make_source(20, 11), {}
     for num_ranks in (1, 2):
-        shape = {"num_ranks": num_ranks, "fixed_micro_batches": 6, "rampup": RampUp(6, 6, 36), "pack": True}
+        shape = {"num_ranks": num_ranks, "fixed_micro_batches": 6, "rampup_batch_size": RampUp(6, 6, 36), "pack": True}
         for rank in range(num_ranks):
             features = training(source, 18 // num_ranks, rank=rank, **shape)
             for update, batch in enumerate(run_training(features, 8)):
@@ -148,6 +148,28 @@ def test_micro_batches_of_growing_updates_are_the_same_on_any_number_of_ranks(ma
                 parts = [numbers[a:b] for a, b in zip(splits, splits[1:])]
                 per_update.setdefault((num_ranks, update), []).extend(parts)
     assert all(per_update[1, update] == per_update[2, update] for update in range(8))
+
+
+def test_records_of_the_first_updates_are_cut(make_source):
+    """Records of up to 16 tokens; updates of 4: 6 tokens until 8 examples are read, 11 until 16, then all."""
+    source = make_source(20, 11)
+    whole = run_training(training(source, pack=True), 6)
+    cut = run_training(training(source, pack=True, rampup_seq_length=RampUp(6, 5, 16)), 6)
+    for update, (found, all_of_it) in enumerate(zip(cut, whole)):
+        most = [6, 6, 11, 11, 16, 16][update]
+        lengths, before = (
+            dict(zip(record_numbers(batch), example_lengths(batch).tolist())) for batch in (found, all_of_it)
+        )
+        assert lengths == {number: min(most, length) for number, length in before.items()}
+    for name in Batch._fields:
+        np.testing.assert_array_equal(cut[5][name], whole[5][name], err_msg=name)
+
+
+def example_lengths(features):
+    """Tokens of each example, in the order of cls_positions."""
+    ids = features["example_ids"]
+    row = features["cls_positions"] // ids.shape[1]
+    return np.count_nonzero(ids[row] == ids.reshape(-1)[features["cls_positions"]][:, None], axis=1)
 
 
 def test_the_initializer_takes_the_input_back(make_source):

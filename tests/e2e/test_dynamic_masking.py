@@ -103,7 +103,7 @@ def test_a_refused_update_is_computed_again_with_its_masks(data, tmp_path: Path)
     config = runs.make_config(**data, **runs.settings(output_dir=str(tmp_path)))
     job = open_job(config, World(), lambda *progress: None)
     inputs = training_input(job, first_update=9)  # in the second epoch
-    read = replay._read_examples(job, inputs.visits(9))
+    read = replay.read_examples(job, inputs, 9)
     expected = build_batch(read, config.data.train_batch_size, config.data.pack_sequences)
     with tf.Graph().as_default():
         features = inputs()

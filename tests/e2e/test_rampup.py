@@ -1,4 +1,4 @@
-"""Whole runs whose updates grow: --rampup_batch_size."""
+"""Whole runs whose updates or records grow: --rampup_batch_size and --rampup_seq_length."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from bert_pretrain.data import schema
+from bert_pretrain.data.shards.tfrecord import write_shard
+from bert_pretrain.data.truncation import truncate_examples
 from tests.e2e import ranks, runs
+from tests.e2e.test_dynamic_masking import write_masked_data
 
 # Twelve updates, over all ranks: 6 until 30 examples are read, 12 until 60, then 18 = A x B.
 SIZES = [6, 6, 6, 6, 6, 12, 12, 12, 18, 18, 18, 18]
@@ -104,7 +109,10 @@ def test_another_division_of_the_same_sizes_sees_the_same_examples(data, undistu
 @pytest.mark.skipif(not Path(ranks.MPIRUN).exists(), reason="needs Horovod and mpi4py: bash init_tf.sh --horovod")
 def test_the_number_of_ranks_does_not_change_a_bit_of_growing_updates(data: dict[str, str], tmp_path: Path) -> None:
     """Two ranks are killed after update 7, and one goes on from update 6; another one does not stop."""
-    changes = {"rank_invariant": True, "lr_scaling": "none", "do_eval": False, "save_checkpoints_steps": 3}
+    changes = {
+        "rank_invariant": True, "lr_scaling": "none", "do_eval": False, "save_checkpoints_steps": 3,
+        "rampup_seq_length": "16,24,60",
+    }  # fmt: skip
     runs.train(**settings(data, tmp_path / "one", intra_op_threads=1, **changes))
     many = settings(data, tmp_path / "many", **{**changes, "num_accumulation_steps": 3})
     killed = ranks.dying_trainer(
@@ -119,6 +127,42 @@ def test_the_number_of_ranks_does_not_change_a_bit_of_growing_updates(data: dict
     ended = ranks.run([*ranks.mpirun(2), *whole], tmp_path / "second")
     assert ended.code == 0, ended.err[-3000:]
     assert_same_bits(tmp_path / "one" / "model.ckpt-12", two / "model.ckpt-12")
+
+
+def test_cut_records_train_as_records_made_that_short(data: dict[str, str], tmp_path: Path) -> None:
+    """The first updates are those of a run on shards whose records were cut before, and later ones are not."""
+    short = tmp_path / "short"
+    short.mkdir()
+    for path in sorted(Path(data["input_files_dir"]).iterdir()):
+        records = [*tf.compat.v1.io.tf_record_iterator(str(path))]
+        examples = schema.read_examples(records, [path.name] * len(records), 64, 8)
+        write_shard(str(short / path.name), schema.encode_examples(truncate_examples(examples, 16)))
+    for name, changes in (("ramp", {"rampup_seq_length": "16,24,36"}), ("short", {"input_files_dir": str(short)})):
+        runs.train(**settings(data, tmp_path / name, rampup_batch_size=None, do_eval=False, **changes))
+    assert_same_bits(tmp_path / "ramp" / "model.ckpt-1", tmp_path / "short" / "model.ckpt-1")
+    one, other = (runs.tensors(tmp_path / name / "model.ckpt-2") for name in ("ramp", "short"))
+    assert any((one[name] != other[name]).any() for name in one)
+
+
+def test_both_ramps_and_new_masks_end_with_the_same_bits_after_a_kill(tmp_path: Path, capfd) -> None:
+    masked = write_masked_data(tmp_path, runs.WITH_DROPOUT)
+    ramps = {**RAMP, "rampup_seq_length": "16,8,60", "train_batch_size": 3}
+    for name in ("whole", "killed"):
+        values = {**masked, **runs.settings(output_dir=str(tmp_path / name), **ramps)}
+        if name == "killed":
+            died = runs.start(runs.flags(**values), before=runs.signal_after(7))
+            assert died.returncode == -9, died.stderr
+        runs.train(**values)
+    assert "length ramp-up: records are cut to 16 tokens at first" in capfd.readouterr().out
+    assert_same_bits(tmp_path / "whole" / "model.ckpt-12", tmp_path / "killed" / "model.ckpt-12")
+
+
+@pytest.mark.parametrize(
+    ("ramp", "told"), [("16,7,60", r"tokens of a record cannot grow from 16"), ("4,4,60", r"START must be at least 5")]
+)
+def test_a_length_that_does_not_fit_the_records_is_refused(ramp: str, told: str, data, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=told):
+        runs.train(**settings(data, tmp_path, rampup_seq_length=ramp))
 
 
 def test_a_ramp_that_cannot_be_divided_is_refused_before_the_start(data: dict[str, str], tmp_path: Path) -> None:
