@@ -32,6 +32,7 @@ EXTRAS = {
     ],
     # Not for Python 3.8: its last PyTorch is too old for the tests' reference models.
     "interop": [
+        "accelerate; python_version >= '3.9'",  # transformers' Trainer, for benchmarks/quality.py
         "torch==2.13.0; python_version >= '3.10'",
         "torch==2.8.0; python_version == '3.9'",
         "transformers; python_version >= '3.9'",
