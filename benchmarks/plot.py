@@ -63,5 +63,31 @@ def _panel(axes: pyplot.Axes, title: str, workers: dict[str, list[dict]]) -> Non
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def draw_quality(report: dict, path: pathlib.Path) -> None:
+    """Writes the SVG of a quality.json: accuracy on held-out text against seconds of training, a line for each budget.
+
+    The peer's are those with its best learning rate. A dot is where a run ends.
+    """
+    figure, axes = pyplot.subplots(figsize=(6.4, 3.8))
+    for entries in report["budgets"]:
+        for entry, colour in zip(entries[:2], (_OURS, _INK)):
+            seconds, accuracies = zip(*((point["seconds"], point["accuracy"]) for point in entry["curve"]))
+            label = entry["side"] if entries is report["budgets"][0] else None
+            axes.plot(seconds, accuracies, color=colour, linewidth=1.2, label=label)
+            axes.plot(seconds[-1], accuracies[-1], "o", color=colour, markersize=4)
+            axes.annotate(
+                f"{accuracies[-1]:.3f}", (seconds[-1], accuracies[-1]), (3, 4), textcoords="offset points", fontsize=7
+            )
+    axes.set_xscale("log")
+    axes.set_xlabel("seconds of training", fontsize=9, color=_INK)
+    axes.set_ylabel("masked-LM accuracy, held-out text", fontsize=9, color=_INK)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+
+
 if __name__ == "__main__":
     draw(json.loads(pathlib.Path(sys.argv[1]).read_text()), pathlib.Path(sys.argv[2]))

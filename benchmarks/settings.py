@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 
+NUM_FREQUENT = 100  # tokens that any model learns first; where it is asked for, accuracy is told without them, too
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -12,7 +14,7 @@ class Settings:
 
     worker: str  # which of a module's workers this one is
     model_config: str  # bert_config.json, dropout rates included
-    weights: str  # .npz with the first weights, by TF1 checkpoint name
+    weights: str  # .npz with the first weights, by TF1 checkpoint name; "": the framework draws its own
     shards: tuple[str, ...]  # TFRecord files
     seq_length: int
     max_predictions: int
@@ -20,8 +22,11 @@ class Settings:
     num_accumulation_steps: int  # micro-batches of an update
     num_threads: int
     optimizer: str  # lamb or adam
-    learning_rate: float  # constant
+    learning_rate: float  # constant, except where a request names a schedule
     seed: int
+    # For a worker that makes its own examples: text as make_data reads it, and the vocab.txt.
+    text: str = ""
+    vocab: str = ""
 
     def write(self, path: str) -> None:
         with open(path, "w", encoding="utf-8") as file:
