@@ -417,8 +417,8 @@ def _arguments(values: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--data_dir",
         type=os.path.expanduser,
-        help="Instead of the demo's data: a folder with train.txt (a line a sentence, an empty line between documents), shards "
-        "of it in train, shards of held-out text in eval, vocab.txt (lower case) and bert_config.json.",
+        help="Instead of the demo's data: a folder with train.txt (sentences as lines, documents apart by empty ones), "
+        "shards of it in train, of held-out text in eval, vocab.txt (lower case) and bert_config.json.",
     )
     parser.add_argument(
         "--flagfile", default=str(_ROOT / "configs" / "run" / "demo.flags"), help="Of bert_pretrain.run."
