@@ -18,6 +18,7 @@ import pathlib
 import re
 import shlex
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -82,6 +83,8 @@ class Study:
             data.update(pathlib.Path(path).read_bytes())
         self._data_digest = data.hexdigest()
         self._flags = [*_flags_of(pathlib.Path(arguments.flagfile)), *shlex.split(arguments.flags)]
+        if not _number(self._flags, "num_train_steps", 0):
+            raise ValueError("--flagfile or --flags must have --num_train_steps, which the warm-up is a part of")
 
     def runs_of(self, minutes: float) -> list[Run]:
         """In turns: for each seed ours, then one of the peer's for each learning rate. 0: a short one of each side."""
@@ -126,20 +129,23 @@ class Study:
         do = self._train_ours if run.side == OURS else self._train_peer
         result = {**run._asdict(), "settings": self._settings_of(run), "updates": updates}
         result.update(do(run, folder, updates, -(-updates // self._num_evaluations(run))))
+        result["load_average"] = os.getloadavg()[0]  # of the last minute: tells whether others were at work, too
         files.write_json(str(self._result_path(run)), result, indent=1)
         return result
 
     def _train_ours(self, run: Run, folder: pathlib.Path, updates: int, evaluate_every: int) -> dict[str, Any]:
-        planned = _number(self._flags, "num_train_steps", 0)
-        warmup = round(updates * _number(self._flags, "num_warmup_steps", 0) / planned) if planned else 0
-        examples_per_update = self._examples_per_update()
+        planned = _number(self._flags, "num_train_steps", 1)
+        schedule = {name: _number(self._flags, name, 0) for name in ("num_warmup_steps", "num_decay_steps")}
+        # Of ours, on one rank: several batches where gradients are accumulated.
+        batch_size = _number(self._flags, "train_batch_size", 32)
+        between = evaluate_every * batch_size * _number(self._flags, "num_accumulation_steps", 1)
         begin = time.time()
         self._start(
             folder, "run", *self._flags, "--do_train", "--do_eval", f"--output_dir={folder}",
             f"--input_files_dir={self._data}/train", f"--eval_files_dir={self._data}/eval",
             f"--bert_config_file={self._data}/bert_config.json", f"--num_train_steps={updates}",
-            f"--num_warmup_steps={warmup}", "--samples_start_eval=0",
-            f"--samples_between_eval={evaluate_every * examples_per_update}", f"--seed={run.seed}",
+            *(f"--{name}={round(value * updates / planned)}" for name, value in schedule.items() if value),
+            "--samples_start_eval=0", f"--samples_between_eval={between}", f"--seed={run.seed}",
             f"--data_seed={run.seed}", f"--intra_op_threads={self._arguments.threads}",
         )  # fmt: skip
         exported = folder / "hugging_face"
@@ -162,10 +168,6 @@ class Study:
             "versions": described["versions"],
             "on_the_peers_side": other,
         }
-
-    def _examples_per_update(self) -> int:
-        """Of ours: the batch of a rank, several where gradients are accumulated."""
-        return _number(self._flags, "train_batch_size", 32) * _number(self._flags, "num_accumulation_steps", 1)
 
     def _train_peer(self, run: Run, folder: pathlib.Path, updates: int, evaluate_every: int) -> dict[str, Any]:
         begin = time.time()
@@ -383,6 +385,7 @@ def _write_report(study: Study, arguments: argparse.Namespace, folder: pathlib.P
     compared = [(run["points"][-1], run["on_the_peers_side"]) for run in every_run if run["side"] == OURS]
     worst = {name: max(abs(own[name] - other[name]) for own, other in compared) for name in _TOLERANCES}
     versions = {name: version for run in every_run for name, version in run["versions"].items()}
+    loads = [run["load_average"] for run in every_run]
     page = [
         f"{report['date']}, {report['processor']}, {arguments.threads} threads; "
         f"{study.num_held_out:,} held-out records, "
@@ -390,7 +393,8 @@ def _write_report(study: Study, arguments: argparse.Namespace, folder: pathlib.P
         + ", ".join(f"{name} {version}" for name, version in versions.items()),
         tables(budgets),
         "Seconds are of training, without evaluations and start-up. Both evaluators agree on our weights: accuracies "
-        f"differ by at most {worst['accuracy']:.1e}, losses by {worst['loss']:.1e}.",
+        f"differ by at most {worst['accuracy']:.1e}, losses by {worst['loss']:.1e}. Load average of the machine at the "
+        f"ends of the runs: {min(loads):.1f} - {max(loads):.1f}.",
     ]
     files.write_json(str(folder / "quality.json"), report, indent=1)
     (folder / "quality.md").write_text("\n\n".join(page) + "\n")
@@ -456,6 +460,7 @@ def _arguments(values: list[str] | None) -> argparse.Namespace:
 def main(values: list[str] | None = None) -> None:
     """Trains what is not finished yet; after each budget leaves quality.json, .md and .svg, and prints the tables."""
     arguments = _arguments(values)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no run stays behind at work
     folder = pathlib.Path(arguments.output_dir).resolve()
     study = Study(arguments, folder / "quality")
     page = ""
