@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 
-NUM_FREQUENT = 100  # tokens that any model learns first; where it is asked for, accuracy is told without them, too
-
 
 @dataclasses.dataclass(frozen=True)
 class Settings:

@@ -10,6 +10,7 @@ It evaluates masked-LM models on the held-out records of the settings' shards, w
 
 from __future__ import annotations
 
+import functools
 import json
 import pathlib
 import time
@@ -23,8 +24,9 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.peers import records
 from benchmarks.peers.hugging_face import MicroBatch, micro_batch
-from benchmarks.settings import NUM_FREQUENT, Settings
+from benchmarks.settings import Settings
 from benchmarks.worker import serve
+from bert_pretrain.data.vocab import rare_token_ids
 
 _MASKED_SHARE = 0.15
 
@@ -39,8 +41,22 @@ class HuggingFaceTrainer:
         vocab = str(pathlib.Path(settings.vocab).parent)
         self._tokenizer = transformers.BertTokenizerFast.from_pretrained(vocab, do_lower_case=True)
         self._held_out = records.read(settings.shards)
-        self._pieces, frequent = _pieces(settings.text, self._tokenizer, settings.seq_length)
-        self._is_frequent = torch.from_numpy(frequent)
+        counts = np.bincount(
+            self._held_out.masked_lm_ids[self._held_out.masked_lm_weights > 0], minlength=len(self._tokenizer)
+        )
+        self._is_rare = torch.zeros(len(counts), dtype=torch.bool)
+        self._is_rare[rare_token_ids(counts)] = True
+
+    @functools.cached_property
+    def _pieces(self) -> list[dict[str, list[int]]]:
+        """The text's tokens in pieces. A document is one line of what run_mlm.py would read; the rest is dropped."""
+        documents = pathlib.Path(self._settings.text).read_text(encoding="utf-8").split("\n\n")
+        lines = [" ".join(document.split("\n")) for document in documents]
+        columns = self._tokenizer(lines, return_special_tokens_mask=True, verbose=False)
+        joined = {name: np.concatenate(values) for name, values in columns.items()}
+        length = self._settings.seq_length
+        starts = range(0, len(joined["input_ids"]) - length + 1, length)
+        return [{name: row[i : i + length].tolist() for name, row in joined.items()} for i in starts]
 
     def train(self, updates: int, evaluate_every: int, warmup_share: float, output_dir: str) -> dict[str, Any]:
         """Trains a new model. Its points are the evaluations; their seconds are of training alone."""
@@ -85,7 +101,7 @@ class HuggingFaceTrainer:
     def evaluate(self, network: transformers.BertForMaskedLM) -> dict[str, float]:
         """Accuracy and mean loss over all masked tokens of the held-out records, each counted once.
 
-        rare_accuracy: over those whose token is not among the most frequent of the training text.
+        rare_accuracy: over those whose token is rare among them, as our evaluation counts it.
         """
         was_training = network.training
         network.eval()
@@ -114,7 +130,7 @@ class HuggingFaceTrainer:
         encoded = network.bert(batch.input_ids, batch.attention_mask, batch.token_type_ids).last_hidden_state
         logits = network.cls(encoded.flatten(0, 1)[batch.masked_positions])  # [M, V]
         is_hit = logits.argmax(-1) == batch.masked_ids
-        is_rare = ~self._is_frequent.to(logits.device)[batch.masked_ids]
+        is_rare = self._is_rare.to(logits.device)[batch.masked_ids]
         loss = cross_entropy(logits, batch.masked_ids, reduction="sum")
         return [loss.item(), is_hit.sum().item(), len(is_hit), (is_hit & is_rare).sum().item(), is_rare.sum().item()]
 
@@ -143,23 +159,6 @@ class _Curve(transformers.TrainerCallback):
             {"update": state.global_step, "seconds": now - self._start, **self._worker.evaluate(model)},
         )
         self._start += time.perf_counter() - now
-
-
-def _pieces(path: str, tokenizer: Any, length: int) -> tuple[list[dict[str, list[int]]], np.ndarray]:
-    """The text's tokens in pieces, and [V] bool: the tokens that are most frequent there.
-
-    A document is one line of what run_mlm.py would read, with [CLS] and [SEP] around it. The rest is dropped.
-    """
-    documents = pathlib.Path(path).read_text(encoding="utf-8").split("\n\n")
-    lines = [" ".join(document.split("\n")) for document in documents]
-    columns = tokenizer(lines, return_special_tokens_mask=True, verbose=False)
-    joined = {name: np.concatenate(values) for name, values in columns.items()}
-    words = joined["input_ids"][joined["special_tokens_mask"] == 0]
-    counts = np.bincount(words, minlength=len(tokenizer))
-    is_frequent = np.zeros(len(counts), np.bool_)
-    is_frequent[np.argsort(-counts, kind="stable")[:NUM_FREQUENT]] = True
-    starts = range(0, len(joined["input_ids"]) - length + 1, length)
-    return [{name: row[i : i + length].tolist() for name, row in joined.items()} for i in starts], is_frequent
 
 
 def _answer(job: HuggingFaceTrainer, request: dict) -> dict:
