@@ -23,7 +23,6 @@ import transformers
 from torch.nn.functional import cross_entropy
 
 from benchmarks.peers import records
-from benchmarks.peers.hugging_face import MicroBatch, micro_batch
 from benchmarks.settings import Settings
 from benchmarks.worker import serve
 from bert_pretrain.data.vocab import rare_token_ids
@@ -110,11 +109,7 @@ class HuggingFaceTrainer:
         sums = np.zeros(5)
         for first in range(0, len(order), size):
             chosen = order[first : first + size]
-            examples = records.Examples(*(column[chosen] for column in self._held_out))
-            names = ("input_ids", "input_mask", "segment_ids")
-            cut = {name: getattr(examples, name)[:, : lengths[chosen].max()] for name in names}
-            batch = micro_batch(examples._replace(**cut))
-            sums += self._sums(network, MicroBatch(*(values.to(network.device) for values in batch)))
+            sums += self._sums(network, records.Examples(*(column[chosen] for column in self._held_out)))
         network.train(was_training)
         loss, hits, count, rare_hits, rare_count = sums.tolist()
         return {
@@ -125,13 +120,19 @@ class HuggingFaceTrainer:
             "rare_tokens": rare_count,
         }
 
-    def _sums(self, network: transformers.BertForMaskedLM, batch: MicroBatch) -> list[float]:
+    def _sums(self, network: transformers.BertForMaskedLM, batch: records.Examples) -> list[float]:
         """Loss, hits and masked tokens; hits and number of the rare ones."""
-        encoded = network.bert(batch.input_ids, batch.attention_mask, batch.token_type_ids).last_hidden_state
-        logits = network.cls(encoded.flatten(0, 1)[batch.masked_positions])  # [M, V]
-        is_hit = logits.argmax(-1) == batch.masked_ids
-        is_rare = self._is_rare.to(logits.device)[batch.masked_ids]
-        loss = cross_entropy(logits, batch.masked_ids, reduction="sum")
+        width = batch.input_mask.sum(axis=1).max()  # of the longest example
+        tokens = [column[:, :width] for column in (batch.input_ids, batch.input_mask, batch.segment_ids)]
+        example, slot = np.nonzero(batch.masked_lm_weights)
+        positions, ids = (values[example, slot] for values in (batch.masked_lm_positions, batch.masked_lm_ids))
+        columns = (torch.from_numpy(values).to(network.device) for values in (*tokens, example, positions, ids))
+        input_ids, input_mask, segment_ids, example, positions, ids = columns
+        encoded = network.bert(input_ids, input_mask, segment_ids).last_hidden_state
+        logits = network.cls(encoded[example, positions])  # [M, V]
+        is_hit = logits.argmax(-1) == ids
+        is_rare = self._is_rare.to(network.device)[ids]
+        loss = cross_entropy(logits, ids, reduction="sum")
         return [loss.item(), is_hit.sum().item(), len(is_hit), (is_hit & is_rare).sum().item(), is_rare.sum().item()]
 
 
