@@ -27,7 +27,6 @@ from typing import Any, NamedTuple, Optional
 
 from benchmarks.peers import records
 from benchmarks.settings import Settings
-from benchmarks.training import processor_name
 from benchmarks.worker_process import WorkerProcess
 from bert_pretrain.data.shards.shard_files import find_shards
 from bert_pretrain.make_data import demo
@@ -145,7 +144,8 @@ class Study:
         self._start(
             folder, "run", *self._flags, "--do_train", "--do_eval", f"--output_dir={folder}",
             f"--input_files_dir={self._data}/train", f"--eval_files_dir={self._data}/eval",
-            f"--bert_config_file={self._data}/bert_config.json", f"--num_train_steps={updates}",
+            f"--bert_config_file={self._data}/bert_config.json", f"--vocab_file={self._data}/vocab.txt",
+            f"--num_train_steps={updates}",
             *(f"--{name}={round(value * updates / planned)}" for name, value in schedule.items() if value),
             "--samples_start_eval=0", f"--samples_between_eval={between}", f"--seed={run.seed}",
             f"--data_seed={run.seed}", f"--intra_op_threads={self._arguments.threads}",
@@ -188,11 +188,8 @@ class Study:
         """Runs a module of the package. RuntimeError, which names its log, where it fails."""
         log = folder.with_name(f"{folder.name}.{module}.log")
         command = [sys.executable, "-m", f"bert_pretrain.{module}", *flags]
-        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
         with log.open("w") as output:
-            done = subprocess.run(
-                command, cwd=_ROOT, stdout=output, stderr=subprocess.STDOUT, env=environment, check=False
-            )
+            done = subprocess.run(command, cwd=_ROOT, stdout=output, stderr=subprocess.STDOUT, check=False)
         if done.returncode:
             raise RuntimeError(f"bert_pretrain.{module} failed; {log} ends with\n{log.read_text()[-2000:]}")
 
@@ -364,6 +361,8 @@ def tables(budgets: list[list[dict[str, Any]]]) -> str:
 
 def _write_report(study: Study, arguments: argparse.Namespace, folder: pathlib.Path) -> str:
     """Writes quality.json, .md and, unless left out, .svg of the budgets that are finished; returns the tables."""
+    from benchmarks.training import processor_name  # not above: the demo's processes would load TensorFlow, too
+
     runs = [[study.finished(run) for run in study.runs_of(minutes)] for minutes in arguments.minutes]
     finished = [[run for run in each if run] for each in runs if all(each)]
     if not finished:
@@ -457,6 +456,7 @@ def _arguments(values: list[str] | None) -> argparse.Namespace:
 def main(values: list[str] | None = None) -> None:
     """Trains what is not finished yet; after each budget leaves quality.json, .md and .svg, and prints the tables."""
     arguments = _arguments(values)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no run stays behind at work
     folder = pathlib.Path(arguments.output_dir).resolve()
     try:
