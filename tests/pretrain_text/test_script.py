@@ -66,7 +66,7 @@ def test_a_folder_becomes_a_model(made) -> None:
     assert json.loads((out / "run" / "results.json").read_text())["updates"] == 4
     assert {"config.json", "model.safetensors", "vocab.txt"} <= {path.name for path in (out / "model").iterdir()}
     told = made.stdout
-    for line in ("verdict: sound", "model: 2 layers x 128", "expected: ", "  --learning_rate=0.01", "| completed |"):
+    for line in ("verdict: sound", "model: 2 layers x 128", "expected: ", "  --learning_rate=0.002", "| completed |"):
         assert line in told, line
     assert told.index("expected: ") < told.index("evaluation after update 0")
     sentences = told.partition("the word that stood there, and the model's best words:\n")[2].splitlines()
