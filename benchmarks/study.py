@@ -226,8 +226,10 @@ def train(run: Run, data: pathlib.Path, folder: pathlib.Path) -> dict[str, Any]:
 
 
 def read_results(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The lines of study.jsonl; [] where there is none."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """The lines of study.jsonl in the order of QUESTIONS; [] where there is no such file."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    order = [(question, variant) for question, asked in QUESTIONS.items() for variant in asked.variants]
+    return sorted(lines, key=lambda line: (order.index((line["question"], line["variant"])), line["seed"]))
 
 
 def wanted_runs(questions: list[str], seeds: list[int], text: str, variants: list[str]) -> list[Run]:
