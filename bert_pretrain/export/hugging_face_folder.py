@@ -24,6 +24,7 @@ from bert_pretrain.system import files
 _FORMAT = {"format": "pt"}  # transformers refuses files that do not say so
 _METRICS = {
     "masked_lm_accuracy": "masked-LM accuracy",
+    "masked_lm_accuracy_rare": "masked-LM accuracy beyond the 100 most frequent tokens",
     "masked_lm_loss": "masked-LM loss (nats)",
     "next_sentence_accuracy": "next-sentence accuracy",
     "next_sentence_loss": "next-sentence loss (nats)",
@@ -130,3 +131,5 @@ def _training_lines(run: dict[str, Any]) -> Iterator[str]:
         if settings["data"].get(name):
             yield f"- {title} ramp-up (start, increment, examples): {settings['data'][name]}"
     yield f"- Optimizer: {optim['optimizer_type']}, learning rate {optim['learning_rate']:g}"
+    if optim.get("next_sentence_weight") == 0:
+        yield "- Masked language modeling alone: pooler and next-sentence head were not trained in this run"

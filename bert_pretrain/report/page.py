@@ -22,6 +22,7 @@ _NONE = "\N{EN DASH}"
 # Name, key of results.json or two of them, format. Names in brackets are columns of the results row.
 _ACCURACY = (
     ("masked-LM accuracy (acc)", "masked_lm_accuracy", "{:.6f}"),
+    ("masked-LM accuracy beyond the 100 most frequent tokens", "masked_lm_accuracy_rare", "{:.6f}"),
     ("masked-LM accuracy before training", "initial_masked_lm_accuracy", "{:.6f}"),
     ("masked-LM loss", "masked_lm_loss", "{:.4f}"),
     ("next-sentence accuracy", "next_sentence_accuracy", "{:.4f}"),
