@@ -68,6 +68,9 @@ def test_the_peers_best_rate_is_shown_and_the_times_at_which_one_reaches_the_oth
     assert best[8] == "0.2600 (0.2400 - 0.2800)"
     assert ours_reaches[2:] == ["0.2600", "40.0 |"]
     assert best_reaches[2:] == ["0.4000", "not reached |"]
+    assert "took" not in quality.tables([entries])
+    entries[0]["seconds"] = 50.0
+    assert f"{OURS} took 50.0 s of 60" in quality.tables([entries])
     assert "0.0005: 0.2600, 0.0001: 0.1500" in quality.tables([entries])
 
 
