@@ -113,7 +113,7 @@ def test_the_number_of_ranks_does_not_change_a_bit_of_growing_updates(data: dict
     """Two ranks are killed after update 7, and one goes on from update 6; another one does not stop."""
     changes = {
         "rank_invariant": True, "lr_scaling": "none", "do_eval": False, "save_checkpoints_steps": 3,
-        "rampup_seq_length": "16,24,60",
+        "rampup_seq_length": "16,24,60", "initialization": "informed", "optimizer_type": "adamw",
     }  # fmt: skip
     runs.train(**settings(data, tmp_path / "one", intra_op_threads=1, **changes))
     many = settings(data, tmp_path / "many", **{**changes, "num_accumulation_steps": 3})
