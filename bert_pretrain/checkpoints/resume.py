@@ -124,7 +124,8 @@ def _has_same_evaluation_data(previous: Optional[dict[str, Any]], present: dict[
 
 def _evaluations(output_dir: str, step: int) -> tuple[Optional[Evaluated], Optional[Evaluated], int]:
     """The first evaluation, if it came before all updates, the newest one, and its update."""
-    names = set(results.evaluation_fields(None)) - {"eval_examples"}
+    # Earlier versions did not count rare tokens.
+    names = set(results.evaluation_fields(None)) - {"eval_examples", "masked_lm_accuracy_rare"}
     points = [point for point in metrics.read_evaluations(output_dir, step) if names <= set(point)]
     if not points:
         return None, None, -1

@@ -53,13 +53,13 @@ class Feature(NamedTuple):
 
 
 FEATURES = (
-    Feature("input_ids", "S", int, "[CLS] A [SEP] B [SEP] as vocabulary numbers"),
+    Feature("input_ids", "S", int, "[CLS] A [SEP] B [SEP] as vocabulary numbers, or [CLS] A [SEP], a single sequence"),
     Feature("input_mask", "S", int, "1 for each token, 0 for padding"),
     Feature("segment_ids", "S", int, "0 up to and including the first [SEP], then 1"),
     Feature("masked_lm_positions", "P", int, "columns of input_ids that are to be predicted"),
     Feature("masked_lm_ids", "P", int, "the tokens that stood there"),
     Feature("masked_lm_weights", "P", float, "1 for each prediction, 0 for an unused slot"),
-    Feature("next_sentence_labels", "1", int, "0: B follows A in the text, 1: B is from elsewhere"),
+    Feature("next_sentence_labels", "1", int, "0: B follows A in the text, or there is no B; 1: B is from elsewhere"),
 )
 
 

@@ -9,8 +9,9 @@ from bert_pretrain.run_files import results
 from bert_pretrain.run_files.results import Evaluated, Outcome, Rates
 
 KEYS = """ranks device updates examples peak_memory_bytes examples_per_second updates_per_second tokens_per_second
-padding_share step_seconds input_wait_share utilization checkpoint_pause_seconds masked_lm_accuracy masked_lm_loss
-next_sentence_accuracy next_sentence_loss eval_examples initial_masked_lm_accuracy target_reached end""".split()
+padding_share step_seconds input_wait_share utilization checkpoint_pause_seconds masked_lm_accuracy
+masked_lm_accuracy_rare masked_lm_loss next_sentence_accuracy next_sentence_loss eval_examples
+initial_masked_lm_accuracy target_reached end""".split()
 METRICS = {
     "masked_lm_accuracy": 0.424126,
     "masked_lm_loss": 3.0,
