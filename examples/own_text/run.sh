@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Own text -> vocabulary -> shards -> pretraining -> Hugging Face folder -> a classifier with few labels.
 #   bash examples/own_text/run.sh [OUT]       default: results/own_text
-#   UPDATES=1500 LABELS=16 SEEDS=5 EPOCHS=12  sizes; smaller ones are for trying out
+#   UPDATES=3000 LABELS=16 SEEDS=5 EPOCHS=12  sizes; smaller ones are for trying out
 #   PACKAGES="numpy scipy"                    other packages whose docstrings are the text
 # The same command goes on where it was stopped.
 set -euo pipefail
