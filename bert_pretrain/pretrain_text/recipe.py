@@ -177,7 +177,7 @@ def learning_rate(batch: int, updates: int, optimizer: str, is_continued: bool, 
     """The peak.
 
     AdamW: 0.002 for models of up to 256 units and 16 examples an update, 0.001 for wider ones, as docs/recipes.md
-    found; larger batches by the square root, at most 0.003, which is our choice.
+    found; larger batches by the square root, at most half as much again, which is our choice.
     LAMB: 0.01 for at most 1,000 updates, then falling with their square root to the published value; what lies between
     was not measured.
     """
@@ -189,7 +189,7 @@ def learning_rate(batch: int, updates: int, optimizer: str, is_continued: bool, 
     if is_continued and optimizer != "lamb":
         return _two_digits(2e-5 * math.sqrt(batch / 32))
     if optimizer == "adamw":
-        return _two_digits(min(3e-3, (2e-3 if model.hidden_size <= 256 else 1e-3) * math.sqrt(max(1, batch / 16))))
+        return _two_digits((2e-3 if model.hidden_size <= 256 else 1e-3) * min(1.5, math.sqrt(max(1, batch / 16))))
     if optimizer == "adam":
         return 1e-4
     if is_continued:
