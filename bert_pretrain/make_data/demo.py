@@ -123,7 +123,7 @@ def _shard_names(num_shards: int) -> list[str]:
 
 
 def _write_model_config(path: str, settings: DemoSettings, vocab_size: int) -> None:
-    # Without dropout: no record is visited twice (docs/recipes.md).
+    # Without dropout, as all runs of the study (docs/recipes.md).
     config = ModelConfig(
         vocab_size=vocab_size,
         hidden_size=256,
