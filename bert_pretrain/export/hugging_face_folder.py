@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from bert_pretrain import __version__
 from bert_pretrain.config.model import LAYER_NORM_EPSILON, ModelConfig, hugging_face_config_of
-from bert_pretrain.data.vocab import Vocabulary, write_vocabulary
+from bert_pretrain.data.vocab import NUM_FREQUENT_TOKENS, Vocabulary, write_vocabulary
 from bert_pretrain.hugging_face import names, tokenizer
 from bert_pretrain.hugging_face.safetensors_files import WEIGHTS
 from bert_pretrain.system import files
@@ -24,7 +24,7 @@ from bert_pretrain.system import files
 _FORMAT = {"format": "pt"}  # transformers refuses files that do not say so
 _METRICS = {
     "masked_lm_accuracy": "masked-LM accuracy",
-    "masked_lm_accuracy_rare": "masked-LM accuracy beyond the 100 most frequent tokens",
+    "masked_lm_accuracy_rare": f"masked-LM accuracy beyond the {NUM_FREQUENT_TOKENS} most frequent tokens",
     "masked_lm_loss": "masked-LM loss (nats)",
     "next_sentence_accuracy": "next-sentence accuracy",
     "next_sentence_loss": "next-sentence loss (nats)",

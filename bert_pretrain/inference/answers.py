@@ -15,7 +15,7 @@ from bert_pretrain.config.export import FillMaskConfig
 from bert_pretrain.data import schema
 from bert_pretrain.data.shards.shard_files import find_shards
 from bert_pretrain.data.shards.shard_index import ShardIndex
-from bert_pretrain.data.vocab import Vocabulary, rare_token_ids
+from bert_pretrain.data.vocab import NUM_FREQUENT_TOKENS, Vocabulary, rare_token_ids
 from bert_pretrain.inference.stored_model import Network, StoredModel, find_stored_model
 from bert_pretrain.make_data.tokenization import LineTokenizer
 from bert_pretrain.model.padded import Outputs
@@ -74,8 +74,8 @@ def _masked_lines(network: Network, reader: QuestionReader, question: Question, 
 
 def _held_out_lines(network: Network, reader: QuestionReader, shards: str, config: FillMaskConfig) -> Iterator[str]:
     yield (
-        "the first held-out sentences with a masked word that is not among the 100 most frequent, the word that stood "
-        "there, and the model's best words:"
+        f"the first held-out sentences with a masked word that is not among the {NUM_FREQUENT_TOKENS} most frequent, "
+        "the word that stood there, and the model's best words:"
     )
     for blank in find_blanks(shards, reader.vocabulary, config.num_sentences):
         (words,) = best_words(network, reader.vocabulary, blank.question, [blank.position], config.top)

@@ -17,6 +17,7 @@ from typing import Any, Optional
 from tqdm import tqdm
 
 from bert_pretrain.config.training import Config
+from bert_pretrain.data.vocab import NUM_FREQUENT_TOKENS
 from bert_pretrain.mlperf.mllog import MlperfLog
 from bert_pretrain.run_files import events, metrics, results, run_json
 from bert_pretrain.run_files.events import EventFile
@@ -30,7 +31,7 @@ _LINE = (
     ("loss", "loss", "{:.4f}"),
     ("mlm", "masked_lm_loss", "{:.4f}"),
     ("mlm_acc", "masked_lm_accuracy", "{:.4f}"),
-    ("beyond the 100 most frequent tokens", "masked_lm_accuracy_rare", "{:.4f}"),
+    (f"beyond the {NUM_FREQUENT_TOKENS} most frequent tokens", "masked_lm_accuracy_rare", "{:.4f}"),
     ("(most frequent token alone:", "most_frequent_token", "{:.4f})"),
     ("nsp_acc", "next_sentence_accuracy", "{:.3f}"),
     ("lr", "learning_rate", "{:.3e}"),
