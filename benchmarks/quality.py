@@ -1,17 +1,20 @@
 """Masked-LM accuracy against seconds of training, beside Hugging Face's Trainer: `python -m benchmarks.quality --help`.
 
-Both train a new model of the same shape on the same text with the same vocabulary and threads, one run after the other,
-and are evaluated on the same held-out records. A user who has so many minutes measures the speed first, and then plans
-so many updates as fit; so does each side here. What is finished in the output directory is kept: the same command goes
-on where it was stopped.
+Both train a new model of the same shape on the same text with the same vocabulary and threads, one run after the other
+or, with --jobs, side by side on cores of their own, and are evaluated on the same held-out records. A user who has so
+many minutes measures the speed first, and then plans so many updates as fit; so does each side here. What is finished
+in the output directory is kept: the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
+import contextlib
 import datetime
 import hashlib
 import importlib.util
+import itertools
 import json
 import os
 import pathlib
@@ -24,6 +27,8 @@ import subprocess
 import sys
 import time
 from typing import Any, NamedTuple, Optional
+
+import psutil
 
 from benchmarks.peers import records
 from benchmarks.settings import Settings
@@ -90,14 +95,24 @@ class Study:
             raise ValueError("--flagfile or --flags must have --num_train_steps, which the warm-up is a part of")
 
     def runs_of(self, minutes: float) -> list[Run]:
-        """In turns: for each seed ours, then one of the peer's for each learning rate. 0: a short one of each side."""
-        rates = self._arguments.hf_learning_rates
+        """In turns: for each seed ours, then one of the peer's for each learning rate. 0: a short one of each side.
+
+        Beyond --tune_minutes the peer has the rate that was best in the longest budget before, where there is one.
+        """
+        rates, seeds = self._arguments.hf_learning_rates, self._arguments.seeds
         if not minutes:
             return [Run(OURS, 0, 0), Run(PEER, 0, 0, rates[0])]
-        seeds = self._arguments.seeds
+        tuned = [each for each in self._arguments.minutes if each <= self._arguments.tune_minutes]
+        if tuned and minutes > max(tuned):
+            rates = [self._best_rate(max(tuned))]
         return [
             run for seed in seeds for run in (Run(OURS, minutes, seed), *(Run(PEER, minutes, seed, r) for r in rates))
         ]
+
+    def _best_rate(self, minutes: float) -> float:
+        finished = [result for run in self.runs_of(minutes) if (result := self.finished(run))]
+        peers = [entry for entry in summarize(finished) if entry["side"] == PEER]
+        return peers[0]["learning_rate"] if peers else self._arguments.hf_learning_rates[0]
 
     def finished(self, run: Run) -> Optional[dict[str, Any]]:
         """What a run has left, if it was of the same settings."""
@@ -107,9 +122,28 @@ class Study:
             return None
         return result if result["settings"] == self._settings_of(run) else None
 
-    def result(self, run: Run) -> dict[str, Any]:
-        """The result of the run, which is done now unless it is finished."""
-        return self.finished(run) or self._do(run, self._plan(run))
+    def do(self, runs: list[Run]) -> None:
+        """Does those that are not finished, --jobs at a time. Each job keeps to --threads cores of its own."""
+        arguments = self._arguments
+        cores, jobs = sorted(os.sched_getaffinity(0)), itertools.count()
+
+        def keep_to_own_cores() -> None:  # of the job's thread; the processes that it starts inherit them
+            first = next(jobs) * arguments.threads
+            os.sched_setaffinity(0, cores[first : first + arguments.threads])
+
+        with concurrent.futures.ThreadPoolExecutor(
+            arguments.jobs, initializer=keep_to_own_cores if arguments.jobs > 1 else None
+        ) as pool:
+            futures = [pool.submit(self._do, run) for run in runs if not self.finished(run)]
+            try:
+                for future in concurrent.futures.as_completed(futures):
+                    future.result()
+            except BaseException:  # also the end that SIGTERM asks for: no run stays behind at work
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in psutil.Process().children(recursive=True):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        process.terminate()
+                raise
 
     def _plan(self, run: Run) -> int:
         """Updates that fit; as many as a finished run of the same side and budget had."""
@@ -124,7 +158,8 @@ class Study:
     def _num_evaluations(self, run: Run) -> int:
         return self._arguments.evaluations if run.minutes else 2  # two tell the speed
 
-    def _do(self, run: Run, updates: int) -> dict[str, Any]:
+    def _do(self, run: Run) -> None:
+        updates = self._plan(run)
         print(f"{datetime.datetime.now():%H:%M:%S} {run.name}: {updates} updates", file=sys.stderr, flush=True)
         folder = self._folder / run.name
         shutil.rmtree(folder, ignore_errors=True)  # of an attempt that was stopped, or of other settings
@@ -134,7 +169,6 @@ class Study:
         result.update(do(run, folder, updates, -(-updates // self._num_evaluations(run))))
         result["load_average"] = os.getloadavg()[0]  # of the last minute: tells whether others were at work, too
         files.write_json(str(self._result_path(run)), result, indent=1)
-        return result
 
     def _train_ours(self, run: Run, folder: pathlib.Path, updates: int, evaluate_every: int) -> dict[str, Any]:
         planned = _number(self._flags, "num_train_steps", 1)
@@ -390,7 +424,8 @@ def _write_report(study: Study, arguments: argparse.Namespace, folder: pathlib.P
     versions = {name: version for run in every_run for name, version in run["versions"].items() if version}
     loads = [run["load_average"] for run in every_run]
     page = [
-        f"{report['date']}, {report['processor']}, {arguments.threads} threads; "
+        f"{report['date']}, {report['processor']}, {arguments.threads} threads, "
+        f"{arguments.jobs} runs at a time; "
         f"{study.num_held_out:,} held-out records, "
         f"{compared[0][1]['masked_tokens']:,.0f} masked tokens; {len(arguments.seeds)} seed(s); "
         + ", ".join(f"{name} {version}" for name, version in versions.items()),
@@ -420,6 +455,9 @@ def _arguments(values: list[str] | None) -> argparse.Namespace:
         "--seeds", default="0", type=lambda text: [int(each) for each in text.split(",")], help="Commas."
     )
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="Of each side.")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="Runs at a time, each on --threads cores of its own. Default: one by one."
+    )
     parser.add_argument("--evaluations", type=int, default=20, help="Of a run; not counted as training.")
     parser.add_argument("--speed_updates", type=int, default=60, help="Of the run that measures a side's speed first.")
     parser.add_argument(
@@ -433,7 +471,13 @@ def _arguments(values: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--flags", default="", help="More flags of bert_pretrain.run, in one string.")
     parser.add_argument(
-        "--hf_learning_rates", default="2e-4,5e-4,1e-3", type=_floats, help="All are tried; the best is shown."
+        "--hf_learning_rates", default="5e-4,1e-3,2e-3", type=_floats, help="All are tried; the best is shown."
+    )
+    parser.add_argument(
+        "--tune_minutes",
+        type=float,
+        default=10.0,
+        help="All rates are tried in budgets up to this one. Longer ones take the best of the longest of these.",
     )
     parser.add_argument("--hf_batch_size", type=int, default=32)
     parser.add_argument(
@@ -458,6 +502,8 @@ def _arguments(values: list[str] | None) -> argparse.Namespace:
         parser.error(f"{', '.join(missing)} not installed; pip install -e .[interop,plot,test] installs what is needed")
     if min(arguments.minutes) <= 0:
         parser.error("--minutes must be positive")
+    if arguments.jobs * arguments.threads > len(os.sched_getaffinity(0)) and arguments.jobs > 1:
+        parser.error(f"--jobs={arguments.jobs} of --threads={arguments.threads} need more cores than there are")
     return arguments
 
 
@@ -473,8 +519,7 @@ def main(values: list[str] | None = None) -> None:
         raise SystemExit(f"error: {error}") from None
     page = ""
     for minutes in (0, *sorted(arguments.minutes)):
-        for run in study.runs_of(minutes):
-            study.result(run)
+        study.do(study.runs_of(minutes))
         page = _write_report(study, arguments, folder)
     print(page)
 

@@ -3,7 +3,7 @@
 A question has variants: flags of bert_pretrain.run on top of one recipe, for the same number of examples. Each variant
 and seed is one run, whose held-out accuracy and loss become a line of study.jsonl. Runs that have a line are not run
 again, so the command goes on where it was stopped. Runs go side by side, one thread each, because work is compared and
-not time. `--plot` draws a picture for each question and prints the table, without running anything.
+not time. `--plot` makes the tables and pictures of docs/recipes.md anew, without running anything.
 """
 
 from __future__ import annotations
@@ -13,13 +13,17 @@ import concurrent.futures
 import json
 import os
 import pathlib
+import re
 import shutil
 import statistics
 import subprocess
 import sys
 from typing import Any, NamedTuple
 
+from bert_pretrain.config.rampup import RampUp, UpdateSizes
+
 _ROOT = pathlib.Path(__file__).parents[1]
+_PAGE = _ROOT / "docs" / "recipes.md"
 _RESULTS = _ROOT / "docs" / "recipes" / "study.jsonl"
 _OURS, _OTHERS, _INK = "#1b6ca8", "#b9c4cd", "#30363b"
 
@@ -139,6 +143,16 @@ QUESTIONS: dict[str, Question] = {
             "beta_2 0.95": {"beta_2": 0.95},
         },
     ),
+    "ramp": Question(
+        "smaller updates, or shorter rows, at first",
+        _SHORT,
+        {
+            "none": {},
+            "4 to 16 examples over a quarter": {"rampup_batch_size": "4,4,1200"},
+            "8 to 32 examples over a half": {"train_batch_size": 32, "rampup_batch_size": "8,8,2400"},
+            "32 to 128 tokens over a half": {"rampup_seq_length": "32,32,2400"},
+        },
+    ),
     "demo": Question(
         "the demo's work, 14,400 examples",
         _DEMO,
@@ -146,6 +160,7 @@ QUESTIONS: dict[str, Question] = {
             "recipe": {},
             "8 an update": {"train_batch_size": 8, "learning_rate": 1.5e-3},
             "45 % masked": {"masked_lm_prob": 0.45, "max_masked_tokens": 64},
+            "constant, linear end of 30 %": {"lr_schedule": "constant", "num_decay_steps": 270},
             "recipe before": _BEFORE,
         },
     ),
@@ -187,7 +202,8 @@ def train(run: Run, data: pathlib.Path, folder: pathlib.Path) -> dict[str, Any]:
     settings = settings_of(run)
     flags = {name: value for name, value in settings.items() if name not in ("model", "dropout", "warmup_share")}
     examples = QUESTIONS[run.question].examples
-    updates = examples // flags["train_batch_size"] // flags.get("num_accumulation_steps", 1)
+    rampup = RampUp.parse("rampup_batch_size", flags.get("rampup_batch_size"))
+    updates = UpdateSizes(flags["train_batch_size"], rampup).first_after(examples)
     output_dir = folder / run.name
     shutil.rmtree(output_dir, ignore_errors=True)
     output_dir.mkdir(parents=True)
@@ -243,12 +259,28 @@ def wanted_runs(questions: list[str], seeds: list[int], text: str, variants: lis
     ]
 
 
+def _work(text: str, seed: int, examples: int, settings: dict[str, Any]) -> str:
+    """What a run does. Questions share runs: the recipe's is a variant of most."""
+    return json.dumps([text, seed, examples, settings], sort_keys=True)
+
+
 def run_study(runs: list[Run], arguments: argparse.Namespace) -> None:
-    """Trains what has no line in study.jsonl yet, and appends its line."""
+    """Trains what has no line in study.jsonl yet, and appends its line; the same work is not done twice."""
     path = pathlib.Path(arguments.results)
-    done = {tuple(line[name] for name in Run._fields) for line in read_results(path)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    to_do = [run for run in runs if tuple(run) not in done]
+    lines = read_results(path)
+    done = {tuple(line[name] for name in Run._fields) for line in lines}
+    same = {_work(line["text"], line["seed"], line["examples"], line["settings"]): line for line in lines}
+    to_do = []
+    with open(path, "a") as file:
+        for run in runs:
+            line = same.get(_work(run.text, run.seed, QUESTIONS[run.question].examples, settings_of(run)))
+            if tuple(run) in done:
+                continue
+            if line:
+                file.write(json.dumps({**line, **run._asdict()}) + "\n")
+            else:
+                to_do.append(run)
     print(f"{len(to_do)} runs, {len(runs) - len(to_do)} are done", flush=True)
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
         futures = {
@@ -262,21 +294,37 @@ def run_study(runs: list[Run], arguments: argparse.Namespace) -> None:
             print(f"{run.name}: accuracy {line['accuracy']:.4f}, loss {line['loss']:.4f}", flush=True)
 
 
-def table(results: list[dict[str, Any]]) -> str:
-    """Markdown: mean accuracy and loss of each variant, with the distance of the seeds."""
-    lines = []
-    for question, found in _grouped(results, "question").items():
-        for text, of_text in _grouped(found, "text").items():
-            title = QUESTIONS[question].title if question in QUESTIONS else question
-            lines += ["", f"{title}; text: {text}; {of_text[0]['examples']:,} examples", ""]
-            lines += ["| variant | seeds | accuracy | least, most | loss |", "|---|---|---|---|---|"]
-            for variant, runs in _grouped(of_text, "variant").items():
-                accuracies = [run["accuracy"] for run in runs]
-                spread = f"{min(accuracies):.4f}, {max(accuracies):.4f}" if len(runs) > 1 else ""
-                loss = statistics.mean(run["loss"] for run in runs)
-                mean = statistics.mean(accuracies)
-                lines.append(f"| {variant} | {len(runs)} | {mean:.4f} | {spread} | {loss:.4f} |")
+def table(found: list[dict[str, Any]]) -> str:
+    """Markdown, of the runs of a question: a row for each variant, accuracy and loss in each text."""
+    texts = _grouped(found, "text")
+    columns = "".join(f" {text}: accuracy | loss |" for text in texts)
+    lines = [f"| {found[0]['examples']:,} examples |{columns}", "|---|" + "---|---|" * len(texts)]
+    for variant in _grouped(found, "variant"):
+        cells = []
+        for of_text in texts.values():
+            runs = [run for run in of_text if run["variant"] == variant]
+            accuracies = [run["accuracy"] for run in runs]
+            cells.append(f"{statistics.mean(accuracies):.4f}" if runs else "")
+            if len(runs) > 1:
+                cells[-1] += f" ({len(runs)} seeds: {min(accuracies):.4f} to {max(accuracies):.4f})"
+            cells.append(f"{statistics.mean(run['loss'] for run in runs):.4f}" if runs else "")
+        lines.append(f"| {variant} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def fill_page(page: str, results: list[dict[str, Any]]) -> str:
+    """The page with each table and picture between <!-- study: QUESTION --> and <!-- end --> made anew."""
+    for question, found in _grouped(results, "question").items():
+        mark = f"<!-- study: {question} -->"
+        block = (
+            f"{mark}\n\n{table(found)}\n\n![{QUESTIONS[question].title}]({_RESULTS.parent.name}/{_picture(question)})"
+        )
+        page = re.sub(f"{re.escape(mark)}.*?(?=\n\n<!-- end -->)", lambda _, block=block: block, page, flags=re.DOTALL)
+    return page
+
+
+def _picture(question: str) -> str:
+    return f"{question.replace(' ', '_')}.svg"
 
 
 def draw(results: list[dict[str, Any]], folder: pathlib.Path) -> None:
@@ -284,6 +332,7 @@ def draw(results: list[dict[str, Any]], folder: pathlib.Path) -> None:
     import matplotlib
 
     matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "study"  # the same results are the same bytes
     from matplotlib import pyplot
 
     for question, found in _grouped(results, "question").items():
@@ -308,7 +357,7 @@ def draw(results: list[dict[str, Any]], folder: pathlib.Path) -> None:
             axes.set_xlim(left=0)
         figure.supxlabel("held-out masked-LM accuracy; a point is a run", fontsize=8, color=_INK)
         figure.tight_layout()
-        figure.savefig(folder / f"{question.replace(' ', '_')}.svg", metadata={"Date": None})
+        figure.savefig(folder / _picture(question), metadata={"Date": None})
         pyplot.close(figure)
 
 
@@ -329,7 +378,11 @@ def _arguments(values: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="Runs at a time, one thread each.")
     parser.add_argument("--results", default=str(_RESULTS))
     parser.add_argument("--output_dir", default="results/benchmarks/study", help="Logs of the runs.")
-    parser.add_argument("--plot", action="store_true", help="Print the table and draw the pictures; run nothing.")
+    parser.add_argument(
+        "--plot",
+        action="store_true",
+        help="Print the tables and draw the pictures, also in docs/recipes.md; run nothing.",
+    )
     return parser.parse_args(values)
 
 
@@ -342,8 +395,11 @@ def main(values: list[str] | None = None) -> None:
         run_study(wanted_runs(arguments.questions.split(","), seeds, arguments.text, variants), arguments)
         return
     results = read_results(pathlib.Path(arguments.results))
-    print(table(results))
+    for question, found in _grouped(results, "question").items():
+        print(f"\n{QUESTIONS[question].title}\n\n{table(found)}")
     draw(results, pathlib.Path(arguments.results).parent)
+    if pathlib.Path(arguments.results) == _RESULTS:
+        _PAGE.write_text(fill_page(_PAGE.read_text(encoding="utf-8"), results), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -101,16 +102,24 @@ def test_a_tiny_comparison_from_end_to_end(tmp_path: Path, monkeypatch: pytest.M
         "--learning_rate=5e-3\n--lr_scaling=none\n--num_train_steps=100\n--num_warmup_steps=10\n--stop_threshold=0\n"
     )
     command = [
-        *(f"--data_dir={data}", f"--flagfile={flagfile}", f"--output_dir={output}", "--minutes=0.05", "--threads=1"),
+        *(
+            f"--data_dir={data}",
+            f"--flagfile={flagfile}",
+            f"--output_dir={output}",
+            "--minutes=0.05,0.06",
+            "--threads=1",
+        ),
         *("--evaluations=2", "--speed_updates=6", "--hf_learning_rates=1e-3,5e-3", "--hf_batch_size=4"),
+        *("--tune_minutes=0.05", f"--jobs={min(2, len(os.sched_getaffinity(0)))}"),
     ]
     quality.main(command)
     monkeypatch.setattr(quality.Study, "_do", lambda *_: pytest.fail("a finished run was done again"))
     quality.main(command)
 
     report = json.loads((output / "quality.json").read_text())
-    ((ours, *peers),) = report["budgets"]
+    (ours, *peers), (_, longer) = report["budgets"]
     assert ours["side"] == OURS and [entry["side"] for entry in peers] == [PEER, PEER]
+    assert longer["learning_rate"] == peers[0]["learning_rate"]  # the best of the budget before
     for run in report["runs"]:
         assert 1 <= len(run["points"]) <= 2
         assert run["points"][-1]["update"] == run["updates"]
