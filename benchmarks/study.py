@@ -164,6 +164,11 @@ QUESTIONS: dict[str, Question] = {
             "recipe before": _BEFORE,
         },
     ),
+    "dropout": Question(
+        "dropout, with 64,000 examples",
+        _LONG,
+        {"none": {}, "0.1": {"dropout": 0.1}},
+    ),
     "ten minutes": Question(
         "64,000 examples: ten minutes",
         _LONG,
